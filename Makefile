@@ -1,0 +1,35 @@
+# `make demo` and `make test` set up what they need; second runs skip the set-up.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup demo test lint format clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(READY)
+
+demo: setup
+	$(BIN)/nas launch examples/demo.yaml
+	$(BIN)/nas pareto --html pareto.html
+	rm -rf demo-model
+	$(BIN)/nas export --to demo-model
+	$(BIN)/nas generate demo-model --prompt "def "
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info

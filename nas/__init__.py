@@ -1,0 +1,27 @@
+"""The service: configure a study, propose designs, drive trials, store results, export models.
+
+From Python: `nas.launch(config) -> Study`, `nas.Study.open(name)`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nas.config import StudyConfig
+    from nas.study import Study, launch
+
+__all__ = ["Study", "StudyConfig", "launch"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that `import nas` and `nas --help` cost nothing.
+    if name in ("Study", "launch"):
+        import nas.study
+
+        return getattr(nas.study, name)
+    if name == "StudyConfig":
+        from nas.config import StudyConfig
+
+        return StudyConfig
+    raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -1,0 +1,281 @@
+"""The `nas` command: thin over `nas.study`. Imports happen when a command runs.
+
+Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from search_space.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.study import Study
+
+log = logging.getLogger("nas")
+STOPPED = 130
+
+db_option = click.option(
+    "--db",
+    envvar="NAS_DB",
+    default="sqlite:///nas.db",
+    show_default=True,
+    help="Database URL, also $NAS_DB.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
+study_argument = click.argument("study", required=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ffn-nas", prog_name="nas")
+@click.option("--debug", is_flag=True, help="Log everything, and show tracebacks.")
+def cli(debug: bool) -> None:
+    """Search the design space of transformer feed-forward layers.
+
+    A STUDY is a name; without one, commands take the newest.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--name", help="Study name, instead of the file's; must be free.")
+@db_option
+def launch(config: Path, name: str | None, db: str) -> None:
+    """Run the study described by the YAML file CONFIG."""
+    from rich.console import Console
+
+    from nas.config import StudyConfig
+    from nas.launcher import launch_study
+    from nas.progress import StudyDisplay
+    from nas.store import Store
+    from nas.study import Study
+
+    settings = StudyConfig.load(config)
+    with Store.open(db) as store:
+        with StudyDisplay(Console(stderr=True)) as display:
+            record = launch_study(
+                settings,
+                store,
+                name=name,
+                report=display.note,
+                started=display.started,
+                listen=display.update,
+            )
+        _summary(Study(store, record))
+
+
+@cli.command("list")
+@db_option
+@json_option
+def list_studies(db: str, as_json: bool) -> None:
+    """List the studies, newest first."""
+    from nas.store import Store
+    from nas.tables import print_rows, study_row
+
+    with Store.open(db, create=False) as store:
+        print_rows([study_row(store, study) for study in store.studies()], as_json)
+
+
+@cli.command()
+@study_argument
+@db_option
+@json_option
+def status(study: str | None, db: str, as_json: bool) -> None:
+    """Say how far STUDY is."""
+    from nas.tables import print_record, study_row
+
+    with _open(study, db) as opened:
+        row = study_row(opened.store, opened.record)
+        print_record(row | {"facts": opened.record.facts} if as_json else row, as_json)
+
+
+@cli.command()
+@study_argument
+@click.option("--html", type=click.Path(path_type=Path), help="Also draw it to this file.")
+@click.option("--all", "everything", is_flag=True, help="Every trial, not the frontier alone.")
+@db_option
+@json_option
+def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_json: bool) -> None:
+    """Show the Pareto frontier of STUDY: quality against cost."""
+    from nas.figure import pareto_figure, write_html
+    from nas.tables import pareto_rows, print_rows
+
+    with _open(study, db) as opened:
+        print_rows(pareto_rows(opened, everything), as_json)
+        if html is not None:
+            write_html(pareto_figure(opened.record, opened.records()), html)
+            click.echo(f"wrote {html}", err=True)
+
+
+@cli.command()
+@study_argument
+@click.option("--trial", type=int, help="Trial number; without one, the best.")
+@db_option
+@json_option
+def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
+    """Show one trial of STUDY whole: its design, measures and routing."""
+    from nas.tables import print_record, trial_record
+
+    with _open(study, db) as opened:
+        chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
+        print_record(trial_record(opened, chosen), as_json)
+
+
+@cli.command()
+@study_argument
+@click.option("--to", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--trial", type=int, help="Trial number; without one, the best.")
+@click.option("--no-verify", is_flag=True, help="Skip loading it in a fresh process.")
+@db_option
+def export(study: str | None, folder: Path, trial: int | None, no_verify: bool, db: str) -> None:
+    """Write a trial of STUDY as a model directory that transformers loads."""
+    with _open(study, db) as opened:
+        click.echo(str(opened.export(folder, trial, verify=not no_verify)))
+
+
+@cli.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--prompt", default="def ", show_default=True)
+@click.option("--tokens", default=120, show_default=True, type=click.IntRange(1))
+@click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(0))
+@click.option("--seed", default=0, show_default=True)
+def generate(model: Path, prompt: str, tokens: int, temperature: float, seed: int) -> None:
+    """Sample text from an exported MODEL directory, through transformers."""
+    from nas.generate import sample
+
+    click.echo(sample(model, prompt, tokens=tokens, temperature=temperature, seed=seed))
+
+
+@cli.command()
+@click.option("--port", default=8501, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--host", default="127.0.0.1", show_default=True, help="Loopback unless you say so.")
+@db_option
+def dashboard(port: int, host: str, db: str) -> None:
+    """Serve the Pareto dashboard."""
+    from nas.serve_dashboard import serve
+
+    sys.exit(serve(db, host, port))
+
+
+@cli.command()
+@click.option("--d-model", default=128, show_default=True, type=click.IntRange(1))
+@json_option
+def presets(d_model: int, as_json: bool) -> None:
+    """List the published designs, scaled to a model width."""
+    from nas.tables import preset_rows, print_rows
+
+    print_rows(preset_rows(d_model), as_json)
+
+
+@cli.command()
+@click.argument("design")
+@click.option("--d-model", default=128, show_default=True, type=click.IntRange(1))
+@click.option("--layers", default=4, show_default=True, type=click.IntRange(1))
+@click.option("--heads", default=4, show_default=True, type=click.IntRange(1))
+@click.option("--vocab", default=1024, show_default=True, type=click.IntRange(2))
+@click.option("--seq-len", default=128, show_default=True, type=click.IntRange(2))
+@json_option
+def cost(
+    design: str, d_model: int, layers: int, heads: int, vocab: int, seq_len: int, as_json: bool
+) -> None:
+    """Price a DESIGN: a preset's name, a spec as JSON, or a file that holds one."""
+    from nas.tables import cost_record, print_record
+    from search_space.backbone import Backbone
+
+    backbone = Backbone(
+        d_model=d_model, n_layers=layers, n_heads=heads, vocab_size=vocab, seq_len=seq_len
+    )
+    print_record(cost_record(design, backbone), as_json)
+
+
+@cli.command()
+@db_option
+@json_option
+def doctor(db: str, as_json: bool) -> None:
+    """Check this machine: versions, processors, database, workers."""
+    from nas.doctor import checks
+    from nas.tables import print_rows
+
+    rows = checks(db)
+    print_rows(rows, as_json)
+    if any(row["state"] == "broken" for row in rows):
+        sys.exit(1)
+
+
+def _open(study: str | None, db: str) -> Study:
+    from nas.study import Study
+
+    return Study.open(study, db)
+
+
+def _summary(study: Study) -> None:
+    """What a study found, and whether anything learned."""
+    from nas.tables import pareto_rows, print_rows
+
+    ledger = study.ledger()
+    trials = study.records()
+    finished = [trial for trial in trials if trial.status.value == "finished"]
+    click.echo(
+        f"study {study.name}: {len(finished)} of {len(trials)} trials finished, "
+        f"{ledger.spent:.3g} of {ledger.budget:.3g} FLOPs spent"
+    )
+    if not finished:
+        raise RuntimeError(f"no trial of {study.name} finished; see: nas pareto --all {study.name}")
+    print_rows(pareto_rows(study, everything=False), as_json=False)
+    result = study.best().result
+    assert result is not None and result.bits_per_byte is not None
+    ngrams = study.record.facts["ngram_bits_per_byte"]
+    shown = ", ".join(f"n={n} {bits:.3f}" for n, bits in sorted(ngrams.items()))
+    click.echo(f"best: {result.bits_per_byte:.4f} bits per byte; byte n-grams: {shown}")
+    trigram = ngrams.get("3")
+    if trigram is not None and result.bits_per_byte >= trigram:
+        click.echo(
+            "warning: no design beats the byte trigram, so nothing here has learned much and the "
+            "frontier means little; raise budget.trial_flops",
+            err=True,
+        )
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """The command with these arguments; returns its exit code and never raises for the user's."""
+    debug = "--debug" in arguments
+    try:
+        answer: Any = cli.main(args=arguments, prog_name="nas", standalone_mode=False)
+        return answer if isinstance(answer, int) else 0
+    except InputError as error:
+        return _fail(str(error), 2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("stopped; what was running is recorded as stopped", STOPPED)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        log.debug("unexpected", exc_info=True)
+        return _fail(f"{type(error).__name__}: {error} (nas --debug shows where)", 1)
+
+
+def main() -> None:
+    """Entry point of the `nas` script."""
+    sys.exit(run(sys.argv[1:]))

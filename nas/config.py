@@ -1,0 +1,375 @@
+"""`StudyConfig`: what a user writes in a study's YAML, validated before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from nas.objectives import objective
+from nas.store.names import check_name
+from nas.yaml_file import read_yaml
+from search_space import spec as specs
+from search_space.backbone import Backbone
+from search_space.contract import Recipe
+from search_space.corpus import CorpusSpec
+from search_space.cost import model_cost, step_flops
+from search_space.errors import InputError, SpecError, check_keys, nearest, require
+from search_space.presets import PRESETS
+from search_space.space import SearchSpace
+from search_space.spec import FFNSpec
+
+Device = Literal["auto", "cpu", "cuda"]
+SamplerKind = Literal["tpe", "random", "nsga2"]
+T = TypeVar("T")
+
+# YAML 1.1 reads 1e12 and 1e-3 as text, because they have no dot.
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_TEXT = {"name", "source", "split", "revision", "text_field", "tokenizer", "ray_address"}
+
+
+def _numbers(value: Any) -> Any:
+    """Plain data with numbers such as "1e12" read as numbers; texts keep theirs."""
+    if isinstance(value, Mapping):
+        return {k: v if k in _TEXT else _numbers(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_numbers(item) for item in value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        number = float(value)
+        return int(number) if number.is_integer() else number
+    return value
+
+
+def _section(cls: type[T], where: str, data: Any) -> T:
+    """A section's dataclass from its mapping, with errors that name the section."""
+    require(isinstance(data, Mapping), f"{where} is a mapping of its fields: got {data!r}")
+    known = fields(cls)  # type: ignore[arg-type]
+    check_keys(where, data, [f.name for f in known])
+    for f in known:
+        given = f.name in data or f.default is not MISSING or f.default_factory is not MISSING
+        require(given, f"{where} needs {f.name}: none given")
+    return cls(**data)
+
+
+def _whole(where: str, value: object, least: int) -> None:
+    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    require(ok, f"{where} must be a whole number of at least {least}: got {value!r}")
+
+
+def _real(where: str, value: object, *, above: float | None = None) -> None:
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if above is None:
+        require(ok and float(value) >= 0, f"{where} must be at least 0: got {value!r}")  # type: ignore[arg-type]
+    else:
+        require(ok and float(value) > above, f"{where} must be above {above:g}: got {value!r}")  # type: ignore[arg-type]
+
+
+def _one_of(where: str, value: object, literal: Any) -> None:
+    known = get_args(literal)
+    require(value in known, f"{where}: unknown value {value!r}; {nearest(str(value), known)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """Upper bounds as ratios of the model with the reference dense FFN; None is no bound.
+
+    active_flops: forward FLOPs a token in inference.  total_params: parameters.
+    training_flops: forward and backward FLOPs a token.
+    """
+
+    active_flops: float | None = None
+    total_params: float | None = None
+    training_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, ratio in self.ratios().items():
+            _real(f"constraints.{name}", ratio, above=0)
+
+    def ratios(self) -> dict[str, float]:
+        """The bounds that are set."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: ratio for name, ratio in given.items() if ratio is not None}
+
+    def limits(self, backbone: Backbone) -> dict[str, float]:
+        """The bounds in FLOPs a token and parameters."""
+        reference = model_cost(FFNSpec(d_ff=backbone.reference_d_ff), backbone)
+        return {name: ratio * getattr(reference, name) for name, ratio in self.ratios().items()}
+
+    def violations(self, spec: FFNSpec, backbone: Backbone) -> dict[str, float]:
+        """Priced cost / limit - 1 by name: at most 0 where the bound is kept."""
+        limits = self.limits(backbone)
+        if not limits:
+            return {}
+        cost = model_cost(spec, backbone)
+        return {name: getattr(cost, name) / limit - 1 for name, limit in limits.items()}
+
+    def broken(self, spec: FFNSpec, backbone: Backbone) -> str:
+        """The bound that `spec` breaks most, in words; empty when it keeps them all."""
+        violations = self.violations(spec, backbone)
+        worst = max(violations, key=lambda name: violations[name], default="")
+        if not worst or violations[worst] <= 0:
+            return ""
+        bound = self.ratios()[worst]
+        return (
+            f"{worst} is {bound * (1 + violations[worst]):.3g} x the reference's, above {bound:g}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a study may spend.
+
+    trials: designs that are tried.  trial_flops: training FLOPs of each.
+    flops: of the whole study; 0 means trials * trial_flops.
+    """
+
+    trials: int
+    trial_flops: float
+    flops: float = 0.0
+
+    def __post_init__(self) -> None:
+        _whole("budget.trials", self.trials, 1)
+        _real("budget.trial_flops", self.trial_flops, above=0)
+        _real("budget.flops", self.flops)
+        for name in ("trial_flops", "flops"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        require(
+            self.flops == 0 or self.flops >= self.trial_flops,
+            f"budget.flops {self.flops:g} does not pay for one trial of trial_flops "
+            f"{self.trial_flops:g}: raise flops, or leave it out for trials * trial_flops",
+        )
+
+    @property
+    def total_flops(self) -> float:
+        """FLOPs of the whole study."""
+        return self.flops or self.trials * self.trial_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The machines.
+
+    count: trials at a time; 0 means one a core.  device: `auto` takes a GPU where one is seen.
+    gpus_per_trial: share of a GPU that a trial reserves, 0 for none.
+    threads: torch threads of a trial on the CPU.  ray_address: a cluster; empty starts a local one.
+    """
+
+    count: int = 0
+    device: Device = "auto"
+    gpus_per_trial: float = 0.0
+    threads: int = 1
+    ray_address: str = ""
+
+    def __post_init__(self) -> None:
+        _whole("workers.count", self.count, 0)
+        _one_of("workers.device", self.device, Device)
+        _real("workers.gpus_per_trial", self.gpus_per_trial)
+        _whole("workers.threads", self.threads, 1)
+        address = self.ray_address
+        require(isinstance(address, str), f"workers.ray_address must be text: got {address!r}")
+        require(
+            self.device != "cuda" or self.gpus_per_trial > 0,
+            "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "
+            "GPU: got 0",
+        )
+        require(
+            self.device != "cpu" or self.gpus_per_trial == 0,
+            f"workers.gpus_per_trial {self.gpus_per_trial:g} would reserve GPUs that device: cpu "
+            "does not use; set device: auto or gpus_per_trial: 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """One study.
+
+    name, seed: of the study.  corpus: the text.  backbone: the proxy around the FFN.
+    recipe: how proxies are trained.  space: the designs.  objectives: minimised together;
+    bits_per_byte is the first.  constraints: upper bounds on a design's cost.
+    budget: trials and FLOPs.  warm_start: designs tried first, as preset names or specs; they
+    may lie outside the space.  sampler: who proposes the others.  workers: the machines.
+    eval_tokens: validation tokens that a result is measured on.
+    """
+
+    name: str = "study"
+    seed: int = 0
+    budget: Budget
+    corpus: CorpusSpec = field(default_factory=CorpusSpec)
+    backbone: Backbone = field(default_factory=Backbone)
+    recipe: Recipe = field(default_factory=Recipe)
+    space: SearchSpace = field(default_factory=SearchSpace)
+    objectives: tuple[str, ...] = ("bits_per_byte", "active_flops")
+    constraints: Constraints = field(default_factory=Constraints)
+    warm_start: tuple[str | FFNSpec, ...] = ()
+    sampler: SamplerKind = "tpe"
+    workers: Workers = field(default_factory=Workers)
+    eval_tokens: int = 32_768
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        _whole("seed", self.seed, 0)
+        _one_of("sampler", self.sampler, SamplerKind)
+        require(
+            isinstance(self.eval_tokens, int) and self.eval_tokens >= self.backbone.seq_len,
+            "eval_tokens must be a whole number of at least one sequence, "
+            f"{self.backbone.seq_len} tokens: got {self.eval_tokens!r}",
+        )
+        self._check_objectives()
+        self._check_warm_start()
+        self._check_space()
+        self._check_budget()
+
+    def _check_objectives(self) -> None:
+        first = self.objectives[:1]
+        require(
+            first == ("bits_per_byte",),
+            f"objectives: the first must be bits_per_byte: got {list(self.objectives)}",
+        )
+        for index, name in enumerate(self.objectives):
+            objective(str(name))
+            require(name not in self.objectives[:index], f"objectives: {name} is given twice")
+
+    def _check_warm_start(self) -> None:
+        names: dict[str, str] = {}
+        for name, spec in self.warm_start_specs():
+            require(
+                spec.method in specs.TRAINABLE,
+                f"warm_start: {name} selects by {spec.method}, which has no layer that can be "
+                f"trained in this version; it can use {', '.join(sorted(specs.TRAINABLE))}",
+            )
+            broken = self.constraints.broken(spec, self.backbone)
+            require(
+                not broken,
+                f"warm_start: {name} breaks a constraint: {broken}; raise the bound or leave "
+                f"{name} out",
+            )
+            require(
+                spec.key not in names,
+                f"warm_start: {name} and {names.get(spec.key)} are the same design; leave one out",
+            )
+            names[spec.key] = name
+
+    def _check_space(self) -> None:
+        closest = None
+        for _, spec in self.space.designs(self.backbone):
+            broken = self.constraints.broken(spec, self.backbone)
+            if not broken:
+                return
+            closest = closest or f"{spec.label}: {broken}"
+        require(
+            closest is not None,
+            "space: no combination is a legal design at this backbone; lower width_multiple, "
+            "granularity or depth, or widen the choices",
+        )
+        raise InputError(
+            f"constraints: no design of the space keeps them (for one, {closest}); raise the "
+            "bounds or add cheaper choices"
+        )
+
+    def _check_budget(self) -> None:
+        flops, smallest = self.budget.trial_flops, math.inf
+        for spec in self._all_specs():
+            step = step_flops(spec, self.backbone, self.recipe.batch_size)
+            smallest = min(smallest, step)
+            if smallest <= flops:
+                return
+        raise InputError(
+            f"budget.trial_flops {flops:g} is below one training step of the smallest design, "
+            f"{smallest:.3g} FLOPs ({self.recipe.batch_size} x {self.backbone.seq_len} tokens); "
+            "raise trial_flops, or lower recipe.batch_size or the backbone"
+        )
+
+    def _all_specs(self) -> Iterator[FFNSpec]:
+        warm = (spec for _, spec in self.warm_start_specs())
+        return chain(warm, (spec for _, spec in self.space.designs(self.backbone)))
+
+    def warm_start_specs(self) -> list[tuple[str, FFNSpec]]:
+        """The warm starts with the names that people know them by."""
+        return [self._warm_start(item) for item in self.warm_start]
+
+    def _warm_start(self, item: str | FFNSpec) -> tuple[str, FFNSpec]:
+        if isinstance(item, FFNSpec):
+            return item.label, item
+        return item, PRESETS[item](self.backbone)
+
+    def limits(self) -> dict[str, float]:
+        """Upper bounds by objective name, in FLOPs a token and parameters."""
+        return self.constraints.limits(self.backbone)
+
+    def with_vocab_size(self, vocab_size: int) -> StudyConfig:
+        """The same study with the vocabulary that the corpus's tokenizer turned out to have."""
+        backbone = dataclasses.replace(self.backbone, vocab_size=vocab_size)
+        return dataclasses.replace(self, backbone=backbone)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML; `from_dict` reads it back."""
+        out: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("corpus", "backbone", "recipe", "space"):
+            out[name] = out[name].to_dict()
+        for name in ("budget", "workers"):
+            out[name] = dataclasses.asdict(out[name])
+        out["constraints"] = self.constraints.ratios()
+        out["objectives"] = list(self.objectives)
+        out["warm_start"] = [i.to_dict() if isinstance(i, FFNSpec) else i for i in self.warm_start]
+        return out
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> StudyConfig:
+        """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        require(isinstance(data, Mapping), f"a study is a mapping of its fields: got {data!r}")
+        given = _numbers(data)
+        check_keys("study", given, [f.name for f in fields(cls)])
+        require("budget" in given, "a study needs budget, with trials and trial_flops: none given")
+        for name, section in _SECTIONS.items():
+            if name in given:
+                given[name] = _section(section, name, given[name])
+        if "space" in given:
+            given["space"] = SearchSpace.from_dict(given["space"])
+        if "objectives" in given:
+            given["objectives"] = tuple(_list("objectives", given["objectives"]))
+        if "warm_start" in given:
+            items = _list("warm_start", given["warm_start"])
+            given["warm_start"] = tuple(_read_warm_start(item) for item in items)
+        return cls(**given)
+
+    @classmethod
+    def load(cls, path: str | Path) -> StudyConfig:
+        """Read a study's YAML. Whatever is wrong is one InputError that starts with the file."""
+        data = read_yaml(path)
+        try:
+            return cls.from_dict(data)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+
+_SECTIONS: dict[str, type] = {
+    "corpus": CorpusSpec,
+    "backbone": Backbone,
+    "recipe": Recipe,
+    "constraints": Constraints,
+    "budget": Budget,
+    "workers": Workers,
+}
+
+
+def _list(where: str, value: Any) -> list[Any]:
+    require(isinstance(value, list), f"{where} is a list: got {value!r}")
+    return list(value)
+
+
+def _read_warm_start(item: Any) -> str | FFNSpec:
+    if isinstance(item, Mapping):
+        try:
+            return FFNSpec.from_dict(item)
+        except SpecError as error:
+            raise InputError(f"warm_start: {error}") from None
+    require(
+        isinstance(item, str) and item in PRESETS,
+        f"warm_start: no preset is named {item!r}; {nearest(str(item), PRESETS)}",
+    )
+    return str(item)

@@ -1,0 +1,80 @@
+"""What this machine has, and what is wrong with it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from nas.launcher import cache_dir
+from nas.store import Store
+from search_space.errors import InputError
+
+PACKAGES = ("torch", "triton", "optuna", "ray", "sqlalchemy", "streamlit", "datasets")
+
+
+def checks(db: str) -> list[dict[str, Any]]:
+    """Rows of check, state (ok, note or broken) and what was found."""
+    rows = [_row("python", "ok", sys.version.split()[0])]
+    rows += [_package(name) for name in PACKAGES]
+    rows += [_processors(), _accelerator(), _ray(), _database(db), _cache()]
+    return rows
+
+
+def _row(check: str, state: str, found: str) -> dict[str, Any]:
+    return {"check": check, "state": state, "found": " ".join(found.split())}
+
+
+def _package(name: str) -> dict[str, Any]:
+    try:
+        return _row(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        missing = "note" if name == "triton" else "broken"
+        return _row(name, missing, f"not installed; pip install {name}")
+
+
+def _processors() -> dict[str, Any]:
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    return _row("cpu", "ok", f"{os.cpu_count()} cores, {capability}")
+
+
+def _accelerator() -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return _row("gpu", "note", "none: trials run on the CPU")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return _row("gpu", "ok", ", ".join(names))
+
+
+def _ray() -> dict[str, Any]:
+    from nas.ray_pool import RayPool
+
+    try:
+        pool = RayPool(count=1)
+    except InputError as error:
+        return _row("workers", "broken", str(error))
+    pool.close()
+    return _row("workers", "ok", "a local Ray starts and its worker answers")
+
+
+def _database(db: str) -> dict[str, Any]:
+    try:
+        with Store.open(db) as store:
+            return _row("database", "ok", f"{store.url}, {len(store.studies())} studies")
+    except InputError as error:
+        return _row("database", "broken", str(error))
+
+
+def _cache() -> dict[str, Any]:
+    folder = cache_dir()
+    existing: Path = next(p for p in [folder, *folder.parents] if p.exists())
+    if not os.access(existing, os.W_OK):
+        return _row("cache", "broken", f"{folder} is not writable; set FFN_NAS_CACHE")
+    free = shutil.disk_usage(existing).free / 2**30
+    return _row("cache", "ok" if free > 2 else "note", f"{folder}, {free:.0f} GiB free")

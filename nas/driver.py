@@ -1,0 +1,196 @@
+"""The loop: ask for a design, price it, reserve its FLOPs, run it, record how it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.config import StudyConfig
+from nas.objectives import objective, objective_values
+from nas.pool import Pool
+from nas.sampler import Sampler, SpaceExhausted, Told
+from nas.store import Store, StudyRecord, StudyState, TrialRecord
+from search_space.contract import EvalRequest, EvalResult, Progress, Status
+from search_space.cost import model_cost
+from search_space.spec import FFNSpec
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+MOST_FAILURES = 5  # trials that fail one after another before the study gives up
+
+
+class StudyFailed(RuntimeError):
+    """The study cannot go on; the text says what its last trials died of."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a display needs: the study's trials and the last progress of the running ones."""
+
+    trials: list[TrialRecord]
+    running: dict[int, Progress]
+    spent: float
+    refused: int
+
+
+class Driver:
+    """Runs one study on one pool; the store is the only thing that it leaves behind."""
+
+    def __init__(
+        self,
+        store: Store,
+        study: StudyRecord,
+        config: StudyConfig,
+        pool: Pool,
+        corpus_dir: str,
+        runs_dir: Path,
+    ) -> None:
+        self.store, self.study, self.config, self.pool = store, study, config, pool
+        self.corpus_dir, self.runs_dir = corpus_dir, runs_dir
+        self.sampler = Sampler(
+            space=config.space,
+            backbone=config.backbone,
+            objectives=config.objectives,
+            constraints=config.constraints,
+            seed=config.seed,
+            kind=config.sampler,
+        )
+        self.warm_starts = list(config.warm_start_specs())
+        self.running: dict[int, TrialRecord] = {}
+        self.progress: dict[int, Progress] = {}
+        self.refused = self.failures = 0
+        self.exhausted = False
+
+    def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> StudyRecord:
+        """Until the budget is spent. On any exception what runs is recorded as stopped."""
+        state = StudyState.FAILED
+        try:
+            while True:
+                while self._may_start():
+                    self._start()
+                if not self.running:
+                    break
+                for event in self.pool.events(POLL_SECONDS):
+                    self._record(event)
+                listen(self._snapshot())
+            state = StudyState.FINISHED
+        except KeyboardInterrupt:
+            state = StudyState.STOPPED
+            raise
+        finally:
+            self._stop_running()
+            self.store.update_study(self.study.id, state=state)
+        return self.store.study(self.study.name)
+
+    def _may_start(self) -> bool:
+        """Whether a slot, a trial and its FLOPs are left."""
+        budget = self.config.budget
+        started = len(self.store.trials(self.study.id))
+        left = self.store.ledger(self.study.id).left
+        return (
+            not self.exhausted
+            and len(self.running) < self.pool.slots
+            and started < budget.trials
+            and left >= budget.trial_flops
+        )
+
+    def _start(self) -> None:
+        """Store the next design and hand it to the pool."""
+        trials = self.store.trials(self.study.id)
+        number = len(trials)
+        known = {trial.key for trial in trials}
+        warm = [(name, spec) for name, spec in self.warm_starts if spec.key not in known]
+        if warm:
+            source, spec = warm[0]
+            params = self.sampler.params(spec)
+        else:
+            try:
+                proposal = self.sampler.propose(number, [self._told(trial) for trial in trials])
+            except SpaceExhausted as error:
+                log.warning("no new design is left: %s", error)
+                self.exhausted = True
+                return
+            source, spec, params = proposal.source, proposal.spec, proposal.params
+            self.refused += proposal.refused
+        trial = self.store.add_trial(
+            self.study.id,
+            spec,
+            seed=self.config.seed,
+            source=source,
+            params=params,
+            train_flops=self.config.budget.trial_flops,
+            cost=model_cost(spec, self.config.backbone).to_dict(),
+        )
+        self.running[trial.id] = trial
+        self.pool.submit(self._request(trial, spec))
+
+    def _request(self, trial: TrialRecord, spec: FFNSpec) -> EvalRequest:
+        config = self.config
+        return EvalRequest(
+            trial=trial.id,
+            spec=spec,
+            backbone=config.backbone,
+            recipe=config.recipe,
+            corpus_dir=self.corpus_dir,
+            train_flops=trial.train_flops,
+            seed=trial.seed,
+            eval_tokens=config.eval_tokens,
+            checkpoint_dir=str(self.runs_dir / self.study.name / f"trial-{trial.number}"),
+            device=config.workers.device,
+            threads=config.workers.threads,
+        )
+
+    def _told(self, trial: TrialRecord) -> Told:
+        """A trial in the sampler's words: values, and constraint violations where measured."""
+        limits = self.config.limits()
+        measured = {name: objective(name).value(trial) for name in limits}
+        return Told(
+            params=trial.params,
+            key=trial.key,
+            values=objective_values(trial, self.config.objectives),
+            violations={
+                name: value / limits[name] - 1
+                for name, value in measured.items()
+                if value is not None and trial.status is Status.FINISHED
+            },
+            running=trial.status is Status.RUNNING,
+        )
+
+    def _record(self, event: Progress | EvalResult) -> None:
+        if isinstance(event, Progress):
+            self.store.add_progress([event])
+            self.progress[event.trial] = event
+            return
+        ended = self.store.end_trial(self._with_flops(event))
+        self.running.pop(event.trial, None)
+        self.progress.pop(event.trial, None)
+        self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
+        if self.failures >= MOST_FAILURES:
+            error = ended.result.error if ended.result else ""
+            raise StudyFailed(f"{self.failures} trials in a row failed; the last: {error}")
+
+    def _with_flops(self, result: EvalResult) -> EvalResult:
+        """A worker that died could not say what it spent: the last progress did."""
+        seen = self.progress.get(result.trial)
+        if seen is None or result.flops >= seen.flops:
+            return result
+        return dataclasses.replace(result, flops=seen.flops, seconds=seen.seconds)
+
+    def _stop_running(self) -> None:
+        for trial in list(self.running):
+            stopped = EvalResult(
+                trial=trial, status=Status.STOPPED, error="the study was stopped before it ended"
+            )
+            self.store.end_trial(self._with_flops(stopped))
+            del self.running[trial]
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            trials=self.store.trials(self.study.id),
+            running=dict(self.progress),
+            spent=self.store.ledger(self.study.id).spent,
+            refused=self.refused,
+        )

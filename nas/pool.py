@@ -1,0 +1,82 @@
+"""What a driver needs of a pool of workers, and the pool that works in this very process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from search_space.contract import EvalRequest, EvalResult, Progress
+from search_space.corpus import CorpusSpec
+
+Event = Progress | EvalResult
+
+
+class Pool(Protocol):
+    """Trials go in, events come out; the last event of every trial is its EvalResult."""
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at once."""
+
+    def prepare(
+        self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
+    ) -> dict[str, Any]:
+        """Prepare a corpus: its `dir`, `meta` and `ngram_bits_per_byte`. InputError if bad."""
+
+    def submit(self, request: EvalRequest) -> None:
+        """Start a trial; at most `slots` may be unfinished."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened since the last call; waits up to `timeout` seconds for something."""
+
+    def close(self) -> None:
+        """Stop every trial and release the machines. May be called twice."""
+
+
+class SimulatedPool:
+    """A pool in simulated time: `work` says how long a trial takes and how it ends.
+
+    work(request) -> (simulated seconds, events in order, the EvalResult last). One `events` call
+    moves the clock to the next ending, so that a study of hours runs in milliseconds.
+    """
+
+    def __init__(
+        self, slots: int, work: Callable[[EvalRequest], tuple[float, list[Event]]]
+    ) -> None:
+        self._slots, self._work = slots, work
+        self._running: deque[tuple[float, list[Event]]] = deque()
+        self.clock = 0.0
+        self.closed = False
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at once."""
+        return self._slots
+
+    def prepare(
+        self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
+    ) -> dict[str, Any]:
+        """A corpus without text: nothing reads it in simulated time."""
+        return {"dir": "", "meta": {"vocab_size": vocab_size}, "ngram_bits_per_byte": {}}
+
+    def submit(self, request: EvalRequest) -> None:
+        """Queue the trial's events at its simulated end."""
+        if len(self._running) >= self._slots:
+            raise RuntimeError(f"all {self._slots} slots are busy")
+        seconds, events = self._work(request)
+        self._running.append((self.clock + seconds, events))
+
+    def events(self, timeout: float) -> list[Event]:
+        """The events of the trial that ends next."""
+        if not self._running:
+            return []
+        first = min(self._running, key=lambda item: item[0])
+        self._running.remove(first)
+        self.clock = first[0]
+        return first[1]
+
+    def close(self) -> None:
+        """Forget what runs."""
+        self._running.clear()
+        self.closed = True

@@ -1,0 +1,67 @@
+"""`Database`: an open engine whose schema is right, and its sessions.
+
+Every write transaction begins with a write, so that SQLite takes its lock before anything
+is read and PostgreSQL holds the row: no reader's view can go stale inside a transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import sessionmaker
+
+from nas.store.engine import display, open_engine, parse_url
+from nas.store.migrate import ensure_schema
+
+
+class Database:
+    """One database; safe to share between threads. Make it with `open`.
+
+    url: the database for people, without its password.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sessions = sessionmaker(engine, expire_on_commit=False)
+        self.url = display(engine.url)
+
+    @classmethod
+    def open(cls, url: str, create: bool = True) -> Self:
+        """Open `sqlite:///FILE` or `postgresql+psycopg://...`.
+
+        create: make the file and the tables, or migrate them, when needed; a reader sets false.
+        Raises InputError for a URL, file, server or schema that cannot be used.
+        """
+        engine = open_engine(parse_url(url), create)
+        try:
+            ensure_schema(engine, create)
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url})"
+
+
+def now() -> datetime:
+    """The time, aware and in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,116 @@
+"""`Studies`: the store's part that reads and writes studies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from nas.store.database import Database, now
+from nas.store.engine import START_HINT
+from nas.store.errors import StoreError
+from nas.store.models import StudyRow
+from nas.store.names import check_name, free_name
+from nas.store.records import StudyRecord, StudyState
+from nas.store.rows import study_record
+from search_space.errors import InputError, nearest, require
+
+_NAME_ATTEMPTS = 100
+
+
+class Studies(Database):
+    """Create, find and update studies."""
+
+    def check_name(self, name: str) -> None:
+        """Raise InputError unless a new study can have exactly this name."""
+        check_name(name)
+        if name in self._study_names():
+            raise _taken(name)
+
+    def create_study(
+        self,
+        base_name: str,
+        config: dict[str, Any],
+        seed: int,
+        budget_flops: float,
+        objectives: list[str],
+        exact: bool = False,
+    ) -> StudyRecord:
+        """A new running study, named `base_name` or, when that is taken, `base_name-2`...
+
+        Raises InputError for an illegal name, and with `exact` for a taken one.
+        """
+        check_name(base_name)
+        require(-(2**63) <= seed < 2**63, f"a seed must fit in 64 bits: got {seed}")
+        require(
+            math.isfinite(budget_flops) and budget_flops > 0,
+            f"a study's budget must be a finite number of FLOPs above 0: got {budget_flops!r}",
+        )
+        for _ in range(_NAME_ATTEMPTS):
+            name = base_name if exact else free_name(base_name, self._study_names())
+            row = StudyRow(
+                name=name,
+                config=config,
+                seed=seed,
+                budget_flops=budget_flops,
+                objectives=list(objectives),
+                state=StudyState.RUNNING.value,
+                facts={},
+                n_trials=0,
+                created_at=now(),
+            )
+            try:
+                with self._sessions.begin() as session:
+                    session.add(row)
+                return study_record(row)
+            except IntegrityError:
+                # Somebody else took the name since it was looked up: look again.
+                if exact:
+                    raise _taken(name) from None
+        raise StoreError(f"no free name for a study {base_name!r} in {_NAME_ATTEMPTS} attempts")
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, the newest first."""
+        with self._sessions() as session:
+            rows = session.scalars(select(StudyRow).order_by(StudyRow.id.desc()))
+            return [study_record(row) for row in rows]
+
+    def study(self, name: str | None = None) -> StudyRecord:
+        """The study of that name, or the newest; raise InputError when there is none."""
+        query = select(StudyRow).order_by(StudyRow.id.desc()).limit(1)
+        if name is not None:
+            query = query.where(StudyRow.name == name)
+        with self._sessions() as session:
+            row = session.scalar(query)
+        if row is not None:
+            return study_record(row)
+        names = self._study_names()
+        require(bool(names), f"no studies yet; {START_HINT}")
+        raise InputError(f"no study named {name!r}; {nearest(str(name), names)}")
+
+    def update_study(
+        self, study_id: int, *, state: StudyState | None = None, facts: dict[str, Any] | None = None
+    ) -> StudyRecord:
+        """Set the study's state, and merge `facts` into what is known; return the study."""
+        values: dict[str, Any] = {"state": StudyRow.state}
+        if state is not None:
+            ended = None if state is StudyState.RUNNING else now()
+            values = {"state": state.value, "ended_at": ended}
+        with self._sessions.begin() as session:
+            session.execute(update(StudyRow).where(StudyRow.id == study_id).values(values))
+            row = session.get(StudyRow, study_id)
+            if row is None:
+                raise StoreError(f"no study with id {study_id}")
+            if facts:
+                row.facts = {**row.facts, **facts}
+        return study_record(row)
+
+    def _study_names(self) -> set[str]:
+        with self._sessions() as session:
+            return set(session.scalars(select(StudyRow.name)))
+
+
+def _taken(name: str) -> InputError:
+    return InputError(f"a study's name must be new: {name!r} exists; choose another")

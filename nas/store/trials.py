@@ -1,0 +1,126 @@
+"""`Trials`: the store's part that begins, ends and reads trials, and the account of their FLOPs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Select, select, update
+from sqlalchemy.orm import joinedload
+
+from nas.store.database import Database, now
+from nas.store.endings import settled, spent_flops
+from nas.store.errors import StoreError
+from nas.store.ledger import balance, entry
+from nas.store.models import EntryKind, StudyRow, TrialRow
+from nas.store.records import Ledger, TrialRecord
+from nas.store.rows import result_row, trial_record
+from search_space.contract import EvalResult, Status
+from search_space.errors import InputError
+from search_space.spec import FFNSpec
+
+
+class Trials(Database):
+    """Begin, end and find trials."""
+
+    def add_trial(
+        self,
+        study_id: int,
+        spec: FFNSpec,
+        *,
+        seed: int,
+        source: str,
+        params: dict[str, Any],
+        train_flops: float,
+        cost: dict[str, float],
+    ) -> TrialRecord:
+        """A new running trial with the study's next number; reserves `train_flops` for it."""
+        _check_flops("train_flops", train_flops)
+        with self._sessions.begin() as session:
+            n_trials = session.scalar(
+                update(StudyRow)
+                .where(StudyRow.id == study_id)
+                .values(n_trials=StudyRow.n_trials + 1)
+                .returning(StudyRow.n_trials)
+            )
+            if n_trials is None:
+                raise StoreError(f"no study with id {study_id}")
+            row = TrialRow(
+                study_id=study_id,
+                number=n_trials - 1,
+                spec=spec.to_dict(),
+                key=spec.key,
+                params=params,
+                seed=seed,
+                source=source,
+                train_flops=train_flops,
+                cost=cost,
+                status=Status.RUNNING.value,
+                created_at=now(),
+                result=None,
+            )
+            session.add(row)
+            session.flush()
+            session.add(entry(study_id, row.id, EntryKind.RESERVE, train_flops))
+        return trial_record(row)
+
+    def end_trial(self, result: EvalResult) -> TrialRecord:
+        """Record how a trial ended and settle its reservation: every ending passes here.
+
+        Raises StoreError when the status is no ending, the trial is unknown, or it ended before.
+        """
+        if not result.status.ended:
+            raise StoreError(f"{result.status} is not an ending of trial {result.trial}")
+        ending = settled(result)
+        with self._sessions.begin() as session:
+            # Only the first of two endings finds the trial running.
+            claim = session.execute(
+                update(TrialRow)
+                .where(TrialRow.id == result.trial, TrialRow.status == Status.RUNNING.value)
+                .values(status=ending.status.value, ended_at=now())
+                .returning(TrialRow.study_id, TrialRow.train_flops)
+            ).one_or_none()
+            if claim is None:
+                raise StoreError(f"trial {result.trial} is unknown or has ended before")
+            study_id, reserved = claim
+            spent = spent_flops(result.flops, reserved)
+            session.add(result_row(replace(ending, flops=spent)))
+            session.add(entry(study_id, result.trial, EntryKind.SPEND, spent))
+            session.add(entry(study_id, result.trial, EntryKind.REFUND, reserved - spent))
+        with self._sessions() as session:
+            return trial_record(session.scalars(_trials().where(TrialRow.id == result.trial)).one())
+
+    def trials(self, study_id: int, statuses: Iterable[Status] | None = None) -> list[TrialRecord]:
+        """The study's trials by number, all or those with one of `statuses`."""
+        query = _trials().where(TrialRow.study_id == study_id).order_by(TrialRow.number)
+        if statuses is not None:
+            query = query.where(TrialRow.status.in_([status.value for status in statuses]))
+        with self._sessions() as session:
+            return [trial_record(row) for row in session.scalars(query)]
+
+    def trial(self, study_id: int, number: int) -> TrialRecord:
+        """One trial of the study; raise InputError when it has none of that number."""
+        query = _trials().where(TrialRow.study_id == study_id, TrialRow.number == number)
+        with self._sessions() as session:
+            row = session.scalar(query)
+            count = session.scalar(select(StudyRow.n_trials).where(StudyRow.id == study_id))
+        if row is None:
+            have = f"it has 0 to {count - 1}" if count else "it has no trials yet"
+            raise InputError(f"no trial {number} in this study; {have}")
+        return trial_record(row)
+
+    def ledger(self, study_id: int) -> Ledger:
+        """The study's account, in whole FLOPs; raise StoreError for an unknown study."""
+        with self._sessions() as session:
+            return balance(session, study_id)
+
+
+def _trials() -> Select[TrialRow]:
+    return select(TrialRow).options(joinedload(TrialRow.result))
+
+
+def _check_flops(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise StoreError(f"{name} must be a finite number of at least 0: got {value!r}")

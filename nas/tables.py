@@ -1,0 +1,186 @@
+"""Rows for people and for `--json`: what the commands print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from nas.pareto import best, frontier
+from nas.store import Store, StudyRecord, TrialRecord
+from nas.study import Study, trial_row
+from search_space.backbone import Backbone
+from search_space.contract import Status
+from search_space.cost import ffn_cost, model_cost
+from search_space.errors import InputError, nearest
+from search_space.presets import PRESETS
+from search_space.spec import FFNSpec
+
+Row = dict[str, Any]
+
+
+def print_rows(rows: Sequence[Row], as_json: bool) -> None:
+    """A table, or a JSON list."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2))
+        return
+    if not rows:
+        click.echo("nothing to show yet")
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+    for name in columns:
+        numeric = any(isinstance(row[name], (int, float)) for row in rows)
+        table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in columns))
+    _console().print(table)
+
+
+def print_record(record: Row, as_json: bool) -> None:
+    """One thing, a line a field."""
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in record.items():
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", _cell(value))
+    _console().print(table)
+
+
+def _console() -> Console:
+    # A pipe has no width: rich's 80 columns would cut every table.
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.4g}"
+    return str(value)
+
+
+def study_row(store: Store, study: StudyRecord) -> Row:
+    """One study as `list` and `status` show it."""
+    trials, ledger = store.trials(study.id), store.ledger(study.id)
+    first = best(trials)
+    counts = {status: sum(t.status is status for t in trials) for status in Status}
+    finished = counts.pop(Status.FINISHED)
+    running = counts.pop(Status.RUNNING)
+    return {
+        "study": study.name,
+        "state": study.state.value,
+        "trials": len(trials),
+        "finished": finished,
+        "running": running,
+        "not_finished": sum(counts.values()),
+        "flops_spent": ledger.spent,
+        "flops_budget": ledger.budget,
+        "best_bits_per_byte": first.result.bits_per_byte if first and first.result else None,
+        "best_design": first.spec.label if first else None,
+        "frontier": len(frontier(trials, study.objectives)),
+        "started": study.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def pareto_rows(study: Study, everything: bool) -> list[Row]:
+    """The frontier, or every trial with the frontier marked."""
+    trials = study.records()
+    front = frontier(trials, study.record.objectives)
+    if not everything:
+        return [_pareto_row(trial) for trial in front]
+    numbers = {trial.number for trial in front}
+    return [
+        _pareto_row(trial)
+        | {"status": trial.status.value, "frontier": "*" if trial.number in numbers else ""}
+        for trial in trials
+    ]
+
+
+def _pareto_row(trial: TrialRecord) -> Row:
+    row = trial_row(trial)
+    return {
+        "trial": row["number"],
+        "design": row["design"],
+        "bits_per_byte": row["bits_per_byte"] and round(row["bits_per_byte"], 4),
+        "±": row["bits_per_byte_se"] and round(row["bits_per_byte_se"], 4),
+        "active_flops": row["active_flops"],
+        "total_params": row["total_params"],
+        "source": row["source"],
+        "spec": row["spec"],
+    }
+
+
+def trial_record(study: Study, trial: TrialRecord) -> Row:
+    """Everything that is known of a trial."""
+    record = {"study": study.name} | trial_row(trial) | {"cost": trial.cost, "seed": trial.seed}
+    result = trial.result
+    if result is not None:
+        record |= {
+            "steps": result.steps,
+            "tokens": result.tokens,
+            "flops": result.flops,
+            "optimizer_flops": result.optimizer_flops,
+            "activity_by_layer": result.activity,
+            "checkpoint": result.checkpoint,
+            "backend": result.backend,
+            "routing": result.stats.get("routing", {}),
+        }
+    return record
+
+
+def preset_rows(d_model: int) -> list[Row]:
+    """Every preset on a backbone of that width."""
+    heads = max(1, d_model // 32)
+    while d_model % (2 * heads):
+        heads -= 1
+        if heads == 0:
+            raise InputError(f"d_model must be even (rotary pairs): got {d_model}")
+    backbone = Backbone(d_model=d_model, n_heads=heads)
+    rows = []
+    for name, preset in PRESETS.items():
+        spec = preset(backbone)
+        source = " ".join((preset.__doc__ or "").split(".")[0].split())
+        rows.append({"preset": name, "design": spec.label, "d_ff": spec.d_ff, "what": source})
+    return rows
+
+
+def cost_record(design: str, backbone: Backbone) -> Row:
+    """What a design costs: one FFN layer and the whole model, a token."""
+    spec = parse_design(design, backbone)
+    layer, model = ffn_cost(spec, backbone.d_model), model_cost(spec, backbone)
+    return (
+        {"design": spec.label, "key": spec.key, "spec": spec.to_dict()}
+        | {f"ffn_{name}": value for name, value in layer.to_dict().items()}
+        | {f"model_{name}": value for name, value in model.to_dict().items()}
+    )
+
+
+def parse_design(design: str, backbone: Backbone) -> FFNSpec:
+    """A preset's name, a spec as JSON, or the path of a file that holds one."""
+    if design in PRESETS:
+        return PRESETS[design](backbone)
+    text = design
+    if not design.lstrip().startswith("{"):
+        path = Path(design)
+        if not path.is_file():
+            raise InputError(
+                f"a design is a preset, a spec as JSON or a file: {design!r} is none; "
+                f"{nearest(design, PRESETS)}"
+            )
+        text = path.read_text()
+    try:
+        return FFNSpec.from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise InputError(f'a spec is JSON such as {{"d_ff": 512}}: {error}') from error

@@ -1,0 +1,60 @@
+"""`Backbone`: the small decoder language model around the FFN."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from search_space.errors import InputError, check_keys, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """Shape of the proxy: a pre-norm decoder with RMSNorm, rotary attention and tied embeddings.
+
+    d_model: width D.  n_layers: blocks of attention + FFN.  n_heads: attention heads.
+    vocab_size: tokens of the vocabulary.  seq_len: tokens of one training sequence.
+    reference_d_ff: hidden width of the dense FFN that ratios refer to; 0 means 4 * d_model.
+    rope_theta: base of the rotary embedding's wavelengths.
+    """
+
+    d_model: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    vocab_size: int = 1024
+    seq_len: int = 128
+    reference_d_ff: int = 0
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "rope_theta":
+                continue
+            least = {"reference_d_ff": 0, "seq_len": 2, "vocab_size": 2}.get(f.name, 1)
+            ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            require(ok, f"{f.name} must be a whole number of at least {least}: got {value!r}")
+        if self.reference_d_ff == 0:
+            object.__setattr__(self, "reference_d_ff", 4 * self.d_model)
+        require(
+            self.d_model % (2 * self.n_heads) == 0,
+            f"d_model must be a multiple of 2 * n_heads (rotary pairs): {self.d_model} is not "
+            f"a multiple of {2 * self.n_heads}",
+        )
+        if not (isinstance(self.rope_theta, (int, float)) and self.rope_theta > 1):
+            raise InputError(f"rope_theta must be a number above 1: got {self.rope_theta!r}")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_heads
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Backbone:
+        """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        check_keys("backbone", data, [f.name for f in fields(cls)])
+        return cls(**data)

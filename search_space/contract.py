@@ -1,0 +1,141 @@
+"""What a driver and a worker say to each other: EvalRequest, Progress, EvalResult.
+
+All are frozen, plain data (they travel through Ray as pickles of standard types).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from search_space.backbone import Backbone
+from search_space.errors import check_keys, require
+from search_space.spec import FFNSpec
+
+
+class Status(StrEnum):
+    """Where a trial stands. `RUNNING` is the only one that is not an ending."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen to the trial."""
+        return self is not Status.RUNNING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a proxy is trained. The defaults are the low-noise recipe of docs/recipe.md.
+
+    batch_size: sequences a step.  lr: AdamW (embeddings, norms, routers, keys, gates).
+    matrix_lr: Muon (weight matrices).  warmup, decay: shares of the steps; the decay is 1 - sqrt.
+    grad_clip: on the global gradient norm of AdamW's parameters; 0 turns it off.
+    """
+
+    batch_size: int = 8
+    lr: float = 5e-3
+    matrix_lr: float = 1e-2
+    weight_decay: float = 0.0
+    warmup: float = 0.02
+    decay: float = 0.1
+    grad_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        ok = isinstance(self.batch_size, int) and self.batch_size >= 1
+        require(ok, f"batch_size must be a whole number of at least 1: got {self.batch_size!r}")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            require(number and value >= 0, f"{f.name} must be at least 0: got {value!r}")
+        require(self.lr > 0 and self.matrix_lr > 0, "lr and matrix_lr must be above 0")
+        require(
+            self.warmup + self.decay <= 1,
+            f"warmup + decay are shares of the steps, at most 1: got {self.warmup + self.decay:g}",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        check_keys("recipe", data, [f.name for f in fields(cls)])
+        return cls(**data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalRequest:
+    """Train one spec with one seed to a FLOP level and evaluate it.
+
+    trial: the store's id of the trial.  corpus_dir: a prepared corpus (workers.corpus).
+    train_flops: model FLOPs that training may spend (2 a multiply-add; evaluation not counted).
+    eval_tokens: validation tokens that the result is measured on.
+    checkpoint_dir: where model.safetensors is written; empty writes none.
+    device: torch device string.  threads: torch threads on the CPU.
+    """
+
+    trial: int
+    spec: FFNSpec
+    backbone: Backbone
+    recipe: Recipe
+    corpus_dir: str
+    train_flops: float
+    seed: int = 0
+    eval_tokens: int = 32_768
+    checkpoint_dir: str = ""
+    device: str = "cpu"
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One point of a running trial's curve.
+
+    flops: model FLOPs spent so far.  loss: training loss in nats a token, the mean since
+    the last point.  seconds: since the trial began.
+    """
+
+    trial: int
+    step: int
+    steps: int
+    flops: float
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """How a trial ended; the measures are None unless it finished.
+
+    bits_per_byte, bits_per_byte_se: on the validation split, and its standard error over sequences.
+    loss: nats a token.  flops: model FLOPs spent.  optimizer_flops: spent beside them.
+    active_flops: forward FLOPs a token in inference, with the measured activity.
+    activity: share of active blocks by layer.  stats: further measures by name.
+    checkpoint: directory of the weights, or "".  backend: kernels and device that were used.
+    error: one line when the trial did not finish.
+    """
+
+    trial: int
+    status: Status
+    error: str = ""
+    bits_per_byte: float | None = None
+    bits_per_byte_se: float | None = None
+    loss: float | None = None
+    steps: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    optimizer_flops: float = 0.0
+    active_flops: float | None = None
+    activity: list[float] = field(default_factory=list)
+    stats: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    checkpoint: str = ""
+    backend: str = ""

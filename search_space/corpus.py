@@ -1,0 +1,116 @@
+"""`CorpusSpec`: which text the proxies are trained and measured on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from search_space.errors import InputError, check_keys, require
+
+STDLIB = "stdlib"
+HUB_PREFIX = "hub:"
+
+# A Hub dataset can be terabytes and a proxy sees a few million tokens of it.
+HUB_DEFAULT_MAX_BYTES = 200_000_000
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusSpec:
+    """Where the text is, how it is tokenized and how much of it is held out.
+
+    source: `stdlib` (source of the running Python's standard library, without its tests); a
+        path, glob or fsspec URL of text (.txt .md .py ...), .jsonl or .parquet files, .gz too;
+        a folder (every supported file below it); or `hub:owner/name`, a dataset on the Hub.
+    name, revision: of a Hub dataset: its configuration, and its commit, branch or tag.
+    split: of a Hub dataset, the split that is read (and split anew by this spec).
+    text_field: field of .jsonl, .parquet and Hub rows that holds the text.
+    max_bytes: UTF-8 bytes read, in the source's order; 0 means all of it for files and
+        `HUB_DEFAULT_MAX_BYTES` for the Hub.
+    tokenizer: empty trains a byte-level BPE on the train split; else a tokenizer.json, a folder
+        that holds one, or a model id on the Hub.
+    validation, test: shares of the bytes that are held out.
+    """
+
+    source: str = STDLIB
+    name: str = ""
+    split: str = "train"
+    revision: str = ""
+    text_field: str = "text"
+    max_bytes: int = 0
+    tokenizer: str = ""
+    validation: float = 0.05
+    test: float = 0.05
+
+    def __post_init__(self) -> None:
+        for key in ("source", "name", "split", "revision", "text_field", "tokenizer"):
+            value = getattr(self, key)
+            require(isinstance(value, str), f"corpus: {key} must be text: got {value!r}")
+        for key in ("source", "split", "text_field"):
+            default = type(self).__dataclass_fields__[key].default
+            filled = bool(getattr(self, key).strip())
+            require(filled, f"corpus: {key} must not be empty; the default is {default!r}")
+        whole = isinstance(self.max_bytes, int) and not isinstance(self.max_bytes, bool)
+        require(
+            whole and self.max_bytes >= 0,
+            f"corpus: max_bytes must be a whole number of at least 0 (0 = all): "
+            f"got {self.max_bytes!r}",
+        )
+        for key in ("validation", "test"):
+            _check_share(key, getattr(self, key))
+        self._check_hub()
+
+    def _check_hub(self) -> None:
+        if self.is_hub:
+            require(
+                _HUB_ID.fullmatch(self.hub_id) is not None,
+                f"corpus: a Hub source is hub:owner/name: got {self.source!r}",
+            )
+            return
+        for key in ("name", "revision"):
+            require(
+                not getattr(self, key),
+                f"corpus: {key} is for Hub datasets only: got {getattr(self, key)!r} with source "
+                f"{self.source!r}; leave {key} out or write source: hub:owner/name",
+            )
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether the text comes from a dataset on the Hub."""
+        return self.source.startswith(HUB_PREFIX)
+
+    @property
+    def hub_id(self) -> str:
+        """`owner/name` of a Hub source; the source itself for any other."""
+        return self.source.removeprefix(HUB_PREFIX)
+
+    @property
+    def byte_cap(self) -> int | None:
+        """UTF-8 bytes to read at most; None means no limit."""
+        if self.max_bytes:
+            return self.max_bytes
+        return HUB_DEFAULT_MAX_BYTES if self.is_hub else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CorpusSpec:
+        """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"corpus is a mapping of its fields: got {data!r}")
+        check_keys("corpus", data, [f.name for f in fields(cls)])
+        return cls(**data)
+
+
+def _check_share(key: str, value: object) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Below a half each, so that some text is always left to train on.
+    require(
+        number and 0 < float(value) < 0.5,  # type: ignore[arg-type]
+        f"corpus: {key} is a share of the bytes, above 0 and below 0.5: got {value!r}",
+    )

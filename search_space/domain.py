@@ -1,0 +1,96 @@
+"""What may stand in a search space: choices, ranges, and the trial that picks from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from search_space.errors import InputError, SpecError, check_keys, require
+from search_space.spec import FFNSpec
+
+
+class Trial(Protocol):
+    """The part of an Optuna trial that a space uses (`optuna.Trial`, `FixedTrial`)."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = ...) -> float:
+        """A number in [low, high]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Real numbers in [low, high]; searched on a log scale when `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        require(self.low < self.high, f"low must be below high: got {self.low}, {self.high}")
+        require(isinstance(self.log, bool), f"log must be true or false: got {self.log!r}")
+        require(self.low > 0 or not self.log, f"a log range needs low above 0: got {self.low}")
+
+
+Choices = tuple[Any, ...]
+Numbers = tuple[float, ...]
+Domain = Numbers | Range
+
+
+def _number(where: str, value: object) -> float:
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    require(ok, f"{where} must be a finite number: got {value!r}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def read_domain(where: str, value: Any, kind: str) -> Domain | Choices:
+    """A field's value as written -> its checked form; `kind` is the field's annotation."""
+    if isinstance(value, Mapping):
+        require(kind == "Domain", f"{where} is a list of choices, not a range: got {dict(value)}")
+        check_keys(where, value, ["low", "high", "log"])
+        require("low" in value and "high" in value, f"{where}: a range needs low and high")
+        value = Range(**value)
+    if isinstance(value, Range):
+        return value
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    require(bool(items), f"{where} is empty: give at least one choice")
+    if kind != "Choices":
+        items = [_number(where, item) for item in items]
+    for index, item in enumerate(items):
+        require(item not in items[:index], f"{where} lists {item!r} twice: give each choice once")
+    return tuple(items)
+
+
+def ends(domain: Domain | Choices) -> Choices:
+    """The values whose legality decides the domain's: every choice, or both ends of a range."""
+    return (domain.low, domain.high) if isinstance(domain, Range) else domain
+
+
+def check_each(where: str, domain: Domain | Choices, build: Callable[[Any], FFNSpec]) -> None:
+    """Let the spec's own validation judge every choice, and both ends of a range."""
+    for value in ends(domain):
+        try:
+            build(value)
+        except SpecError as error:
+            raise InputError(f"{where}: {error}") from None
+
+
+def check_from(where: str, values: Sequence[Any], least: float, whole: bool = False) -> None:
+    """Refuse values below `least`, or not whole where they must be."""
+    rule = f"{where} must be {'whole numbers' if whole else 'numbers'} of at least {least:g}"
+    for value in values:
+        kinds = int if whole else (int, float)
+        ok = isinstance(value, kinds) and not isinstance(value, bool) and value >= least
+        require(ok, f"{rule}: got {value!r}")
+
+
+def ask(trial: Trial, name: str, domain: Domain | Choices) -> Any:
+    """The trial's pick from a domain."""
+    if isinstance(domain, Range):
+        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+    return trial.suggest_categorical(name, domain)

@@ -1,0 +1,38 @@
+"""Errors that a user can mend: the rule, the value, the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Bad input from the user; its text is one line and the command exits with code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class SpecError(InputError):
+    """An FFN design that cannot be built."""
+
+
+def require(condition: bool, message: str, error: type[InputError] = InputError) -> None:
+    """Raise `error(message)` unless `condition` holds."""
+    if not condition:
+        raise error(message)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The way out for a misspelt word: the closest known one, or the whole list."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the first key of `given` that is not in `known`."""
+    known = list(known)
+    for key in given:
+        if key not in known:
+            raise InputError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")

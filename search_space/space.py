@@ -1,0 +1,245 @@
+"""`SearchSpace`: which FFN designs a study may try, and the way from a trial to a spec and back.
+
+Sizes are ratios of the reference dense FFN, `backbone.reference_d_ff` hidden units wide, so one
+space serves every backbone. For one sub-layer of a routed design
+
+    active width = granularity * expert_width        (k = granularity experts a token)
+    total width  = expansion * active width          (n_experts = granularity * expansion)
+
+after Krajewski et al. 2024, where granularity G cuts an expert into G and routes to G times as
+many. A space asks a trial for ratios and derives widths from them, so what it yields is legal by
+construction; the few combinations that are not raise SpecError.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from search_space import spec as specs
+from search_space.backbone import Backbone
+from search_space.cost import ffn_cost
+from search_space.domain import (
+    Choices,
+    Domain,
+    Numbers,
+    Range,
+    Trial,
+    ask,
+    check_each,
+    check_from,
+    read_domain,
+)
+from search_space.errors import InputError, SpecError, check_keys, nearest, require
+from search_space.knobs import (
+    KNOBS,
+    HashKnobs,
+    Knobs,
+    ProductKeyKnobs,
+    ReLURoutingKnobs,
+    StraightThroughKnobs,
+    TopKKnobs,
+)
+from search_space.plan import PLANS
+from search_space.spec import SELECTIONS, FFNSpec
+from search_space.walk import OutsideSpace, Walk
+
+Match = Literal["free", "active_flops", "total_params"]
+
+# Methods that read k of n experts: reading all of them would be the dense FFN again.
+_ROUTED = ("topk", "hash", "avgk", "direct", "relu_routing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """The designs of a study: each field is a list of choices, or {low, high, log} for weights.
+
+    methods: selection methods (`search_space.spec.SELECTIONS`).
+    match: `free` sizes designs by active_width; `active_flops` and `total_params` choose each
+        design's width so that its FFN's figure equals the reference dense FFN's.
+    active_width: hidden units a token uses, shared ones included, as ratios of the reference
+        width; of `match: free` alone. Product keys have heads * k active units instead.
+    expansion: total width / active width of topk, hash, avgk, direct and relu_routing; above 1.
+    granularity: active width of a sub-layer / expert width; it is k where a method has one.
+    depth: sequential sub-layers that share the width.
+    activation, gated, output_gate, lr_multiplier: as in `FFNSpec`.
+    shared_width: share of the active width, in [0, 1), that is an always-on FFN.
+    width_multiple: expert widths are multiples of it (4 float32 are the 16 bytes that grouped
+        matrix products are aligned to).
+    topk, hash, straight_through, relu_routing, product_key: knobs of one method.
+    """
+
+    methods: Choices = ("dense", "topk", "hash", "straight_through")
+    match: Match = "free"
+    active_width: Numbers = (1.0,)
+    expansion: Numbers = (2.0, 4.0, 8.0)
+    granularity: Choices = (1, 2, 4, 8)
+    depth: Choices = (1, 2)
+    activation: Choices = ("gelu", "relu", "silu")
+    gated: Choices = (False, True)
+    shared_width: Numbers = (0.0,)
+    output_gate: Choices = (False,)
+    lr_multiplier: Domain = (1.0,)
+    width_multiple: int = 4
+    topk: TopKKnobs = field(default_factory=TopKKnobs)
+    hash: HashKnobs = field(default_factory=HashKnobs)
+    straight_through: StraightThroughKnobs = field(default_factory=StraightThroughKnobs)
+    relu_routing: ReLURoutingKnobs = field(default_factory=ReLURoutingKnobs)
+    product_key: ProductKeyKnobs = field(default_factory=ProductKeyKnobs)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.type in ("Choices", "Numbers", "Domain"):
+                domain = read_domain(f"space.{f.name}", getattr(self, f.name), str(f.type))
+                object.__setattr__(self, f.name, domain)
+        self._check_methods()
+        self._check_sizes()
+        for name in ("activation", "gated", "output_gate", "lr_multiplier"):
+            probe = functools.partial(_probe, name)
+            check_each(f"space.{name}", getattr(self, name), probe)
+
+    def _check_methods(self) -> None:
+        for method in self.methods:
+            require(
+                method in SELECTIONS,
+                f"space.methods: unknown method {method!r}; {nearest(str(method), SELECTIONS)}",
+            )
+            require(
+                method in specs.TRAINABLE,
+                f"space.methods: {method} has no layer that can be trained in this version; "
+                f"use {', '.join(sorted(specs.TRAINABLE))}",
+            )
+        routed = [method for method in self.methods if method in _ROUTED]
+        require(
+            not routed or min(self.expansion) > 1,
+            f"space.expansion must be above 1, or {', '.join(routed)} would read every expert: "
+            f"got {min(self.expansion):g}; the dense method is that design",
+        )
+
+    def _check_sizes(self) -> None:
+        known = get_args(Match)
+        require(
+            self.match in known,
+            f"space.match must be one of {', '.join(known)}: got {self.match!r}",
+        )
+        for width in self.active_width:
+            require(width > 0, f"space.active_width must be above 0: got {width:g}")
+        require(
+            self.match == "free" or self.active_width == (1.0,),
+            f"space.active_width is derived under match: {self.match}; leave it out or set "
+            "match: free",
+        )
+        check_from("space.expansion", self.expansion, 1)
+        check_from("space.granularity", self.granularity, 1, whole=True)
+        check_from("space.depth", self.depth, 1, whole=True)
+        check_from("space.width_multiple", [self.width_multiple], 1, whole=True)
+        for share in self.shared_width:
+            require(
+                0 <= share < 1,
+                f"space.shared_width is a share of the active width in [0, 1): got {share:g}",
+            )
+
+    def suggest(self, trial: Trial, backbone: Backbone) -> FFNSpec:
+        """The design that `trial` chooses.
+
+        Raises SpecError when no legal width comes within TOLERANCE of the target.
+        """
+        method = str(ask(trial, "method", self.methods))
+        plan = PLANS[method](self, trial, method)
+        if plan.n is not None:
+            return plan.build(plan.n)
+        if self.match == "free":
+            ratio = ask(trial, "active_width", self.active_width)
+            return plan.fit(plan.active_width, ratio * backbone.reference_d_ff, "active_width")
+
+        def priced(spec: FFNSpec) -> float:
+            return float(getattr(ffn_cost(spec, backbone.d_model), self.match))
+
+        return plan.fit(priced, priced(FFNSpec(d_ff=backbone.reference_d_ff)), self.match)
+
+    def designs(self, backbone: Backbone) -> Iterator[tuple[dict[str, Any], FFNSpec]]:
+        """Every legal combination of the choices with its parameters; ranges stand at `low`."""
+        return self._walk(backbone, {})
+
+    def _walk(
+        self, backbone: Backbone, pinned: Mapping[str, Any]
+    ) -> Iterator[tuple[dict[str, Any], FFNSpec]]:
+        walk = Walk(pinned)
+        while walk.next_path():
+            try:
+                spec = self.suggest(walk, backbone)
+            except SpecError:
+                continue
+            yield dict(walk.params), spec
+
+    def combinations(self, backbone: Backbone) -> int:
+        """Number of different legal designs, each range counted as one value.
+
+        Combinations that spell the same function (`FFNSpec.canonical`) count once.
+        """
+        return len({spec.canonical() for _, spec in self.designs(backbone)})
+
+    def params(self, spec: FFNSpec, backbone: Backbone) -> dict[str, Any]:
+        """Parameters that make `suggest` yield a design with the key of `spec`.
+
+        Raises InputError when the spec lies outside the space.
+        """
+        try:
+            for params, candidate in self._walk(backbone, _pins(spec.canonical())):
+                if candidate.key == spec.key:
+                    return params
+        except OutsideSpace as error:
+            raise InputError(f"{spec.label} lies outside the space: {error}") from None
+        raise InputError(
+            f"{spec.label} lies outside the space: no legal choice gives d_ff {spec.d_ff}, "
+            f"expert_width {spec.expert_width}, shared_width {spec.shared_width}; widen "
+            "active_width, expansion, granularity or shared_width"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML; `from_dict` reads it back."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
+        """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        require(isinstance(data, Mapping), f"space is a mapping of its fields: got {data!r}")
+        check_keys("space", data, [f.name for f in dataclasses.fields(cls)])
+        fields: dict[str, Any] = dict(data)
+        for method, knobs in KNOBS.items():
+            if method in fields:
+                given = fields[method]
+                where = f"space.{method}"
+                require(isinstance(given, Mapping), f"{where} is a mapping: got {given!r}")
+                check_keys(where, given, [f.name for f in dataclasses.fields(knobs)])
+                fields[method] = knobs(**given)
+        return cls(**fields)
+
+
+def _probe(name: str, value: Any) -> FFNSpec:
+    return FFNSpec(**{"d_ff": 2, "expert_width": 2, name: value})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Range):
+        return dataclasses.asdict(value)
+    if isinstance(value, Knobs):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return value
+
+
+def _pins(spec: FFNSpec) -> dict[str, Any]:
+    """The parameters that a spec spells out; the walk tries the ratios that it does not."""
+    pinned: dict[str, Any] = {"method": spec.method}
+    for name in ("depth", "activation", "gated", "output_gate", "lr_multiplier"):
+        pinned[name] = getattr(spec, name)
+    for f in dataclasses.fields(spec.selection):
+        pinned[f"{spec.method}.{f.name}"] = getattr(spec.selection, f.name)
+    if spec.method in ("topk", "hash", "avgk"):
+        pinned["granularity"] = pinned[f"{spec.method}.k"]
+    return pinned

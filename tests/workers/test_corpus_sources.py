@@ -1,0 +1,192 @@
+"""Where the text comes from: every kind of source, and what each bad one says."""
+
+import gzip
+import json
+import random
+import sysconfig
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from search_space.corpus import CorpusSpec
+from search_space.errors import InputError
+from workers.corpus.documents import read_documents
+from workers.corpus.files import list_files
+from workers.corpus.hub import HubUnreachable, resolve_commit
+
+TEXTS = ["first\ndocument é", "second", "third\n"]
+
+
+def read(spec: CorpusSpec, cache: Path) -> list[str]:
+    files = [] if spec.is_hub else list_files(spec)
+    return list(read_documents(spec, files, "", cache))
+
+
+def write(path: Path, field: str = "text") -> str:
+    rows = [{field: t, "id": i} for i, t in enumerate(TEXTS)]
+    lines = "".join(json.dumps(r) + "\n" for r in rows).encode()
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.parquet"])
+@pytest.mark.parametrize("field", ["text", "body"])
+def test_rows_are_documents(tmp_path, name, field):
+    source = write(tmp_path / name, field)
+    assert read(CorpusSpec(source=source, text_field=field), tmp_path / "cache") == TEXTS
+
+
+def test_a_folder_is_every_supported_file_below_it(tmp_path):
+    folder = tmp_path / "corpus"
+    for name in ("sub/deep", ".git", "__pycache__"):
+        (folder / name).mkdir(parents=True)
+    (folder / "b.txt").write_text("b")
+    (folder / "sub/deep/a.md").write_text("a")
+    (folder / "sub/z.txt.gz").write_bytes(gzip.compress(b"z"))
+    (folder / "empty.txt").write_text("")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    (folder / ".git/c.txt").write_text("hidden")
+    (folder / "__pycache__/c.txt").write_text("cache")
+    write(folder / "rows.jsonl")
+    found = read(CorpusSpec(source=str(folder)), tmp_path / "cache")
+    assert found == ["b", "a", "z", *TEXTS]
+
+
+def test_globs_and_urls(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    assert read(CorpusSpec(source=str(tmp_path / "[ab].txt")), tmp_path / "cache") == ["a", "b"]
+    with fsspec.open("memory://corpus/one.txt", "w") as file:
+        file.write("from memory")
+    for source in ("memory://corpus", "memory://corpus/*.txt", "memory://corpus/one.txt"):
+        assert read(CorpusSpec(source=source), tmp_path / "cache") == ["from memory"]
+
+
+def test_a_digest_follows_the_content(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    (first,) = list_files(CorpusSpec(source=str(path)))
+    path.write_text("two")
+    (second,) = list_files(CorpusSpec(source=str(path)))
+    assert first.digest != second.digest
+
+
+def test_the_standard_library_is_source_without_tests():
+    paths = [f.path for f in list_files(CorpusSpec())]
+    root = sysconfig.get_paths()["stdlib"]
+    parts = {part for path in paths for part in Path(path).relative_to(root).parts}
+    assert len(paths) > 300
+    assert {"argparse.py", "asyncio"} <= parts
+    assert not parts & {"test", "tests", "site-packages", "__pycache__"}
+
+
+# The first document has 17 bytes, the last two of them one character.
+@pytest.mark.parametrize(
+    ("cap", "expected"),
+    [
+        (5, ["first"]),
+        (16, ["first\ndocument "]),
+        (17, TEXTS[:1]),
+        (18, [TEXTS[0], "s"]),
+        (10_000, TEXTS),
+    ],
+)
+def test_the_byte_cap_cuts_the_last_document_between_characters(tmp_path, cap, expected):
+    source = write(tmp_path / "a.jsonl")
+    assert read(CorpusSpec(source=source, max_bytes=cap), tmp_path / "cache") == expected
+
+
+def test_bytes_that_are_not_utf8_become_the_replacement_character(tmp_path):
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\r\nbar")
+    assert read(CorpusSpec(source=str(tmp_path / "latin.txt")), tmp_path) == ["caf\ufffd\nbar"]
+
+
+def refused(spec: CorpusSpec, cache: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        read(spec, cache)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_missing_sources_are_named(tmp_path):
+    assert "no file matches source" in refused(CorpusSpec(source="nowhere/*.txt"), tmp_path)
+    assert "no file matches source" in refused(CorpusSpec(source="nowhere.txt"), tmp_path)
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    message = refused(CorpusSpec(source=str(tmp_path)), tmp_path)
+    assert "holds no supported file (found suffixes: .png); supported: .txt" in message
+    message = refused(CorpusSpec(source=str(tmp_path / "picture.png")), tmp_path)
+    assert "is no supported file" in message
+    assert "cannot read 'nosuch://x/y.txt'" in refused(
+        CorpusSpec(source="nosuch://x/y.txt"), tmp_path
+    )
+
+
+@pytest.mark.parametrize("name", ["b.txt.gz", "b.jsonl.gz", "b.jsonl", "b.parquet"])
+def test_an_unreadable_file_is_named(tmp_path, name):
+    (tmp_path / "a.txt").write_text("good")
+    (tmp_path / name).write_bytes(b"\x1f\x8b not what the suffix says" * 5)
+    message = refused(CorpusSpec(source=str(tmp_path)), tmp_path / "cache")
+    assert f"{name}': " in message and "mend the file or take it out" in message
+
+
+def test_a_truncated_gzip_is_named(tmp_path):
+    data = gzip.compress(random.Random(0).randbytes(50_000).hex().encode())
+    (tmp_path / "a.txt").write_text("good")
+    (tmp_path / "b.txt.gz").write_bytes(data[: len(data) // 2])
+    message = refused(CorpusSpec(source=str(tmp_path)), tmp_path / "cache")
+    assert "b.txt.gz': " in message
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_a_wrong_text_field_names_the_fields(tmp_path, name):
+    source = write(tmp_path / name, "body")
+    message = refused(CorpusSpec(source=source), tmp_path / "cache")
+    assert "has no field 'text'; set text_field to one of: body, id" in message
+    message = refused(CorpusSpec(source=source, text_field="id"), tmp_path / "cache")
+    assert "field 'id'" in message and "holds int, not text" in message
+
+
+def test_hub_errors_are_told_apart(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+
+    def answer(error):
+        def repo_info(self, *args, **kwargs):
+            raise error
+
+        monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
+
+    answer(OSError("Name or service not known"))
+    with pytest.raises(HubUnreachable, match=r"did not answer for dataset 'a/b' \(Name or"):
+        resolve_commit("a/b", "", "dataset")
+    answer(HFValidationError("bad id"))
+    with pytest.raises(InputError, match="the Hub has no model 'a/b' at revision 'v1'") as caught:
+        resolve_commit("a/b", "v1", "model")
+    assert not isinstance(caught.value, HubUnreachable)
+    assert resolve_commit("a/b", "0" * 40, "dataset") == "0" * 40
+
+
+def test_hub_rows_are_read_as_a_stream(tmp_path, monkeypatch):
+    import datasets
+
+    write(tmp_path / "train.jsonl", "body")
+    real, asked = datasets.load_dataset, {}
+
+    def load_dataset(path, **options):
+        asked.update(options, path=path)
+        return real(str(tmp_path), split=options["split"], streaming=options["streaming"])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    spec = CorpusSpec(source="hub:owner/set", name="en", text_field="body")
+    assert list(read_documents(spec, [], "c0ffee", tmp_path / "cache")) == TEXTS
+    assert asked["path"] == "owner/set" and asked["name"] == "en"
+    assert asked["revision"] == "c0ffee" and asked["streaming"] is True
+    assert "trust_remote_code" not in asked
+    message = refused(CorpusSpec(source="hub:owner/set", split="dev"), tmp_path / "cache")
+    assert "cannot read 'hub:owner/set' from the Hub" in message

@@ -1,0 +1,84 @@
+"""Splits: shares, determinism, no document in two splits."""
+
+import random
+
+import pytest
+
+from workers.corpus.split import SECTION_BYTES, SPLITS, split_documents, split_units
+
+
+def documents(n: int, seed: int = 0) -> list[str]:
+    rng = random.Random(seed)
+    return [f"document {i}\n" + "word é " * rng.randint(1, 200) for i in range(n)]
+
+
+def size(texts: list[str]) -> int:
+    return sum(len(t.encode()) for t in texts)
+
+
+@pytest.mark.parametrize(("validation", "test"), [(0.05, 0.05), (0.1, 0.2), (0.02, 0.4)])
+def test_shares_are_met_and_nothing_is_lost(validation, test):
+    given = documents(400)
+    splits = split_documents(given, validation, test)
+    assert sorted(t for s in SPLITS for t in splits[s]) == sorted(given)
+    assert size(splits["validation"]) / size(given) == pytest.approx(validation, abs=0.005)
+    assert size(splits["test"]) / size(given) == pytest.approx(test, abs=0.005)
+
+
+def test_the_split_depends_on_content_alone():
+    given = documents(300)
+    shuffled = random.Random(1).sample(given, len(given))
+    first, second = split_documents(given, 0.1, 0.1), split_documents(shuffled, 0.1, 0.1)
+    assert {s: sorted(first[s]) for s in SPLITS} == {s: sorted(second[s]) for s in SPLITS}
+
+
+def test_a_split_keeps_the_order_of_the_corpus():
+    given = documents(300)
+    for texts in split_documents(given, 0.1, 0.1).values():
+        assert texts == sorted(texts, key=given.index)
+
+
+def test_equal_documents_share_a_split():
+    given = documents(100) * 3
+    splits = split_documents(given, 0.2, 0.2)
+    assert all(splits[s] for s in SPLITS)
+    for one in SPLITS:
+        for other in set(SPLITS) - {one}:
+            assert not set(splits[one]) & set(splits[other])
+
+
+def test_no_single_document_makes_a_held_out_split():
+    giants = [f"giant {i} " + "x" * 60_000 for i in range(20)]
+    given = documents(1000) + giants
+    splits = split_documents(given, 0.1, 0.1)
+    assert set(giants) <= set(splits["train"])
+
+
+def test_equal_sizes_fill_a_small_share():
+    given = [f"{i:06d}" * 50 for i in range(200)]
+    splits = split_documents(given, 0.01, 0.01)
+    assert [len(splits[s]) for s in SPLITS] == [196, 2, 2]
+
+
+def test_many_documents_stay_whole():
+    given = documents(200)
+    assert split_units(given) == (given, "document")
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(20_000, 1024), (400_000, 2000), (8_000_000, SECTION_BYTES)]
+)
+def test_few_documents_are_cut_at_line_ends(length, expected):
+    line = "a line of the book\n"
+    books = [line * (length // len(line) // 2) for _ in range(2)]
+    sections, unit = split_units(books)
+    assert unit == "section"
+    assert "".join(sections) == "".join(books)
+    assert all(s.endswith("\n") for s in sections)
+    assert all(expected / 2 <= len(s) <= 1.6 * expected for s in sections)
+
+
+def test_text_without_line_ends_is_cut_too():
+    sections, _ = split_units(["é" * 100_000])
+    assert "".join(sections) == "é" * 100_000
+    assert max(map(len, sections)) <= 4 * 1024 + 512

@@ -1,0 +1,1 @@
+"""What runs on a worker: corpora, layers, the proxy language model and its training."""

@@ -1,0 +1,76 @@
+"""Token streams: documents -> a flat file of token ids, and the account of its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+# Bounds the memory of one call, which encodes its documents on all of the tokenizer's threads.
+_CHARACTERS_AT_ONCE = 8_000_000
+
+
+@dataclass(frozen=True)
+class SplitAccount:
+    """What one split holds. `nominal_bytes` is the sum of its tokens' bytes.
+
+    exact: whether that sum equals the text's bytes in every document.
+    """
+
+    documents: int
+    bytes: int
+    nominal_bytes: int
+    tokens: int
+    exact: bool
+
+
+def token_dtype(vocab_size: int) -> type[np.unsignedinteger]:
+    """The narrowest type that holds every id."""
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+
+
+def write_split(
+    folder: Path,
+    split: str,
+    documents: Sequence[str],
+    tokenizer: Tokenizer,
+    eos_id: int,
+    token_bytes_V: np.ndarray,
+) -> SplitAccount:
+    """Write SPLIT.bin (token ids, `eos_id` after each document) and SPLIT.txt (the same text)."""
+    dtype = token_dtype(len(token_bytes_V))
+    # Text that spells a special token is text: else it would be read as the end of a document.
+    tokenizer.encode_special_tokens = True
+    n_bytes = nominal = n_tokens = 0
+    exact = True
+    with (
+        open(folder / f"{split}.bin", "wb") as ids_file,
+        open(folder / f"{split}.txt", "wb") as text_file,
+    ):
+        for batch in _batches(documents):
+            encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            for text, encoding in zip(batch, encodings, strict=True):
+                ids_T = np.array([*encoding.ids, eos_id], dtype=dtype)
+                size = int(token_bytes_V[ids_T].sum())
+                n_bytes += text_file.write(data := text.encode())
+                exact = exact and size == len(data)
+                nominal += size
+                n_tokens += len(ids_T)
+                ids_file.write(ids_T.tobytes())
+    return SplitAccount(len(documents), n_bytes, nominal, n_tokens, exact)
+
+
+def _batches(documents: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= _CHARACTERS_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

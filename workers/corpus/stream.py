@@ -1,0 +1,136 @@
+"""`Corpus`: a prepared corpus on disk, and the order its data is read in.
+
+Dims: B batch, L sequence length, V vocabulary, T tokens of a split, N windows.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search_space.errors import require
+from workers.corpus.split import SPLITS
+
+META = "meta.json"
+
+
+class Corpus:
+    """A folder that `prepare` wrote; it is never changed afterwards.
+
+    dir: the folder.  meta: hash, source, documents, bytes and tokens by split, vocab_size,
+        eos_id, split_unit, lossless, byte_scale by split, dtype, replaced_documents.
+    token_bytes: (V,) int64, UTF-8 bytes of each token's text; 0 for special tokens.
+    token_counts: (V,) int64, occurrences in the train split.
+    """
+
+    def __init__(self, dir: Path, meta: dict[str, Any]) -> None:
+        self.dir = dir
+        self.meta = meta
+        self.token_bytes: np.ndarray = np.load(dir / "token_bytes.npy")
+        self.token_counts: np.ndarray = np.load(dir / "token_counts.npy")
+        dtype = np.dtype(meta["dtype"])
+        self._tokens = {s: np.memmap(dir / f"{s}.bin", dtype, mode="r") for s in SPLITS}
+
+    @classmethod
+    def open(cls, dir: str | Path) -> Corpus:
+        """Open a prepared corpus; InputError where there is none."""
+        meta = Path(dir) / META
+        require(
+            meta.is_file(),
+            f"corpus: {str(dir)!r} holds no prepared corpus; give the folder that prepare returned",
+        )
+        return cls(Path(dir), json.loads(meta.read_text(encoding="utf-8")))
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The tokenizer.json of this corpus."""
+        return self.dir / "tokenizer.json"
+
+    def tokens(self, split: str) -> np.memmap:
+        """(T,) token ids of `split`, read-only: its documents, each with the end-of-text id."""
+        return self._tokens[_known(split)]
+
+    def text(self, split: str) -> bytes:
+        """The UTF-8 text of `split`: its documents, one after the other."""
+        return (self.dir / f"{_known(split)}.txt").read_bytes()
+
+    def count_bytes(self, split: str, ids: np.ndarray) -> float:
+        """Bytes of text that `ids` (any shape) of `split` stand for: what bits per byte divides by.
+
+        The sum of `token_bytes`, times the split's byte_scale: 1 unless the tokenizer loses text
+        (`meta["lossless"]` is false), and then true bytes / summed bytes of the whole split. So
+        over a whole split it is exact for every tokenizer.
+        """
+        return float(self.token_bytes[ids].sum()) * float(self.meta["byte_scale"][_known(split)])
+
+    def require_sequences(self, seq_len: int) -> None:
+        """Raise InputError unless every split holds one sequence and its next token."""
+        for split in SPLITS:
+            self._require_sequence(split, seq_len)
+
+    def batch(
+        self, step: int, seed: int, batch_size: int, seq_len: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and next-token targets of one training step, each (B, L) int64.
+
+        A pure function of its arguments. An epoch visits non-overlapping windows of the train
+        split in a random order; order and the grid's offset are drawn from (seed, epoch).
+        """
+        train_T = self._require_sequence("train", seq_len)
+        # One window less than fits, where there are two, leaves the grid room to shift.
+        n_windows = max(1, (len(train_T) - 1) // seq_len - 1)
+        slack = min(seq_len - 1, len(train_T) - 1 - n_windows * seq_len)
+        starts_B = np.empty(batch_size, dtype=np.int64)
+        for row in range(batch_size):
+            epoch, index = divmod(step * batch_size + row, n_windows)
+            offset, order_N = _epoch_order(seed, epoch, n_windows, slack)
+            starts_B[row] = offset + order_N[index] * seq_len
+        return _windows(train_T, starts_B, seq_len)
+
+    def validation_windows(
+        self, n_tokens: int, seq_len: int, split: str = "validation"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fixed inputs and targets of a held-out split, each (N, L) int64; the same for every seed.
+
+        N is n_tokens // seq_len windows, one at least, as many at most as fit without overlap;
+        they are spread evenly over the split.
+        """
+        tokens_T = self._require_sequence(split, seq_len)
+        span = len(tokens_T) - 1 - seq_len
+        n_windows = max(1, min(n_tokens // seq_len, (len(tokens_T) - 1) // seq_len))
+        starts_N = np.arange(n_windows, dtype=np.int64) * span // max(1, n_windows - 1)
+        return _windows(tokens_T, starts_N, seq_len)
+
+    def _require_sequence(self, split: str, seq_len: int) -> np.memmap:
+        tokens_T = self.tokens(split)
+        require(
+            len(tokens_T) >= seq_len + 1,
+            f"corpus: {split} split has {len(tokens_T)} tokens, one sequence needs {seq_len + 1}: "
+            "give more text"
+            + (f", a larger {split} share" if split != "train" else "")
+            + " or a smaller seq_len",
+        )
+        return tokens_T
+
+
+@lru_cache(maxsize=8)
+def _epoch_order(seed: int, epoch: int, n_windows: int, slack: int) -> tuple[int, np.ndarray]:
+    """The grid's offset in [0, slack] and a permutation of the windows (N,)."""
+    rng = np.random.default_rng([seed, epoch])
+    return int(rng.integers(slack + 1)), rng.permutation(n_windows)
+
+
+def _windows(
+    tokens_T: np.ndarray, starts_N: np.ndarray, seq_len: int
+) -> tuple[np.ndarray, np.ndarray]:
+    window_NL = np.asarray(tokens_T[starts_N[:, None] + np.arange(seq_len + 1)], dtype=np.int64)
+    return window_NL[:, :-1].copy(), window_NL[:, 1:].copy()
+
+
+def _known(split: str) -> str:
+    require(split in SPLITS, f"corpus: unknown split {split!r}; known: {', '.join(SPLITS)}")
+    return split

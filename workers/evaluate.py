@@ -1,0 +1,134 @@
+"""EvalRequest -> EvalResult: whatever happens to a trial becomes a Status here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+
+from search_space.contract import EvalRequest, EvalResult, Progress, Status
+from search_space.cost import model_cost
+from search_space.errors import InputError
+from workers.corpus import Corpus
+from workers.model import ProxyLM
+from workers.trainer import Diverged, build_proxy, evaluate_quality, measure_routing, train
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalResult:
+    """Train and measure one trial; never raises for what a trial can do wrong.
+
+    Divergence, lack of memory and bad input end as their Status with one line of error; any
+    other exception is FAILED, logged with its traceback on the worker.
+    """
+    began = time.monotonic()
+    last = [0.0]
+
+    def keep(progress: Progress) -> None:
+        last[0] = progress.flops
+        report(progress)
+
+    def ending(status: Status, error: str) -> EvalResult:
+        return EvalResult(
+            trial=request.trial,
+            status=status,
+            error=" ".join(error.split())[:500],
+            flops=last[0],
+            seconds=time.monotonic() - began,
+            backend=backend_name(request),
+        )
+
+    request = dataclasses.replace(request, device=resolve_device(request.device))
+    try:
+        return _evaluate(request, keep, began)
+    except Diverged as error:
+        return ending(Status.DIVERGED, str(error))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return ending(Status.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
+    except InputError as error:
+        return ending(Status.FAILED, str(error))
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # what torch raises for the CPU's
+            return ending(Status.OUT_OF_MEMORY, str(error))
+        log.exception("trial %d failed", request.trial)
+        return ending(Status.FAILED, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        log.exception("trial %d failed", request.trial)
+        return ending(Status.FAILED, f"{type(error).__name__}: {error}")
+
+
+def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: float) -> EvalResult:
+    if request.device == "cpu":
+        torch.set_num_threads(request.threads)
+    corpus = Corpus.open(request.corpus_dir)
+    model = build_proxy(request, corpus)
+    trained = train(model, request, corpus, report)
+    seq_len = request.backbone.seq_len
+    quality = evaluate_quality(model, corpus, request.eval_tokens, seq_len, request.device)
+    routing = measure_routing(model, corpus, seq_len, request.device)
+    activity = activity_by_layer(routing, request.backbone.n_layers)
+    mean_activity = sum(activity) / len(activity)
+    return EvalResult(
+        trial=request.trial,
+        status=Status.FINISHED,
+        bits_per_byte=quality.bits_per_byte,
+        bits_per_byte_se=quality.standard_error,
+        loss=quality.loss,
+        steps=trained.steps,
+        tokens=trained.tokens,
+        flops=trained.flops,
+        optimizer_flops=trained.optimizer_flops,
+        active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
+        activity=activity,
+        stats={"routing": routing},
+        seconds=time.monotonic() - began,
+        checkpoint=save_checkpoint(model, request),
+        backend=backend_name(request),
+    )
+
+
+def activity_by_layer(routing: dict[str, dict[str, Any]], n_layers: int) -> list[float]:
+    """Mean active share of the sub-layers of each transformer layer."""
+    active: list[list[float]] = [[] for _ in range(n_layers)]
+    for name, stats in routing.items():
+        active[int(name.split(".")[1])].append(stats["active"])
+    return [sum(values) / len(values) for values in active]
+
+
+def save_checkpoint(model: ProxyLM, request: EvalRequest) -> str:
+    """Write model.safetensors and what built it; returns the directory, "" when none was asked."""
+    if not request.checkpoint_dir:
+        return ""
+    folder = Path(request.checkpoint_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / "model.safetensors"))
+    facts = {
+        "spec": request.spec.to_dict(),
+        "backbone": request.backbone.to_dict(),
+        "recipe": dataclasses.asdict(request.recipe),
+        "seed": request.seed,
+        "train_flops": request.train_flops,
+        "corpus": Path(request.corpus_dir).name,
+    }
+    (folder / "trial.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return str(folder)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is a GPU where this process sees one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def backend_name(request: EvalRequest) -> str:
+    """Where and with what the trial ran, for the record."""
+    return f"torch {torch.__version__} {request.device} x{request.threads}"

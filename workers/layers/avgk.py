@@ -1,0 +1,33 @@
+"""Avg-K selection: blocks picked by the mean of their keys (Liu et al. 2023, arXiv 2305.13999).
+
+D model width, T tokens, B blocks, K choices a token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from search_space.spec import AvgK, FFNSpec
+from workers.layers.experts import Experts
+from workers.layers.routing import Ragged, Selected
+
+
+class AvgKSelection(nn.Module):
+    """e_b = mean of the rows of K_b (of G_b when gated: ours), S = top-k of x . e_b, w = 1.
+
+    No parameters and no loss. The choice carries no gradient. The means are taken once a forward,
+    from the live weights.
+    """
+
+    def __init__(self, spec: FFNSpec, d_model: int) -> None:
+        super().__init__()
+        assert isinstance(spec.selection, AvgK)
+        self.k = spec.selection.k
+
+    @torch.no_grad()
+    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
+        """x_TD (T, D) -> a ragged routing of weight one."""
+        mean_BD = experts.scored_BGD().mean(1)
+        index_TK = (x_TD @ mean_BD.t()).topk(self.k, dim=1).indices
+        return Selected(Ragged.from_choices(index_TK, None, len(mean_BD)))

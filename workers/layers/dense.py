@@ -1,0 +1,20 @@
+"""Dense selection: every block, weight one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search_space.spec import FFNSpec
+from workers.layers.experts import Experts
+from workers.layers.routing import Full, Selected
+
+
+class DenseSelection(nn.Module):
+    """S(x) = all blocks, w = 1."""
+
+    def __init__(self, spec: FFNSpec, d_model: int) -> None:
+        super().__init__()
+
+    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
+        """No parameters and no loss."""
+        return Selected(Full())

@@ -1,0 +1,33 @@
+"""Direct selection: every hidden unit is scored (VanillaM of Liu et al. 2023, arXiv 2305.13999).
+
+D model width, T tokens, N hidden units, K choices a token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from search_space.spec import Direct, FFNSpec
+from workers.layers.experts import Experts
+from workers.layers.routing import Bags, Selected
+
+
+class DirectSelection(nn.Module):
+    """S = top-k of the pre-activations x . K_i (x . G_i when gated: ours), w = 1.
+
+    No parameters and no loss. All N units are scored without gradient; what follows, backward
+    included, reads the k rows alone.
+    """
+
+    def __init__(self, spec: FFNSpec, d_model: int) -> None:
+        super().__init__()
+        assert isinstance(spec.selection, Direct)
+        self.k = spec.selection.k
+
+    @torch.no_grad()
+    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
+        """x_TD (T, D) -> bags of weight one that carry their pre-activations."""
+        score_TN = x_TD @ experts.scored_BGD().flatten(0, 1).t()
+        score_TK, index_TK = score_TN.topk(self.k, dim=1)
+        return Selected(Bags.from_choices(index_TK, None, score_TK))

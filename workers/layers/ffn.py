@@ -1,0 +1,74 @@
+"""The FFN of one transformer layer: sub-layers of norm, selection and experts, with residuals.
+
+D model width, T tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from search_space.spec import FFNSpec, ProductKey
+from workers.layers.build import build_selection
+from workers.layers.experts import Experts
+from workers.layers.routing import Full
+from workers.layers.stats import RoutingStats
+from workers.layers.value_table import ValueTable
+
+
+def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
+    """The blocks that one sub-layer's selection picks from."""
+    if isinstance(spec.selection, ProductKey) and spec.selection.values == "pkm":
+        return ValueTable(d_model, spec.n_experts)
+    return Experts(
+        d_model,
+        spec.n_experts,
+        spec.expert_width,
+        activation=spec.activation,
+        gated=spec.gated,
+        output_gate=spec.output_gate,
+    )
+
+
+class SubLayer(nn.Module):
+    """h + sum over S(n) of w_b(n) FFN_b(n) (+ shared FFN(n)), n = RMSNorm(h)."""
+
+    def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:
+        super().__init__()
+        self.n_experts = spec.n_experts
+        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.selection = build_selection(spec, d_model, vocab_size)
+        self.experts = build_experts(spec, d_model)
+        self.shared = None
+        if spec.shared_width:
+            width = spec.shared_width // spec.depth
+            self.shared = Experts(d_model, 1, width, activation=spec.activation, gated=spec.gated)
+        self.stats: RoutingStats | None = None
+
+    def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
+        """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
+        n_TD = self.norm(h_TD)
+        selected = self.selection(n_TD, ids_T, self.experts)
+        if self.stats is not None:
+            self.stats.add_routing(selected.routing, n_TD.shape[0])
+        y_TD = self.experts(n_TD, selected.routing, self.stats)
+        if self.shared is not None:
+            y_TD = y_TD + self.shared(n_TD, Full())
+        return h_TD + y_TD, selected.loss
+
+
+class FFN(nn.Module):
+    """`depth` sub-layers in sequence; their losses are averaged, so depth does not weigh them."""
+
+    def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(SubLayer(spec, d_model, vocab_size) for _ in range(spec.depth))
+
+    def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
+        """h_TD (T, D), ids_T (T,) -> (T, D) and the mean loss of the sub-layers, or None."""
+        losses = []
+        for layer in self.layers:
+            h_TD, loss = layer(h_TD, ids_T)
+            if loss is not None:
+                losses.append(loss)
+        return h_TD, torch.stack(losses).mean() if losses else None

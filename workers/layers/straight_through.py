@@ -1,0 +1,48 @@
+"""Sigmoid gates with a threshold and straight-through gradients (DSMoE, arXiv 2502.12455).
+
+D model width, T tokens, B blocks.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from search_space.spec import FFNSpec, StraightThrough
+from workers.layers.experts import Experts
+from workers.layers.router import Router
+from workers.layers.routing import Full, Ragged, Selected
+
+
+class StraightThroughSelection(nn.Module):
+    """p = sigmoid(x Y), G(p) = p if p > tau else 0, w = B / #open * G(p).
+
+    In training w has the value of G and the gradient of p (S = stop(G) + p - stop(p)), so every
+    block is computed and a shut gate still learns. In evaluation only the open pairs are. A token
+    with every gate shut opens the block of highest p (ours). The loss is lambda * mean S(p)
+    (ours: through S, else it has no gradient below tau).
+    """
+
+    def __init__(self, spec: FFNSpec, d_model: int) -> None:
+        super().__init__()
+        assert isinstance(spec.selection, StraightThrough)
+        self.knobs = spec.selection
+        self.router = Router(d_model, spec.n_experts)
+
+    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
+        """x_TD (T, D) -> a full routing in training, a ragged one in evaluation."""
+        knobs = self.knobs
+        p_TB = self.router(x_TD).sigmoid()
+        open_TB = p_TB.detach() > knobs.tau
+        shut_T1 = ~open_TB.any(1, keepdim=True)
+        best_T1 = p_TB.detach().argmax(1, keepdim=True)
+        open_TB = open_TB.scatter(1, best_T1, open_TB.gather(1, best_T1) | shut_T1)
+        weight_TB = p_TB * open_TB
+        loss = None
+        if self.training:
+            weight_TB = weight_TB.detach() + p_TB - p_TB.detach()
+            loss = knobs.sparsity_weight * weight_TB.mean() if knobs.sparsity_weight else None
+        if knobs.renormalize:
+            weight_TB = weight_TB * (p_TB.shape[1] / open_TB.sum(1, keepdim=True))
+        if self.training:
+            return Selected(Full(weight_TB), loss)
+        return Selected(Ragged.from_open(weight_TB, open_TB))

@@ -1,0 +1,137 @@
+"""The proxy: a small pre-norm decoder language model whose FFN is the spec.
+
+N sequences, L tokens of a sequence, S tokens of keys (cached ones included), D model width,
+H heads, C width of a head, V vocabulary, T = N * L tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from search_space.backbone import Backbone
+from search_space.spec import FFNSpec
+from workers.layers.ffn import FFN
+
+EMBEDDING_STD = 0.1
+
+
+@dataclass(frozen=True)
+class Output:
+    """hidden_NLD: the last norm's output.  aux_loss: mean over layers of the FFN's losses."""
+
+    hidden_NLD: Tensor
+    aux_loss: Tensor | None
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention with rotary positions and RMS-normed queries and keys."""
+
+    def __init__(self, backbone: Backbone, layer: int) -> None:
+        super().__init__()
+        d_model = backbone.d_model
+        self.layer = layer
+        self.n_heads, self.head_dim = backbone.n_heads, backbone.head_dim
+        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.qkv_3DD = nn.Parameter(torch.empty(3, d_model, d_model))
+        self.out_DD = nn.Parameter(torch.empty(d_model, d_model))
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=1e-6)
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=1e-6)
+        self.matrices = ("qkv_3DD", "out_DD")
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Unit-variance projections, zero output."""
+        nn.init.normal_(self.qkv_3DD, std=1 / math.sqrt(self.qkv_3DD.shape[2]))
+        nn.init.zeros_(self.out_DD)
+
+    def forward(
+        self, x_NLD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any
+    ) -> Tensor:
+        """x_NLD (N, L, D) -> (N, L, D), the residual included. mask: (N or 1, 1, L, S) or None."""
+        N, L, D = x_NLD.shape
+        qkv = F.linear(self.norm(x_NLD), self.qkv_3DD.flatten(0, 1))
+        q, k, v = qkv.view(N, L, 3, self.n_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k = rotate(self.q_norm(q), *rotary), rotate(self.k_norm(k), *rotary)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        causal = mask is None and L > 1
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        return x_NLD + F.linear(y.transpose(1, 2).reshape(N, L, D), self.out_DD)
+
+
+def rotary_table(position_NL: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (N, 1, L, C/2), of the rotary embedding at the given positions."""
+    half = torch.arange(head_dim // 2, device=position_NL.device, dtype=torch.float32)
+    frequency_C = theta ** (-2 * half / head_dim)
+    angle = position_NL[:, None, :, None].float() * frequency_C
+    return angle.cos(), angle.sin()
+
+
+def rotate(x_NHLC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + C/2) of each head."""
+    a, b = x_NHLC.chunk(2, dim=-1)
+    cos, sin = cos.to(x_NHLC.dtype), sin.to(x_NHLC.dtype)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Layer(nn.Module):
+    """Attention, then the FFN."""
+
+    def __init__(self, spec: FFNSpec, backbone: Backbone, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(backbone, layer)
+        self.ffn = FFN(spec, backbone.d_model, backbone.vocab_size)
+
+
+class ProxyLM(nn.Module):
+    """Embedding, layers, norm; the head is the embedding (tied)."""
+
+    def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.embed = nn.Embedding(backbone.vocab_size, backbone.d_model)
+        nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
+        self.layers = nn.ModuleList(Layer(spec, backbone, i) for i in range(backbone.n_layers))
+        self.norm = nn.RMSNorm(backbone.d_model, eps=1e-6)
+
+    def forward(
+        self,
+        ids_NL: Tensor,
+        *,
+        position_NL: Tensor | None = None,
+        mask: Tensor | None = None,
+        cache: Any = None,
+    ) -> Output:
+        """ids_NL (N, L) token ids -> hidden states.
+
+        position_NL: positions, by default 0..L-1.  mask: True where a query may look, (N or 1, 1,
+        L, S), by default causal.  cache: keys and values so far, with an `update(k, v, layer)`.
+        """
+        if position_NL is None:
+            position_NL = torch.arange(ids_NL.shape[1], device=ids_NL.device)[None]
+        rotary = rotary_table(position_NL, self.backbone.head_dim, self.backbone.rope_theta)
+        x_NLD, ids_T, losses = self.embed(ids_NL), ids_NL.reshape(-1), []
+        for layer in self.layers:
+            x_NLD = layer.attention(x_NLD, rotary, mask, cache)
+            x_TD, loss = layer.ffn(x_NLD.flatten(0, 1), ids_T)
+            x_NLD = x_TD.view_as(x_NLD)
+            if loss is not None:
+                losses.append(loss)
+        aux = torch.stack(losses).mean() if losses else None
+        return Output(self.norm(x_NLD), aux)
+
+    def logits(self, hidden_NLD: Tensor) -> Tensor:
+        """(N, L, D) -> (N, L, V)."""
+        return F.linear(hidden_NLD, self.embed.weight)
+
+    def set_token_counts(self, counts_V: Tensor) -> None:
+        """Tell the layers that want them (hash tables) the training split's token counts (V,)."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "set_token_counts"):
+                module.set_token_counts(counts_V)

@@ -1,0 +1,105 @@
+"""Byte n-gram models: the floor that a proxy of any quality must be better than.
+
+Interpolated Witten-Bell, on the same split as the proxies:
+
+    P_n(c | h) = (count(h, c) + T(h) * P_{n-1}(c | h')) / (count(h) + T(h)),    P_0 = 1 / 256,
+
+h the last n - 1 bytes, h' the last n - 2, T(h) the number of different bytes seen after h
+(Witten and Bell 1991; Chen and Goodman 1998, section 2.4). A context never seen gives P_{n-1}.
+
+Dims: S bytes of the train text, M bytes of the held-out text, G different n-grams.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+
+import numpy as np
+
+from search_space.errors import require
+from workers.corpus import Corpus
+
+ORDERS = (3, 4, 5)
+HIGHEST_ORDER = 7  # an n-gram is packed into the 63 bits of a non-negative int64
+
+# Counting takes about 40 bytes of memory for each byte of text.
+TRAIN_BYTES_CAP = 64 * 1024 * 1024
+
+_CACHE = "ngrams.json"
+
+
+def ngram_bits_per_byte(
+    train: bytes, heldout: bytes, orders: Sequence[int] = ORDERS
+) -> dict[int, float]:
+    """Bits per byte of `heldout` under n-gram models counted on `train`, by order n.
+
+    The first bytes of `heldout` have shorter contexts. Raises InputError for an order outside
+    1..7 and for an empty held-out text.
+    """
+    require(bool(heldout), "n-grams: the held-out text is empty; give at least one byte")
+    for n in orders:
+        require(1 <= n <= HIGHEST_ORDER, f"n-grams: an order is 1 to {HIGHEST_ORDER}: got {n}")
+    train_S = np.frombuffer(train, dtype=np.uint8).astype(np.int64)
+    heldout_M = np.frombuffer(heldout, dtype=np.uint8).astype(np.int64)
+    train_codes, heldout_codes = train_S, heldout_M
+    probability_M = np.full(len(heldout_M), 1 / 256)
+    bits = {}
+    for n in range(1, max(orders, default=0) + 1):
+        if n > 1:
+            train_codes = _extend(train_codes, train_S, n)
+            heldout_codes = _extend(heldout_codes, heldout_M, n)
+        if len(train_codes) and len(heldout_codes):
+            last = probability_M[n - 1 :]
+            probability_M[n - 1 :] = _interpolate(train_codes, heldout_codes, last)
+        if n in orders:
+            bits[n] = float(-np.log2(probability_M).mean())
+    return bits
+
+
+def _extend(codes: np.ndarray, text: np.ndarray, n: int) -> np.ndarray:
+    """Packed (n-1)-grams -> packed n-grams; the oldest byte is the highest."""
+    packed: np.ndarray = (codes[:-1] << 8) | text[n - 1 :]
+    return packed
+
+
+def _interpolate(train: np.ndarray, heldout: np.ndarray, lower_M: np.ndarray) -> np.ndarray:
+    """P_n of each held-out n-gram, from the packed n-grams of both texts and its P_{n-1}."""
+    ordered = np.sort(train)
+    first_G = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    grams_G, counts_G = ordered[first_G], np.diff(np.r_[first_G, len(ordered)])
+    contexts_G = grams_G >> 8
+    first_context = np.flatnonzero(np.r_[True, contexts_G[1:] != contexts_G[:-1]])
+    types = np.diff(np.r_[first_context, len(grams_G)])
+    totals = np.add.reduceat(counts_G, first_context)
+
+    count_M = _look_up(heldout, grams_G, counts_G)
+    context_M = heldout >> 8
+    total_M = _look_up(context_M, contexts_G[first_context], totals)
+    types_M = _look_up(context_M, contexts_G[first_context], types)
+    seen_M = total_M > 0
+    mixed_M = (count_M + types_M * lower_M) / np.where(seen_M, total_M + types_M, 1)
+    return np.where(seen_M, mixed_M, lower_M)
+
+
+def _look_up(wanted: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """values[i] where keys[i] (sorted) equals the wanted key, and 0 where none does."""
+    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[index] == wanted, values[index], 0)
+
+
+def corpus_ngrams(corpus: Corpus) -> dict[int, float]:
+    """Bits per byte of the corpus's validation split for n = 3, 4, 5; kept beside the corpus.
+
+    Counted on the first `TRAIN_BYTES_CAP` bytes of the train split.
+    """
+    cache = corpus.dir / _CACHE
+    if cache.is_file():
+        return {int(n): bits for n, bits in json.loads(cache.read_text()).items()}
+    bits = ngram_bits_per_byte(corpus.text("train")[:TRAIN_BYTES_CAP], corpus.text("validation"))
+    partial = cache.with_name(f".{_CACHE}.{uuid.uuid4().hex[:8]}")
+    partial.write_text(json.dumps(bits))
+    os.replace(partial, cache)
+    return bits
