@@ -23,6 +23,7 @@ def serve(db: str, host: str, port: int) -> int:
     command = [sys.executable, "-m", "streamlit", "run", str(app)]
     command += ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]
+    command += ["--client.toolbarMode", "viewer"]
     print(f"dashboard at http://{host}:{port} (Ctrl-C stops it)", file=sys.stderr)
     process = subprocess.Popen(command, env=os.environ | {"NAS_DB": db})
     try:

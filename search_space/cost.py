@@ -13,6 +13,7 @@ D model width, B experts of G hidden units, k of them read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -183,8 +184,8 @@ def _direct(spec: FFNSpec, d_model: int, activity: float | None) -> Cost:
 def _product_key(spec: FFNSpec, d_model: int, activity: float | None) -> Cost:
     knobs = spec.selection
     assert isinstance(knobs, ProductKey)
-    n, width = spec.n_experts, spec.expert_width
-    root = round(n**0.5)
+    n = spec.n_experts
+    root = math.isqrt(n)
     reads, queries = knobs.heads * knobs.k, knobs.heads * knobs.key_dim
     cost = matrix(d_model, queries) + matrix(knobs.key_dim, knobs.heads * root)
     # The queries before and after their norm, the places of both halves' candidates and of the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ class TrialActor:
         logging.basicConfig(level=logging.WARNING)
         self._evaluate = workers.evaluate.evaluate
 
-    def ready(self) -> bool:
-        """Answers once the actor has started."""
-        return True
+    def ready(self) -> int:
+        """The process id, once the actor has started."""
+        return os.getpid()
 
     def run(self, request: EvalRequest) -> Iterator[Progress | EvalResult]:
         """Yield the trial's progress while it trains; the last item is its result."""

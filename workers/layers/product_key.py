@@ -48,26 +48,30 @@ class ProductKeySelection(nn.Module):
         """x_TD (T, D) -> bags of H * K weighted experts a token."""
         dtype = torch.promote_types(x_TD.dtype, torch.float32)
         with torch.autocast(x_TD.device.type, enabled=False):
-            score_THK, index_THK = self._search(self._queries(x_TD.to(dtype)))
-        weight_THK = score_THK.softmax(2) if self.knobs.gate == "softmax" else score_THK.sigmoid()
+            score_HTK, index_HTK = self._search(self._queries(x_TD.to(dtype)))
+        weight_HTK = score_HTK.softmax(2) if self.knobs.gate == "softmax" else score_HTK.sigmoid()
+        index_THK, weight_THK = index_HTK.transpose(0, 1), weight_HTK.transpose(0, 1)
         return Selected(Bags.from_choices(index_THK.flatten(1), weight_THK.flatten(1)))
 
     def _queries(self, x_TD: Tensor) -> Tensor:
-        """(T, H, 2, C / 2)."""
+        """(H * 2, T, C / 2)."""
         heads, key_dim, _ = self.query_HCD.shape
         query_TQ = F.linear(x_TD, self.query_HCD.flatten(0, 1).to(x_TD.dtype))
-        return self.norm(query_TQ.view(-1, heads, key_dim)).view(-1, heads, 2, key_dim // 2)
+        query_THC = self.norm(query_TQ.view(-1, heads, key_dim))
+        return query_THC.view(-1, 2 * heads, key_dim // 2).transpose(0, 1)
 
-    def _search(self, query_TH2C: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and indices of each head's top k, both (T, H, K)."""
-        k, root = self.knobs.k, self.root
-        sub_keys_H2RC = self.sub_keys_H2RC.to(query_TH2C.dtype)
-        score_TH2R = torch.einsum("thpc,hprc->thpr", query_TH2C, sub_keys_H2RC)
+    def _search(self, query_STC: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and indices of each head's top k, both (H, T, K). S = 2 H halves."""
+        k, heads = self.knobs.k, self.knobs.heads
+        sub_keys_SRC = self.sub_keys_H2RC.flatten(0, 1).to(query_STC.dtype)
+        score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
         # No sum of the top k has a half outside that half's top k.
-        n_half = min(k, root)
-        half_TH2J, place_TH2J = score_TH2R.topk(n_half, dim=3)
-        sum_THJJ = half_TH2J[:, :, 0, :, None] + half_TH2J[:, :, 1, None, :]
-        score_THK, pair_THK = sum_THJJ.flatten(2).topk(k, dim=2)
-        first_THK = place_TH2J[:, :, 0].gather(2, pair_THK // n_half)
-        second_THK = place_TH2J[:, :, 1].gather(2, pair_THK % n_half)
-        return score_THK, first_THK * root + second_THK
+        n_half = min(k, self.root)
+        half_STJ, place_STJ = score_STR.topk(n_half, dim=2)
+        half_H2TJ = half_STJ.view(heads, 2, -1, n_half)
+        place_H2TJ = place_STJ.view(heads, 2, -1, n_half)
+        sum_HTJJ = half_H2TJ[:, 0, :, :, None] + half_H2TJ[:, 1, :, None, :]
+        score_HTK, pair_HTK = sum_HTJJ.flatten(2).topk(k, dim=2)
+        first_HTK = place_H2TJ[:, 0].gather(2, pair_HTK // n_half)
+        second_HTK = place_H2TJ[:, 1].gather(2, pair_HTK % n_half)
+        return score_HTK, first_HTK * self.root + second_HTK

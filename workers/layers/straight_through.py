@@ -42,7 +42,7 @@ class StraightThroughSelection(nn.Module):
             weight_TB = weight_TB.detach() + p_TB - p_TB.detach()
             loss = knobs.sparsity_weight * weight_TB.mean() if knobs.sparsity_weight else None
         if knobs.renormalize:
-            weight_TB = weight_TB * (p_TB.shape[1] / open_TB.sum(1, keepdim=True))
+            weight_TB = weight_TB * (p_TB.shape[1] / open_TB.sum(1, keepdim=True, dtype=p_TB.dtype))
         if self.training:
             return Selected(Full(weight_TB), loss)
         return Selected(Ragged.from_open(weight_TB, open_TB))

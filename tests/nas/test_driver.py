@@ -1,0 +1,185 @@
+"""The loop, in simulated time: budgets, endings, failures and interruptions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from nas.config import StudyConfig
+from nas.driver import MOST_FAILURES, StudyFailed
+from nas.launcher import launch_study
+from nas.pareto import frontier
+from nas.pool import SimulatedPool
+from nas.store import Store, StudyState
+from search_space.contract import EvalRequest, EvalResult, Progress, Status
+from search_space.errors import InputError
+
+CONFIG = {
+    "name": "simulated",
+    "backbone": {"d_model": 64, "n_layers": 2, "n_heads": 4},
+    "budget": {"trials": 12, "trial_flops": 1e12},
+    "warm_start": ["dense", "hash"],
+    "space": {"active_width": [0.5, 1.0, 2.0]},
+}
+
+
+def quality(request: EvalRequest) -> float:
+    """A made-up landscape: more experts and more active width are better."""
+    spec = request.spec
+    return 3.0 - 0.1 * len(str(spec.n_experts)) - 1e-4 * spec.d_ff
+
+
+def ends_well(request: EvalRequest):
+    progress = Progress(
+        trial=request.trial, step=1, steps=2, flops=request.train_flops / 2, loss=3.0, seconds=1.0
+    )
+    result = EvalResult(
+        trial=request.trial,
+        status=Status.FINISHED,
+        bits_per_byte=quality(request),
+        bits_per_byte_se=0.01,
+        flops=request.train_flops * 0.99,
+        seconds=2.0,
+    )
+    return 1.0 + request.trial % 3, [progress, result]
+
+
+def fails(request: EvalRequest):
+    return 1.0, [EvalResult(trial=request.trial, status=Status.FAILED, error="no such luck")]
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as opened:
+        yield opened
+
+
+def launch(store, work=ends_well, slots=3, pools=None, **changes):
+    config = StudyConfig.from_dict(CONFIG | changes)
+
+    def pool(config):
+        made = SimulatedPool(slots, work)
+        if pools is not None:
+            pools.append(made)
+        return made
+
+    return launch_study(config, store, pool_factory=pool)
+
+
+def test_a_study_spends_its_budget_and_nothing_more(store):
+    study = launch(store)
+    trials = store.trials(study.id)
+    ledger = store.ledger(study.id)
+    assert study.state is StudyState.FINISHED
+    assert len(trials) == 12
+    assert {t.status for t in trials} == {Status.FINISHED}
+    assert ledger.reserved == 0
+    assert ledger.spent == pytest.approx(12 * 0.99e12)
+    assert ledger.spent <= ledger.budget
+    assert [t.source for t in trials[:2]] == ["dense", "hash"]
+    assert len({t.key for t in trials}) == 12
+    assert frontier(trials, study.objectives)
+
+
+def test_a_flop_budget_ends_a_study_before_its_trials_do(store):
+    study = launch(store, budget={"trials": 12, "trial_flops": 1e12, "flops": 4.5e12})
+    # Four trials leave 4.5 - 4 * 0.99 = 0.54 of a trial.
+    assert len(store.trials(study.id)) == 4
+
+
+def test_a_serial_study_is_a_function_of_its_seed(store):
+    first, again = launch(store, slots=1), launch(store, slots=1)
+    other = launch(store, slots=1, seed=1)
+    keys = [[t.key for t in store.trials(study.id)] for study in (first, again, other)]
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]
+    assert again.name == "simulated-2"
+
+
+def test_a_used_up_space_ends_the_study_early(store):
+    space = {"methods": ["dense"], "depth": 1, "activation": "relu", "gated": [False, True]}
+    study = launch(store, space=space, warm_start=[])
+    assert len(store.trials(study.id)) == 2
+    assert study.state is StudyState.FINISHED
+
+
+def test_a_study_in_which_everything_fails_gives_up(store):
+    pools = []
+    with pytest.raises(StudyFailed, match=r"5 trials in a row failed; the last: no such luck"):
+        launch(store, work=fails, pools=pools)
+    study = store.study("simulated")
+    trials = store.trials(study.id)
+    assert study.state is StudyState.FAILED
+    assert all(t.status.ended for t in trials)
+    assert sum(t.status is Status.FAILED for t in trials) == MOST_FAILURES
+    assert pools[0].closed
+
+
+def test_a_single_failure_is_recorded_and_passed_over(store):
+    def work(request):
+        return fails(request) if request.trial == 3 else ends_well(request)
+
+    study = launch(store, work=work)
+    trials = store.trials(study.id)
+    assert [t.status for t in trials].count(Status.FAILED) == 1
+    assert trials[2].result.error == "no such luck"
+    assert len(trials) == 12
+
+
+def test_ctrl_c_records_what_runs_as_stopped(store):
+    pools = []
+
+    def work(request):
+        if request.trial < 4:
+            return ends_well(request)
+        seconds, (progress, _) = ends_well(request)
+        return seconds, [progress, Interrupt()]
+
+    class Interrupt:
+        @property
+        def trial(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(store, work=work, pools=pools)
+    study = store.study("simulated")
+    trials = store.trials(study.id)
+    stopped = [t for t in trials if t.status is Status.STOPPED]
+    assert study.state is StudyState.STOPPED
+    assert pools[0].closed
+    assert stopped
+    assert all(t.status.ended for t in trials)
+    # What they had spent is counted: half a trial where progress was seen.
+    assert {t.result.flops for t in stopped} == {0.0, 0.5e12}
+    assert store.ledger(study.id).reserved == 0
+
+
+def test_the_cost_constraint_is_never_broken(store):
+    study = launch(store, constraints={"total_params": 2.0, "active_flops": 1.05}, warm_start=[])
+    config = StudyConfig.from_dict(study.config)
+    limits = config.limits()
+    for trial in store.trials(study.id):
+        for name, limit in limits.items():
+            assert trial.cost[name] <= limit * (1 + 1e-9)
+
+
+def test_a_taken_name_is_refused_before_anything_is_prepared(store):
+    launch(store)
+    prepared = []
+
+    def pool(config):
+        prepared.append(config)
+        return SimulatedPool(1, ends_well)
+
+    with pytest.raises(InputError, match="'simulated' is taken"):
+        launch_study(StudyConfig.from_dict(CONFIG), store, name="simulated", pool_factory=pool)
+    assert prepared == []
+
+
+def test_the_stored_configuration_is_the_one_that_ran(store):
+    study = launch(store)
+    again = StudyConfig.from_dict(study.config)
+    assert dataclasses.replace(again, name="x") == dataclasses.replace(
+        StudyConfig.from_dict(CONFIG), name="x"
+    )

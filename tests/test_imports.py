@@ -1,0 +1,95 @@
+"""The floors: who may import whom, and what a light import must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("search_space", "workers", "nas", "dashboard")
+HEAVY = {"torch", "triton", "ray"}
+ALLOWED = {
+    "search_space": set(),
+    "workers": {"search_space"},
+    "nas": {"search_space"},
+    "dashboard": {"search_space", "nas.store", "nas.pareto", "nas.objectives", "nas.figure"},
+}
+# The two places where nas reaches workers, inside functions.
+REACHES_WORKERS = {"nas/ray_pool.py", "nas/export.py"}
+OUTSIDE = {
+    "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},
+    "nas": {"streamlit"},
+    "workers": {"optuna", "sqlalchemy", "streamlit"},
+    "dashboard": HEAVY | {"optuna", "sqlalchemy"},
+}
+
+
+def modules():
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imports(path: Path, top_level_only: bool = False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_floor_may(path):
+    name = str(path.relative_to(ROOT))
+    package = name.split("/")[0]
+    for module in imports(path):
+        top = module.split(".")[0]
+        assert top not in OUTSIDE[package], f"{name} imports {module}"
+        if top not in PACKAGES or top == package:
+            continue
+        if package == "nas" and top == "workers":
+            assert name in REACHES_WORKERS, f"{name} imports {module}"
+            continue
+        allowed = ALLOWED[package]
+        fits = any(module == a or module.startswith(f"{a}.") for a in allowed)
+        assert fits, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_nas_and_search_space_load_nothing_heavy_at_import(path):
+    if path.relative_to(ROOT).parts[0] == "workers":
+        return
+    heavy = {m.split(".")[0] for m in imports(path, top_level_only=True)} & (HEAVY | {"workers"})
+    assert not heavy
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import search_space.presets, search_space.space, search_space.cost, search_space.contract",
+        "import nas, nas.store, nas.pareto, nas.config, nas.sampler, nas.driver, nas.study",
+        "import dashboard.data",
+        "from nas.cli import run; assert run(['--help']) == 0",
+    ],
+)
+def test_light_imports_stay_light(code):
+    check = f"import sys; {code}; print(sorted({HEAVY!r} & set(sys.modules)), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().splitlines()[-1] == "[]"
+
+
+def test_the_packages_are_all_listed():
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for path in modules()
+        if path.name == "__init__.py"
+    }
+    assert set(listed) == found

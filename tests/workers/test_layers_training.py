@@ -1,0 +1,143 @@
+"""Every method inside the proxy: it trains, and its routing can be watched."""
+
+from __future__ import annotations
+
+import math
+
+import oracles
+import pytest
+import torch
+import torch.nn.functional as F
+from test_layers_oracle import VOCAB, D, build
+
+from search_space.backbone import Backbone
+from search_space.contract import Recipe
+from search_space.spec import (
+    SELECTIONS,
+    TRAINABLE,
+    AvgK,
+    Dense,
+    Direct,
+    FFNSpec,
+    Hash,
+    ProductKey,
+    ReLURouting,
+    StraightThrough,
+    TopK,
+)
+from workers.layers.build import SELECTIONS as LAYERS
+from workers.layers.stats import NEAR_ZERO, record_stats
+from workers.model import ProxyLM
+from workers.optim import Optimizers
+
+BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=VOCAB, seq_len=8)
+DESIGNS = [
+    FFNSpec(d_ff=64, expert_width=16, selection=selection)
+    for selection in (
+        Dense(),
+        TopK(k=2, balance_weight=0.01, bias_rate=0.01),
+        Hash(k=2),
+        AvgK(k=2),
+        ProductKey(heads=2, k=2, key_dim=4),
+        StraightThrough(),
+        ReLURouting(l1_start=0.1),
+    )
+] + [
+    FFNSpec(d_ff=64, expert_width=1, selection=selection)
+    for selection in (
+        TopK(k=8),
+        Direct(k=8),
+        ProductKey(heads=2, k=4, key_dim=4),
+        ProductKey(heads=2, k=4, key_dim=4, values="pkm"),
+        ReLURouting(),
+    )
+]
+by_label = pytest.mark.parametrize("spec", DESIGNS, ids=lambda spec: spec.label)
+
+
+def test_every_method_has_a_layer_and_a_case():
+    assert set(LAYERS) == set(SELECTIONS) == TRAINABLE == {spec.method for spec in DESIGNS}
+
+
+@by_label
+def test_two_optimizer_steps(spec: FFNSpec):
+    torch.manual_seed(0)
+    model = ProxyLM(spec, BACKBONE).train()
+    optimizers = Optimizers(model, Recipe(), steps=4, lr_multiplier=1.0)
+    ids_NL = torch.randint(VOCAB, (2, 8))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    losses = []
+    for step in range(3):
+        out = model(ids_NL)
+        loss = F.cross_entropy(model.logits(out.hidden_NLD).flatten(0, 1), ids_NL.flatten())
+        losses.append(loss.item())
+        (loss if out.aux_loss is None else loss + out.aux_loss).backward()
+        if step < 2:
+            optimizers.step(step)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[2] < losses[0]
+    # The values start at zero, so what stands before them moves at the second step.
+    still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
+    assert still == []
+
+
+@by_label
+@torch.no_grad()
+def test_stats_are_the_oracle_picks(spec: FFNSpec):
+    model = build(spec).eval()
+    n_tokens, B = 20, spec.n_experts
+    x_TD = torch.randn(n_tokens, D, dtype=torch.float64)
+    ids_T = torch.randint(VOCAB, (n_tokens,))
+    with record_stats(model) as recorded:
+        model(x_TD, ids_T)
+    summary = recorded["layers.0"].summary()
+    tensors = {k.removeprefix("layers.0."): v for k, v in model.state_dict().items()}
+    n_TD = model.layers[0].norm(x_TD)
+    picks, _ = oracles.SELECT[spec.method](spec, tensors, n_TD, ids_T, False)
+    reads = [pick for chosen in picks for pick in chosen]
+    load = [sum(b == block for block, _ in reads) / len(reads) for b in range(B)]
+    weight = [sum(float(w) for block, w in reads if b == block) for b in range(B)]
+    share = [w / sum(weight) for w in weight]
+    assert summary["active"] == pytest.approx(len(reads) / (n_tokens * B))
+    assert summary["load"] == pytest.approx(load, abs=1e-6)
+    assert summary["usage"] == sum(x > 0 for x in load) / B
+    entropy = -sum(z * math.log(z) for z in share if z > 0)
+    assert summary["unevenness"] == pytest.approx(math.log(B) - entropy)
+
+
+@by_label
+@torch.no_grad()
+def test_near_zero_is_the_share_of_the_units_read(spec: FFNSpec):
+    model = build(spec).eval()
+    layer = model.layers[0]
+    x_TD = torch.randn(20, D, dtype=torch.float64)
+    ids_T = torch.randint(VOCAB, (20,))
+    with record_stats(model) as recorded:
+        model(x_TD, ids_T)
+    if not hasattr(layer.experts, "keys_BGD"):  # value rows have no hidden unit
+        assert recorded["layers.0"].summary()["near_zero"] == 0
+        return
+    tensors = {k.removeprefix("layers.0."): v for k, v in model.state_dict().items()}
+    n_TD = layer.norm(x_TD)
+    picks, _ = oracles.SELECT[spec.method](spec, tensors, n_TD, ids_T, False)
+    hidden = torch.cat(
+        [
+            F.gelu(layer.experts.keys_BGD[block] @ n)
+            for n, chosen in zip(n_TD, picks, strict=True)
+            for block, _ in chosen
+        ]
+    )
+    want = float((hidden.abs() < NEAR_ZERO).double().mean())
+    assert 0 < want < 1 or spec.method == "direct"  # which keeps the strongest
+    assert recorded["layers.0"].summary()["near_zero"] == pytest.approx(want)
+
+
+@by_label
+def test_nothing_is_recorded_outside_the_block(spec: FFNSpec):
+    model = build(spec)
+    x_TD, ids_T = torch.randn(3, D, dtype=torch.float64), torch.zeros(3, dtype=torch.long)
+    with record_stats(model) as recorded:
+        model(x_TD, ids_T)
+    model(x_TD, ids_T)
+    assert recorded["layers.0"].tokens == 3
+    assert all(layer.stats is None for layer in model.layers)

@@ -1,0 +1,85 @@
+"""Muon, the grouping of parameters and the schedule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from search_space.backbone import Backbone
+from search_space.contract import Recipe
+from search_space.spec import FFNSpec, TopK
+from workers.model import ProxyLM
+from workers.optim import Muon, Optimizers, group_parameters, orthogonalize, schedule
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 32, 32)])
+def test_orthogonalize_brings_singular_values_near_one(shape):
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalize(g))
+    assert float(values.min()) > 0.5
+    assert float(values.max()) < 1.5
+
+
+def test_a_batch_is_orthogonalized_matrix_by_matrix():
+    g = torch.randn(4, 8, 24, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([orthogonalize(m[None]) for m in g])
+    torch.testing.assert_close(orthogonalize(g), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_muon_minimises_and_its_update_has_the_promised_size():
+    w = torch.nn.Parameter(torch.zeros(2, 8, 32))
+    target = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
+    optimizer = Muon([w], lr=0.1)
+    (w - target).square().sum().backward()
+    optimizer.step()
+    # Singular values about 1, times 0.2 sqrt(max(8, 32)), spread over 8 x 32 entries.
+    assert 0.5 < float(w.detach().square().mean().sqrt()) / (0.1 * 0.2) < 1.5
+    before = float((w - target).square().sum())
+    for _ in range(50):
+        optimizer.zero_grad()
+        (w - target).square().sum().backward()
+        optimizer.step()
+    assert float((w - target).square().sum()) < before / 2
+
+
+def test_matrices_take_muon_and_tables_routers_and_norms_adamw():
+    spec = FFNSpec(d_ff=64, expert_width=16, selection=TopK(k=1), shared_width=16, output_gate=True)
+    model = ProxyLM(spec, Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=50, seq_len=8))
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = group_parameters(model)
+    muon = {names[id(p)] for (matrix, _), ps in groups.items() if matrix for p in ps}
+    assert muon == {
+        "layers.0.attention.qkv_3DD",
+        "layers.0.attention.out_DD",
+        "layers.0.ffn.layers.0.experts.keys_BGD",
+        "layers.0.ffn.layers.0.experts.values_BGD",
+        "layers.0.ffn.layers.0.shared.keys_BGD",
+        "layers.0.ffn.layers.0.shared.values_BGD",
+    }
+    assert sum(len(ps) for ps in groups.values()) == len(names)
+
+
+def test_the_learning_rate_multiplier_reaches_the_ffn_alone():
+    model = ProxyLM(FFNSpec(d_ff=32), Backbone(d_model=16, n_layers=1, n_heads=2, seq_len=8))
+    optimizers = Optimizers(model, Recipe(lr=0.5, matrix_lr=0.25), 10, lr_multiplier=2.0)
+    rates = {
+        id(p): group["lr"]
+        for o in optimizers.optimizers
+        for group in o.param_groups
+        for p in group["params"]
+    }
+    by_name = {name: rates[id(p)] for name, p in model.named_parameters()}
+    assert by_name["embed.weight"] == 0.5
+    assert by_name["layers.0.attention.out_DD"] == 0.25
+    assert by_name["layers.0.ffn.layers.0.experts.keys_BGD"] == 0.5
+    assert by_name["layers.0.ffn.layers.0.norm.weight"] == 1.0
+
+
+def test_the_schedule_warms_up_holds_and_decays():
+    recipe = Recipe(warmup=0.1, decay=0.2)
+    factors = [schedule(step, 100, recipe) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9:80] == [1.0] * 71
+    tail = factors[80:]
+    assert tail == sorted(tail, reverse=True)
+    assert 0 < tail[-1] < 0.02
