@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("nas")
 STOPPED = 130
 
+
+class WorkFailed(RuntimeError):
+    """The input was right and the work failed; the text says all that a user can use."""
+
+
 db_option = click.option(
     "--db",
     envvar="NAS_DB",
@@ -51,25 +56,28 @@ def cli(debug: bool) -> None:
 @db_option
 def launch(config: Path, name: str | None, db: str) -> None:
     """Run the study described by the YAML file CONFIG."""
-    from rich.console import Console
-
     from nas.config import StudyConfig
+    from nas.driver import StudyFailed
     from nas.launcher import launch_study
     from nas.progress import StudyDisplay
     from nas.store import Store
     from nas.study import Study
+    from nas.tables import console
 
     settings = StudyConfig.load(config)
     with Store.open(db) as store:
-        with StudyDisplay(Console(stderr=True)) as display:
-            record = launch_study(
-                settings,
-                store,
-                name=name,
-                report=display.note,
-                started=display.started,
-                listen=display.update,
-            )
+        try:
+            with StudyDisplay(console(stderr=True)) as display:
+                record = launch_study(
+                    settings,
+                    store,
+                    name=name,
+                    report=display.note,
+                    started=display.started,
+                    listen=display.update,
+                )
+        except StudyFailed as error:
+            raise WorkFailed(f"{error}; every trial: nas pareto --all") from error
         _summary(Study(store, record))
 
 
@@ -177,6 +185,24 @@ def presets(d_model: int, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("config", metavar="[STUDY.yaml]", required=False, type=click.Path(path_type=Path))
+@json_option
+def space(config: Path | None, as_json: bool) -> None:
+    """Print the search space of a study's file, or the default one: parameters and their counts."""
+    from nas.config import StudyConfig
+    from nas.tables import print_space, space_record
+    from search_space.backbone import Backbone
+    from search_space.space import SearchSpace
+
+    if config is None:
+        record = space_record(SearchSpace(), Backbone())
+    else:
+        settings = StudyConfig.load(config)
+        record = space_record(settings.space, settings.backbone)
+    print_space(record, as_json)
+
+
+@cli.command()
 @click.argument("design")
 @click.option("--d-model", default=128, show_default=True, type=click.IntRange(1))
 @click.option("--layers", default=4, show_default=True, type=click.IntRange(1))
@@ -229,7 +255,11 @@ def _summary(study: Study) -> None:
         f"{ledger.spent:.3g} of {ledger.budget:.3g} FLOPs spent"
     )
     if not finished:
-        raise RuntimeError(f"no trial of {study.name} finished; see: nas pareto --all {study.name}")
+        error = trials[-1].result.error if trials and trials[-1].result else ""
+        raise WorkFailed(
+            f"no trial of {study.name} finished; the last: {error}; "
+            f"every trial: nas pareto --all {study.name}"
+        )
     print_rows(pareto_rows(study, everything=False), as_json=False)
     result = study.best().result
     assert result is not None and result.bits_per_byte is not None
@@ -258,9 +288,14 @@ def run(arguments: list[str]) -> int:
         return answer if isinstance(answer, int) else 0
     except InputError as error:
         return _fail(str(error), 2)
+    except WorkFailed as error:
+        return _fail(str(error), 1)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message())
         return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "nas"
+        return _fail(f"{error.format_message().rstrip('.')}; see: {command} --help", 2)
     except click.ClickException as error:
         return _fail(error.format_message(), 2)
     except (KeyboardInterrupt, click.Abort):

@@ -208,7 +208,7 @@ class StudyConfig:
     warm_start: tuple[str | FFNSpec, ...] = ()
     sampler: SamplerKind = "tpe"
     workers: Workers = field(default_factory=Workers)
-    eval_tokens: int = 32_768
+    eval_tokens: int = 65_536
 
     def __post_init__(self) -> None:
         check_name(self.name)

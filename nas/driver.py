@@ -59,7 +59,9 @@ class Driver:
             kind=config.sampler,
         )
         self.warm_starts = list(config.warm_start_specs())
-        self.running: dict[int, TrialRecord] = {}
+        # The driver is the study's only writer, so it need not read back what it wrote.
+        self.trials = {trial.id: trial for trial in store.trials(study.id)}
+        self.running: set[int] = set()
         self.progress: dict[int, Progress] = {}
         self.refused = self.failures = 0
         self.exhausted = False
@@ -88,19 +90,17 @@ class Driver:
     def _may_start(self) -> bool:
         """Whether a slot, a trial and its FLOPs are left."""
         budget = self.config.budget
-        started = len(self.store.trials(self.study.id))
         left = self.store.ledger(self.study.id).left
         return (
             not self.exhausted
             and len(self.running) < self.pool.slots
-            and started < budget.trials
+            and len(self.trials) < budget.trials
             and left >= budget.trial_flops
         )
 
     def _start(self) -> None:
         """Store the next design and hand it to the pool."""
-        trials = self.store.trials(self.study.id)
-        number = len(trials)
+        trials = list(self.trials.values())
         known = {trial.key for trial in trials}
         warm = [(name, spec) for name, spec in self.warm_starts if spec.key not in known]
         if warm:
@@ -108,7 +108,7 @@ class Driver:
             params = self.sampler.params(spec)
         else:
             try:
-                proposal = self.sampler.propose(number, [self._told(trial) for trial in trials])
+                proposal = self.sampler.propose(len(trials), [self._told(t) for t in trials])
             except SpaceExhausted as error:
                 log.warning("no new design is left: %s", error)
                 self.exhausted = True
@@ -124,7 +124,8 @@ class Driver:
             train_flops=self.config.budget.trial_flops,
             cost=model_cost(spec, self.config.backbone).to_dict(),
         )
-        self.running[trial.id] = trial
+        self.trials[trial.id] = trial
+        self.running.add(trial.id)
         self.pool.submit(self._request(trial, spec))
 
     def _request(self, trial: TrialRecord, spec: FFNSpec) -> EvalRequest:
@@ -164,13 +165,18 @@ class Driver:
             self.store.add_progress([event])
             self.progress[event.trial] = event
             return
-        ended = self.store.end_trial(self._with_flops(event))
-        self.running.pop(event.trial, None)
+        ended = self._end(event)
         self.progress.pop(event.trial, None)
         self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
         if self.failures >= MOST_FAILURES:
             error = ended.result.error if ended.result else ""
             raise StudyFailed(f"{self.failures} trials in a row failed; the last: {error}")
+
+    def _end(self, result: EvalResult) -> TrialRecord:
+        ended = self.store.end_trial(self._with_flops(result))
+        self.trials[ended.id] = ended
+        self.running.discard(ended.id)
+        return ended
 
     def _with_flops(self, result: EvalResult) -> EvalResult:
         """A worker that died could not say what it spent: the last progress did."""
@@ -184,12 +190,11 @@ class Driver:
             stopped = EvalResult(
                 trial=trial, status=Status.STOPPED, error="the study was stopped before it ended"
             )
-            self.store.end_trial(self._with_flops(stopped))
-            del self.running[trial]
+            self._end(stopped)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
-            trials=self.store.trials(self.study.id),
+            trials=list(self.trials.values()),
             running=dict(self.progress),
             spent=self.store.ledger(self.study.id).spent,
             refused=self.refused,

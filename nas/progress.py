@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
@@ -48,22 +49,26 @@ class StudyDisplay:
     def note(self, text: str) -> None:
         """Say what is being prepared."""
         if self.console.is_terminal:
-            self.live.update(f"{text} ...")
+            self.live.update(f"{escape(text)} ...")
         else:
-            self.console.print(text)
+            self._print(escape(text))
+
+    def _print(self, text: str) -> None:
+        # A log is searched by line: it must not be cut at a terminal's width.
+        self.console.print(text, soft_wrap=True)
 
     def started(self, study: StudyRecord, config: StudyConfig) -> None:
         """The study is stored and its trials begin."""
         self.study, self.config, self.began = study, config, time.monotonic()
         corpus = study.facts["corpus"]
         ngrams = study.facts["ngram_bits_per_byte"]
-        self.console.print(
+        self._print(
             f"study [bold]{study.name}[/]: {config.budget.trials} trials of "
-            f"{config.budget.trial_flops:.3g} FLOPs on {corpus['source']} "
+            f"{config.budget.trial_flops:.3g} FLOPs on {escape(corpus['source'])} "
             f"({corpus['tokens']['train']:,} training tokens)"
         )
         shown = ", ".join(f"n={n} {bits:.3f}" for n, bits in sorted(ngrams.items()))
-        self.console.print(f"interpolated byte n-grams on the same split, bits per byte: {shown}")
+        self._print(f"interpolated byte n-grams on the same split, bits per byte: {shown}")
         self.trial_bar = self.bars.add_task("trials", total=config.budget.trials, text="")
         self.flop_bar = self.bars.add_task("FLOPs", total=100, text="")
 
@@ -74,7 +79,8 @@ class StudyDisplay:
             if trial.id not in self.told:
                 self.told.add(trial.id)
                 if not self.console.is_terminal:
-                    self.console.print(f"[{len(ended)}/{self.config.budget.trials}] {_line(trial)}")
+                    done = f"[{len(ended)}/{self.config.budget.trials}] {_line(trial)}"
+                    self._print(escape(done))
         if self.console.is_terminal:
             self._draw(snapshot, len(ended))
 

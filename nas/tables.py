@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from nas.pareto import best, frontier
@@ -17,11 +18,16 @@ from nas.study import Study, trial_row
 from search_space.backbone import Backbone
 from search_space.contract import Status
 from search_space.cost import ffn_cost, model_cost
+from search_space.count import count_designs
+from search_space.domain import words
 from search_space.errors import InputError, nearest
+from search_space.parameters import PARAMETERS
 from search_space.presets import PRESETS
+from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
 
 Row = dict[str, Any]
+COUNT_SECONDS = 15.0  # that `nas space` spends on counting
 
 
 def print_rows(rows: Sequence[Row], as_json: bool) -> None:
@@ -38,8 +44,8 @@ def print_rows(rows: Sequence[Row], as_json: bool) -> None:
         numeric = any(isinstance(row[name], (int, float)) for row in rows)
         table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(_cell(row[name]) for name in columns))
-    _console().print(table)
+        table.add_row(*(escape(_cell(row[name])) for name in columns))
+    console().print(table)
 
 
 def print_record(record: Row, as_json: bool) -> None:
@@ -49,14 +55,14 @@ def print_record(record: Row, as_json: bool) -> None:
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in record.items():
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", _cell(value))
-    _console().print(table)
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", escape(_cell(value)))
+    console().print(table)
 
 
-def _console() -> Console:
-    # A pipe has no width: rich's 80 columns would cut every table.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+def console(stderr: bool = False) -> Console:
+    """A rich console; a pipe has no width, and 80 columns would cut every line."""
+    made = Console(highlight=False, stderr=stderr)
+    return made if made.is_terminal else Console(highlight=False, stderr=stderr, width=200)
 
 
 def _cell(value: Any) -> str:
@@ -68,6 +74,8 @@ def _cell(value: Any) -> str:
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, float):
         return f"{value:,.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.4g}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     return str(value)
 
 
@@ -140,6 +148,58 @@ def trial_record(study: Study, trial: TrialRecord) -> Row:
     return record
 
 
+def space_record(space: SearchSpace, backbone: Backbone) -> Row:
+    """A space: its parameters, and how many legal designs of each method it offers."""
+    counts = count_designs(space, backbone, seconds=COUNT_SECONDS)
+    return {
+        "d_model": backbone.d_model,
+        "reference_d_ff": backbone.reference_d_ff,
+        "match": space.match,
+        "parameters": [
+            {
+                "parameter": parameter.name,
+                "choices": words(parameter.domain(space)),
+                "asked": parameter.when(space),
+                "meaning": parameter.meaning,
+            }
+            for parameter in PARAMETERS
+            if parameter.offered(space)
+        ],
+        "counts": [
+            {"method": count.method, "designs": count.designs, "complete": count.complete}
+            for count in counts
+        ],
+        "designs": sum(count.designs for count in counts),
+        "complete": all(count.complete for count in counts),
+    }
+
+
+def print_space(record: Row, as_json: bool) -> None:
+    """What `space_record` found: two tables and what is counted."""
+    if as_json:
+        click.echo(json.dumps(record, indent=2))
+        return
+    print_rows(record["parameters"], as_json=False)
+    click.echo()
+    total = {"method": "total", "designs": record["designs"], "complete": record["complete"]}
+    rows = [
+        {
+            "method": row["method"],
+            "designs": row["designs"],
+            "count": "exact" if row["complete"] else "at least",
+        }
+        for row in [*record["counts"], total]
+    ]
+    print_rows(rows, as_json=False)
+    click.echo(
+        f"\nCounted: different legal designs at d_model {record['d_model']}, reference width "
+        f"{record['reference_d_ff']}, match {record['match']}; a range counts as one value, "
+        "constraints are not applied."
+    )
+    if not record["complete"]:
+        click.echo(f"At least: the count was stopped after {COUNT_SECONDS:g} seconds.")
+
+
 def preset_rows(d_model: int) -> list[Row]:
     """Every preset on a backbone of that width."""
     heads = max(1, d_model // 32)
@@ -151,7 +211,7 @@ def preset_rows(d_model: int) -> list[Row]:
     rows = []
     for name, preset in PRESETS.items():
         spec = preset(backbone)
-        source = " ".join((preset.__doc__ or "").split(".")[0].split())
+        source = (preset.__doc__ or "").partition("\n")[0].rstrip(".")
         rows.append({"preset": name, "design": spec.label, "d_ff": spec.d_ff, "what": source})
     return rows
 

@@ -32,7 +32,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(
+            f"cannot read {path}: {error.strerror or error}; give the path of a YAML file"
+        ) from None
     except UnicodeDecodeError:
         raise InputError(f"{path} is not text in UTF-8: write the configuration as YAML") from None
     try:

@@ -40,11 +40,11 @@ class Recipe:
     """
 
     batch_size: int = 8
-    lr: float = 5e-3
-    matrix_lr: float = 1e-2
+    lr: float = 3e-2
+    matrix_lr: float = 1.5e-2
     weight_decay: float = 0.0
     warmup: float = 0.02
-    decay: float = 0.1
+    decay: float = 0.3
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class EvalRequest:
     corpus_dir: str
     train_flops: float
     seed: int = 0
-    eval_tokens: int = 32_768
+    eval_tokens: int = 65_536
     checkpoint_dir: str = ""
     device: str = "cpu"
     threads: int = 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from search_space.errors import InputError, SpecError, check_keys, require
 from search_space.spec import FFNSpec
+
+Match = Literal["free", "active_flops", "total_params"]
 
 
 class Trial(Protocol):
@@ -87,6 +89,19 @@ def check_from(where: str, values: Sequence[Any], least: float, whole: bool = Fa
         kinds = int if whole else (int, float)
         ok = isinstance(value, kinds) and not isinstance(value, bool) and value >= least
         require(ok, f"{rule}: got {value!r}")
+
+
+def words(domain: Domain | Choices) -> str:
+    """A domain as people write it: `1, 2, 4`, or `0.01 to 1 (log)`."""
+    if isinstance(domain, Range):
+        return f"{domain.low:g} to {domain.high:g}{' (log)' if domain.log else ''}"
+    return ", ".join(_word(value) for value in domain)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def ask(trial: Trial, name: str, domain: Domain | Choices) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search_space import spec as specs
+from search_space.backbone import Backbone
 from search_space.domain import Trial, ask
 from search_space.errors import SpecError
 from search_space.spec import Dense, FFNSpec, ProductKey, ReLURouting, Selection
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # A design whose width misses its target by more than this share is refused.
 TOLERANCE = 0.05
+_GROWTH = 8  # of the widths tried, until one is too wide
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,28 +62,10 @@ class Plan:
         """Hidden units a token uses, over all sub-layers."""
         return spec.d_ff / self.expansion + spec.shared_width
 
-    def _legal(self, *widths: int) -> Iterator[FFNSpec]:
-        for n in widths:
-            with contextlib.suppress(SpecError):
-                yield self.build(n)
-
     def fit(self, measure: Callable[[FFNSpec], float], target: float, name: str) -> FFNSpec:
         """The design whose measure is nearest to `target`; SpecError beyond TOLERANCE."""
         self.build(1)  # raises what no width can mend
-
-        def below(n: int) -> bool:
-            try:
-                return measure(self.build(n)) < target
-            except SpecError:  # a k that has outgrown its experts
-                return False
-
-        low, high = 1, 2
-        while below(high):
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if below(middle) else (low, middle)
-        spec = min(self._legal(low, high), key=lambda s: abs(measure(s) - target))
+        spec = min(self._neighbours(measure, target), key=lambda s: abs(measure(s) - target))
         off = measure(spec) / target - 1
         if abs(off) > TOLERANCE:
             raise SpecError(
@@ -91,26 +75,65 @@ class Plan:
             )
         return spec
 
+    def _neighbours(self, measure: Callable[[FFNSpec], float], target: float) -> list[FFNSpec]:
+        """The legal designs of the two widths between which the measure passes the target."""
+
+        def size(n: int) -> float:
+            try:
+                return measure(self.build(n))
+            except SpecError:  # a k that has outgrown its experts
+                return math.inf
+
+        low, high = 1, 2
+        at_low, at_high = size(low), size(high)
+        while at_high < target:
+            low, at_low, high = high, at_high, _GROWTH * high
+            at_high = size(high)
+        straight = True
+        while high - low > 1:
+            middle = (low + high) // 2
+            # Measures are straight lines in n but for rounding; halving guards against the others.
+            if straight and at_low < at_high < math.inf:
+                middle = low + round((target - at_low) / (at_high - at_low) * (high - low))
+                middle = min(max(middle, low + 1), high - 1)
+            straight = not straight
+            if (at_middle := size(middle)) < target:
+                low, at_low = middle, at_middle
+            else:
+                high, at_high = middle, at_middle
+        return list(self._legal(low, high))
+
+    def _legal(self, *widths: int) -> Iterator[FFNSpec]:
+        for n in widths:
+            with contextlib.suppress(SpecError):
+                yield self.build(n)
+
 
 def _frame(
-    space: SearchSpace, trial: Trial, *, shared: bool, blocks: bool, rows: bool = False
+    space: SearchSpace, trial: Trial, *, blocks: bool, plain: bool = False, rows: bool = False
 ) -> Frame:
-    """Ask for what the method has: a shared FFN, whole blocks, or bare value rows."""
-    depth = ask(trial, "depth", space.depth)
-    share = ask(trial, "shared_width", space.shared_width) if shared else 0.0
+    """Ask for what the method has.
+
+    blocks: whole ones, which an output gate can weigh.  plain: no selection, so that a shared FFN
+    is told apart only beside gated outputs.  rows: bare value rows, with no activation.
+    """
     fields: dict[str, Any] = {}
+    depth = ask(trial, "depth", space.depth)
+    if blocks:
+        fields["output_gate"] = ask(trial, "output_gate", space.output_gate)
+    share = 0.0
+    if not plain or fields["output_gate"]:
+        share = ask(trial, "shared_width", space.shared_width)
     if not rows or share:
         fields["activation"] = ask(trial, "activation", space.activation)
     if not rows:
         fields["gated"] = ask(trial, "gated", space.gated)
-    if blocks:
-        fields["output_gate"] = ask(trial, "output_gate", space.output_gate)
     fields["lr_multiplier"] = ask(trial, "lr_multiplier", space.lr_multiplier)
     return Frame(depth=depth, shared=share, multiple=space.width_multiple, fields=fields)
 
 
-def _plan_dense(space: SearchSpace, trial: Trial, method: str) -> Plan:
-    frame = _frame(space, trial, shared=False, blocks=True)
+def _plan_dense(space: SearchSpace, trial: Trial, backbone: Backbone, method: str) -> Plan:
+    frame = _frame(space, trial, blocks=True, plain=True)
     # Blocks of weight 1 sum to one FFN: only an output gate tells them apart.
     blocks = ask(trial, "granularity", space.granularity) if frame.fields["output_gate"] else 1
 
@@ -121,24 +144,34 @@ def _plan_dense(space: SearchSpace, trial: Trial, method: str) -> Plan:
     return Plan(build=build)
 
 
-def _plan_blocks(space: SearchSpace, trial: Trial, method: str) -> Plan:
+def _plan_blocks(space: SearchSpace, trial: Trial, backbone: Backbone, method: str) -> Plan:
     """topk, hash, avgk, straight_through and relu_routing: the expert width is fitted."""
-    frame = _frame(space, trial, shared=True, blocks=True)
+    frame = _frame(space, trial, blocks=True)
     granularity = ask(trial, "granularity", space.granularity)
     expansion = _ask_expansion(space, trial, method)
-    n_experts = round(granularity * expansion)
-    if not math.isclose(n_experts, granularity * expansion):
-        raise SpecError(
-            "granularity * expansion is the number of experts, a whole number: "
-            f"got {granularity} * {expansion:g}"
-        )
     selection = _BLOCK_SELECTIONS[method](space, trial, granularity, expansion)
+    n_experts = _count_experts(granularity, expansion, method)
 
     def build(n: int) -> FFNSpec:
         width = n * space.width_multiple
         return frame.spec(n_experts, width, granularity * width, selection)
 
     return Plan(build=build, expansion=expansion)
+
+
+def _count_experts(granularity: int, expansion: float, method: str) -> int:
+    n_experts = round(granularity * expansion)
+    if not math.isclose(n_experts, granularity * expansion):
+        raise SpecError(
+            "granularity * expansion is the number of experts, a whole number: "
+            f"got {granularity} * {expansion:g}"
+        )
+    if n_experts == 1:
+        raise SpecError(
+            f"{method} over one expert selects nothing: granularity {granularity} * expansion "
+            f"{expansion:g} is 1; raise one of them, or use the dense method"
+        )
+    return n_experts
 
 
 def _ask_expansion(space: SearchSpace, trial: Trial, method: str) -> float:
@@ -157,7 +190,7 @@ def _select_topk(space: SearchSpace, trial: Trial, k: int, expansion: float) -> 
 
 
 def _select_hash(space: SearchSpace, trial: Trial, k: int, expansion: float) -> Selection:
-    return specs.Hash(k=k, **space.hash.ask(trial, "balanced"))
+    return specs.Hash(k=k, **space.hash.ask(trial, "balanced", "seed"))
 
 
 def _select_avgk(space: SearchSpace, trial: Trial, k: int, expansion: float) -> Selection:
@@ -174,32 +207,38 @@ def _select_relu(space: SearchSpace, trial: Trial, k: int, expansion: float) -> 
     return ReLURouting(target_activity=1 / expansion, **knobs)
 
 
-def _plan_direct(space: SearchSpace, trial: Trial, method: str) -> Plan:
-    frame = _frame(space, trial, shared=True, blocks=False)
+def _plan_direct(space: SearchSpace, trial: Trial, backbone: Backbone, method: str) -> Plan:
+    frame = _frame(space, trial, blocks=False)
     expansion = ask(trial, "expansion", space.expansion)
 
     def build(n: int) -> FFNSpec:
-        return frame.spec(round(n * expansion), 1, n, specs.Direct(k=n))
+        # Rounding a small expansion must not read every unit: that is the dense FFN.
+        n_units = max(n + 1, round(n * expansion))
+        return frame.spec(n_units, 1, n, specs.Direct(k=n))
 
     return Plan(build=build, expansion=expansion)
 
 
-def _plan_product_key(space: SearchSpace, trial: Trial, method: str) -> Plan:
+def _plan_product_key(space: SearchSpace, trial: Trial, backbone: Backbone, method: str) -> Plan:
     knobs = space.product_key
     asked = knobs.ask(trial, "values", "heads", "key_dim", "gate", "query_norm")
-    heads = asked["heads"]
-    frame = _frame(space, trial, shared=True, blocks=False, rows=asked["values"] == "pkm")
+    heads, rows = asked["heads"], asked["values"] == "pkm"
+    asked["key_dim"] = max(2, 2 * int(asked["key_dim"] * backbone.d_model / 2))
+    width = 1 if rows else knobs.ask(trial, "expert_width")["expert_width"]
+    frame = _frame(space, trial, blocks=False, rows=rows)
 
     def spec(root: int, k: int) -> FFNSpec:
-        return frame.spec(root * root, 1, heads * k, ProductKey(k=k, **asked))
+        root = max(root, math.isqrt(k) + 1)  # more experts than one head reads
+        return frame.spec(root * root, width, heads * k * width, ProductKey(k=k, **asked))
 
     if space.match == "total_params":
         k = knobs.ask(trial, "k")["k"]
-        return Plan(build=lambda n: spec(k + n - 1, k))
+        least = math.isqrt(k)
+        return Plan(build=lambda n: spec(least + n, k))
     expansion = knobs.ask(trial, "expansion")["expansion"]
 
     def build(n: int) -> FFNSpec:
-        return spec(max(1, round(math.sqrt(heads * n * expansion))), n)
+        return spec(round(math.sqrt(heads * n * expansion)), n)
 
     n = knobs.ask(trial, "k")["k"] if space.match == "free" else None
     return Plan(build=build, expansion=expansion, n=n)
@@ -213,7 +252,7 @@ _BLOCK_SELECTIONS: dict[str, Callable[[SearchSpace, Trial, int, float], Selectio
     "relu_routing": _select_relu,
 }
 
-PLANS: dict[str, Callable[[SearchSpace, Trial, str], Plan]] = {
+PLANS: dict[str, Callable[[SearchSpace, Trial, Backbone, str], Plan]] = {
     "dense": _plan_dense,
     "direct": _plan_direct,
     "product_key": _plan_product_key,

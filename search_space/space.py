@@ -17,7 +17,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from search_space import spec as specs
 from search_space.backbone import Backbone
@@ -25,6 +25,7 @@ from search_space.cost import ffn_cost
 from search_space.domain import (
     Choices,
     Domain,
+    Match,
     Numbers,
     Range,
     Trial,
@@ -43,11 +44,14 @@ from search_space.knobs import (
     StraightThroughKnobs,
     TopKKnobs,
 )
+from search_space.parameters import HELD
 from search_space.plan import PLANS
 from search_space.spec import SELECTIONS, FFNSpec
 from search_space.walk import OutsideSpace, Walk
 
-Match = Literal["free", "active_flops", "total_params"]
+# Of `match: free`; a matched design has the width that its cost leaves it.
+_ACTIVE_WIDTHS = (0.5, 1.0, 2.0)
+_LR_MULTIPLIERS = Range(low=0.5, high=2.0, log=True)
 
 # Methods that read k of n experts: reading all of them would be the dense FFN again.
 _ROUTED = ("topk", "hash", "avgk", "direct", "relu_routing")
@@ -57,32 +61,36 @@ _ROUTED = ("topk", "hash", "avgk", "direct", "relu_routing")
 class SearchSpace:
     """The designs of a study: each field is a list of choices, or {low, high, log} for weights.
 
+    The defaults are the whole space, with every published design at d_model 128 in it but
+    DeepSeekMoE, whose 6 of 64 experts need their own expansion.
+
     methods: selection methods (`search_space.spec.SELECTIONS`).
     match: `free` sizes designs by active_width; `active_flops` and `total_params` choose each
         design's width so that its FFN's figure equals the reference dense FFN's.
     active_width: hidden units a token uses, shared ones included, as ratios of the reference
-        width; of `match: free` alone. Product keys have heads * k active units instead.
+        width; of `match: free` alone. Product keys have heads * k * expert_width units instead.
     expansion: total width / active width of topk, hash, avgk, direct and relu_routing; above 1.
     granularity: active width of a sub-layer / expert width; it is k where a method has one.
     depth: sequential sub-layers that share the width.
     activation, gated, output_gate, lr_multiplier: as in `FFNSpec`.
-    shared_width: share of the active width, in [0, 1), that is an always-on FFN.
+    shared_width: share of the active width, in [0, 1), that is an always-on FFN. The dense method
+        has one beside gated outputs only.
     width_multiple: expert widths are multiples of it (4 float32 are the 16 bytes that grouped
         matrix products are aligned to).
     topk, hash, straight_through, relu_routing, product_key: knobs of one method.
     """
 
-    methods: Choices = ("dense", "topk", "hash", "straight_through")
+    methods: Choices = tuple(SELECTIONS)
     match: Match = "free"
-    active_width: Numbers = (1.0,)
+    active_width: Numbers = _ACTIVE_WIDTHS
     expansion: Numbers = (2.0, 4.0, 8.0)
     granularity: Choices = (1, 2, 4, 8)
     depth: Choices = (1, 2)
     activation: Choices = ("gelu", "relu", "silu")
     gated: Choices = (False, True)
-    shared_width: Numbers = (0.0,)
-    output_gate: Choices = (False,)
-    lr_multiplier: Domain = (1.0,)
+    shared_width: Numbers = (0.0, 0.25)
+    output_gate: Choices = (False, True)
+    lr_multiplier: Domain = _LR_MULTIPLIERS
     width_multiple: int = 4
     topk: TopKKnobs = field(default_factory=TopKKnobs)
     hash: HashKnobs = field(default_factory=HashKnobs)
@@ -95,6 +103,8 @@ class SearchSpace:
             if f.type in ("Choices", "Numbers", "Domain"):
                 domain = read_domain(f"space.{f.name}", getattr(self, f.name), str(f.type))
                 object.__setattr__(self, f.name, domain)
+        if self.match != "free" and self.active_width == _ACTIVE_WIDTHS:
+            object.__setattr__(self, "active_width", (1.0,))
         self._check_methods()
         self._check_sizes()
         for name in ("activation", "gated", "output_gate", "lr_multiplier"):
@@ -148,7 +158,7 @@ class SearchSpace:
         Raises SpecError when no legal width comes within TOLERANCE of the target.
         """
         method = str(ask(trial, "method", self.methods))
-        plan = PLANS[method](self, trial, method)
+        plan = PLANS[method](self, trial, backbone, method)
         if plan.n is not None:
             return plan.build(plan.n)
         if self.match == "free":
@@ -162,25 +172,31 @@ class SearchSpace:
 
     def designs(self, backbone: Backbone) -> Iterator[tuple[dict[str, Any], FFNSpec]]:
         """Every legal combination of the choices with its parameters; ranges stand at `low`."""
-        return self._walk(backbone, {})
+        return ((dict(walk.params), spec) for walk, spec in self._walk(backbone, Walk({})))
 
-    def _walk(
-        self, backbone: Backbone, pinned: Mapping[str, Any]
-    ) -> Iterator[tuple[dict[str, Any], FFNSpec]]:
-        walk = Walk(pinned)
+    def shapes(self, backbone: Backbone) -> Iterator[tuple[FFNSpec, int]]:
+        """One legal design of every shape, with the number of combinations that have it.
+
+        Knobs that change neither widths nor cost (`Parameter.shape`) stand at their first choice,
+        so this visits few designs of a large space, and one of every cost that it offers.
+        """
+        walks = self._walk(backbone, Walk({}, held=HELD))
+        return ((spec, walk.multiplicity) for walk, spec in walks)
+
+    def _walk(self, backbone: Backbone, walk: Walk) -> Iterator[tuple[Walk, FFNSpec]]:
         while walk.next_path():
             try:
                 spec = self.suggest(walk, backbone)
             except SpecError:
                 continue
-            yield dict(walk.params), spec
+            yield walk, spec
 
     def combinations(self, backbone: Backbone) -> int:
         """Number of different legal designs, each range counted as one value.
 
         Combinations that spell the same function (`FFNSpec.canonical`) count once.
         """
-        return len({spec.canonical() for _, spec in self.designs(backbone)})
+        return sum({spec.canonical(): n for spec, n in self.shapes(backbone)}.values())
 
     def params(self, spec: FFNSpec, backbone: Backbone) -> dict[str, Any]:
         """Parameters that make `suggest` yield a design with the key of `spec`.
@@ -188,15 +204,15 @@ class SearchSpace:
         Raises InputError when the spec lies outside the space.
         """
         try:
-            for params, candidate in self._walk(backbone, _pins(spec.canonical())):
+            for walk, candidate in self._walk(backbone, Walk(_pins(spec.canonical()))):
                 if candidate.key == spec.key:
-                    return params
+                    return dict(walk.params)
         except OutsideSpace as error:
             raise InputError(f"{spec.label} lies outside the space: {error}") from None
         raise InputError(
             f"{spec.label} lies outside the space: no legal choice gives d_ff {spec.d_ff}, "
             f"expert_width {spec.expert_width}, shared_width {spec.shared_width}; widen "
-            "active_width, expansion, granularity or shared_width"
+            "active_width, expansion, granularity, shared_width or product_key.key_dim"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -240,6 +256,11 @@ def _pins(spec: FFNSpec) -> dict[str, Any]:
         pinned[name] = getattr(spec, name)
     for f in dataclasses.fields(spec.selection):
         pinned[f"{spec.method}.{f.name}"] = getattr(spec.selection, f.name)
+    if spec.shared_width == 0:
+        pinned["shared_width"] = 0.0
     if spec.method in ("topk", "hash", "avgk"):
         pinned["granularity"] = pinned[f"{spec.method}.k"]
+    if spec.method == "product_key":
+        del pinned["product_key.key_dim"]  # the space has it as a ratio
+        pinned["product_key.expert_width"] = spec.expert_width
     return pinned

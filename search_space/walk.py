@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 
@@ -14,17 +14,21 @@ class Walk:
     """Answers `suggest` like a trial and visits every path through the choices.
 
     pinned: parameters that have one answer only. A range that is not pinned answers `low`.
+    held: parameters that answer their first choice.  multiplicity: paths that this one stands for,
+    one for each combination of the choices held.
     """
 
-    def __init__(self, pinned: Mapping[str, Any]) -> None:
+    def __init__(self, pinned: Mapping[str, Any], held: Collection[str] = ()) -> None:
         self.params: dict[str, Any] = {}
+        self.multiplicity = 1
         self._pinned = pinned
+        self._held = held
         self._path: list[tuple[int, int]] | None = None
         self._at = 0
 
     def next_path(self) -> bool:
         """Turn to the next path; False when all were visited."""
-        self.params, self._at = {}, 0
+        self.params, self.multiplicity, self._at = {}, 1, 0
         if self._path is None:
             self._path = []
             return True
@@ -37,6 +41,9 @@ class Walk:
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """The pinned value, or this path's choice."""
+        if name in self._held:
+            self.multiplicity *= len(choices)
+            choices = choices[:1]
         if name in self._pinned:
             if self._pinned[name] not in choices:
                 raise OutsideSpace(f"{name} is {self._pinned[name]!r}, its choices are {choices}")

@@ -18,7 +18,7 @@ from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
 from workers.layers.ffn import FFN
 
-EMBEDDING_STD = 0.1
+EMBEDDING_STD = 0.02
 
 
 @dataclass(frozen=True)

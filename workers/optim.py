@@ -76,13 +76,13 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """Both optimizers and the schedule behind one `step`.
+    """Both optimizers behind one `step`.
 
     lr_multiplier: of the parameters whose name contains `.ffn.`.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, steps: int, lr_multiplier: float) -> None:
-        self.recipe, self.steps = recipe, steps
+    def __init__(self, model: nn.Module, recipe: Recipe, lr_multiplier: float) -> None:
+        self.recipe = recipe
         groups = group_parameters(model)
         self.optimizers: list[torch.optim.Optimizer] = []
         self.rest = [p for (matrix, _), ps in groups.items() if not matrix for p in ps]
@@ -107,9 +107,8 @@ class Optimizers:
             for p in params
         )
 
-    def step(self, step: int) -> None:
-        """Apply the gradients of `step` (0-based) and clear them."""
-        factor = schedule(step, self.steps, self.recipe)
+    def step(self, factor: float) -> None:
+        """Apply the gradients at `factor` times the learning rates, and clear them."""
         if self.recipe.grad_clip:
             # Muon's update has the same size whatever the gradient's.
             torch.nn.utils.clip_grad_norm_(self.rest, self.recipe.grad_clip)
@@ -130,12 +129,13 @@ def group_parameters(model: nn.Module) -> dict[tuple[bool, bool], list[nn.Parame
     return dict(groups)
 
 
-def schedule(step: int, steps: int, recipe: Recipe) -> float:
-    """Warmup-stable-decay: linear warmup, constant, then 1 - sqrt (Hagele et al. 2024)."""
-    warmup = max(1, round(recipe.warmup * steps))
-    decay = max(1, round(recipe.decay * steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    if step >= steps - decay:
-        return 1 - math.sqrt((step - (steps - decay) + 0.5) / decay)
+def schedule(share: float, recipe: Recipe) -> float:
+    """Warmup-stable-decay over the share of the budget that is spent, in [0, 1].
+
+    Linear warmup, constant, then 1 - sqrt (Hagele et al. 2024).
+    """
+    if share < recipe.warmup:
+        return share / recipe.warmup
+    if share > 1 - recipe.decay:
+        return 1 - math.sqrt((share - 1 + recipe.decay) / recipe.decay)
     return 1.0

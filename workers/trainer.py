@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from search_space.contract import EvalRequest, Progress
-from search_space.cost import step_flops
+from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError
 from workers.corpus import Corpus
 from workers.layers.stats import record_stats
 from workers.model import ProxyLM
-from workers.optim import Optimizers
+from workers.optim import Optimizers, schedule
 
 PROGRESS_POINTS = 40  # points of a trial's curve, besides the last
 EVAL_BATCH = 16  # sequences of one evaluation batch
@@ -58,49 +58,90 @@ def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
     return model.to(request.device)
 
 
-def plan_steps(request: EvalRequest) -> int:
-    """Whole steps that the request's FLOPs pay for; InputError when not one."""
-    one = step_flops(request.spec, request.backbone, request.recipe.batch_size)
-    steps = int(request.train_flops / one * (1 + 1e-9))
-    if steps < 1:
-        raise InputError(
-            f"a trial's budget must pay for one step: {request.train_flops:.3g} FLOPs, one step of "
-            f"{request.spec.label!r} costs {one:.3g}; raise budget.trial_flops"
-        )
-    return steps
+class Meter:
+    """The FLOPs that training really spends, a step at a time.
+
+    A step's price is fixed, but for designs whose training activity depends on the data (ReLU
+    routing): those are charged what their layers last read.
+    """
+
+    def __init__(self, model: ProxyLM, request: EvalRequest) -> None:
+        self.request, self.spent = request, 0.0
+        self.adaptive = [m for m in model.modules() if hasattr(m, "training_activity")]
+        self.price = step_flops(request.spec, request.backbone, request.recipe.batch_size)
+        if self.price > request.train_flops * (1 + 1e-9):
+            raise InputError(
+                f"a trial's budget must pay for one step: {request.train_flops:.3g} FLOPs, one "
+                f"step of {request.spec.label!r} costs {self.price:.3g}; raise budget.trial_flops"
+            )
+
+    def affords_a_step(self) -> bool:
+        """Whether the budget pays for one step more at the last price."""
+        return self.spent + self.price <= self.request.train_flops * (1 + 1e-9)
+
+    def share(self) -> float:
+        """The share of the budget that is spent in the middle of the coming step."""
+        return min(1.0, (self.spent + self.price / 2) / self.request.train_flops)
+
+    def charge(self) -> None:
+        """Account for the step that was done."""
+        if self.adaptive:
+            activity = sum(m.training_activity for m in self.adaptive) / len(self.adaptive)
+            request = self.request
+            cost = model_cost(request.spec, request.backbone, activity)
+            tokens = request.recipe.batch_size * request.backbone.seq_len
+            self.price = cost.training_flops * tokens
+        self.spent += self.price
 
 
 def train(
     model: ProxyLM, request: EvalRequest, corpus: Corpus, report: Callable[[Progress], None]
 ) -> Trained:
     """Train in place with the request's recipe; data order is a function of (seed, step) alone."""
-    steps, recipe, backbone = plan_steps(request), request.recipe, request.backbone
-    one = step_flops(request.spec, backbone, recipe.batch_size)
-    optimizers = Optimizers(model, recipe, steps, request.spec.lr_multiplier)
-    every, since, total = max(1, steps // PROGRESS_POINTS), 0, 0.0
-    began = time.monotonic()
+    recipe, seq_len = request.recipe, request.backbone.seq_len
+    meter, curve = Meter(model, request), Curve(request, report)
+    optimizers = Optimizers(model, recipe, request.spec.lr_multiplier)
+    steps = 0
     model.train()
-    for step in range(steps):
-        inputs, targets = corpus.batch(step, request.seed, recipe.batch_size, backbone.seq_len)
+    while meter.affords_a_step():
+        inputs, targets = corpus.batch(steps, request.seed, recipe.batch_size, seq_len)
         loss = train_step(model, inputs, targets, request.device)
         if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} at step {step + 1} of {steps}")
-        optimizers.step(step)
-        total, since = total + loss, since + 1
-        if since == every or step + 1 == steps:
-            report(
-                Progress(
-                    trial=request.trial,
-                    step=step + 1,
-                    steps=steps,
-                    flops=one * (step + 1),
-                    loss=total / since,
-                    seconds=time.monotonic() - began,
-                )
+            raise Diverged(f"the loss is {loss} at step {steps + 1}")
+        optimizers.step(schedule(meter.share(), recipe))
+        meter.charge()
+        steps += 1
+        curve.add(steps, loss, meter)
+    tokens = steps * recipe.batch_size * seq_len
+    return Trained(steps, tokens, meter.spent, optimizers.flops_a_step * steps)
+
+
+class Curve:
+    """Reports about PROGRESS_POINTS points of a trial, each with the mean loss since the last."""
+
+    def __init__(self, request: EvalRequest, report: Callable[[Progress], None]) -> None:
+        self.request, self.report = request, report
+        self.began, self.losses = time.monotonic(), []
+        self.next_flops = self.every = request.train_flops / PROGRESS_POINTS
+
+    def add(self, step: int, loss: float, meter: Meter) -> None:
+        """One step was done."""
+        self.losses.append(loss)
+        if meter.spent < self.next_flops and meter.affords_a_step():
+            return
+        left = (self.request.train_flops * (1 + 1e-9) - meter.spent) / meter.price
+        self.report(
+            Progress(
+                trial=self.request.trial,
+                step=step,
+                steps=step + int(left),
+                flops=meter.spent,
+                loss=sum(self.losses) / len(self.losses),
+                seconds=time.monotonic() - self.began,
             )
-            total, since = 0.0, 0
-    tokens = steps * recipe.batch_size * backbone.seq_len
-    return Trained(steps, tokens, one * steps, optimizers.flops_a_step * steps)
+        )
+        self.losses = []
+        self.next_flops = meter.spent + self.every
 
 
 def train_step(model: ProxyLM, inputs, targets, device: str) -> float:

@@ -23,9 +23,22 @@ BACKBONE = Backbone(d_model=128)
 REFERENCE = BACKBONE.reference_d_ff
 
 
-@pytest.fixture(autouse=True)
-def every_method(monkeypatch):
-    monkeypatch.setattr(specs, "TRAINABLE", frozenset(SELECTIONS))
+# One choice of everything that a test does not vary.
+PLAIN = {
+    "active_width": (1,),
+    "expansion": (8,),
+    "granularity": (1,),
+    "depth": (1,),
+    "activation": ("gelu",),
+    "gated": (False,),
+    "shared_width": (0,),
+    "output_gate": (False,),
+    "lr_multiplier": (1,),
+}
+
+
+def plain(**changes) -> SearchSpace:
+    return SearchSpace(**(PLAIN | changes))
 
 
 def wide(method: str, **changes) -> SearchSpace:
@@ -76,7 +89,7 @@ def width_a_token_uses(spec: FFNSpec, params: dict) -> float:
     """Hidden units, from the spec's own numbers."""
     sel = spec.selection
     if spec.method == "dense":
-        return spec.d_ff
+        return spec.d_ff + spec.shared_width
     if spec.method == "straight_through":
         share = 1 / params["straight_through.expansion"]
     elif spec.method == "relu_routing":
@@ -106,7 +119,7 @@ def test_a_trial_is_asked_only_for_what_the_method_has(method):
         prefixes = {name.split(".")[0] for name in params if "." in name}
         assert prefixes <= {method}
         assert ("topk.normalize" in params) == (method == "topk" and spec.selection.k > 1)
-        assert ("shared_width" in params) == (method != "dense")
+        assert ("shared_width" in params) == (method != "dense" or spec.output_gate)
         assert ("active_width" in params) == (method != "product_key")
 
 
@@ -120,9 +133,7 @@ def test_free_designs_use_the_active_width_asked_for(method):
 
 
 def test_the_ratios_are_those_of_the_fine_grained_scaling_law():
-    space = SearchSpace(
-        methods=("topk",), expansion=(8,), granularity=(8,), depth=(1,), activation=("gelu",)
-    )
+    space = plain(methods=("topk",), granularity=(8,))
     (_, spec), *_ = space.designs(BACKBONE)
     assert (spec.n_experts, spec.expert_width, spec.selection.k) == (64, 64, 8)
 
@@ -141,9 +152,7 @@ def test_matched_designs_cost_what_the_reference_costs(method, match):
 
 
 def test_the_matched_width_is_the_nearest_legal_one():
-    space = SearchSpace(
-        methods=("dense",), match="active_flops", depth=(1,), activation=("gelu",), gated=(True,)
-    )
+    space = plain(methods=("dense",), match="active_flops", gated=(True,))
     (_, spec), *_ = space.designs(BACKBONE)
     target = ffn_cost(FFNSpec(d_ff=REFERENCE), BACKBONE.d_model).active_flops
 
@@ -155,48 +164,45 @@ def test_the_matched_width_is_the_nearest_legal_one():
 
 
 def test_a_width_that_rounding_moves_too_far_is_refused():
-    space = SearchSpace(methods=("hash",), granularity=(8,), width_multiple=48, depth=(1,))
+    space = plain(methods=("hash",), granularity=(8,), width_multiple=48)
     with pytest.raises(SpecError, match=r"active_width 512 cannot be met.*-25% off"):
         space.suggest(RandomTrial(0), BACKBONE)
 
 
 def test_combinations_counts_different_legal_designs():
-    space = SearchSpace(
+    space = plain(
         methods=("dense", "hash"),
         expansion=(2, 4, 8),
         granularity=(1, 2, 3),
         depth=(1, 2),
         activation=("gelu", "relu"),
-        gated=(False,),
         output_gate=(False, True),
         lr_multiplier=Range(low=0.5, high=2.0),
     )
     dense = 2 * 2 * (1 + 3)  # depth, activation; plain, or gated outputs of 1, 2 or 3 blocks
-    hashed = 2 * 2 * 2 * 3 * 3
+    hashed = 2 * 2 * 2 * 3 * 3 * 2  # both kinds of table
     assert space.combinations(BACKBONE) == dense + hashed
     keys = {spec.key for _, spec in space.designs(BACKBONE)}
     assert len(keys) == dense + hashed
 
 
 def test_combinations_leaves_out_illegal_and_repeated_ones():
-    space = SearchSpace(
+    space = plain(
         methods=("topk",),
         expansion=(1.5, 2),
         granularity=(1, 2),
-        depth=(1,),
-        activation=("gelu",),
-        gated=(False,),
         active_width=(0.5, 1),
         topk=SearchSpace.from_dict({"topk": {"gate": "sigmoid"}}).topk,
     )
-    # 1.5 experts are refused: (1, 2), (2, 1.5) and (2, 2) are left, at two widths each.
-    assert space.combinations(BACKBONE) == 3 * 2
+    # 1.5 experts are refused: (1, 2), (2, 1.5) and (2, 2) are left, at two widths each; k = 2 can
+    # be normalised.
+    assert space.combinations(BACKBONE) == (1 + 2 + 2) * 2
 
 
 def test_designs_visits_every_path_once():
-    space = SearchSpace(methods=("straight_through",), activation=("relu",))
+    space = plain(methods=("hash",), granularity=(1, 2, 4, 8), depth=(1, 2), gated=(False, True))
     found = [tuple(sorted(params.items())) for params, _ in space.designs(BACKBONE)]
-    every = itertools.product((1, 2, 4, 8), (1, 2), (False, True))
+    every = itertools.product((1, 2, 4, 8), (1, 2), (False, True), (True, False))
     assert len(found) == len(set(found)) == len(list(every))
 
 
@@ -214,9 +220,8 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("why", OUTSIDE)
 def test_a_spec_outside_the_space_is_refused_with_the_reason(why):
-    space = SearchSpace(
+    space = plain(
         methods=("dense", "topk"),
-        activation=("gelu",),
         lr_multiplier=Range(low=0.5, high=2.0),
         topk=dataclasses.replace(SearchSpace().topk, z_weight=(0,), balance_weight=(0,)),
     )
@@ -224,24 +229,11 @@ def test_a_spec_outside_the_space_is_refused_with_the_reason(why):
         space.params(OUTSIDE[why], BACKBONE)
 
 
-def test_presets_can_lie_inside_a_space():
-    space = SearchSpace.from_dict(
-        {
-            "methods": sorted(SELECTIONS),
-            "expansion": [4, 8, 64 / 6],
-            "granularity": [1, 2, 4, 6, 8],
-            "output_gate": [False, True],
-            "shared_width": [0, 0.25],
-            "topk": {
-                "normalize": [False, True],
-                "balance_weight": [0, 0.01],
-                "z_weight": [0, 0.001],
-                "entropy_weight": [0, 0.001],
-            },
-            "product_key": {"values": ["peer", "pkm"], "k": [16, 32], "expansion": [32]},
-        }
-    )
+def test_presets_lie_inside_the_default_space():
+    # DeepSeekMoE reads 6 of 64 experts, which no common granularity and expansion give.
+    deepseek = {"granularity": [1, 6], "expansion": [64 / 6]}
     for name, preset in PRESETS.items():
+        space = SearchSpace.from_dict(deepseek if name == "deepseek_moe" else {})
         spec = preset(BACKBONE)
         params = space.params(spec, BACKBONE)
         assert space.suggest(FixedTrial(params), BACKBONE).key == spec.key, name
@@ -279,7 +271,15 @@ REFUSED = {
         "topk": {"z_weight": [-1]}
     },
     "space.straight_through.tau: tau is a threshold": {"straight_through": {"tau": [1.0]}},
-    "space.product_key.key_dim: key_dim is split in two halves": {"product_key": {"key_dim": 63}},
+    r"space.product_key.key_dim is a ratio of d_model in \(0, 8\]: got 64": {
+        "product_key": {"key_dim": 64}
+    },
+    "space.product_key.expert_width must be whole numbers of at least 1: got 0.5": {
+        "product_key": {"expert_width": [0.5]}
+    },
+    "space.product_key.expansion must be numbers of at least 1: got 0.5": {
+        "product_key": {"expansion": [0.5]}
+    },
     "space.product_key.k: k must be a whole number": {"product_key": {"k": [0]}},
     "space.topk is a mapping": {"topk": ["softmax"]},
 }

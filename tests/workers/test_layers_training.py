@@ -63,7 +63,7 @@ def test_every_method_has_a_layer_and_a_case():
 def test_two_optimizer_steps(spec: FFNSpec):
     torch.manual_seed(0)
     model = ProxyLM(spec, BACKBONE).train()
-    optimizers = Optimizers(model, Recipe(), steps=4, lr_multiplier=1.0)
+    optimizers = Optimizers(model, Recipe(), lr_multiplier=1.0)
     ids_NL = torch.randint(VOCAB, (2, 8))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = []
@@ -73,7 +73,7 @@ def test_two_optimizer_steps(spec: FFNSpec):
         losses.append(loss.item())
         (loss if out.aux_loss is None else loss + out.aux_loss).backward()
         if step < 2:
-            optimizers.step(step)
+            optimizers.step(1.0)
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[2] < losses[0]
     # The values start at zero, so what stands before them moves at the second step.

@@ -10,7 +10,7 @@ import torch
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Progress, Recipe, Status
 from search_space.cost import step_flops
-from search_space.spec import FFNSpec, Hash, StraightThrough, TopK
+from search_space.spec import FFNSpec, Hash, ReLURouting, StraightThrough, TopK
 from workers import evaluate as evaluation
 from workers.evaluate import evaluate
 from workers.trainer import bits_per_byte, build_proxy, evaluate_quality
@@ -81,7 +81,7 @@ def test_divergence_is_its_own_ending(small_corpus, monkeypatch):
     monkeypatch.setattr("workers.trainer.train_step", lambda *a: math.nan)
     result = evaluate(request(small_corpus), lambda p: None)
     assert result.status is Status.DIVERGED
-    assert result.error == "the loss is nan at step 1 of 6"
+    assert result.error == "the loss is nan at step 1"
     assert result.bits_per_byte is None
 
 
@@ -135,4 +135,18 @@ def test_the_straight_through_result_is_priced_by_its_measured_activity(small_co
     expected = model_cost(SPECS["straight_through"], BACKBONE, mean).active_flops
     assert result.active_flops == pytest.approx(expected)
     names = result.stats["routing"]
-    assert all({"active", "load", "usage", "unevenness", "near_zero"} <= set(s) for s in names.values())
+    told = {"active", "load", "usage", "unevenness", "near_zero"}
+    assert all(told <= set(stats) for stats in names.values())
+
+
+def test_relu_routing_is_charged_for_what_it_reads_in_training(small_corpus):
+    spec = FFNSpec(
+        d_ff=128, expert_width=16, selection=ReLURouting(target_activity=0.125, l1_start=1e-8)
+    )
+    asked = request(small_corpus, spec, steps=30)
+    result = evaluate(asked, lambda p: None)
+    assert result.status is Status.FINISHED, result.error
+    # Half of the experts are open at first, so the budget pays for fewer steps than planned.
+    assert result.steps < 30
+    assert result.flops <= asked.train_flops
+    assert result.flops > 0.9 * asked.train_flops

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workers.kernels.dispatch import triton_ops
+
 
 def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """y[p] = x[p] @ w[expert of p], for rows sorted by expert.
@@ -23,6 +25,10 @@ def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
             f"counts must give the {x_PI.shape[0]} rows of {w_BIO.shape[0]} experts: "
             f"got {sum(counts)} rows of {len(counts)}"
         )
+    ops = triton_ops(x_PI, w_BIO)
+    if ops is not None:
+        end_B = torch.tensor(counts, device=x_PI.device).cumsum(0)
+        return ops.grouped_mm(x_PI, w_BIO, end_B)
     return _GroupedMM.apply(x_PI, w_BIO, counts)
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workers.kernels.dispatch import triton_ops
+
 aten = torch.ops.aten
 SUM = 0  # embedding_bag's mode
 
@@ -25,6 +27,9 @@ def row_sum(
     weight_P and table_ND share a dtype. Differentiable once in both; the table's gradient is
     dense. FLOPs 2 P D.
     """
+    ops = triton_ops(weight_P, table_ND)
+    if ops is not None:
+        return ops.row_sum(weight_P, table_ND, row_P, token_P, start_T)
     return _RowSum.apply(weight_P, table_ND, row_P, token_P, start_T)
 
 
@@ -42,6 +47,9 @@ def row_dot(
     and backward is the same. x_TD and table_ND share a dtype. Differentiable once in both; the
     table's gradient is dense. FLOPs 2 P D.
     """
+    ops = triton_ops(x_TD, table_ND)
+    if ops is not None:
+        return ops.row_dot(x_TD, table_ND, row_P, token_P, start_T, known_P)
     return _RowDot.apply(x_TD, table_ND, row_P, token_P, start_T, known_P)
 
 

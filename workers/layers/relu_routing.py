@@ -30,6 +30,7 @@ class ReLURoutingSelection(nn.Module):
         self.knobs = spec.selection
         self.router = Router(d_model, spec.n_experts)
         self.register_buffer("l1_coefficient", torch.tensor(self.knobs.l1_start))
+        self.training_activity = self.knobs.target_activity  # of the last training forward
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing, and in training the penalty."""
@@ -40,7 +41,8 @@ class ReLURoutingSelection(nn.Module):
             return Selected(routing)
         loss = self.l1_coefficient.clone() * weight_TB.mean()
         with torch.no_grad():
-            above = torch.sign(open_TB.double().mean() - self.knobs.target_activity)
-            step = self.knobs.l1_factor**above
-            self.l1_coefficient.mul_(step.to(self.l1_coefficient.dtype)).clamp_(LEAST, MOST)
+            self.training_activity = float(open_TB.double().mean())
+            target = self.knobs.target_activity
+            direction = (self.training_activity > target) - (self.training_activity < target)
+            self.l1_coefficient.mul_(self.knobs.l1_factor**direction).clamp_(LEAST, MOST)
         return Selected(routing, loss)

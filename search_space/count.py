@@ -1,0 +1,53 @@
+"""How many designs a space offers, within a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from search_space.backbone import Backbone
+from search_space.errors import SpecError
+from search_space.parameters import HELD
+from search_space.space import SearchSpace
+from search_space.spec import FFNSpec
+from search_space.walk import Walk
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Different legal designs of one method; at least so many when not `complete`."""
+
+    method: str
+    designs: int
+    complete: bool
+
+
+def count_designs(
+    space: SearchSpace, backbone: Backbone, *, seconds: float = math.inf
+) -> list[Count]:
+    """The designs of each method, as `SearchSpace.combinations` counts them.
+
+    A method that its share of the time does not suffice for is counted as far as it got.
+    """
+    end = time.monotonic() + seconds
+    counts = []
+    for index, method in enumerate(space.methods):
+        share = (end - time.monotonic()) / (len(space.methods) - index)
+        counts.append(_count(space, backbone, method, time.monotonic() + share))
+    return counts
+
+
+def _count(space: SearchSpace, backbone: Backbone, method: str, end: float) -> Count:
+    found: dict[FFNSpec, int] = {}
+    walk, complete = Walk({"method": method}, held=HELD), True
+    while walk.next_path():
+        if time.monotonic() > end:
+            complete = False
+            break
+        try:
+            spec = space.suggest(walk, backbone)
+        except SpecError:
+            continue
+        found[spec.canonical()] = walk.multiplicity
+    return Count(method=method, designs=sum(found.values()), complete=complete)

@@ -1,0 +1,274 @@
+"""Every kernel and configuration against float64, in Triton's interpreter on the CPU.
+
+Run in a process of its own with TRITON_INTERPRET=1: prints one JSON line a check, {"operation",
+"case", "error"}, error "" where it held. bfloat16 is left out: the interpreter is wrong there.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from workers.kernels import dispatch, reference
+from workers.kernels import grouped as torch_grouped
+from workers.kernels import rows as torch_rows
+from workers.kernels.triton import (
+    cross_entropy,
+    gated,
+    grouped,
+    ops,
+    product_key,
+    rms_norm,
+    rows,
+)
+
+DTYPES = (torch.float32, torch.float16)
+COUNTS = ([3, 0, 37, 1], [0, 0, 1], [130])  # empty experts, one token, more than a tile
+SIZES_T = ([3, 0, 2, 21], [1], [0, 0, 5])  # pairs of each token
+Check = tuple[str, str, Callable[[], None]]
+
+
+def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype) -> None:
+    tolerance = 2e-5 if dtype == torch.float32 else 1e-2
+    scale = max(1.0, float(want.detach().abs().max())) if want.numel() else 1.0
+    torch.testing.assert_close(got.double(), want.double(), rtol=tolerance, atol=tolerance * scale)
+
+
+def normal(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(dtype)
+
+
+def product(config, dtype, counts, fused: bool, transposed: bool) -> None:
+    n_rows, inner, outer = sum(counts), 37, 19
+    w = normal(len(counts), outer, inner, dtype=dtype, seed=1).transpose(1, 2)
+    w = w if transposed else w.contiguous()
+    extra = {}
+    if fused:
+        extra = {
+            "token_P": torch.arange(n_rows) // 3,
+            "place_P": torch.randperm(n_rows, generator=torch.Generator().manual_seed(2)),
+            "gate_P": normal(n_rows, dtype=dtype, seed=3),
+        }
+    x = normal(n_rows, inner, dtype=dtype)
+    end = torch.tensor(counts).cumsum(0)
+    got = grouped.grouped_product(x, w, end, config=config, **extra)
+    close(got, reference.grouped_product(x, w, counts, **extra), dtype)
+
+
+def weight_gradient(config, dtype, counts, fused: bool) -> None:
+    n_rows, inner, outer = sum(counts), 37, 19
+    x, dy = normal(n_rows, inner, dtype=dtype), normal(n_rows, outer, dtype=dtype, seed=1)
+    w = torch.full((len(counts), outer, inner), float("nan"), dtype=dtype).transpose(1, 2)
+    extra = {}
+    if fused:
+        extra = {
+            "token_P": torch.arange(n_rows) // 2,
+            "place_P": torch.arange(n_rows).flip(0),
+            "gate_P": normal(n_rows, dtype=dtype, seed=3),
+        }
+    end = torch.tensor(counts).cumsum(0)
+    got = grouped.grouped_weight_gradient(x, dy, w, end, config=config, **extra)
+    free = torch.zeros(w.shape, dtype=torch.float64, requires_grad=True)
+    y = reference.grouped_product(x, free, counts, **extra)
+    (want,) = torch.autograd.grad(y, free, dy.double())
+    close(got, want, dtype)
+    assert got.stride() == w.stride()
+
+
+def pairs(sizes: list[int], n_rows: int) -> tuple[torch.Tensor, ...]:
+    size_T = torch.tensor(sizes)
+    token_P = torch.arange(len(sizes)).repeat_interleave(size_T)
+    row_P = torch.randint(n_rows, token_P.shape, generator=torch.Generator().manual_seed(5))
+    return row_P, token_P, size_T.cumsum(0) - size_T
+
+
+def row_sum(config, dtype, sizes) -> None:
+    row_P, token_P, start_T = pairs(sizes, 11)
+    weight, table = normal(len(row_P), dtype=dtype), normal(11, 301, dtype=dtype, seed=1)
+    got = rows.weighted_row_sum(weight, table, row_P, start_T, config=config)
+    close(got, reference.row_sum(weight, table, row_P, token_P, len(sizes)), dtype)
+
+
+def row_dot(config, dtype, sizes) -> None:
+    row_P, token_P, _ = pairs(sizes, 11)
+    x, table = normal(len(sizes), 301, dtype=dtype), normal(11, 301, dtype=dtype, seed=1)
+    got = rows.paired_row_dot(x, table, row_P, token_P, config=config)
+    close(got, reference.row_dot(x, table, row_P, token_P), dtype)
+
+
+def row_gradient(config, dtype, sizes) -> None:
+    row_P, token_P, _ = pairs(sizes, 7)
+    weight, x = normal(len(row_P), dtype=dtype), normal(len(sizes), 301, dtype=dtype, seed=1)
+    got = rows.row_gradient(weight, x, row_P, token_P, 9, config=config)
+    want = reference.row_sum(weight, x, token_P, row_P, 9)
+    close(got, want, dtype)
+
+
+def product_keys(config, dtype, root, k) -> None:
+    # Distinct scores, exact in float16 with their sums: no ties to break.
+    order = [torch.randperm(root, generator=torch.Generator().manual_seed(s)) for s in range(12)]
+    score = torch.stack(order).view(2, 2, 3, root).to(dtype)
+    score[:, 1] = score[:, 1] * (1 + 1 / 64)
+    got, index = product_key.product_key_topk(score, k, config=config)
+    want, _ = reference.product_key_topk(score, k)
+    close(got, want, dtype)
+    first, second = index // root, index % root
+    sums = score[:, 0].double().gather(2, first) + score[:, 1].double().gather(2, second)
+    close(sums, want, dtype)
+    assert all(len(set(keys)) == k for keys in index.flatten(0, 1).tolist())
+
+
+def with_gradients(got_of, want_of, inputs, dtype) -> None:
+    inputs = [x.requires_grad_() for x in inputs]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    got, want = got_of(*inputs), want_of(*exact)
+    close(got, want, dtype)
+    dy = normal(*want.shape, dtype=torch.float32, seed=9) if want.ndim else torch.tensor(3.0)
+    grads = torch.autograd.grad(got, inputs, dy.to(got.dtype))
+    wanted = torch.autograd.grad(want, exact, dy.to(got.dtype).double())
+    for a, b in zip(grads, wanted, strict=True):
+        close(a, b, dtype)
+
+
+def gated_activation(config, dtype, activation, shape) -> None:
+    with_gradients(
+        lambda g, u: gated.gated_activation(g, u, activation, config=config),
+        lambda g, u: reference.gated_activation(g, u, activation),
+        [normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=1)],
+        dtype,
+    )
+
+
+def norm(config, dtype, shape) -> None:
+    with_gradients(
+        lambda x, w: rms_norm.rms_norm(x, w, 1e-5, config=config),
+        lambda x, w: reference.rms_norm(x, w, 1e-5),
+        [normal(*shape, dtype=dtype), normal(shape[1], dtype=dtype, seed=1)],
+        dtype,
+    )
+
+
+def cross(config, dtype, n_tokens, vocabulary) -> None:
+    target = torch.randint(vocabulary, (n_tokens,), generator=torch.Generator().manual_seed(4))
+    with_gradients(
+        lambda x, w: cross_entropy.linear_cross_entropy(x, w, target, chunk=3, config=config),
+        lambda x, w: reference.linear_cross_entropy(x, w, target),
+        [normal(n_tokens, 9, dtype=dtype), normal(vocabulary, 9, dtype=dtype, seed=1)],
+        dtype,
+    )
+
+
+def opcheck(name: str) -> None:
+    counts = [3, 0, 4]
+    row_P, token_P, start_T = pairs([2, 0, 3], 6)
+    leaf = functools.partial(normal, dtype=torch.float32)
+    end = torch.tensor(counts).cumsum(0)
+    x, w = leaf(7, 5).requires_grad_(), leaf(3, 5, 4).requires_grad_()
+    weight, table = leaf(5).requires_grad_(), leaf(6, 8).requires_grad_()
+    tokens = leaf(3, 8).requires_grad_()
+    arguments = {
+        "grouped_mm": (x, w, end),
+        "grouped_mm_weight_gradient": (x.detach(), leaf(7, 4), w.detach(), end),
+        "row_sum": (weight, table, row_P, token_P, start_T),
+        "row_dot": (tokens, table, row_P, token_P, start_T, None),
+        "row_gradient": (weight.detach(), tokens.detach(), row_P, token_P, 6),
+    }[name]
+    torch.library.opcheck(getattr(ops.OPS, name), arguments)
+
+
+def flops() -> None:
+    """torch's counter sees 2 FLOPs a multiply-add, forward and backward."""
+    row_P, token_P, start_T = pairs([2, 0, 3], 6)
+    x, w = torch.ones(7, 5, requires_grad=True), torch.ones(3, 5, 4, requires_grad=True)
+    table, tokens = torch.ones(6, 8, requires_grad=True), torch.ones(3, 8, requires_grad=True)
+    calls = (
+        (lambda: ops.grouped_mm(x, w, torch.tensor([3, 3, 7])), 7 * 5 * 4),
+        (lambda: ops.row_dot(tokens, table, row_P, token_P, start_T), 5 * 8),
+        (lambda: ops.row_sum(tokens[:, 0][token_P], table, row_P, token_P, start_T), 5 * 8),
+    )
+    for call, products in calls:
+        with FlopCounterMode(display=False) as counter:
+            call().sum().backward()
+        assert counter.get_total_flops() == 3 * 2 * products, counter.get_flop_counts()
+    with FlopCounterMode(display=False) as counter:
+        ops.row_dot(tokens, table, row_P, token_P, start_T, torch.ones(5))
+    assert counter.get_total_flops() == 0
+
+
+def dispatched(dtype: torch.dtype) -> None:
+    """The public functions under both backends: values and gradients agree."""
+    row_P, token_P, start_T = pairs([2, 0, 3], 6)
+    inputs = (
+        [normal(7, 5, dtype=dtype), normal(3, 4, 5, dtype=dtype)],
+        [normal(5, dtype=dtype), normal(6, 8, dtype=dtype)],
+        [normal(3, 8, dtype=dtype), normal(6, 8, dtype=dtype)],
+    )
+    functions = (
+        lambda x, w: torch_grouped.grouped_mm(x, w.transpose(1, 2), [3, 0, 4]),
+        lambda weight, table: torch_rows.row_sum(weight, table, row_P, token_P, start_T),
+        lambda x, table: torch_rows.row_dot(x, table, row_P, token_P, start_T),
+    )
+    for function, leaves in zip(functions, inputs, strict=True):
+        results = []
+        for backend in (dispatch.Backend.TORCH, dispatch.Backend.TRITON):
+            leaves = [x.detach().clone().requires_grad_() for x in leaves]
+            with dispatch.override(backend=backend):
+                y = function(*leaves)
+            results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+            assert ("Backward" in type(y.grad_fn).__name__) and y.dtype == dtype
+        for a, b in zip(*results, strict=True):
+            close(a, b, dtype)
+
+
+def configured(operation: str, configs, cases, function) -> Iterator[Check]:
+    for config in configs:
+        for dtype in DTYPES:
+            for case in cases:
+                label = f"{config.label} {dtype} {case}"
+                yield operation, label, functools.partial(function, config, dtype, *case)
+
+
+def checks() -> Iterator[Check]:
+    products = [(counts, fused, not fused) for counts in COUNTS for fused in (False, True)]
+    yield from configured("grouped product", grouped.PRODUCT_CONFIGS, products, product)
+    gradients = [(counts, fused) for counts in COUNTS for fused in (False, True)]
+    yield from configured("weight gradient", grouped.GRADIENT_CONFIGS, gradients, weight_gradient)
+    sizes = [(sizes,) for sizes in SIZES_T]
+    yield from configured("row sum", rows.SUM_CONFIGS, sizes, row_sum)
+    yield from configured("row dot", rows.DOT_CONFIGS, sizes, row_dot)
+    yield from configured("row gradient", rows.GRADIENT_CONFIGS, sizes, row_gradient)
+    roots = [(5, 3), (3, 9), (1, 1), (33, 8)]
+    yield from configured("product key", product_key.CONFIGS, roots, product_keys)
+    shapes = [(a, s) for a in gated.ACTIVATIONS for s in ((3, 700), (1, 1))]
+    yield from configured("gated activation", gated.CONFIGS, shapes, gated_activation)
+    rms_norm.PARTIAL_SUMS = 4  # so that a program has several rows
+    norms = [((9, 37),), ((1, 64),)]
+    yield from configured("RMSNorm", rms_norm.CONFIGS, norms, norm)
+    yield from configured("cross-entropy", cross_entropy.CONFIGS, [(7, 5000), (1, 3)], cross)
+    for name in ("grouped_mm", "grouped_mm_weight_gradient", "row_sum", "row_dot", "row_gradient"):
+        yield "opcheck", name, functools.partial(opcheck, name)
+    yield "flops", "", flops
+    for dtype in DTYPES:
+        yield "dispatch", str(dtype), functools.partial(dispatched, dtype)
+
+
+def main() -> None:
+    for operation, case, check in checks():
+        error = ""
+        try:
+            check()
+        except Exception:
+            error = traceback.format_exc(limit=-3)
+        print(json.dumps({"operation": operation, "case": case, "error": error}))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Every Triton kernel and configuration against float64, in an interpreter process of its own."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="the Triton forms need triton")
+
+ROOT = Path(__file__).parents[2]
+CHECKS = Path(__file__).with_name("interpreter_checks.py")
+# At least this many checks each: a check that is lost must not look like one that holds.
+LEAST = {
+    "grouped product": 48,
+    "weight gradient": 36,
+    "row sum": 18,
+    "row dot": 18,
+    "row gradient": 12,
+    "product key": 24,
+    "gated activation": 24,
+    "RMSNorm": 8,
+    "cross-entropy": 8,
+    "opcheck": 5,
+    "flops": 1,
+    "dispatch": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    # The variable must be set before triton is first imported.
+    env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    by_operation = collections.defaultdict(list)
+    for line in done.stdout.splitlines():
+        check = json.loads(line)
+        by_operation[check["operation"]].append(check)
+    return by_operation
+
+
+@pytest.mark.parametrize("operation", LEAST)
+def test_it_agrees_with_float64(outcomes, operation):
+    checks = outcomes[operation]
+    failed = [f"{check['case']}: {check['error']}" for check in checks if check["error"]]
+    assert not failed, f"{len(failed)} of {len(checks)}: {failed[0]}"
+    assert len(checks) >= LEAST[operation]
+
+
+def test_no_operation_is_left_unnamed(outcomes):
+    assert set(outcomes) == set(LEAST)

@@ -1,0 +1,131 @@
+"""Rules of the kernels that no compiler checks, read from their source.
+
+A row times a stride overflows 32 bits on tables of a few gigabytes, and a masked load without
+`other` reads whatever the register held.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "workers" / "kernels" / "triton"
+FILES = sorted(FOLDER.glob("*.py"))
+
+
+def kernels(tree: ast.AST):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and any(
+            ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list
+        ):
+            yield node
+
+
+def is_wide(node: ast.expr, wide: set[str]) -> bool:
+    """Whether an expression is int64: cast here, or made of what is."""
+    if isinstance(node, ast.Call):
+        text = ast.unparse(node)
+        return text.endswith(".to(tl.int64)") or (
+            text.startswith("tl.cast(") and text.endswith("tl.int64)")
+        )
+    if isinstance(node, ast.Subscript):
+        return is_wide(node.value, wide)
+    if isinstance(node, ast.BinOp):
+        return is_wide(node.left, wide) or is_wide(node.right, wide)
+    return isinstance(node, ast.Name) and node.id in wide
+
+
+def wide_names(kernel: ast.FunctionDef) -> set[str]:
+    """Names that hold int64 wherever they are assigned."""
+    wide: set[str] = set()
+    narrow: set[str] = set()
+    assigned = [node for node in ast.walk(kernel) if isinstance(node, ast.Assign)]
+    for _ in range(len(assigned)):
+        for node in assigned:
+            target, value = node.targets[0], node.value
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                found = zip(target.elts, value.elts, strict=True)
+            else:
+                found = [(target, value)]
+            for name, expression in found:
+                if isinstance(name, ast.Name):
+                    (wide if is_wide(expression, wide) else narrow).add(name.id)
+        narrow -= {name for name in narrow if always_wide(name, assigned, wide)}
+    return wide - narrow
+
+
+def always_wide(name: str, assigned: list[ast.Assign], wide: set[str]) -> bool:
+    values = [
+        value
+        for node in assigned
+        for target, value in (
+            zip(node.targets[0].elts, node.value.elts, strict=True)
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
+            else [(node.targets[0], node.value)]
+        )
+        if isinstance(target, ast.Name) and target.id == name
+    ]
+    return all(is_wide(value, wide) for value in values)
+
+
+def narrow_products(tree: ast.AST) -> list[str]:
+    """Products with a stride whose other side is not int64."""
+    found = []
+    for kernel in kernels(tree):
+        wide = wide_names(kernel)
+        for node in ast.walk(kernel):
+            if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)):
+                continue
+            sides = [node.left, node.right]
+            strides = [s for s in sides if isinstance(s, ast.Name) and s.id.startswith("stride_")]
+            others = [s for s in sides if s not in strides]
+            if strides and not any(is_wide(side, wide) for side in others):
+                found.append(f"{kernel.name}: {ast.unparse(node)}")
+    return found
+
+
+def bare_loads(tree: ast.AST) -> list[str]:
+    """Masked loads without `other`."""
+    return [
+        f"{kernel.name}: {ast.unparse(node)}"
+        for kernel in kernels(tree)
+        for node in ast.walk(kernel)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "tl.load"
+        and {k.arg for k in node.keywords} & {"mask", "other"} == {"mask"}
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_row_times_stride_is_64_bits_and_masked_loads_have_other(path):
+    tree = ast.parse(path.read_text())
+    assert narrow_products(tree) == []
+    assert bare_loads(tree) == []
+
+
+def test_there_are_kernels_to_read():
+    names = {kernel.name for path in FILES for kernel in kernels(ast.parse(path.read_text()))}
+    assert {"product_kernel", "row_gradient_kernel", "cross_entropy_kernel"} <= names
+
+
+@pytest.mark.parametrize(
+    ("body", "findings"),
+    [
+        ("row = tl.program_id(0)\n tl.store(p + row * stride_x, 0)", 1),
+        ("row = tl.program_id(0).to(tl.int64)\n tl.store(p + row * stride_x, 0)", 0),
+        ("row = tl.program_id(0).to(tl.int64)\n row = tl.arange(0, 4)\n q = row * stride_x", 1),
+        ("q = p + stride_x * tl.program_id(0)", 1),
+        ("q = p + tl.load(p)[:, None] * stride_x", 1),
+        ("row = tl.load(p).to(tl.int64) + tl.arange(0, 4)\n q = row[:, None] * stride_x", 0),
+    ],
+)
+def test_the_lint_sees_a_narrow_product(body, findings):
+    code = f"@triton.jit\ndef kernel(p, stride_x):\n {body}\n"
+    assert len(narrow_products(ast.parse(code))) == findings
+
+
+def test_the_lint_sees_a_bare_load():
+    code = "@triton.jit\ndef kernel(p, m):\n x = tl.load(p, mask=m)\n y = tl.load(p)\n"
+    assert len(bare_loads(ast.parse(code))) == 1

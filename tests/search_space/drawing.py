@@ -1,0 +1,65 @@
+"""Designs of a space from hypothesis: an adapter that answers `suggest` like a trial."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from search_space.backbone import Backbone
+from search_space.errors import SpecError
+from search_space.space import SearchSpace
+from search_space.spec import FFNSpec
+
+# The same examples everywhere: a red run can be run again.
+THOUSAND = settings(
+    max_examples=1000,
+    database=None,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+ATTEMPTS = 50
+
+
+class DrawnTrial:
+    """The part of a trial that a space uses; every pick is hypothesis's."""
+
+    def __init__(self, draw) -> None:
+        self.draw, self.params = draw, {}
+
+    def suggest_categorical(self, name, choices):
+        assert name not in self.params, f"{name} was asked twice"
+        return self.params.setdefault(name, self.draw(st.sampled_from(list(choices))))
+
+    def suggest_float(self, name, low, high, *, log=False):
+        assert name not in self.params, f"{name} was asked twice"
+        return self.params.setdefault(name, self.draw(st.floats(low, high)))
+
+
+def legal_design(draw, space: SearchSpace, backbone: Backbone) -> tuple[dict, FFNSpec]:
+    """The first legal design of several draws; each refusal is one line with a reason."""
+    for _ in range(ATTEMPTS):
+        trial = DrawnTrial(draw)
+        try:
+            return trial.params, space.suggest(trial, backbone)
+        except SpecError as error:
+            assert str(error) and "\n" not in str(error)
+    raise AssertionError(f"{ATTEMPTS} draws without a legal design")
+
+
+def tiny(match: str = "free") -> SearchSpace:
+    """The default space with sizes for backbones of a few units."""
+    default = SearchSpace()
+    return dataclasses.replace(
+        default,
+        match=match,
+        width_multiple=1,
+        active_width=(1.0,) if match != "free" else (0.25, 0.5, 1.0),
+        granularity=(1, 2, 3, 8),
+        depth=(1, 2, 3),
+        product_key=dataclasses.replace(
+            default.product_key, heads=(1, 2), k=(1, 2, 3), expansion=(1.0, 2.0), expert_width=(1, 9)
+        ),
+    )

@@ -1,0 +1,133 @@
+"""The only place that picks a backend: torch forms on the CPU, Triton's on a GPU that passed.
+
+A GPU runs the Triton forms after a numerical check on that very device; where it fails, the torch
+forms run and a warning says why. Three variables steer it, read here alone:
+
+FFN_NAS_KERNELS   auto (default), torch, or triton (no check: for tests and benchmarks)
+FFN_NAS_AUTOTUNE  1 (default) times each kernel's configurations once a device, 0 takes the first
+FFN_NAS_CACHE     where check results and timings are kept (default: the user's cache folder)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import logging
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+# By name, not by an import statement: an exported model carries this file without them.
+TRITON_OPS = "workers.kernels.triton.ops"
+SELF_CHECK = "workers.kernels.selfcheck"
+TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class Backend(StrEnum):
+    """Which forms of the operations run."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    TRITON = "triton"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says about kernels."""
+
+    backend: Backend
+    autotune: bool
+    cache: Path
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Raises ValueError for a value that is none of the known."""
+        backend = os.environ.get("FFN_NAS_KERNELS") or "auto"
+        autotune = os.environ.get("FFN_NAS_AUTOTUNE") or "1"
+        if backend not in list(Backend):
+            known = ", ".join(Backend)
+            raise ValueError(f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}")
+        if autotune not in ("0", "1"):
+            raise ValueError(f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = Path(os.environ.get("FFN_NAS_CACHE") or Path(base) / "ffn-nas")
+        return cls(Backend(backend), autotune == "1", cache)
+
+
+_override: ContextVar[Settings | None] = ContextVar("kernel_settings", default=None)
+_environment = functools.cache(Settings.from_environment)
+
+
+def settings() -> Settings:
+    """The settings in force."""
+    return _override.get() or _environment()
+
+
+@contextlib.contextmanager
+def override(
+    backend: Backend | None = None, autotune: bool | None = None, cache: Path | None = None
+) -> Iterator[None]:
+    """Other settings for the body; None keeps what is in force."""
+    given = {"backend": backend, "autotune": autotune, "cache": cache}
+    changes = {name: value for name, value in given.items() if value is not None}
+    token = _override.set(dataclasses.replace(settings(), **changes))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def triton_ops(*tensors: Tensor) -> ModuleType | None:
+    """The Triton forms where they are to run on these tensors, else None.
+
+    They need one dtype of float32, float16 or bfloat16.
+    """
+    first = tensors[0]
+    if first.device.type != "cuda" and _override.get() is None:
+        return None
+    backend = settings().backend
+    if backend is Backend.TORCH or any(x.dtype != first.dtype for x in tensors):
+        return None
+    if first.dtype not in TRITON_DTYPES:
+        return None
+    if backend is Backend.TRITON:
+        return importlib.import_module(TRITON_OPS)
+    if first.device.type != "cuda" or why_not(first.device.index or 0):
+        return None
+    return importlib.import_module(TRITON_OPS)
+
+
+@functools.cache
+def why_not(device_index: int) -> str:
+    """Why this process runs torch forms on that GPU; "" where the Triton forms passed."""
+    device = torch.device("cuda", device_index)
+    try:
+        reason = str(importlib.import_module(SELF_CHECK).verdict(device))
+    except ImportError as error:
+        reason = f"the Triton forms cannot be imported: {error}"
+    if reason:
+        log.warning("the torch forms run on %s: %s", torch.cuda.get_device_name(device), reason)
+    return reason
+
+
+def describe(device: str = "cpu") -> str:
+    """Which kernels run on a device, for a trial's record: `torch` or `triton 3.9.0`."""
+    chosen = torch.device(device)
+    backend = settings().backend
+    if backend is Backend.TORCH or (chosen.type != "cuda" and backend is Backend.AUTO):
+        return "torch"
+    reason = "" if backend is Backend.TRITON else why_not(chosen.index or 0)
+    if reason:
+        return f"torch ({reason})"
+    return f"triton {importlib.import_module('triton').__version__}"

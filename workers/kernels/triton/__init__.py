@@ -1,0 +1,1 @@
+"""The Triton forms of the operations: imported by workers.kernels.dispatch alone, on a GPU."""

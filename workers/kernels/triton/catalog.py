@@ -1,0 +1,122 @@
+"""Every kernel with a call of real size: what an offline compiler needs to know.
+
+The sizes are one layer of a 64-expert design on 16,384 tokens: D 1,024, width 512, 8 experts a
+token; a million-row table read by 8 heads of 16; a vocabulary of 50,304.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
+from workers.kernels.triton.config import Config
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kernel, specialised as a launch with these arguments would be.
+
+    sizes: its integers by name.  constants: what is fixed at compile time, block sizes aside; a
+    pointer that is left out is None.  types: pointers that hold something else than the data type.
+    product: whether it must use matrix instructions.
+    """
+
+    name: str
+    kernel: Any
+    configs: tuple[Config, ...]
+    sizes: Mapping[str, int]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    types: Mapping[str, str] = field(default_factory=dict)
+    product: bool = False
+
+    def source(self, config: Config, dtype: str = "bf16") -> tuple[dict, dict, dict]:
+        """Signature, constants and divisibility attributes for triton's ASTSource."""
+        constants = {**self.constants, **dict(config.blocks)}
+        # A launch fixes an integer argument of 1, too.
+        constants |= {name: 1 for name, size in self.sizes.items() if size == 1}
+        signature, attributes = {}, {}
+        for place, name in enumerate(self.kernel.arg_names):
+            if name in constants:
+                signature[name] = "constexpr"
+                continue
+            pointer = name.endswith("_ptr")
+            signature[name] = self.types.get(name, f"*{dtype}" if pointer else "i32")
+            if pointer or (name in self.sizes and self.sizes[name] % 16 == 0):
+                attributes[(place,)] = [["tt.divisibility", 16]]
+        return signature, {key: constants[key] for key in constants}, attributes
+
+
+WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
+ROWS, READS, VOCABULARY, ROOT, CHOICES = 1 << 20, 128, 50_304, 1024, 16
+
+PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"}
+FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
+UNUSED = {"token_ptr": None, "place_ptr": None, "gate_ptr": None}
+INDEX = dict.fromkeys(("token_ptr", "place_ptr", "end_ptr"), "*i64")
+TILES = INDEX | {"tile_expert_ptr": "*i64", "tile_row_ptr": "*i64"}
+UP = {"n_experts": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
+UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
+BY_COLUMN = UP_TILE | {"stride_wi": 1, "stride_wo": WIDTH}
+BY_ROW = UP_TILE | {"stride_wi": HIDDEN, "stride_wo": 1}
+PAIRS = TOKENS * READS
+TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_tokens": TOKENS}
+TABLE |= {"stride_xt": WIDTH, "stride_yt": WIDTH}
+READ = dict.fromkeys(("row_ptr", "start_ptr", "token_ptr", "order_ptr", "end_ptr"), "*i64")
+NORM = {"n_rows": TOKENS, "width": WIDTH, "stride_xt": WIDTH, "stride_yt": WIDTH}
+NORM |= {"stride_dxt": WIDTH, "stride_dwg": WIDTH}
+KEYS = {"n_tokens": TOKENS, "root": ROOT, "stride_sh": 2 * TOKENS * ROOT}
+KEYS |= {"stride_s2": TOKENS * ROOT, "stride_st": ROOT}
+KEYS |= {"stride_oh": TOKENS * CHOICES, "stride_ot": CHOICES}
+CHOSEN = {"J": CHOICES, "K": CHOICES, "BLOCK_J": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT}
+FLAT = {"n": TOKENS * PER_TOKEN * HIDDEN}
+
+
+def catalog() -> tuple[Entry, ...]:
+    """All kernels, each with every configuration of its table."""
+    products, gradients = grouped.PRODUCT_CONFIGS, grouped.GRADIENT_CONFIGS
+    product, gradient = grouped.product_kernel, grouped.weight_gradient_kernel
+    forward, backward = rms_norm.rms_norm_forward_kernel, rms_norm.rms_norm_backward_kernel
+    scale = {"scale_ptr": "*fp32", "eps": "fp32"}
+    losses = {"target_ptr": "*i64", "loss_ptr": "*fp32"}
+    lines = {"vocabulary": VOCABULARY, "stride_t": VOCABULARY}
+    block = {"BLOCK_D": WIDTH}
+    return (
+        Entry("grouped product", product, products, BY_COLUMN, PLAIN | UNUSED, TILES, True),
+        Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN | UNUSED, TILES, True),
+        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, TILES, True),
+        Entry("weight gradient", gradient, gradients, BY_COLUMN, PLAIN | UNUSED, INDEX, True),
+        Entry("weight gradient, fused", gradient, gradients, BY_COLUMN, FUSED, INDEX, True),
+        Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, {}, READ),
+        Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
+        Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),
+        Entry(
+            "product key",
+            product_key.product_key_kernel,
+            product_key.CONFIGS,
+            KEYS,
+            CHOSEN,
+            {"score_ptr": "*fp32", "best_ptr": "*fp32", "index_ptr": "*i64"},
+        ),
+        *(
+            Entry(f"gated {name} {a}", kernel, gated.CONFIGS, FLAT, {"ACTIVATION": a})
+            for a in gated.ACTIVATIONS
+            for name, kernel in (
+                ("forward", gated.gated_forward_kernel),
+                ("backward", gated.gated_backward_kernel),
+            )
+        ),
+        Entry("RMSNorm forward", forward, rms_norm.CONFIGS, NORM, block, scale),
+        Entry(
+            "RMSNorm backward", backward, rms_norm.CONFIGS, NORM, block, scale | {"dw_ptr": "*fp32"}
+        ),
+        Entry(
+            "cross-entropy",
+            cross_entropy.cross_entropy_kernel,
+            cross_entropy.CONFIGS,
+            lines,
+            {},
+            losses,
+        ),
+    )

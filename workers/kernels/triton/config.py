@@ -1,0 +1,56 @@
+"""A kernel's configuration, and its launch on the device of its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Block sizes, warps of a program and stages of the software pipeline."""
+
+    blocks: tuple[tuple[str, int], ...]
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, warps: int = 4, stages: int = 2, **blocks: int) -> Config:
+        """`Config.of(BLOCK_P=64, warps=8)`."""
+        return cls(tuple(sorted(blocks.items())), warps, stages)
+
+    def __getitem__(self, block: str) -> int:
+        return dict(self.blocks)[block]
+
+    @property
+    def label(self) -> str:
+        """A short name: P64-O64-I32-w4-s3."""
+        sizes = [f"{name.removeprefix('BLOCK_')}{size}" for name, size in self.blocks]
+        return "-".join([*sizes, f"w{self.warps}", f"s{self.stages}"])
+
+    def options(self) -> dict[str, int]:
+        """Keyword arguments of a launch."""
+        return {**dict(self.blocks), "num_warps": self.warps, "num_stages": self.stages}
+
+
+def launch(
+    kernel: Any, programs: int | tuple[int, ...], config: Config, like: Tensor, *args: Any, **k: Any
+) -> None:
+    """Run `kernel` over a grid of programs on the device that holds `like`."""
+    grid = (programs,) if isinstance(programs, int) else programs
+    # Triton launches on the current device, which need not be the tensors'.
+    on_device = torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
+    with on_device:
+        kernel[grid](*args, **k, **config.options())
+
+
+def matmul_precision(dtype: torch.dtype) -> str:
+    """How a float32 product is done: as the caller told torch, so both forms agree."""
+    exact = dtype != torch.float32 or torch.get_float32_matmul_precision() == "highest"
+    return "ieee" if exact else "tf32"

@@ -1,0 +1,120 @@
+"""Linear layer and cross-entropy over chunks of tokens: the (T, V) logits never exist at once.
+
+T tokens, C of them a chunk, D width, V vocabulary. Each chunk's logits are a plain matrix product;
+the kernel turns them into the loss and, in place, into their own gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from workers.kernels.triton.config import Config, launch
+from workers.kernels.triton.tune import choose
+
+CONFIGS = (Config.of(BLOCK_V=4096, warps=8), Config.of(BLOCK_V=2048, warps=4))
+
+
+@triton.jit
+def cross_entropy_kernel(
+    logit_ptr, target_ptr, loss_ptr, vocabulary, stride_t, BLOCK_V: tl.constexpr
+):
+    token = tl.program_id(0).to(tl.int64)
+    logit_ptr += token * stride_t
+    target = tl.load(target_ptr + token)
+    peak = tl.full((), float("-inf"), tl.float32)
+    total = tl.zeros((), tl.float32)
+    chosen = tl.zeros((), tl.float32)
+    for start in range(0, vocabulary, BLOCK_V):
+        v = start + tl.arange(0, BLOCK_V)
+        logit = tl.load(logit_ptr + v, mask=v < vocabulary, other=float("-inf")).to(tl.float32)
+        higher = tl.maximum(peak, tl.max(logit, axis=0))
+        total = total * tl.exp(peak - higher) + tl.sum(tl.exp(logit - higher), axis=0)
+        # Read here, not by a load of its own: the second pass overwrites it.
+        chosen += tl.sum(tl.where(v == target, logit, 0.0), axis=0)
+        peak = higher
+    tl.store(loss_ptr + token, peak + tl.log(total) - chosen)
+    for start in range(0, vocabulary, BLOCK_V):
+        v = start + tl.arange(0, BLOCK_V)
+        logit = tl.load(logit_ptr + v, mask=v < vocabulary, other=float("-inf")).to(tl.float32)
+        p = tl.exp(logit - peak) / total
+        gradient = p - tl.where(v == target, 1.0, 0.0)
+        tl.store(logit_ptr + v, gradient.to(logit_ptr.dtype.element_ty), mask=v < vocabulary)
+
+
+def cross_entropy_in_place(
+    logit_CV: Tensor, target_C: Tensor, *, config: Config | None = None
+) -> Tensor:
+    """Losses (C,) in nats, float32; `logit_CV` becomes softmax - one-hot."""
+    loss_C = logit_CV.new_empty(logit_CV.shape[0], dtype=torch.float32)
+
+    def launch_on(logit_CV: Tensor, config: Config) -> None:
+        n_rows, vocabulary = logit_CV.shape
+        tensors = (logit_CV, target_C, loss_C)
+        launch(
+            cross_entropy_kernel,
+            n_rows,
+            config,
+            logit_CV,
+            *(*tensors, vocabulary, logit_CV.stride(0)),
+        )
+
+    def trial(config: Config) -> None:
+        launch_on(logit_CV.clone(), config)
+
+    if loss_C.numel():
+        width = (logit_CV.shape[1],)
+        launch_on(logit_CV, config or choose("cross_entropy", CONFIGS, logit_CV, width, trial))
+    return loss_C
+
+
+def linear_cross_entropy(
+    x_TD: Tensor, w_VD: Tensor, target_T: Tensor, *, chunk: int = 1024, config: Config | None = None
+) -> Tensor:
+    """Mean cross-entropy in nats of logits x w^T against token ids; differentiable once in x and w.
+
+    Memory is (chunk, V) instead of (T, V); both gradients are made in the forward pass. The weight
+    gradient is summed over the chunks in float32.
+    """
+    if x_TD.shape[0] == 0:
+        raise ValueError("the mean loss of no tokens is undefined: x has 0 rows")
+    return _LinearCrossEntropy.apply(x_TD, w_VD, target_T, chunk, config)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TD: Tensor,
+        w_VD: Tensor,
+        target_T: Tensor,
+        chunk: int,
+        config: Config | None,
+    ) -> Tensor:
+        n_tokens = x_TD.shape[0]
+        dx_TD = torch.empty_like(x_TD)
+        dw_VD = torch.zeros_like(w_VD, dtype=torch.float32)
+        total = x_TD.new_zeros((), dtype=torch.float32)
+        for start in range(0, n_tokens, chunk):
+            part = slice(start, start + chunk)
+            grad_CV = x_TD[part] @ w_VD.t()
+            total += cross_entropy_in_place(grad_CV, target_T[part], config=config).sum()
+            dx_TD[part] = grad_CV @ w_VD
+            dw_VD += grad_CV.t() @ x_TD[part]
+        # Kept undivided by T: float16 would lose what a loss scale has not lifted yet.
+        ctx.save_for_backward(dx_TD, dw_VD)
+        ctx.n_tokens, ctx.w_dtype = n_tokens, w_VD.dtype
+        return total / n_tokens
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        dx_TD, dw_VD = ctx.saved_tensors
+        scale = dloss.float() / ctx.n_tokens
+        dx_TD = (dx_TD.float() * scale).to(dx_TD.dtype)
+        return dx_TD, (dw_VD * scale).to(ctx.w_dtype), None, None, None

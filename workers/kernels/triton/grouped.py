@@ -1,0 +1,250 @@
+"""Grouped matrix product over rows sorted by expert, with the gather, gate and scatter inside.
+
+P rows (token, expert pairs sorted by expert), B experts, I and O inner and outer widths,
+M tiles of BLOCK_P rows. `end_B` tells where each expert's rows end: the cumulative sum of its
+counts, int64, the last of them P.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from workers.kernels.triton.config import Config, launch, matmul_precision
+from workers.kernels.triton.tune import choose
+
+PRODUCT_CONFIGS = (
+    Config.of(BLOCK_P=64, BLOCK_O=64, BLOCK_I=32, warps=4, stages=3),
+    Config.of(BLOCK_P=128, BLOCK_O=128, BLOCK_I=32, warps=8, stages=3),
+    Config.of(BLOCK_P=64, BLOCK_O=128, BLOCK_I=64, warps=4, stages=3),
+    Config.of(BLOCK_P=16, BLOCK_O=64, BLOCK_I=64, warps=4, stages=3),
+)
+GRADIENT_CONFIGS = (
+    Config.of(BLOCK_I=64, BLOCK_O=64, BLOCK_P=32, warps=4, stages=3),
+    Config.of(BLOCK_I=128, BLOCK_O=128, BLOCK_P=32, warps=8, stages=3),
+    Config.of(BLOCK_I=64, BLOCK_O=128, BLOCK_P=64, warps=4, stages=3),
+)
+
+
+@triton.jit
+def product_kernel(
+    x_ptr,
+    w_ptr,
+    y_ptr,
+    tile_expert_ptr,
+    tile_row_ptr,
+    end_ptr,
+    token_ptr,
+    place_ptr,
+    gate_ptr,
+    n_experts,
+    inner,
+    outer,
+    stride_xp,
+    stride_wb,
+    stride_wi,
+    stride_wo,
+    stride_yp,
+    GATHER: tl.constexpr,
+    SCATTER: tl.constexpr,
+    GATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    n_outer = tl.cdiv(outer, BLOCK_O)
+    tile = tl.program_id(0) // n_outer
+    expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
+    if expert >= n_experts:
+        return
+    row = tl.load(tile_row_ptr + tile).to(tl.int64) + tl.arange(0, BLOCK_P)
+    live = row < tl.load(end_ptr + expert)
+    source = row
+    if GATHER:
+        source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
+    o = (tl.program_id(0) % n_outer) * BLOCK_O + tl.arange(0, BLOCK_O)
+    o64 = o.to(tl.int64)
+    x_row_ptr = x_ptr + source[:, None] * stride_xp
+    w_col_ptr = w_ptr + expert * stride_wb + o64[None, :] * stride_wo
+    acc = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
+    for start in range(0, inner, BLOCK_I):
+        i = start + tl.arange(0, BLOCK_I)
+        i64 = i.to(tl.int64)
+        x = tl.load(x_row_ptr + i[None, :], mask=live[:, None] & (i < inner)[None, :], other=0.0)
+        w = tl.load(
+            w_col_ptr + i64[:, None] * stride_wi,
+            mask=(i < inner)[:, None] & (o < outer)[None, :],
+            other=0.0,
+        )
+        acc = tl.dot(x, w, acc, input_precision=PRECISION)
+    target = row
+    if SCATTER:
+        target = tl.load(place_ptr + row, mask=live, other=0).to(tl.int64)
+    if GATE:
+        gate = tl.load(gate_ptr + row, mask=live, other=0.0).to(tl.float32)
+        acc = acc * gate[:, None]
+    y = y_ptr + target[:, None] * stride_yp + o[None, :]
+    mask = live[:, None] & (o < outer)[None, :]
+    tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def weight_gradient_kernel(
+    x_ptr,
+    dy_ptr,
+    dw_ptr,
+    end_ptr,
+    token_ptr,
+    place_ptr,
+    gate_ptr,
+    inner,
+    outer,
+    stride_xp,
+    stride_yp,
+    stride_wb,
+    stride_wi,
+    stride_wo,
+    GATHER: tl.constexpr,
+    SCATTER: tl.constexpr,
+    GATE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    n_inner, n_outer = tl.cdiv(inner, BLOCK_I), tl.cdiv(outer, BLOCK_O)
+    tile = tl.program_id(0)
+    expert = (tile // (n_inner * n_outer)).to(tl.int64)
+    i = (tile // n_outer % n_inner) * BLOCK_I + tl.arange(0, BLOCK_I)
+    o = (tile % n_outer) * BLOCK_O + tl.arange(0, BLOCK_O)
+    first = tl.load(end_ptr + expert - 1, mask=expert > 0, other=0)
+    end = tl.load(end_ptr + expert)
+    acc = tl.zeros((BLOCK_I, BLOCK_O), dtype=tl.float32)
+    for start in range(first, end, BLOCK_P):
+        row = (start + tl.arange(0, BLOCK_P)).to(tl.int64)
+        live = row < end
+        source = row
+        if GATHER:
+            source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
+        target = row
+        if SCATTER:
+            target = tl.load(place_ptr + row, mask=live, other=0).to(tl.int64)
+        xt = tl.load(
+            x_ptr + source[None, :] * stride_xp + i[:, None],
+            mask=(i < inner)[:, None] & live[None, :],
+            other=0.0,
+        )
+        dy = tl.load(
+            dy_ptr + target[:, None] * stride_yp + o[None, :],
+            mask=live[:, None] & (o < outer)[None, :],
+            other=0.0,
+        )
+        if GATE:
+            gate = tl.load(gate_ptr + row, mask=live, other=0.0)
+            dy = (dy.to(tl.float32) * gate[:, None].to(tl.float32)).to(dy_ptr.dtype.element_ty)
+        acc = tl.dot(xt, dy, acc, input_precision=PRECISION)
+    i64, o64 = i.to(tl.int64), o.to(tl.int64)
+    dw = dw_ptr + expert * stride_wb + i64[:, None] * stride_wi + o64[None, :] * stride_wo
+    mask = (i < inner)[:, None] & (o < outer)[None, :]
+    tl.store(dw, acc.to(dw_ptr.dtype.element_ty), mask=mask)
+
+
+def tile_map(end_B: Tensor, n_rows: int, block: int) -> tuple[Tensor, Tensor]:
+    """The expert (B for none) and first row of each tile, (M,) both.
+
+    M is a bound that needs no answer from the device: n_rows / block, and one more an expert.
+    """
+    n_experts = end_B.numel()
+    count_B = torch.diff(end_B, prepend=end_B.new_zeros(1))
+    tiles_B = (count_B + block - 1) // block
+    last_B = tiles_B.cumsum(0)
+    tile_M = torch.arange(triton.cdiv(n_rows, block) + n_experts, device=end_B.device)
+    expert_M = torch.searchsorted(last_B, tile_M, right=True)
+    known_M = expert_M.clamp(max=n_experts - 1)
+    rank_M = tile_M - (last_B - tiles_B)[known_M]
+    return expert_M, (end_B - count_B)[known_M] + rank_M * block
+
+
+def grouped_product(
+    x_RI: Tensor,
+    w_BIO: Tensor,
+    end_B: Tensor,
+    *,
+    token_P: Tensor | None = None,
+    place_P: Tensor | None = None,
+    gate_P: Tensor | None = None,
+    config: Config | None = None,
+) -> Tensor:
+    """y[place p] = gate[p] * x[token p] @ w[expert of p], shape (P, O).
+
+    Left out, token and place are p itself (R = P rows of x) and the gate is 1. place_P is a
+    permutation of the P rows: no two programs write one row, so equal inputs give equal bits.
+    w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
+    """
+    n_rows = x_RI.shape[0] if token_P is None else token_P.numel()
+    n_experts, inner, outer = w_BIO.shape
+    x_RI = x_RI if x_RI.stride(1) == 1 else x_RI.contiguous()
+    y_PO = x_RI.new_empty(n_rows, outer)
+    if y_PO.numel() == 0:
+        return y_PO
+
+    def run(config: Config) -> None:
+        expert_M, row_M = tile_map(end_B, n_rows, config["BLOCK_P"])
+        programs = expert_M.numel() * triton.cdiv(outer, config["BLOCK_O"])
+        launch(
+            product_kernel,
+            programs,
+            config,
+            x_RI,
+            *(x_RI, w_BIO, y_PO, expert_M, row_M, end_B),
+            *(token_P, place_P, gate_P, n_experts, inner, outer),
+            *(x_RI.stride(0), *w_BIO.stride(), y_PO.stride(0)),
+            GATHER=token_P is not None,
+            SCATTER=place_P is not None,
+            GATE=gate_P is not None,
+            PRECISION=matmul_precision(x_RI.dtype),
+        )
+
+    widths = (n_experts, inner, outer)
+    run(config or choose("grouped_product", PRODUCT_CONFIGS, x_RI, widths, run))
+    return y_PO
+
+
+def grouped_weight_gradient(
+    x_RI: Tensor,
+    dy_PO: Tensor,
+    w_BIO: Tensor,
+    end_B: Tensor,
+    *,
+    token_P: Tensor | None = None,
+    place_P: Tensor | None = None,
+    gate_P: Tensor | None = None,
+    config: Config | None = None,
+) -> Tensor:
+    """Gradient of `grouped_product` in w, (B, I, O) in w's own layout; 0 for an unread expert."""
+    n_experts, inner, outer = w_BIO.shape
+    x_RI = x_RI if x_RI.stride(1) == 1 else x_RI.contiguous()
+    dy_PO = dy_PO if dy_PO.stride(1) == 1 else dy_PO.contiguous()
+    dw_BIO = torch.empty_like(w_BIO)
+
+    def run(config: Config) -> None:
+        tiles = triton.cdiv(inner, config["BLOCK_I"]) * triton.cdiv(outer, config["BLOCK_O"])
+        launch(
+            weight_gradient_kernel,
+            n_experts * tiles,
+            config,
+            x_RI,
+            *(x_RI, dy_PO, dw_BIO, end_B, token_P, place_P, gate_P, inner, outer),
+            *(x_RI.stride(0), dy_PO.stride(0), *dw_BIO.stride()),
+            GATHER=token_P is not None,
+            SCATTER=place_P is not None,
+            GATE=gate_P is not None,
+            PRECISION=matmul_precision(x_RI.dtype),
+        )
+
+    widths = (n_experts, inner, outer)
+    run(config or choose("grouped_weight_gradient", GRADIENT_CONFIGS, x_RI, widths, run))
+    return dw_BIO

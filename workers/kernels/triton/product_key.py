@@ -1,0 +1,108 @@
+"""Product-key top-k: each half's best in one program, then the best of their sums.
+
+H heads, T tokens, R sub-keys of a half, N = R * R keys, K choices, J = min(K, R) of a half.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from workers.kernels.triton.config import Config, launch
+from workers.kernels.triton.tune import choose
+
+CONFIGS = (Config.of(warps=1), Config.of(warps=2), Config.of(warps=4))
+
+
+@triton.jit
+def _best_of_half(score_ptr, root, J: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK_R: tl.constexpr):
+    r, j = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_J)
+    score = tl.load(score_ptr + r, mask=r < root, other=float("-inf")).to(tl.float32)
+    best = tl.full((BLOCK_J,), float("-inf"), tl.float32)
+    place = tl.zeros((BLOCK_J,), tl.int32)
+    for n in range(J):
+        top, at = tl.max(score, axis=0, return_indices=True)
+        best = tl.where(j == n, top, best)
+        place = tl.where(j == n, at, place)
+        score = tl.where(r == at, float("-inf"), score)
+    return best, place
+
+
+@triton.jit
+def product_key_kernel(
+    score_ptr,
+    best_ptr,
+    index_ptr,
+    n_tokens,
+    root,
+    stride_sh,
+    stride_s2,
+    stride_st,
+    stride_oh,
+    stride_ot,
+    J: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_J: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    head = (tl.program_id(0) // n_tokens).to(tl.int64)
+    token = (tl.program_id(0) % n_tokens).to(tl.int64)
+    score_ptr += head * stride_sh + token * stride_st
+    best_1, place_1 = _best_of_half(score_ptr, root, J, BLOCK_J, BLOCK_R)
+    best_2, place_2 = _best_of_half(score_ptr + stride_s2, root, J, BLOCK_J, BLOCK_R)
+    # No sum of the top K has a half outside that half's top K.
+    total = tl.reshape(best_1[:, None] + best_2[None, :], (BLOCK_J * BLOCK_J,))
+    j, k = tl.arange(0, BLOCK_J), tl.arange(0, BLOCK_K)
+    pair = tl.arange(0, BLOCK_J * BLOCK_J)
+    best = tl.full((BLOCK_K,), float("-inf"), tl.float32)
+    index = tl.zeros((BLOCK_K,), tl.int64)
+    for n in range(K):
+        top, at = tl.max(total, axis=0, return_indices=True)
+        first = tl.sum(tl.where(j == at // BLOCK_J, place_1, 0), axis=0).to(tl.int64)
+        second = tl.sum(tl.where(j == at % BLOCK_J, place_2, 0), axis=0).to(tl.int64)
+        best = tl.where(k == n, top, best)
+        index = tl.where(k == n, first * root + second, index)
+        total = tl.where(pair == at, float("-inf"), total)
+    out = head * stride_oh + token * stride_ot + k
+    tl.store(best_ptr + out, best.to(best_ptr.dtype.element_ty), mask=k < K)
+    tl.store(index_ptr + out, index, mask=k < K)
+
+
+def product_key_topk(
+    score_H2TR: Tensor, k: int, *, config: Config | None = None
+) -> tuple[Tensor, Tensor]:
+    """The k largest sums of a first and a second half's score, and their keys, both (H, T, K).
+
+    Key (a, b) has index a * R + b; scores fall along K. Scores must be finite and k at most R * R.
+    Not differentiable: gather the halves' scores at the indices for a gradient.
+    """
+    heads, _, n_tokens, root = score_H2TR.shape
+    if not 1 <= k <= root * root:
+        raise ValueError(f"k must be between 1 and the {root * root} keys: got {k}")
+    score_H2TR = score_H2TR.contiguous()
+    best_HTK = score_H2TR.new_empty(heads, n_tokens, k)
+    index_HTK = torch.empty(heads, n_tokens, k, dtype=torch.int64, device=score_H2TR.device)
+    if best_HTK.numel() == 0:
+        return best_HTK, index_HTK
+    half = min(k, root)
+
+    def run(config: Config) -> None:
+        launch(
+            product_key_kernel,
+            heads * n_tokens,
+            config,
+            score_H2TR,
+            *(score_H2TR, best_HTK, index_HTK, n_tokens, root),
+            *(*score_H2TR.stride()[:3], *best_HTK.stride()[:2]),
+            J=half,
+            K=k,
+            BLOCK_J=triton.next_power_of_2(half),
+            BLOCK_K=triton.next_power_of_2(k),
+            BLOCK_R=triton.next_power_of_2(root),
+        )
+
+    run(config or choose("product_key", CONFIGS, score_H2TR, (root, k), run))
+    return best_HTK, index_HTK

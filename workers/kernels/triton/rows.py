@@ -1,0 +1,228 @@
+"""Sparse reads of a table of rows, and the gradient that visits touched rows only.
+
+N rows of the table, D their width, T tokens, P (token, row) pairs; `workers.kernels.rows` has the
+torch forms and the same vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from workers.kernels.triton.config import Config, launch
+from workers.kernels.triton.tune import choose
+
+SUM_CONFIGS = (
+    Config.of(BLOCK_P=16, BLOCK_D=128, warps=4),
+    Config.of(BLOCK_P=8, BLOCK_D=256, warps=4),
+    Config.of(BLOCK_P=4, BLOCK_D=512, warps=4),
+)
+DOT_CONFIGS = (
+    Config.of(BLOCK_P=16, BLOCK_D=128, warps=4),
+    Config.of(BLOCK_P=8, BLOCK_D=256, warps=4),
+    Config.of(BLOCK_P=32, BLOCK_D=64, warps=4),
+)
+GRADIENT_CONFIGS = (
+    Config.of(BLOCK_P=4, BLOCK_D=256, warps=4),
+    Config.of(BLOCK_P=8, BLOCK_D=128, warps=4),
+)
+
+
+@triton.jit
+def row_sum_kernel(
+    weight_ptr,
+    table_ptr,
+    row_ptr,
+    start_ptr,
+    y_ptr,
+    n_tokens,
+    n_pairs,
+    width,
+    stride_n,
+    stride_yt,
+    BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    first = tl.load(start_ptr + token)
+    end = tl.load(start_ptr + token + 1, mask=token + 1 < n_tokens, other=n_pairs)
+    acc = tl.zeros((BLOCK_D,), dtype=tl.float32)
+    for start in range(first, end, BLOCK_P):
+        pair = start + tl.arange(0, BLOCK_P)
+        live = pair < end
+        row = tl.load(row_ptr + pair, mask=live, other=0).to(tl.int64)
+        weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
+        values = tl.load(
+            table_ptr + row[:, None] * stride_n + d[None, :],
+            mask=live[:, None] & (d < width)[None, :],
+            other=0.0,
+        )
+        acc += tl.sum(weight[:, None] * values.to(tl.float32), axis=0)
+    tl.store(y_ptr + token * stride_yt + d, acc.to(y_ptr.dtype.element_ty), mask=d < width)
+
+
+@triton.jit
+def row_dot_kernel(
+    x_ptr,
+    table_ptr,
+    row_ptr,
+    token_ptr,
+    y_ptr,
+    n_pairs,
+    width,
+    stride_xt,
+    stride_n,
+    BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    pair = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    live = pair < n_pairs
+    row = tl.load(row_ptr + pair, mask=live, other=0).to(tl.int64)
+    token = tl.load(token_ptr + pair, mask=live, other=0).to(tl.int64)
+    acc = tl.zeros((BLOCK_P,), dtype=tl.float32)
+    for start in range(0, width, BLOCK_D):
+        d = start + tl.arange(0, BLOCK_D)
+        mask = live[:, None] & (d < width)[None, :]
+        x = tl.load(x_ptr + token[:, None] * stride_xt + d[None, :], mask=mask, other=0.0)
+        values = tl.load(table_ptr + row[:, None] * stride_n + d[None, :], mask=mask, other=0.0)
+        acc += tl.sum(x.to(tl.float32) * values.to(tl.float32), axis=1)
+    tl.store(y_ptr + pair, acc.to(y_ptr.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def row_gradient_kernel(
+    weight_ptr,
+    x_ptr,
+    row_ptr,
+    order_ptr,
+    end_ptr,
+    token_ptr,
+    out_ptr,
+    width,
+    stride_xt,
+    stride_n,
+    BLOCK_D: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    # row_ptr and end_ptr are in sorted order: a program that is not its segment's first leaves.
+    first = tl.program_id(0).to(tl.int64)
+    row = tl.load(row_ptr + first).to(tl.int64)
+    before = tl.load(row_ptr + first - 1, mask=first > 0, other=-1)
+    if before == row:
+        return
+    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    end = tl.load(end_ptr + first)
+    acc = tl.zeros((BLOCK_D,), dtype=tl.float32)
+    for start in range(first, end, BLOCK_P):
+        place = start + tl.arange(0, BLOCK_P)
+        live = place < end
+        pair = tl.load(order_ptr + place, mask=live, other=0)
+        token = tl.load(token_ptr + pair, mask=live, other=0).to(tl.int64)
+        weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
+        x = tl.load(
+            x_ptr + token[:, None] * stride_xt + d[None, :],
+            mask=live[:, None] & (d < width)[None, :],
+            other=0.0,
+        )
+        acc += tl.sum(weight[:, None] * x.to(tl.float32), axis=0)
+    tl.store(out_ptr + row * stride_n + d, acc.to(out_ptr.dtype.element_ty), mask=d < width)
+
+
+def weighted_row_sum(
+    weight_P: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    start_T: Tensor,
+    *,
+    config: Config | None = None,
+) -> Tensor:
+    """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], (T, D); 0 for no pair."""
+    n_tokens, width = start_T.numel(), table_ND.shape[1]
+    weight_P, table_ND = weight_P.contiguous(), _rows_contiguous(table_ND)
+    y_TD = table_ND.new_empty(n_tokens, width)
+    if y_TD.numel() == 0:
+        return y_TD
+
+    def run(config: Config) -> None:
+        launch(
+            row_sum_kernel,
+            (n_tokens, triton.cdiv(width, config["BLOCK_D"])),
+            config,
+            table_ND,
+            *(weight_P, table_ND, row_P, start_T, y_TD, n_tokens, row_P.numel(), width),
+            *(table_ND.stride(0), y_TD.stride(0)),
+        )
+
+    run(config or choose("row_sum", SUM_CONFIGS, table_ND, (width,), run))
+    return y_TD
+
+
+def paired_row_dot(
+    x_TD: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    *,
+    config: Config | None = None,
+) -> Tensor:
+    """y[p] = x[token p] . table[row p], (P,)."""
+    n_pairs, width = row_P.numel(), table_ND.shape[1]
+    x_TD, table_ND = _rows_contiguous(x_TD), _rows_contiguous(table_ND)
+    y_P = x_TD.new_empty(n_pairs)
+    if n_pairs == 0:
+        return y_P
+
+    def run(config: Config) -> None:
+        launch(
+            row_dot_kernel,
+            triton.cdiv(n_pairs, config["BLOCK_P"]),
+            config,
+            table_ND,
+            *(x_TD, table_ND, row_P, token_P, y_P, n_pairs, width),
+            *(x_TD.stride(0), table_ND.stride(0)),
+        )
+
+    run(config or choose("row_dot", DOT_CONFIGS, table_ND, (width,), run))
+    return y_P
+
+
+def row_gradient(
+    weight_P: Tensor,
+    x_TD: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    n_rows: int,
+    *,
+    config: Config | None = None,
+) -> Tensor:
+    """weight[p] * x[token p] summed into row p of (N, D), the rest 0.
+
+    The pairs are sorted by row (stably) and one program sums one row's: no atomics, so equal
+    inputs give equal bits, and the kernel reads and writes touched rows only.
+    """
+    x_TD, weight_P = _rows_contiguous(x_TD), weight_P.contiguous()
+    out_ND = x_TD.new_zeros(n_rows, x_TD.shape[1])
+    if row_P.numel() == 0 or out_ND.numel() == 0:
+        return out_ND
+    sorted_P, order_P = torch.sort(row_P, stable=True)
+    end_P = torch.searchsorted(sorted_P, sorted_P, right=True)
+
+    def run(config: Config) -> None:
+        launch(
+            row_gradient_kernel,
+            (row_P.numel(), triton.cdiv(x_TD.shape[1], config["BLOCK_D"])),
+            config,
+            x_TD,
+            *(weight_P, x_TD, sorted_P, order_P, end_P, token_P, out_ND, x_TD.shape[1]),
+            *(x_TD.stride(0), out_ND.stride(0)),
+        )
+
+    run(config or choose("row_gradient", GRADIENT_CONFIGS, x_TD, (x_TD.shape[1],), run))
+    return out_ND
+
+
+def _rows_contiguous(x_ND: Tensor) -> Tensor:
+    return x_ND if x_ND.stride(1) == 1 else x_ND.contiguous()
