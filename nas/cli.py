@@ -78,6 +78,8 @@ def launch(config: Path, name: str | None, db: str) -> None:
                 )
         except StudyFailed as error:
             raise WorkFailed(f"{error}; every trial: nas pareto --all") from error
+        finally:
+            store.discard_if_unused()
         _summary(Study(store, record))
 
 

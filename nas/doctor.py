@@ -65,10 +65,12 @@ def _ray() -> dict[str, Any]:
 
 def _database(db: str) -> dict[str, Any]:
     try:
-        with Store.open(db) as store:
-            return _row("database", "ok", f"{store.url}, {len(store.studies())} studies")
+        store = Store.open(db)
     except InputError as error:
         return _row("database", "broken", str(error))
+    found = f"{store.url}, {len(store.studies())} studies"
+    store.discard_if_unused()
+    return _row("database", "ok", found)
 
 
 def _cache() -> dict[str, Any]:

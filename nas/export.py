@@ -105,10 +105,12 @@ def _write(folder: Path, study: StudyRecord, trial: TrialRecord, weights: Path) 
     import torch
     from safetensors.torch import load_model
     from transformers import GenerationConfig
+    from transformers.utils import logging
 
     from workers.hf import FFNNASConfig, FFNNASForCausalLM
     from workers.model import ProxyLM
 
+    logging.disable_progress_bar()
     facts = json.loads((weights.parent / "trial.json").read_text())
     eos_id = int(study.facts["corpus"]["eos_id"])
     ends = {"eos_token_id": eos_id, "pad_token_id": eos_id}

@@ -35,7 +35,7 @@ class Recipe:
     """How a proxy is trained. The defaults are the low-noise recipe of docs/recipe.md.
 
     batch_size: sequences a step.  lr: AdamW (embeddings, norms, routers, keys, gates).
-    matrix_lr: Muon (weight matrices).  warmup, decay: shares of the steps; the decay is 1 - sqrt.
+    matrix_lr: Muon (weight matrices).  warmup, decay: shares of the FLOPs; the decay is 1 - sqrt.
     grad_clip: on the global gradient norm of AdamW's parameters; 0 turns it off.
     """
 
@@ -57,7 +57,7 @@ class Recipe:
         require(self.lr > 0 and self.matrix_lr > 0, "lr and matrix_lr must be above 0")
         require(
             self.warmup + self.decay <= 1,
-            f"warmup + decay are shares of the steps, at most 1: got {self.warmup + self.decay:g}",
+            f"warmup + decay are shares of the budget, at most 1: got {self.warmup + self.decay:g}",
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,16 @@ class Plan:
     def fit(self, measure: Callable[[FFNSpec], float], target: float, name: str) -> FFNSpec:
         """The design whose measure is nearest to `target`; SpecError beyond TOLERANCE."""
         self.build(1)  # raises what no width can mend
-        spec = min(self._neighbours(measure, target), key=lambda s: abs(measure(s) - target))
-        off = measure(spec) / target - 1
+
+        @functools.cache
+        def size(n: int) -> float:
+            try:
+                return measure(self.build(n))
+            except SpecError:  # a k that has outgrown its experts
+                return math.inf
+
+        n = min(_bracket(size, target), key=lambda n: abs(size(n) - target))
+        spec, off = self.build(n), size(n) / target - 1
         if abs(off) > TOLERANCE:
             raise SpecError(
                 f"{name} {target:g} cannot be met: the nearest legal design, {spec.label}, is "
@@ -75,38 +83,22 @@ class Plan:
             )
         return spec
 
-    def _neighbours(self, measure: Callable[[FFNSpec], float], target: float) -> list[FFNSpec]:
-        """The legal designs of the two widths between which the measure passes the target."""
 
-        def size(n: int) -> float:
-            try:
-                return measure(self.build(n))
-            except SpecError:  # a k that has outgrown its experts
-                return math.inf
-
-        low, high = 1, 2
-        at_low, at_high = size(low), size(high)
-        while at_high < target:
-            low, at_low, high = high, at_high, _GROWTH * high
-            at_high = size(high)
-        straight = True
-        while high - low > 1:
-            middle = (low + high) // 2
-            # Measures are straight lines in n but for rounding; halving guards against the others.
-            if straight and at_low < at_high < math.inf:
-                middle = low + round((target - at_low) / (at_high - at_low) * (high - low))
-                middle = min(max(middle, low + 1), high - 1)
-            straight = not straight
-            if (at_middle := size(middle)) < target:
-                low, at_low = middle, at_middle
-            else:
-                high, at_high = middle, at_middle
-        return list(self._legal(low, high))
-
-    def _legal(self, *widths: int) -> Iterator[FFNSpec]:
-        for n in widths:
-            with contextlib.suppress(SpecError):
-                yield self.build(n)
+def _bracket(size: Callable[[int], float], target: float) -> tuple[int, int]:
+    """The neighbours n, n + 1 between which a growing size passes the target; (1, 2) at least."""
+    low, high = 1, 2
+    while size(high) < target:
+        low, high = high, _GROWTH * high
+    straight = True
+    while high - low > 1:
+        middle = (low + high) // 2
+        # Sizes are straight lines in n but for rounding; halving guards against the others.
+        if straight and size(low) < size(high) < math.inf:
+            share = (target - size(low)) / (size(high) - size(low))
+            middle = min(max(low + round(share * (high - low)), low + 1), high - 1)
+        straight = not straight
+        low, high = (middle, high) if size(middle) < target else (low, middle)
+    return low, high
 
 
 def _frame(

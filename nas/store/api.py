@@ -9,3 +9,11 @@ from nas.store.trials import Trials
 
 class Store(Studies, Trials, Curves):
     """Studies, their trials, curves and ledger. Make it with `Store.open(url)`."""
+
+    def discard_if_unused(self) -> None:
+        """Remove the SQLite file that `open` made, when no study was stored in it."""
+        if self.made_file is None or self.studies():
+            return
+        self.close()
+        for suffix in ("", "-wal", "-shm"):
+            self.made_file.with_name(self.made_file.name + suffix).unlink(missing_ok=True)

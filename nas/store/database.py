@@ -7,6 +7,7 @@ is read and PostgreSQL holds the row: no reader's view can go stale inside a tra
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ class Database:
         self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
         self.url = display(engine.url)
+        self.made_file: Path | None = None  # the SQLite file that `open` had to make
 
     @classmethod
     def open(cls, url: str, create: bool = True) -> Self:
@@ -35,13 +37,18 @@ class Database:
         create: make the file and the tables, or migrate them, when needed; a reader sets false.
         Raises InputError for a URL, file, server or schema that cannot be used.
         """
-        engine = open_engine(parse_url(url), create)
+        parsed = parse_url(url)
+        file = Path(str(parsed.database)) if parsed.drivername == "sqlite" else None
+        made = file if file is not None and not file.exists() else None
+        engine = open_engine(parsed, create)
         try:
             ensure_schema(engine, create)
         except BaseException:
             engine.dispose()
             raise
-        return cls(engine)
+        database = cls(engine)
+        database.made_file = made
+        return database
 
     def close(self) -> None:
         """Close every connection."""

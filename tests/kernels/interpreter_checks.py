@@ -244,7 +244,7 @@ def checks() -> Iterator[Check]:
     yield from configured("row sum", rows.SUM_CONFIGS, sizes, row_sum)
     yield from configured("row dot", rows.DOT_CONFIGS, sizes, row_dot)
     yield from configured("row gradient", rows.GRADIENT_CONFIGS, sizes, row_gradient)
-    roots = [(5, 3), (3, 9), (1, 1), (33, 8)]
+    roots = [(5, 3), (3, 9), (1, 1), (17, 5)]
     yield from configured("product key", product_key.CONFIGS, roots, product_keys)
     shapes = [(a, s) for a in gated.ACTIVATIONS for s in ((3, 700), (1, 1))]
     yield from configured("gated activation", gated.CONFIGS, shapes, gated_activation)

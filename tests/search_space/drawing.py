@@ -31,7 +31,8 @@ class DrawnTrial:
 
     def suggest_categorical(self, name, choices):
         assert name not in self.params, f"{name} was asked twice"
-        return self.params.setdefault(name, self.draw(st.sampled_from(list(choices))))
+        value = choices[0] if len(choices) == 1 else self.draw(st.sampled_from(list(choices)))
+        return self.params.setdefault(name, value)
 
     def suggest_float(self, name, low, high, *, log=False):
         assert name not in self.params, f"{name} was asked twice"
@@ -39,13 +40,13 @@ class DrawnTrial:
 
 
 def legal_design(draw, space: SearchSpace, backbone: Backbone) -> tuple[dict, FFNSpec]:
-    """The first legal design of several draws; each refusal is one line with a reason."""
+    """The first legal design of several draws."""
     for _ in range(ATTEMPTS):
         trial = DrawnTrial(draw)
         try:
             return trial.params, space.suggest(trial, backbone)
-        except SpecError as error:
-            assert str(error) and "\n" not in str(error)
+        except SpecError:
+            continue
     raise AssertionError(f"{ATTEMPTS} draws without a legal design")
 
 
@@ -60,6 +61,10 @@ def tiny(match: str = "free") -> SearchSpace:
         granularity=(1, 2, 3, 8),
         depth=(1, 2, 3),
         product_key=dataclasses.replace(
-            default.product_key, heads=(1, 2), k=(1, 2, 3), expansion=(1.0, 2.0), expert_width=(1, 9)
+            default.product_key,
+            heads=(1, 2),
+            k=(1, 2, 7),
+            expansion=(1.0, 2.0),
+            expert_width=(1, 9),
         ),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import tempfile
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from workers.kernels.dispatch import settings
 from workers.kernels.triton.config import Config
+
+log = logging.getLogger(__name__)
 
 
 def choose(
@@ -84,8 +87,11 @@ def _read(path: Path) -> dict[str, str]:
 def _write(path: Path, entry: str, label: str) -> None:
     choices = _read(path)
     choices[entry] = label
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Another process reads the old file or the new one, never half of one.
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(choices, file, indent=2, sort_keys=True)
-    os.replace(file.name, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Another process reads the old file or the new one, never half of one.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(choices, file, indent=2, sort_keys=True)
+        os.replace(file.name, path)
+    except OSError as error:
+        log.warning("kernels will be timed again: %s is not writable: %s", path, error)

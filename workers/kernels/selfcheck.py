@@ -1,0 +1,137 @@
+"""Whether the Triton forms compute the right numbers on this very device.
+
+Each operation that the layers use, its gradients with it, runs once at odd sizes in each dtype and
+is held against float64 on the CPU. A pass is remembered on disk for the device's name, the Triton
+version and the kernels' source; a failure is not, for it may have been a passing one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+
+from workers.kernels import reference
+from workers.kernels.dispatch import override, settings
+from workers.kernels.triton import ops
+
+log = logging.getLogger(__name__)
+
+# Largest error against float64 as a share of the largest value. Each dtype's own rounding of the
+# result, with room for the order of a sum.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+COUNTS = [70, 0, 1, 129]
+SIZES_T = [3, 0, 17, 1]
+INNER, OUTER, ROWS, WIDTH = 130, 75, 50, 301
+
+Problem = tuple[str, Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
+
+
+def verdict(device: torch.device) -> str:
+    """"" where every operation agrees with float64 on `device`, else what did not."""
+    entry = f"{torch.cuda.get_device_name(device)} triton {triton.__version__} {source_digest()}"
+    path = settings().cache / "kernels" / "self-check.json"
+    if entry in _passed(path):
+        return ""
+    try:
+        reason = first_fault(device)
+    except (RuntimeError, triton.TritonError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if not reason:
+        _remember(path, entry)
+    return reason
+
+
+def first_fault(device: torch.device) -> str:
+    """The first disagreement with float64 in words, "" for none."""
+    with override(autotune=False):
+        for dtype, tolerance in TOLERANCE.items():
+            for name, form, slow, leaves in problems(dtype):
+                error = worst_error(form, slow, leaves, device)
+                # Written so that NaN is a fault.
+                if not error <= tolerance:
+                    kind = str(dtype).removeprefix("torch.")
+                    return f"{name} in {kind} is off by {error:.2g}, more than {tolerance:g}"
+    return ""
+
+
+def problems(dtype: torch.dtype) -> Iterator[Problem]:
+    """Name, Triton form, float64 form and leaves of each operation."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype)
+
+    end_B = torch.tensor(COUNTS).cumsum(0)
+    size_T = torch.tensor(SIZES_T)
+    token_P = torch.arange(len(SIZES_T)).repeat_interleave(size_T)
+    start_T = size_T.cumsum(0) - size_T
+    row_P = torch.randint(ROWS, token_P.shape, generator=generator)
+    pairs = (row_P, token_P, start_T)
+    yield (
+        "grouped_mm",
+        lambda x, w: ops.grouped_mm(x, w, end_B.to(x.device)),
+        lambda x, w: reference.grouped_product(x, w, COUNTS),
+        [normal(sum(COUNTS), INNER), normal(len(COUNTS), INNER, OUTER)],
+    )
+    yield (
+        "row_sum",
+        lambda weight, table: ops.row_sum(weight, table, *(p.to(table.device) for p in pairs)),
+        lambda weight, table: reference.row_sum(weight, table, row_P, token_P, len(SIZES_T)),
+        [normal(len(row_P)), normal(ROWS, WIDTH)],
+    )
+    yield (
+        "row_dot",
+        lambda x, table: ops.row_dot(x, table, *(p.to(table.device) for p in pairs)),
+        lambda x, table: reference.row_dot(x, table, row_P, token_P),
+        [normal(len(SIZES_T), WIDTH), normal(ROWS, WIDTH)],
+    )
+
+
+def worst_error(
+    form: Callable[..., Tensor],
+    slow: Callable[..., Tensor],
+    leaves: list[Tensor],
+    device: torch.device,
+) -> float:
+    """Largest error of the value and of each gradient, as a share of the largest true value."""
+    there = [x.detach().to(device).requires_grad_() for x in leaves]
+    here = [x.detach().double().requires_grad_() for x in leaves]
+    got, want = form(*there), slow(*here)
+    dy = torch.linspace(-1, 1, want.numel()).view(want.shape).to(got.dtype)
+    results = [got, *torch.autograd.grad(got, there, dy.to(device))]
+    truths = [want, *torch.autograd.grad(want, here, dy.double())]
+    errors = [
+        (a.detach().cpu().double() - b.detach()).abs().max() / b.detach().abs().max()
+        for a, b in zip(results, truths, strict=True)
+    ]
+    return float(torch.stack(errors).max())
+
+
+def source_digest() -> str:
+    """Changes with any line of the kernels."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parent / "triton").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _passed(path: Path) -> list[str]:
+    try:
+        return list(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return []
+
+
+def _remember(path: Path, entry: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(sorted({*_passed(path), entry}), indent=2) + "\n")
+    except OSError as error:
+        log.warning("the kernels' check will run again: %s is not writable: %s", path, error)
