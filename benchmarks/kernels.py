@@ -2,8 +2,8 @@
 
 Every kernel is compiled in bfloat16 at real sizes, with each configuration of its table, for three
 NVIDIA and two AMD architectures. Bars: no spill, no stack, shared memory within the device's limit,
-matrix instructions in every product (wgmma on sm_90), and global loads of 8 bytes or more: in
-every configuration of a product, in one at least of what only moves memory.
+matrix instructions in every product (on sm_90 wgmma for tiles of 64 rows or more), and global loads
+of 8 bytes or more: in every configuration of a product, in one at least of other kernels.
 """
 
 from __future__ import annotations

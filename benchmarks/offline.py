@@ -37,6 +37,7 @@ MATRIX = {
     "gfx942": r"v_mfma_",
     "gfx950": r"v_mfma_",
 }
+WIDE_ROWS = 64  # the fewest rows that wgmma and tcgen05 take; narrower tiles use mma.sync
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ def compile_for(entry: Entry, config: Config, target: str, dtype: str = "bf16") 
         triton.knobs.cache.dir = cache
         triton.knobs.nvidia.dump_ptxas_log = True
         compiled = triton.compile(source, target=TARGETS[target], options=options)
-    read = _read_amd if target.startswith("gfx") else _read_nvidia
-    return read(compiled, log.getvalue(), MATRIX[target])
+    if target.startswith("gfx"):
+        return _read_amd(compiled, MATRIX[target])
+    narrow = entry.product and config[entry.product] < WIDE_ROWS
+    return _read_nvidia(compiled, log.getvalue(), MATRIX["sm_80" if narrow else target])
 
 
 def _read_nvidia(compiled, log: str, matrix: str) -> Compiled:
@@ -89,7 +92,7 @@ def _read_nvidia(compiled, log: str, matrix: str) -> Compiled:
     )
 
 
-def _read_amd(compiled, log: str, matrix: str) -> Compiled:
+def _read_amd(compiled, matrix: str) -> Compiled:
     text = compiled.asm["amdgcn"]
     words = re.findall(r"(?:global|buffer)_load_(?:lds_)?dword(?:x(\d))?\b", text)
     return Compiled(

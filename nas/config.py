@@ -256,7 +256,7 @@ class StudyConfig:
 
     def _check_space(self) -> None:
         closest = None
-        for _, spec in self.space.designs(self.backbone):
+        for spec, _ in self.space.shapes(self.backbone):
             broken = self.constraints.broken(spec, self.backbone)
             if not broken:
                 return
@@ -286,7 +286,7 @@ class StudyConfig:
 
     def _all_specs(self) -> Iterator[FFNSpec]:
         warm = (spec for _, spec in self.warm_start_specs())
-        return chain(warm, (spec for _, spec in self.space.designs(self.backbone)))
+        return chain(warm, (spec for spec, _ in self.space.shapes(self.backbone)))
 
     def warm_start_specs(self) -> list[tuple[str, FFNSpec]]:
         """The warm starts with the names that people know them by."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def checks(db: str) -> list[dict[str, Any]]:
     """Rows of check, state (ok, note or broken) and what was found."""
     rows = [_row("python", "ok", sys.version.split()[0])]
     rows += [_package(name) for name in PACKAGES]
-    rows += [_processors(), _accelerator(), _ray(), _database(db), _cache()]
+    rows += [_processors(), _accelerator(), _kernels(), _ray(), _database(db), _cache()]
     return rows
 
 
@@ -50,6 +51,19 @@ def _accelerator() -> dict[str, Any]:
         return _row("gpu", "note", "none: trials run on the CPU")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return _row("gpu", "ok", ", ".join(names))
+
+
+def _kernels() -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return _row("kernels", "ok", "torch")
+    # In a process of its own: a kernel that crashes must not take this command with it.
+    command = [sys.executable, "-m", "workers.kernels"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return _row("kernels", "broken", f"the kernels' check ended with {done.returncode}")
+    return _row("kernels", "ok" if done.stdout.startswith("triton") else "note", done.stdout)
 
 
 def _ray() -> dict[str, Any]:

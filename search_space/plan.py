@@ -64,13 +64,12 @@ class Plan:
 
     def fit(self, measure: Callable[[FFNSpec], float], target: float, name: str) -> FFNSpec:
         """The design whose measure is nearest to `target`; SpecError beyond TOLERANCE."""
-        self.build(1)  # raises what no width can mend
 
         @functools.cache
         def size(n: int) -> float:
             try:
                 return measure(self.build(n))
-            except SpecError:  # a k that has outgrown its experts
+            except SpecError:  # a k that has outgrown its experts, a gated block of one unit
                 return math.inf
 
         n = min(_bracket(size, target), key=lambda n: abs(size(n) - target))

@@ -17,6 +17,7 @@ from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
 from search_space.errors import InputError
 from workers.corpus import Corpus
+from workers.kernels.dispatch import describe
 from workers.model import ProxyLM
 from workers.trainer import Diverged, build_proxy, evaluate_quality, measure_routing, train
 
@@ -131,4 +132,5 @@ def resolve_device(device: str) -> str:
 
 def backend_name(request: EvalRequest) -> str:
     """Where and with what the trial ran, for the record."""
-    return f"torch {torch.__version__} {request.device} x{request.threads}"
+    place = f"torch {torch.__version__} {request.device} x{request.threads}"
+    return f"{place}, kernels: {describe(request.device)}"

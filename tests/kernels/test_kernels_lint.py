@@ -7,6 +7,7 @@ A row times a stride overflows 32 bits on tables of a few gigabytes, and a maske
 from __future__ import annotations
 
 import ast
+import collections
 from pathlib import Path
 
 import pytest
@@ -37,37 +38,29 @@ def is_wide(node: ast.expr, wide: set[str]) -> bool:
     return isinstance(node, ast.Name) and node.id in wide
 
 
+def assignments(kernel: ast.FunctionDef) -> dict[str, list[ast.expr]]:
+    """Every expression that each name is given."""
+    given = collections.defaultdict(list)
+    for node in ast.walk(kernel):
+        if not isinstance(node, ast.Assign):
+            continue
+        target, value = node.targets[0], node.value
+        paired = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        pairs = zip(target.elts, value.elts, strict=True) if paired else [(target, value)]
+        for name, expression in pairs:
+            if isinstance(name, ast.Name):
+                given[name.id].append(expression)
+    return given
+
+
 def wide_names(kernel: ast.FunctionDef) -> set[str]:
     """Names that hold int64 wherever they are assigned."""
-    wide: set[str] = set()
-    narrow: set[str] = set()
-    assigned = [node for node in ast.walk(kernel) if isinstance(node, ast.Assign)]
-    for _ in range(len(assigned)):
-        for node in assigned:
-            target, value = node.targets[0], node.value
-            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-                found = zip(target.elts, value.elts, strict=True)
-            else:
-                found = [(target, value)]
-            for name, expression in found:
-                if isinstance(name, ast.Name):
-                    (wide if is_wide(expression, wide) else narrow).add(name.id)
-        narrow -= {name for name in narrow if always_wide(name, assigned, wide)}
-    return wide - narrow
-
-
-def always_wide(name: str, assigned: list[ast.Assign], wide: set[str]) -> bool:
-    values = [
-        value
-        for node in assigned
-        for target, value in (
-            zip(node.targets[0].elts, node.value.elts, strict=True)
-            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple)
-            else [(node.targets[0], node.value)]
-        )
-        if isinstance(target, ast.Name) and target.id == name
-    ]
-    return all(is_wide(value, wide) for value in values)
+    given, wide = assignments(kernel), set()
+    while True:
+        grown = {n for n, values in given.items() if all(is_wide(v, wide) for v in values)}
+        if grown == wide:
+            return wide
+        wide = grown
 
 
 def narrow_products(tree: ast.AST) -> list[str]:

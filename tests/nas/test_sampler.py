@@ -21,8 +21,19 @@ from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
 
 BACKBONE = Backbone(d_model=64, n_layers=2, n_heads=2)
-SPACE = SearchSpace(active_width=(0.5, 1.0), output_gate=(False, True))
-SMALL = SearchSpace(methods=("dense",), depth=(1,), active_width=(0.5, 1.0))
+SPACE = SearchSpace(
+    methods=("dense", "topk", "hash", "straight_through"),
+    active_width=(0.5, 1.0),
+    shared_width=(0.0,),
+    lr_multiplier=(1.0,),
+)
+SMALL = SearchSpace(
+    methods=("dense",),
+    depth=(1,),
+    active_width=(0.5, 1.0),
+    output_gate=(False,),
+    lr_multiplier=(1.0,),
+)
 KINDS = ["tpe", "random", "nsga2"]
 
 

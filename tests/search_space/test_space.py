@@ -169,6 +169,23 @@ def test_a_width_that_rounding_moves_too_far_is_refused():
         space.suggest(RandomTrial(0), BACKBONE)
 
 
+def test_direct_selection_leaves_units_out_however_small_the_expansion():
+    backbone = Backbone(d_model=8, n_heads=1, reference_d_ff=4)
+    space = plain(methods=("direct",), match="total_params", expansion=(1.1,))
+    spec = space.suggest(RandomTrial(0), backbone)
+    assert (spec.selection.k, spec.n_experts) == (3, 4)
+
+
+def test_product_keys_have_more_experts_than_a_head_reads():
+    knobs = dataclasses.replace(
+        SearchSpace().product_key, heads=(1,), k=(1, 4, 5), expansion=(1,), values=("peer",)
+    )
+    for match in ("free", "active_flops", "total_params"):
+        space = plain(methods=("product_key",), match=match, product_key=knobs)
+        for _, spec in space.designs(Backbone(d_model=16, n_heads=1)):
+            assert spec.selection.k < spec.n_experts
+
+
 def test_combinations_counts_different_legal_designs():
     space = plain(
         methods=("dense", "hash"),

@@ -58,7 +58,7 @@ def test_the_default_space_is_counted_in_seconds():
 def test_a_count_that_runs_out_of_time_says_so():
     full = SearchSpace(methods=("topk",))
     whole = full.combinations(BACKBONE)
-    (count,) = count_designs(full, BACKBONE, seconds=0.02)
+    (count,) = count_designs(full, BACKBONE, seconds=0)
     assert not count.complete
     assert count.designs < whole
 

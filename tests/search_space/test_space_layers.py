@@ -14,8 +14,8 @@ from workers.model import ProxyLM
 
 VOCAB = 24
 BACKBONES = [
-    Backbone(d_model=d, n_layers=layers, n_heads=2, vocab_size=VOCAB, seq_len=8)
-    for d, layers in ((8, 1), (16, 1), (8, 2))
+    Backbone(d_model=d, n_layers=1, n_heads=2, vocab_size=VOCAB, seq_len=8, reference_d_ff=96)
+    for d in (8, 16)
 ]
 SPACES = [tiny(match) for match in ("free", "active_flops")]
 

@@ -90,9 +90,10 @@ def is_legal(space: SearchSpace, backbone: Backbone, seed: int) -> bool:
     return True
 
 
+@pytest.mark.parametrize("space", [SearchSpace(), tiny()], ids=["default", "tiny"])
 @pytest.mark.parametrize("d_model", WIDTHS)
-def test_most_draws_of_the_default_space_are_legal(d_model):
-    legal = [is_legal(SearchSpace(), BACKBONES[d_model], seed) for seed in range(200)]
+def test_most_draws_are_legal(d_model, space):
+    legal = [is_legal(space, BACKBONES[d_model], seed) for seed in range(200)]
     assert sum(legal) > 0.7 * len(legal)
 
 

@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from search_space.errors import InputError, require
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +55,14 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Raises ValueError for a value that is none of the known."""
+        """Raises InputError for a value that is none of the known."""
         backend = os.environ.get("FFN_NAS_KERNELS") or "auto"
         autotune = os.environ.get("FFN_NAS_AUTOTUNE") or "1"
-        if backend not in list(Backend):
-            known = ", ".join(Backend)
-            raise ValueError(f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}")
-        if autotune not in ("0", "1"):
-            raise ValueError(f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
+        known = ", ".join(Backend)
+        require(
+            backend in list(Backend), f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}"
+        )
+        require(autotune in ("0", "1"), f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         cache = Path(os.environ.get("FFN_NAS_CACHE") or Path(base) / "ffn-nas")
         return cls(Backend(backend), autotune == "1", cache)
@@ -122,12 +125,14 @@ def why_not(device_index: int) -> str:
 
 
 def describe(device: str = "cpu") -> str:
-    """Which kernels run on a device, for a trial's record: `torch` or `triton 3.9.0`."""
+    """Which kernels run on a device, for a trial's record: `torch`, `triton 3.9.0`, or `torch`
+    with the reason in brackets. Never raises."""
     chosen = torch.device(device)
-    backend = settings().backend
+    try:
+        backend = settings().backend
+    except InputError as error:
+        return f"torch ({error})"
     if backend is Backend.TORCH or (chosen.type != "cuda" and backend is Backend.AUTO):
         return "torch"
     reason = "" if backend is Backend.TRITON else why_not(chosen.index or 0)
-    if reason:
-        return f"torch ({reason})"
-    return f"triton {importlib.import_module('triton').__version__}"
+    return f"torch ({reason})" if reason else f"triton {importlib.metadata.version('triton')}"

@@ -7,6 +7,7 @@ version and the kernels' source; a failure is not, for it may have been a passin
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -34,7 +35,7 @@ Problem = tuple[str, Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
 
 
 def verdict(device: torch.device) -> str:
-    """"" where every operation agrees with float64 on `device`, else what did not."""
+    """ "" where every operation agrees with float64 on `device`, else what did not."""
     entry = f"{torch.cuda.get_device_name(device)} triton {triton.__version__} {source_digest()}"
     path = settings().cache / "kernels" / "self-check.json"
     if entry in _passed(path):
@@ -50,7 +51,7 @@ def verdict(device: torch.device) -> str:
 
 def first_fault(device: torch.device) -> str:
     """The first disagreement with float64 in words, "" for none."""
-    with override(autotune=False):
+    with override(autotune=False), _exact_products():
         for dtype, tolerance in TOLERANCE.items():
             for name, form, slow, leaves in problems(dtype):
                 error = worst_error(form, slow, leaves, device)
@@ -59,6 +60,16 @@ def first_fault(device: torch.device) -> str:
                     kind = str(dtype).removeprefix("torch.")
                     return f"{name} in {kind} is off by {error:.2g}, more than {tolerance:g}"
     return ""
+
+
+@contextlib.contextmanager
+def _exact_products() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def problems(dtype: torch.dtype) -> Iterator[Problem]:

@@ -20,7 +20,8 @@ class Entry:
 
     sizes: its integers by name.  constants: what is fixed at compile time, block sizes aside; a
     pointer that is left out is None.  types: pointers that hold something else than the data type.
-    product: whether it must use matrix instructions.
+    product: the block that is the rows of
+    its matrix product, "" for a kernel without one.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Entry:
     sizes: Mapping[str, int]
     constants: Mapping[str, Any] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
-    product: bool = False
+    product: str = ""
 
     def source(self, config: Config, dtype: str = "bf16") -> tuple[dict, dict, dict]:
         """Signature, constants and divisibility attributes for triton's ASTSource."""
@@ -45,7 +46,7 @@ class Entry:
             signature[name] = self.types.get(name, f"*{dtype}" if pointer else "i32")
             if pointer or (name in self.sizes and self.sizes[name] % 16 == 0):
                 attributes[(place,)] = [["tt.divisibility", 16]]
-        return signature, {key: constants[key] for key in constants}, attributes
+        return signature, constants, attributes
 
 
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
@@ -83,11 +84,19 @@ def catalog() -> tuple[Entry, ...]:
     lines = {"vocabulary": VOCABULARY, "stride_t": VOCABULARY}
     block = {"BLOCK_D": WIDTH}
     return (
-        Entry("grouped product", product, products, BY_COLUMN, PLAIN | UNUSED, TILES, True),
-        Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN | UNUSED, TILES, True),
-        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, TILES, True),
-        Entry("weight gradient", gradient, gradients, BY_COLUMN, PLAIN | UNUSED, INDEX, True),
-        Entry("weight gradient, fused", gradient, gradients, BY_COLUMN, FUSED, INDEX, True),
+        Entry("grouped product", product, products, BY_COLUMN, PLAIN | UNUSED, TILES, "BLOCK_P"),
+        Entry(
+            "grouped product, w by rows",
+            product,
+            products,
+            BY_ROW,
+            PLAIN | UNUSED,
+            TILES,
+            "BLOCK_P",
+        ),
+        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, TILES, "BLOCK_P"),
+        Entry("weight gradient", gradient, gradients, BY_COLUMN, PLAIN | UNUSED, INDEX, "BLOCK_I"),
+        Entry("weight gradient, fused", gradient, gradients, BY_COLUMN, FUSED, INDEX, "BLOCK_I"),
         Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, {}, READ),
         Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
         Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),

@@ -45,6 +45,7 @@ def choose(
     return _remembered(path, entry, configs) or _timed(path, entry, configs, run)
 
 
+@functools.cache  # asked at every launch, and a package's version is read from disk
 def cache_file(cache: Path, device_name: str) -> Path:
     """Where a device's choices are kept."""
     device = re.sub(r"[^A-Za-z0-9]+", "-", device_name).strip("-")
@@ -85,7 +86,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _write(path: Path, entry: str, label: str) -> None:
-    choices = _read(path)
+    choices = _read(path)  # the cached dict itself: this process sees its own choice at once
     choices[entry] = label
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,300 @@
+"""Operations at one size, each as every form that computes it: ours, torch's, other libraries'.
+
+T tokens, P (token, expert) pairs, B experts, D width, G hidden units of an expert, N table rows.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workers.kernels import grouped as torch_grouped
+from workers.kernels import rows as torch_rows
+from workers.kernels.dispatch import Backend, override
+from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
+from workers.layers.experts import Experts
+from workers.layers.routing import Ragged
+
+Call = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Case:
+    """forms: every way to compute it, "triton" ours.  exact: float64.  moved: bytes that it must
+    move, flops: FLOPs that it must do."""
+
+    name: str
+    forms: dict[str, Call]
+    exact: Call
+    moved: float
+    flops: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of all cases."""
+
+    tokens: int = 16_384
+    experts: int = 64
+    width: int = 1024
+    hidden: int = 512
+    k: int = 8
+    rows: int = 1 << 18
+    reads: int = 32
+    heads: int = 8
+    root: int = 1024
+    vocabulary: int = 50_304
+
+
+TOY = Sizes(
+    tokens=8,
+    experts=4,
+    width=32,
+    hidden=16,
+    k=2,
+    rows=50,
+    reads=3,
+    heads=1,
+    root=9,
+    vocabulary=70,
+)
+
+
+class Maker:
+    """Random tensors of one dtype on one device."""
+
+    def __init__(self, device: str, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        self.generator = torch.Generator(device).manual_seed(0)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        x = torch.randn(*shape, device=self.device, generator=self.generator)
+        return (scale * x).to(self.dtype)
+
+    def below(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, device=self.device, generator=self.generator)
+
+
+def cases(device: str, dtype: torch.dtype, toy: bool) -> Iterator[Case]:
+    """All operations, one at a time so that only one's tensors are alive."""
+    make, sizes = Maker(device, dtype), TOY if toy else Sizes()
+    for case in (products, layer, table_reads, product_keys, activations, norms, losses):
+        yield from case(make, sizes)
+
+
+def forced(backend: Backend, call: Call) -> Call:
+    """`call` with one backend of the dispatched operations."""
+
+    def run() -> Tensor:
+        with override(backend=backend):
+            return call()
+
+    return run
+
+
+def both(call: Call) -> dict[str, Call]:
+    """The Triton and the torch form of a dispatched operation."""
+    return {"triton": forced(Backend.TRITON, call), "torch": forced(Backend.TORCH, call)}
+
+
+def products(make: Maker, n: Sizes) -> Iterator[Case]:
+    n_pairs, size = n.tokens * n.k, torch.tensor([], dtype=make.dtype).element_size()
+    x_PD = make.normal(n_pairs, n.width)
+    w_BDG = make.normal(n.experts, n.width, n.hidden, scale=n.width**-0.5)
+    dy_PG = make.normal(n_pairs, n.hidden)
+    counts_B = torch.bincount(make.below(n.experts, n_pairs), minlength=n.experts)
+    counts, end_B = counts_B.tolist(), counts_B.cumsum(0)
+    ends = end_B.to(torch.int32)
+    moved = size * (x_PD.numel() + w_BDG.numel() + dy_PG.numel())
+    flops = 2.0 * n_pairs * n.width * n.hidden
+    token_P = make.below(n.tokens, n_pairs)
+
+    def exact() -> Tensor:
+        return torch_grouped.grouped_mm(x_PD.double(), w_BDG.double(), counts)
+
+    def exact_gradient() -> Tensor:
+        parts = zip(x_PD.double().split(counts), dy_PG.double().split(counts), strict=True)
+        return torch.stack([x.t() @ dy for x, dy in parts])
+
+    forms = both(lambda: torch_grouped.grouped_mm(x_PD, w_BDG, counts))
+    forms["F.grouped_mm"] = lambda: F.grouped_mm(x_PD, w_BDG, offs=ends)
+    yield Case("grouped product", forms, exact, moved, flops)
+    yield Case(
+        "grouped product, gather fused",
+        {
+            "triton": lambda: grouped.grouped_product(x_PD, w_BDG, end_B, token_P=token_P),
+            "torch, gather apart": lambda: torch_grouped.grouped_mm(x_PD[token_P], w_BDG, counts),
+        },
+        lambda: torch_grouped.grouped_mm(x_PD[token_P].double(), w_BDG.double(), counts),
+        moved,
+        flops,
+    )
+    yield Case(
+        "weight gradient",
+        {
+            "triton": lambda: grouped.grouped_weight_gradient(x_PD, dy_PG, w_BDG, end_B),
+            "torch": lambda: torch_grouped._weight_gradient(x_PD, dy_PG, w_BDG, counts),
+        },
+        exact_gradient,
+        moved,
+        flops,
+    )
+
+
+def layer(make: Maker, n: Sizes) -> Iterator[Case]:
+    """A whole gated expert layer, beside the one that transformers runs for OLMoE."""
+    from transformers import OlmoeConfig
+    from transformers.models.olmoe.modeling_olmoe import OlmoeExperts
+
+    place = {"device": make.device, "dtype": make.dtype}
+    ours = Experts(n.width, n.experts, n.hidden, activation="silu", gated=True).to(**place)
+    nn.init.normal_(ours.values_BGD, std=n.hidden**-0.5)
+    config = OlmoeConfig(
+        hidden_size=n.width,
+        intermediate_size=n.hidden,
+        num_experts=n.experts,
+        num_local_experts=n.experts,
+        experts_implementation="grouped_mm",
+    )
+    theirs = OlmoeExperts(config).to(**place)
+    with torch.no_grad():
+        theirs.gate_up_proj.copy_(torch.cat([ours.gates_BGD, ours.keys_BGD], dim=1))
+        theirs.down_proj.copy_(ours.values_BGD.transpose(1, 2))
+    exact = Experts(n.width, n.experts, n.hidden, activation="silu", gated=True)
+    exact = exact.to(make.device, torch.float64)
+    exact.load_state_dict(ours.state_dict())
+    x_TD = make.normal(n.tokens, n.width)
+    noise_TB = torch.rand(n.tokens, n.experts, device=make.device, generator=make.generator)
+    weight_TK, index_TK = noise_TB.topk(n.k, dim=1)
+    weight_TK = weight_TK.to(make.dtype)
+    routing = Ragged.from_choices(index_TK, weight_TK, n.experts)
+    forms = both(lambda: ours(x_TD, routing))
+    forms["transformers"] = lambda: theirs(x_TD, index_TK, weight_TK)
+    weights = 3 * ours.keys_BGD.numel() * x_TD.element_size()
+    moved = weights + 2 * x_TD.numel() * x_TD.element_size()
+    flops = 6.0 * n.tokens * n.k * n.width * n.hidden
+    with torch.no_grad():
+        yield Case("expert layer", forms, lambda: exact(x_TD.double(), routing), moved, flops)
+
+
+def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:
+    n_pairs = n.tokens * n.reads
+    table_ND, x_TD = make.normal(n.rows, n.width), make.normal(n.tokens, n.width)
+    weight_P, row_P = make.normal(n_pairs), make.below(n.rows, n_pairs)
+    start_T = torch.arange(0, n_pairs, n.reads, device=make.device)
+    token_P = torch.arange(n.tokens, device=make.device).repeat_interleave(n.reads)
+    pairs = (row_P, token_P, start_T)
+    read = n_pairs * n.width * table_ND.element_size()
+    moved, flops = read + x_TD.numel() * x_TD.element_size(), 2.0 * n_pairs * n.width
+    yield Case(
+        "row sum",
+        both(lambda: torch_rows.row_sum(weight_P, table_ND, *pairs)),
+        lambda: torch_rows.row_sum(weight_P.double(), table_ND.double(), *pairs),
+        moved,
+        flops,
+    )
+    yield Case(
+        "row dot",
+        both(lambda: torch_rows.row_dot(x_TD, table_ND, *pairs)),
+        lambda: torch_rows.row_dot(x_TD.double(), table_ND.double(), *pairs),
+        moved,
+        flops,
+    )
+
+    def scatter(x: Tensor, weight: Tensor) -> Tensor:
+        return torch_rows._scatter(weight, x, table_ND, row_P, token_P)
+
+    yield Case(
+        "row gradient",
+        {
+            "triton": lambda: rows.row_gradient(weight_P, x_TD, row_P, token_P, n.rows),
+            "torch": lambda: scatter(x_TD, weight_P),
+        },
+        lambda: scatter(x_TD.double(), weight_P.double()),
+        2 * read,
+        flops,
+    )
+
+
+def product_keys(make: Maker, n: Sizes) -> Iterator[Case]:
+    k = min(16, n.root)
+    score_H2TR = make.normal(n.heads, 2, n.tokens, n.root).float()
+
+    def two_step(score: Tensor) -> Tensor:
+        half = score.topk(k, dim=3).values
+        return (half[:, 0, ..., :, None] + half[:, 1, ..., None, :]).flatten(2).topk(k).values
+
+    forms = {
+        "triton": lambda: product_key.product_key_topk(score_H2TR, k)[0],
+        "torch": lambda: two_step(score_H2TR),
+    }
+    moved = score_H2TR.numel() * score_H2TR.element_size()
+    yield Case("product key", forms, lambda: two_step(score_H2TR.double()), moved)
+
+
+def activations(make: Maker, n: Sizes) -> Iterator[Case]:
+    gate, up = (make.normal(n.tokens * n.k, n.hidden) for _ in range(2))
+    forms = {
+        "triton": lambda: gated.gated_activation(gate, up, "silu"),
+        "torch": lambda: F.silu(gate) * up,
+    }
+    if importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers.functional import liger_swiglu
+
+        forms["Liger"] = lambda: liger_swiglu(gate, up)
+    moved = 3 * gate.numel() * gate.element_size()
+    yield Case("gated activation", forms, lambda: F.silu(gate.double()) * up.double(), moved)
+
+
+def norms(make: Maker, n: Sizes) -> Iterator[Case]:
+    x_TD, w_D = make.normal(n.tokens, n.width), make.normal(n.width)
+    shape = (n.width,)
+    forms = {
+        "triton": lambda: rms_norm.rms_norm(x_TD, w_D, 1e-6),
+        "torch": lambda: F.rms_norm(x_TD, shape, w_D, 1e-6),
+    }
+    if importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers.functional import liger_rms_norm
+
+        forms["Liger"] = lambda: liger_rms_norm(x_TD, w_D, 1e-6)
+    moved = 2 * x_TD.numel() * x_TD.element_size()
+    yield Case(
+        "RMSNorm", forms, lambda: F.rms_norm(x_TD.double(), shape, w_D.double(), 1e-6), moved
+    )
+
+
+def losses(make: Maker, n: Sizes) -> Iterator[Case]:
+    """Value and gradient in x, since ours makes both at once."""
+    n_tokens = n.tokens // 4  # so that the forms which keep all logits fit
+    x_TD = make.normal(n_tokens, n.width).requires_grad_()
+    w_VD = make.normal(n.vocabulary, n.width, scale=n.width**-0.5).requires_grad_()
+    target_T = make.below(n.vocabulary, n_tokens)
+
+    def gradient(loss: Tensor, x: Tensor, w: Tensor) -> Tensor:
+        return torch.autograd.grad(loss, (x, w))[0]
+
+    forms = {
+        "triton": lambda: gradient(
+            cross_entropy.linear_cross_entropy(x_TD, w_VD, target_T), x_TD, w_VD
+        ),
+        "torch": lambda: gradient(F.cross_entropy(x_TD @ w_VD.t(), target_T), x_TD, w_VD),
+    }
+    if importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+        forms["Liger"] = lambda: gradient(
+            liger_fused_linear_cross_entropy(x_TD, w_VD, target_T), x_TD, w_VD
+        )
+
+    def exact() -> Tensor:
+        x, w = x_TD.detach().double().requires_grad_(), w_VD.detach().double().requires_grad_()
+        return gradient(F.cross_entropy(x @ w.t(), target_T), x, w)
+
+    moved = 8.0 * n_tokens * n.vocabulary * x_TD.element_size()
+    flops = 6.0 * n_tokens * n.vocabulary * n.width
+    yield Case("linear + cross-entropy", forms, exact, moved, flops)

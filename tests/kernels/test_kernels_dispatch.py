@@ -1,0 +1,258 @@
+"""Which backend runs: torch on the CPU; on a GPU Triton once it passed, else torch, and why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nas.export import bundle_sources
+from search_space.errors import InputError
+from workers.kernels import dispatch
+from workers.kernels.dispatch import Backend, Settings, describe, override, triton_ops
+
+ROOT = Path(__file__).parents[2]
+IMPORTS_TRITON = re.compile(r"^\s*(import|from)\s+triton\b", re.MULTILINE)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that is not there: torch names it, and a tensor's stand-in lives on it."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
+    dispatch.why_not.cache_clear()
+    yield SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
+    dispatch.why_not.cache_clear()
+
+
+def check_says(monkeypatch, reason, modules=None):
+    """Replace the modules that dispatch imports by name; counts the checks."""
+    calls = []
+
+    def verdict(device):
+        calls.append(device)
+        return reason
+
+    known = {
+        dispatch.SELF_CHECK: SimpleNamespace(verdict=verdict),
+        dispatch.TRITON_OPS: "the Triton forms",
+    }
+
+    def load(name):
+        if modules is not None and name not in modules:
+            raise ImportError(f"No module named {name!r}")
+        return known[name]
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", load)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9")
+    return calls
+
+
+def test_the_cpu_runs_torch_and_never_loads_triton():
+    code = """
+import sys, torch
+from workers.kernels.dispatch import describe
+from workers.kernels.grouped import grouped_mm
+import workers.layers.build
+assert describe("cpu") == "torch"
+grouped_mm(torch.ones(2, 3), torch.ones(1, 3, 4), [2])
+assert "triton" not in sys.modules
+assert "workers.kernels.triton" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_gpu_that_passed_runs_triton_and_is_checked_once(gpu, monkeypatch):
+    calls = check_says(monkeypatch, "")
+    assert triton_ops(gpu) == "the Triton forms"
+    assert triton_ops(gpu, gpu) == "the Triton forms"
+    assert describe("cuda") == "triton 9.9"
+    assert len(calls) == 1
+
+
+def test_a_gpu_that_failed_runs_torch_and_says_why(gpu, monkeypatch, caplog):
+    check_says(monkeypatch, "row_sum in float32 is off by 0.5, more than 1e-05")
+    with caplog.at_level(logging.WARNING):
+        assert triton_ops(gpu) is None
+        assert triton_ops(gpu) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "the torch forms run on Test GPU: row_sum in float32 is off by 0.5, more than 1e-05"
+    ]
+    assert describe("cuda") == "torch (row_sum in float32 is off by 0.5, more than 1e-05)"
+
+
+def test_without_the_triton_forms_torch_runs(gpu, monkeypatch):
+    check_says(monkeypatch, "", modules=())
+    assert triton_ops(gpu) is None
+    assert "cannot be imported" in describe("cuda")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float64),
+        SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.bfloat16),
+    ],
+)
+def test_mixed_dtypes_and_float64_run_torch(gpu, monkeypatch, other):
+    check_says(monkeypatch, "")
+    assert triton_ops(gpu, other) is None
+    assert (triton_ops(other) is None) == (other.dtype == torch.float64)
+
+
+def test_an_override_ends_with_its_block(gpu, monkeypatch):
+    check_says(monkeypatch, "")
+    with override(backend=Backend.TORCH):
+        assert triton_ops(gpu) is None
+        assert describe("cuda") == "torch"
+        with override(autotune=False):
+            assert dispatch.settings().backend is Backend.TORCH
+    assert triton_ops(gpu) == "the Triton forms"
+    with override(backend=Backend.TRITON):
+        assert triton_ops(torch.ones(1)) == "the Triton forms"
+    assert triton_ops(torch.ones(1)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FFN_NAS_KERNELS", "cuda", "FFN_NAS_KERNELS must be one of auto, torch, triton: got 'cud"),
+        ("FFN_NAS_AUTOTUNE", "yes", "FFN_NAS_AUTOTUNE must be 0 or 1: got 'yes'"),
+    ],
+)
+def test_an_unknown_value_is_refused(monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=message):
+        Settings.from_environment()
+
+
+def test_a_bad_environment_is_told_and_does_not_break_a_record(monkeypatch):
+    monkeypatch.setenv("FFN_NAS_KERNELS", "cuda")
+    monkeypatch.setattr(dispatch, "_environment", Settings.from_environment)
+    assert describe("cpu").startswith("torch (FFN_NAS_KERNELS must be one of")
+
+
+def test_the_environment_is_read(monkeypatch, tmp_path):
+    for name, value in {"KERNELS": "torch", "AUTOTUNE": "0", "CACHE": str(tmp_path)}.items():
+        monkeypatch.setenv(f"FFN_NAS_{name}", value)
+    assert Settings.from_environment() == Settings(Backend.TORCH, False, tmp_path)
+
+
+def test_an_export_carries_no_triton():
+    sources = bundle_sources()
+    assert "workers_kernels_dispatch.py" in sources
+    assert not [name for name in sources if "triton" in name or "selfcheck" in name]
+    assert not [name for name, text in sources.items() if IMPORTS_TRITON.search(text)]
+
+
+class TestSelfCheck:
+    """On the CPU with the torch forms in the kernels' place: the check itself, not the kernels."""
+
+    @pytest.fixture
+    def check(self, monkeypatch, tmp_path):
+        pytest.importorskip("triton", reason="the Triton forms need triton")
+        from workers.kernels import grouped, rows, selfcheck
+
+        forms = SimpleNamespace(
+            grouped_mm=lambda x, w, end_B: grouped.grouped_mm(
+                x, w, end_B.diff(prepend=end_B.new_zeros(1)).tolist()
+            ),
+            row_sum=rows.row_sum,
+            row_dot=rows.row_dot,
+        )
+        monkeypatch.setattr(selfcheck, "ops", forms)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
+        monkeypatch.setattr(selfcheck, "TOLERANCE", {torch.float32: 1e-5})
+        with override(cache=tmp_path):
+            yield selfcheck, forms, tmp_path / "kernels" / "self-check.json"
+
+    def test_right_kernels_pass_and_are_remembered(self, check):
+        selfcheck, forms, path = check
+        assert selfcheck.verdict(torch.device("cpu")) == ""
+        (entry,) = json.loads(path.read_text())
+        assert entry.startswith("Test GPU triton ")
+        forms.row_sum = None  # would fail, were it asked again
+        assert selfcheck.verdict(torch.device("cpu")) == ""
+
+    @pytest.mark.parametrize("name", ["grouped_mm", "row_sum", "row_dot"])
+    @pytest.mark.parametrize("factor", [1.001, float("nan")])
+    def test_a_wrong_kernel_is_named_and_not_remembered(self, check, name, factor):
+        selfcheck, forms, path = check
+        right = getattr(forms, name)
+        setattr(forms, name, lambda *arguments: right(*arguments) * factor)
+        assert f"{name} in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
+        assert not path.exists()
+
+    def test_a_wrong_gradient_is_found(self, check):
+        selfcheck, forms, _ = check
+        right = forms.grouped_mm
+        forms.grouped_mm = lambda x, w, end_B: (
+            right(x, w * 1.01, end_B) - right(x, w * 0.01, end_B).detach()
+        )
+        assert "grouped_mm in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
+
+    def test_a_kernel_that_raises_is_a_reason(self, check):
+        selfcheck, forms, _ = check
+
+        def fails(*arguments):
+            raise RuntimeError("no\nbinary for this device")
+
+        forms.row_dot = fails
+        expected = "RuntimeError: no binary for this device"
+        assert selfcheck.verdict(torch.device("cpu")) == expected
+
+
+class TestTuning:
+    """Which configuration is taken, with timings that are given."""
+
+    @pytest.fixture
+    def tune(self, monkeypatch, tmp_path):
+        pytest.importorskip("triton", reason="the Triton forms need triton")
+        from workers.kernels.triton import tune
+
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU 80GB")
+        tune._read.cache_clear()
+        with override(cache=tmp_path, autotune=True):
+            yield tune
+        tune._read.cache_clear()
+
+    def test_the_fastest_is_taken_and_remembered_by_width_and_dtype(self, tune, monkeypatch):
+        from workers.kernels.triton.config import Config
+
+        configs = tuple(Config.of(BLOCK=size) for size in (32, 64, 128))
+        timed = []
+
+        def milliseconds(run, config):
+            timed.append(config)
+            return {32: 3.0, 64: 1.0, 128: float("inf")}[config["BLOCK"]]
+
+        monkeypatch.setattr(tune, "_milliseconds", milliseconds)
+        like = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.float32)
+        assert tune.choose("sum", configs, like, (8,), None) == configs[1]
+        tune._read.cache_clear()  # as another process
+        assert tune.choose("sum", configs, like, (8,), None) == configs[1]
+        assert len(timed) == 3
+        tune.choose("sum", configs, like, (16,), None)
+        assert len(timed) == 6
+        like.dtype = torch.float16
+        tune.choose("sum", configs, like, (16,), None)
+        assert len(timed) == 9
+        # A table that no longer holds the choice is timed again.
+        assert tune.choose("sum", configs[::2], like, (16,), None) == configs[0]
+
+    def test_off_and_on_the_cpu_the_first_is_taken(self, tune):
+        from workers.kernels.triton.config import Config
+
+        configs = (Config.of(BLOCK=32), Config.of(BLOCK=64))
+        assert tune.choose("sum", configs, torch.ones(1), (8,), None) == configs[0]
+        like = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.float32)
+        with override(autotune=False):
+            assert tune.choose("sum", configs, like, (8,), None) == configs[0]
