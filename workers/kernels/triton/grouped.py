@@ -73,10 +73,9 @@ def product_kernel(
     acc = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
     for start in range(0, inner, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)
-        i64 = i.to(tl.int64)
         x = tl.load(x_row_ptr + i[None, :], mask=live[:, None] & (i < inner)[None, :], other=0.0)
         w = tl.load(
-            w_col_ptr + i64[:, None] * stride_wi,
+            w_col_ptr + i.to(tl.int64)[:, None] * stride_wi,
             mask=(i < inner)[:, None] & (o < outer)[None, :],
             other=0.0,
         )
