@@ -19,6 +19,10 @@ from search_space.spec import FFNSpec
 from workers.layers.ffn import FFN
 
 EMBEDDING_STD = 0.02
+# Queries and keys have unit RMS, so their scores lie within +-12 at any head width: sharp enough
+# for a head to look at one token from the start. At 1 / sqrt(C) a narrow head learns to slowly,
+# at a step that depends on the seed (docs/recipe.md).
+SHARPEST_SCORE = 12.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         causal = mask is None and L > 1
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        scale = SHARPEST_SCORE / self.head_dim
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
         return x_NLD + F.linear(y.transpose(1, 2).reshape(N, L, D), self.out_DD)
 
 

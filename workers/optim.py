@@ -97,7 +97,7 @@ class Optimizers:
                 self.optimizers.append(Muon(parts, lr, weight_decay=recipe.weight_decay))
             elif parts:
                 self.optimizers.append(
-                    torch.optim.AdamW(parts, lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+                    torch.optim.AdamW(parts, lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
                 )
         self.base = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.flops_a_step = sum(

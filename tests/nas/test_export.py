@@ -150,9 +150,7 @@ def test_left_padding_does_not_change_a_rows_answer():
 
 @pytest.mark.parametrize("method", sorted(TRAINABLE))
 def test_cached_steps_equal_one_pass(method):
-    spec = next(
-        spec for p in PRESETS.values() if (spec := p(BACKBONE)).method == method
-    )
+    spec = next(spec for p in PRESETS.values() if (spec := p(BACKBONE)).method == method)
     torch.manual_seed(0)
     model = FFNNASForCausalLM(FFNNASConfig(spec.to_dict(), BACKBONE.to_dict())).eval()
     with torch.no_grad():
