@@ -20,7 +20,7 @@ from workers.layers.ffn import FFN
 
 EMBEDDING_STD = 0.02
 # Queries and keys have unit RMS, so their scores lie within +-12 at any head width: sharp enough
-# for a head to look at one token from the start. At 1 / sqrt(C) a narrow head learns to slowly,
+# for a head to look at one token from the start. At 1 / sqrt(C) a narrow head learns that slowly,
 # at a step that depends on the seed (docs/recipe.md).
 SHARPEST_SCORE = 12.0
 
