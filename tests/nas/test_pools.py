@@ -92,20 +92,30 @@ class TestSimulatedPool(PoolContract):
         assert pool.clock == 1.0
 
 
-class TestRayPool(PoolContract):
-    @pytest.fixture(scope="class")
-    def pool(self):
-        made = RayPool(count=2)
-        yield made
-        made.close()
+@pytest.fixture(scope="module")
+def ray_pool():
+    made = RayPool(count=2)
+    yield made
+    made.close()
 
-    @pytest.fixture(scope="class")
-    def corpus_dir(self, pool, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("cache")
-        facts = pool.prepare(CORPUS, 300, 32, str(folder))
-        assert set(facts["ngram_bits_per_byte"]) == {"3", "4", "5"}
-        assert facts["meta"]["vocab_size"] == 300
-        return facts["dir"]
+
+@pytest.fixture(scope="module")
+def ray_corpus_dir(ray_pool, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    facts = ray_pool.prepare(CORPUS, 300, 32, str(folder))
+    assert set(facts["ngram_bits_per_byte"]) == {"3", "4", "5"}
+    assert facts["meta"]["vocab_size"] == 300
+    return facts["dir"]
+
+
+class TestRayPool(PoolContract):
+    @pytest.fixture
+    def pool(self, ray_pool):
+        return ray_pool
+
+    @pytest.fixture
+    def corpus_dir(self, ray_corpus_dir):
+        return ray_corpus_dir
 
     def test_a_bad_corpus_is_the_users_one_line(self, pool, tmp_path):
         with pytest.raises(InputError, match="no file"):

@@ -82,3 +82,11 @@ def test_text_without_line_ends_is_cut_too():
     sections, _ = split_units(["é" * 100_000])
     assert "".join(sections) == "é" * 100_000
     assert max(map(len, sections)) <= 4 * 1024 + 512
+
+
+def test_a_small_corpus_holds_out_its_shortest_document():
+    # Every document is longer than the mean share that a held-out split may take of one.
+    documents = [chr(97 + i) * (1000 + 10 * i) for i in range(12)]
+    splits = split_documents(documents, validation=0.05, test=0.05)
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [10, 1, 1]
+    assert not split_documents(documents, validation=1e-6, test=0.05)["validation"]

@@ -52,7 +52,7 @@ def split_documents(
     document joins while that brings the split nearer to its share. One that would make up more
     than a quarter of a held-out split is for training (unless it is no longer than the mean),
     because the measure would be of that one document; where nothing else is left, the shortest
-    document is held out. Equal documents have one rank, so they
+    document is held out if it is at most twice the share. Equal documents have one rank, so they
     are never in two splits.
     """
     sizes: dict[bytes, int] = {}
@@ -74,9 +74,11 @@ def split_documents(
                 chosen[digest] = split
                 filled += size
         left = sizes.keys() - chosen.keys()
-        if target and not filled and len(left) > 1:
+        if not filled and len(left) > 1:
             # A small corpus may have nothing that short: its shortest document is held out.
-            chosen[min(left, key=lambda digest: (sizes[digest], digest))] = split
+            shortest = min(left, key=lambda digest: (sizes[digest], digest))
+            if sizes[shortest] <= 2 * target:
+                chosen[shortest] = split
     out: dict[str, list[str]] = {split: [] for split in SPLITS}
     for document, digest in zip(documents, digests, strict=True):
         out[chosen.get(digest, "train")].append(document)
