@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar, get_args
 from nas.objectives import objective
 from nas.store.names import check_name
 from nas.yaml_file import read_yaml
-from search_space import spec as specs
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
@@ -237,11 +236,6 @@ class StudyConfig:
     def _check_warm_start(self) -> None:
         names: dict[str, str] = {}
         for name, spec in self.warm_start_specs():
-            require(
-                spec.method in specs.TRAINABLE,
-                f"warm_start: {name} selects by {spec.method}, which has no layer that can be "
-                f"trained in this version; it can use {', '.join(sorted(specs.TRAINABLE))}",
-            )
             broken = self.constraints.broken(spec, self.backbone)
             require(
                 not broken,

@@ -15,8 +15,6 @@ from nas.config import StudyConfig
 from nas.driver import Driver, Snapshot
 from nas.pool import Pool
 from nas.store import Store, StudyRecord
-from nas.store.names import check_name
-from search_space.errors import require
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +64,7 @@ def launch_study(
     everything is recorded when the user stops it.
     """
     if name is not None:
-        check_name(name)
-        taken = any(study.name == name for study in store.studies())
-        require(not taken, f"study names are unique: {name!r} is taken; choose another --name")
+        store.check_name(name)
     with terminate_as_interrupt():
         report("starting workers")
         pool = pool_factory(config)

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from search_space import spec as specs
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost
 from search_space.domain import (
@@ -116,11 +115,6 @@ class SearchSpace:
             require(
                 method in SELECTIONS,
                 f"space.methods: unknown method {method!r}; {nearest(str(method), SELECTIONS)}",
-            )
-            require(
-                method in specs.TRAINABLE,
-                f"space.methods: {method} has no layer that can be trained in this version; "
-                f"use {', '.join(sorted(specs.TRAINABLE))}",
             )
         routed = [method for method in self.methods if method in _ROUTED]
         require(

@@ -250,9 +250,6 @@ SELECTIONS: dict[str, type[Selection]] = {
     for cls in (Dense, TopK, Hash, AvgK, Direct, ProductKey, StraightThrough, ReLURouting)
 }
 
-# Methods whose layers exist; a space refuses the others.
-TRAINABLE: frozenset[str] = frozenset(SELECTIONS)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FFNSpec:

@@ -162,9 +162,7 @@ def evaluate_quality(
 ) -> Quality:
     """Bits per byte on fixed validation windows, with its standard error over windows."""
     inputs, targets = corpus.validation_windows(n_tokens, seq_len)
-    # The scale is 1 unless the tokenizer that was given loses text.
-    scale = corpus.meta["byte_scale"]["validation"]
-    token_bytes_V = torch.from_numpy(corpus.token_bytes).to(device, torch.float64) * scale
+    token_bytes_V = torch.from_numpy(corpus.byte_weights("validation")).to(device)
     model.eval()
     nats, sizes = [], []
     for start in range(0, len(inputs), EVAL_BATCH):

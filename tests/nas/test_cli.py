@@ -269,7 +269,7 @@ def test_launch_export_generate(nas, in_process):
     again = nas("export", "--to", "model")
     assert "export needs a new or empty directory: model holds files" in the_error(again)
     taken = nas("launch", "study.yaml", "--name", "tiny")
-    assert "'tiny' is taken; choose another --name" in the_error(taken)
+    assert "a study's name must be new: 'tiny' exists; choose another" in the_error(taken)
 
 
 @pytest.mark.parametrize(("bits", "warned"), [(7.9, True), (0.1, False)])

@@ -174,7 +174,7 @@ def test_a_taken_name_is_refused_before_anything_is_prepared(store):
         prepared.append(config)
         return SimulatedPool(1, ends_well)
 
-    with pytest.raises(InputError, match="'simulated' is taken"):
+    with pytest.raises(InputError, match="a study's name must be new: 'simulated' exists"):
         launch_study(StudyConfig.from_dict(CONFIG), store, name="simulated", pool_factory=pool)
     assert prepared == []
 

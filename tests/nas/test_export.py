@@ -18,7 +18,7 @@ from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError
 from search_space.presets import PRESETS
-from search_space.spec import TRAINABLE, FFNSpec, Hash, StraightThrough, TopK
+from search_space.spec import SELECTIONS, FFNSpec, Hash, StraightThrough, TopK
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
@@ -148,7 +148,7 @@ def test_left_padding_does_not_change_a_rows_answer():
     torch.testing.assert_close(beside, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(TRAINABLE))
+@pytest.mark.parametrize("method", sorted(SELECTIONS))
 def test_cached_steps_equal_one_pass(method):
     spec = next(spec for p in PRESETS.values() if (spec := p(BACKBONE)).method == method)
     torch.manual_seed(0)

@@ -10,7 +10,6 @@ import random
 import pytest
 from optuna.trial import FixedTrial
 
-from search_space import spec as specs
 from search_space.backbone import Backbone
 from search_space.cost import FORMULAS, ffn_cost
 from search_space.domain import Range
@@ -307,12 +306,6 @@ def test_bad_input_is_one_line_with_the_rule(message):
     with pytest.raises(InputError, match=message) as caught:
         SearchSpace.from_dict(REFUSED[message])
     assert "\n" not in str(caught.value)
-
-
-def test_a_method_without_a_layer_is_refused(monkeypatch):
-    monkeypatch.setattr(specs, "TRAINABLE", frozenset({"dense", "hash"}))
-    with pytest.raises(InputError, match=r"avgk has no layer that can be trained.*dense, hash"):
-        SearchSpace(methods=("dense", "avgk"))
 
 
 @pytest.mark.parametrize("method", SELECTIONS)

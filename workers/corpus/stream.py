@@ -65,7 +65,11 @@ class Corpus:
         (`meta["lossless"]` is false), and then true bytes / summed bytes of the whole split. So
         over a whole split it is exact for every tokenizer.
         """
-        return float(self.token_bytes[ids].sum()) * float(self.meta["byte_scale"][_known(split)])
+        return float(self.byte_weights(split)[ids].sum())
+
+    def byte_weights(self, split: str) -> np.ndarray:
+        """Bytes of `split`'s text that each token stands for, (V,) float64: see `count_bytes`."""
+        return self.token_bytes * float(self.meta["byte_scale"][_known(split)])
 
     def require_sequences(self, seq_len: int) -> None:
         """Raise InputError unless every split holds one sequence and its next token."""
