@@ -9,7 +9,8 @@ from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.spec import FFNSpec, TopK
 from workers.model import ProxyLM
-from workers.optim import Muon, Optimizers, group_parameters, orthogonalize, schedule
+from workers.muon import Muon, orthogonalize
+from workers.optim import Optimizers, group_parameters, schedule
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 32, 32)])
