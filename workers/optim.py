@@ -1,50 +1,62 @@
-"""Muon for the weight matrices, AdamW for the rest, and the warmup-stable-decay schedule.
+"""Muon for the weight matrices, row-wise Adam for tables, AdamW for the rest, and the
+warmup-stable-decay schedule.
 
 A matrix parameter is one that its module names in `matrices`; its last two dims are the matrix,
-dims before them a batch (experts, or q, k and v).
+dims before them a batch (experts, or q, k and v). A table parameter is one that its module names in
+`tables`: its rows (the last dim) are read singly, and its gradient may be sparse.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
+from enum import StrEnum
 
 import torch
 from torch import nn
 
 from search_space.contract import Recipe
 from workers.muon import Muon, orthogonalize_flops
+from workers.row_optim import RowAdam, coalesced
+
+BETAS = (0.9, 0.99)
+
+
+class Kind(StrEnum):
+    """What a parameter is to the optimizers."""
+
+    MATRIX = "matrix"
+    TABLE = "table"
+    REST = "rest"
 
 
 class Optimizers:
-    """Both optimizers behind one `step`.
+    """The optimizers behind one `step`.
 
     lr_multiplier: of the parameters whose name contains `.ffn.`.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, lr_multiplier: float) -> None:
         self.recipe = recipe
+        allow_sparse_gradients(model)
         groups = group_parameters(model)
         self.optimizers: list[torch.optim.Optimizer] = []
-        self.rest = [p for (matrix, _), ps in groups.items() if not matrix for p in ps]
-        for matrix in (True, False):
-            lr = recipe.matrix_lr if matrix else recipe.lr
+        self.clipped = [p for (kind, _), ps in groups.items() if kind != Kind.MATRIX for p in ps]
+        for kind in Kind:
+            lr = recipe.matrix_lr if kind is Kind.MATRIX else recipe.lr
             parts = [
                 {"params": params, "lr": lr * (lr_multiplier if in_ffn else 1.0)}
-                for (is_matrix, in_ffn), params in groups.items()
-                if is_matrix == matrix
+                for (its_kind, in_ffn), params in groups.items()
+                if its_kind is kind
             ]
-            if parts and matrix:
-                self.optimizers.append(Muon(parts, lr, weight_decay=recipe.weight_decay))
-            elif parts:
-                self.optimizers.append(
-                    torch.optim.AdamW(parts, lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-                )
+            if parts:
+                self.optimizers.append(_optimizer(kind, parts, lr, recipe.weight_decay))
         self.base = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.flops_a_step = sum(
             orthogonalize_flops(p.numel() // (p.shape[-1] * p.shape[-2]), *p.shape[-2:])
-            for (matrix, _), params in groups.items()
-            if matrix
+            for (kind, _), params in groups.items()
+            if kind is Kind.MATRIX
             for p in params
         )
 
@@ -52,7 +64,7 @@ class Optimizers:
         """Apply the gradients at `factor` times the learning rates, and clear them."""
         if self.recipe.grad_clip:
             # Muon's update has the same size whatever the gradient's.
-            torch.nn.utils.clip_grad_norm_(self.rest, self.recipe.grad_clip)
+            clip_gradients(self.clipped, self.recipe.grad_clip)
         for optimizer, base in zip(self.optimizers, self.base, strict=True):
             for group, lr in zip(optimizer.param_groups, base, strict=True):
                 group["lr"] = lr * factor
@@ -60,14 +72,51 @@ class Optimizers:
             optimizer.zero_grad()
 
 
-def group_parameters(model: nn.Module) -> dict[tuple[bool, bool], list[nn.Parameter]]:
-    """Parameters by (is a matrix, is in an FFN)."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+def _optimizer(
+    kind: Kind, parts: list[dict[str, object]], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    if kind is Kind.MATRIX:
+        return Muon(parts, lr, weight_decay=weight_decay)
+    if kind is Kind.TABLE:
+        return RowAdam(parts, lr, betas=BETAS)
+    return torch.optim.AdamW(parts, lr, betas=BETAS, weight_decay=0.0, fused=True)
+
+
+def group_parameters(model: nn.Module) -> dict[tuple[Kind, bool], list[nn.Parameter]]:
+    """Parameters by (kind, is in an FFN)."""
+    groups: dict[tuple[Kind, bool], list[nn.Parameter]] = defaultdict(list)
     for module_name, module in model.named_modules():
-        matrices = getattr(module, "matrices", ())
+        matrices, tables = getattr(module, "matrices", ()), getattr(module, "tables", ())
         for name, p in module.named_parameters(recurse=False):
-            groups[name in matrices, ".ffn." in f".{module_name}."].append(p)
+            kind = Kind.TABLE if name in tables else Kind.REST
+            kind = Kind.MATRIX if name in matrices else kind
+            groups[kind, ".ffn." in f".{module_name}."].append(p)
     return dict(groups)
+
+
+def allow_sparse_gradients(model: nn.Module) -> None:
+    """Let tables have sparse gradients, which other optimizers than ours may refuse."""
+    for module in model.modules():
+        if getattr(module, "tables", ()):
+            module.sparse_gradients = True
+
+
+@torch.no_grad()
+def clip_gradients(params: Iterable[nn.Parameter], limit: float) -> None:
+    """Scale the gradients in place so that their global norm is at most `limit`.
+
+    torch.nn.utils.clip_grad_norm_, which refuses sparse gradients.
+    """
+    values = []
+    for p in params:
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = coalesced(p.grad)
+            values.append(p.grad.values())
+        elif p.grad is not None:
+            values.append(p.grad)
+    scale = (limit / (torch.nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(scale)
 
 
 def schedule(share: float, recipe: Recipe) -> float:

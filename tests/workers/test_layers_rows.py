@@ -6,11 +6,23 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from workers.kernels import rows
 from workers.kernels.flops import custom_flops
-from workers.kernels.rows import row_dot, row_sum
+from workers.kernels.rows import RowOrder, row_dot, row_sum, wants_sparse
 
 SIZES_T = [[3, 0, 2], [0, 0], [4], [1, 1, 1, 1]]  # pairs of each token; some tokens have none
 N, D = 5, 7
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def scale(request, monkeypatch):
+    """Every test runs as it is, and with the forms of large tables: dot products in row order,
+    gradients summed a row at a time and sparse at parameters."""
+    if request.param == "large":
+        for name in ("NEAR_BYTES", "FEW_PAIRS", "SPARSE_ROWS_A_PAIR", "SPARSE_ELEMENTS"):
+            monkeypatch.setattr(rows, name, -1)
+        monkeypatch.setattr(rows, "CHUNK_BYTES", 1)
+    return request.param
 
 
 def problem(sizes: list[int], dtype: torch.dtype = torch.float64):
@@ -23,6 +35,10 @@ def problem(sizes: list[int], dtype: torch.dtype = torch.float64):
     x_TD = torch.randn(len(sizes), D, dtype=dtype, requires_grad=True)
     weight_P = torch.randn(n_pairs, dtype=dtype, requires_grad=True)
     return x_TD, weight_P, table_ND, pairs
+
+
+def dense(gradient):
+    return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -41,13 +57,70 @@ def test_values(sizes, dtype):
 @pytest.mark.parametrize("sizes", SIZES_T)
 def test_gradients(sizes):
     x_TD, weight_P, table_ND, pairs = problem(sizes)
-    assert torch.autograd.gradcheck(lambda w, t: row_sum(w, t, *pairs), (weight_P, table_ND))
+    assert torch.autograd.gradcheck(
+        lambda w, t: row_sum(w, t.clone(), *pairs), (weight_P, table_ND)
+    )
     if sum(sizes):  # gradcheck wants an output that is not empty
-        assert torch.autograd.gradcheck(lambda x, t: row_dot(x, t, *pairs), (x_TD, table_ND))
+        assert torch.autograd.gradcheck(
+            lambda x, t: row_dot(x, t.clone(), *pairs), (x_TD, table_ND)
+        )
     else:
         row_dot(x_TD, table_ND, *pairs).sum().backward()
         assert not x_TD.grad.any()
-        assert not table_ND.grad.any()
+        assert not dense(table_ND.grad).any()
+
+
+@pytest.mark.parametrize("sizes", SIZES_T)
+@pytest.mark.parametrize("leading", [(N,), (N, 1), (1, N), (N, 3)])
+def test_a_sparse_gradient_is_the_dense_one(sizes, leading, scale):
+    x_TD, weight_P, _, (row_P, token_P, start_T) = problem(sizes)
+    row_P = row_P * (leading[-1] if leading == (N, 3) else 1)
+    table = torch.randn(*leading, D, dtype=torch.float64, requires_grad=True)
+    order = RowOrder(row_P, token_P)
+
+    def loss(sparse):
+        reads = (table, row_P, token_P, start_T)
+        y_P = row_dot(x_TD, *reads, order=order, sparse=sparse)
+        return row_sum(weight_P * y_P, *reads, order, sparse).square().sum()
+
+    (want,) = torch.autograd.grad(loss(sparse=False), table)
+    loss(sparse=True).backward()
+    assert table.grad.is_sparse == (scale == "large")
+    torch.testing.assert_close(dense(table.grad), want)
+
+
+def test_a_sparse_gradient_holds_the_touched_rows_in_order(scale):
+    x_TD, _, table_ND, pairs = problem([3, 0, 2])
+    row_dot(x_TD, table_ND, *pairs, sparse=True).sum().backward()
+    assert table_ND.grad.is_sparse == (scale == "large")
+    if table_ND.grad.is_sparse:
+        assert table_ND.grad._indices()[0].tolist() == sorted(set(pairs[0].tolist()))
+
+
+def test_large_tables_beside_few_reads_want_sparse_gradients(scale):
+    if scale == "small":
+        assert wants_sparse(1 << 18, 64, 1 << 16)
+        assert not wants_sparse(1 << 18, 64, 1 << 17)  # many reads
+        assert not wants_sparse(1 << 10, 64, 1)  # a small table
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_thresholds_themselves(dtype):
+    """A table above all of them, unpatched, in the sizes the kernels' chunks have."""
+    torch.manual_seed(0)
+    n_tokens, k, n_rows, width = 128, 80, 1 << 16, 80
+    table = torch.randn(n_rows, 1, width, dtype=dtype, requires_grad=True)
+    x_TD = torch.randn(n_tokens, width, dtype=dtype)
+    row_P = torch.randint(n_rows, (n_tokens * k,))
+    token_P = torch.arange(n_tokens).repeat_interleave(k)
+    start_T = torch.arange(n_tokens) * k
+    y_P = row_dot(x_TD, table, row_P, token_P, start_T, sparse=True)
+    want_P = torch.einsum("pd,pd->p", x_TD[token_P], table[row_P, 0])
+    torch.testing.assert_close(y_P, want_P)
+    y_P.sum().backward()
+    assert table.grad.is_sparse
+    want = torch.zeros(n_rows, width, dtype=dtype).index_add(0, row_P, x_TD[token_P])
+    torch.testing.assert_close(table.grad.to_dense()[:, 0], want)
 
 
 def test_gradients_through_strided_inputs():
@@ -55,6 +128,7 @@ def test_gradients_through_strided_inputs():
     wide = torch.randn(D, len(x_TD), dtype=torch.float64, requires_grad=True)
 
     def gathered(w, t):
+        t = t.clone()
         y = row_dot(w.t(), t, *pairs)
         return row_sum(y, t, *pairs).t()
 
@@ -65,14 +139,14 @@ def test_known_dot_products_cost_nothing_forward_and_keep_the_gradient():
     x_TD, _, table_ND, pairs = problem([3, 0, 2])
     plain_P = row_dot(x_TD, table_ND, *pairs)
     plain_P.square().sum().backward()
-    want = x_TD.grad.clone(), table_ND.grad.clone()
+    want = x_TD.grad.clone(), dense(table_ND.grad).clone()
     x_TD.grad = table_ND.grad = None
     with FlopCounterMode(display=False, custom_mapping=custom_flops()) as counter:
         known_P = row_dot(x_TD, table_ND, *pairs, plain_P.detach())
     assert counter.get_total_flops() == 0
     known_P.square().sum().backward()
     assert torch.equal(known_P, plain_P)
-    torch.testing.assert_close((x_TD.grad, table_ND.grad), want)
+    torch.testing.assert_close((x_TD.grad, dense(table_ND.grad)), want)
 
 
 def test_flops_are_two_an_element_read_and_twice_that_backward():

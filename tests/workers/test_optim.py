@@ -7,10 +7,10 @@ import torch
 
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
-from search_space.spec import FFNSpec, TopK
+from search_space.spec import FFNSpec, ProductKey, TopK
 from workers.model import ProxyLM
 from workers.muon import Muon, orthogonalize
-from workers.optim import Optimizers, group_parameters, schedule
+from workers.optim import Kind, Optimizers, group_parameters, schedule
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 32, 32)])
@@ -48,7 +48,7 @@ def test_matrices_take_muon_and_tables_routers_and_norms_adamw():
     model = ProxyLM(spec, Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=50, seq_len=8))
     names = {id(p): name for name, p in model.named_parameters()}
     groups = group_parameters(model)
-    muon = {names[id(p)] for (matrix, _), ps in groups.items() if matrix for p in ps}
+    muon = {names[id(p)] for (kind, _), ps in groups.items() if kind is Kind.MATRIX for p in ps}
     assert muon == {
         "layers.0.attention.qkv_3DD",
         "layers.0.attention.out_DD",
@@ -86,3 +86,19 @@ def test_the_schedule_warms_up_holds_and_decays():
     assert tail == sorted(tail, reverse=True)
     assert 0 < tail[-1] < 0.02
     assert schedule(1.0, recipe) == 0.0
+
+
+def test_only_our_optimizer_asks_for_sparse_gradients_of_tables():
+    spec = FFNSpec(d_ff=1 << 16, expert_width=1, selection=ProductKey(heads=1, k=1, key_dim=4))
+    model = ProxyLM(spec, Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=50, seq_len=8))
+    values = model.layers[0].ffn.layers[0].experts.values_BGD
+
+    def backward():
+        model(torch.arange(8)[None]).hidden_NLD.sum().backward()
+        return values.grad
+
+    # Other trainers' optimizers refuse sparse gradients.
+    assert not backward().is_sparse
+    values.grad = None
+    Optimizers(model, Recipe(), lr_multiplier=1.0)
+    assert backward().is_sparse

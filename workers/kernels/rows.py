@@ -1,12 +1,18 @@
 """Sparse reads of a table of rows: weighted sums and dot products without a (pairs, width) copy.
 
-N rows of the table, D their width, T tokens, P (token, row) pairs sorted by token.
-The pairs are told by `row_P` (the row of each), `token_P` (its token) and `start_T` (where each
-token's pairs begin; a token may have none).
+N rows of the table, D their width, T tokens, P (token, row) pairs sorted by token, U rows that a
+pair reads. The pairs are told by `row_P` (the row of each), `token_P` (its token) and `start_T`
+(where each token's pairs begin; a token may have none).
+
+A table may have leading dims, (..., D): its rows are those of `table.flatten(0, -2)`. Where the
+caller allows it, a table that is large beside its reads gets a sparse gradient: a COO tensor of the
+table's shape that holds the U rows alone, each once and ascending.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -14,43 +20,105 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workers.kernels.dispatch import triton_ops
+from workers.kernels.recycle import recycled
 
 aten = torch.ops.aten
 SUM = 0  # embedding_bag's mode
+# A touched row costs a sparse step (its gradient, sorted, and the row-wise optimizer) about four
+# times what any row costs a dense one. Small tables do not repay the handling.
+SPARSE_ROWS_A_PAIR = 4
+SPARSE_ELEMENTS = 1 << 20
+# Dot products with a table beyond the nearer caches are taken in row order where there are many:
+# that order's own cost is then repaid.
+NEAR_BYTES = 1 << 22
+FEW_PAIRS = 1 << 13
+CHUNK_BYTES = 1 << 21  # of a gradient, summed at a time while it stays in cache
+
+
+class RowOrder:
+    """The pairs sorted by row, found when first asked for. One serves all tables of a layer that
+    are read by the same pairs."""
+
+    def __init__(self, row_P: Tensor, token_P: Tensor) -> None:
+        self._row_P, self._token_P = row_P, token_P
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        # Narrow keys sort twice as fast.
+        narrow_P, place_P = torch.sort(self._row_P.int(), stable=True)
+        return narrow_P.to(self._row_P.dtype), place_P
+
+    @property
+    def row_P(self) -> Tensor:
+        """Ascending rows."""
+        return self._sorted[0]
+
+    @property
+    def place_P(self) -> Tensor:
+        """Where each pair lies in the order by token."""
+        return self._sorted[1]
+
+    @cached_property
+    def token_P(self) -> Tensor:
+        """The token of each pair."""
+        return self._token_P.index_select(0, self.place_P)
+
+    @cached_property
+    def touched(self) -> tuple[Tensor, Tensor]:
+        """The rows that have pairs, ascending, and where each one's begin, both (U,)."""
+        row_U, size_U = torch.unique_consecutive(self.row_P, return_counts=True)
+        return row_U, size_U.cumsum(0) - size_U
+
+    def starts(self, n_rows: int) -> Tensor:
+        """Where each row's pairs begin, (N,)."""
+        size_N = torch.bincount(self._row_P, minlength=n_rows)
+        return size_N.cumsum(0) - size_N
 
 
 def row_sum(
-    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+    weight_P: Tensor,
+    table: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    order: RowOrder | None = None,
+    sparse: bool = False,
 ) -> Tensor:
     """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], shape (T, D).
 
-    weight_P and table_ND share a dtype. Differentiable once in both; the table's gradient is
-    dense. FLOPs 2 P D.
+    weight_P and table (..., D) share a dtype. order: of these pairs, where the caller has it.
+    sparse: whether the table's gradient may be (see above); the table is then a leaf.
+    Differentiable once in both. FLOPs 2 P D.
     """
-    ops = triton_ops(weight_P, table_ND)
+    ops = triton_ops(weight_P, table)
     if ops is not None:
-        return ops.row_sum(weight_P, table_ND, row_P, token_P, start_T)
-    return _RowSum.apply(weight_P, table_ND, row_P, token_P, start_T)
+        return ops.row_sum(weight_P, table.flatten(0, -2), row_P, token_P, start_T)
+    order = order or RowOrder(row_P, token_P)
+    return _RowSum.apply(weight_P, table, row_P, token_P, start_T, order, sparse)
 
 
 def row_dot(
     x_TD: Tensor,
-    table_ND: Tensor,
+    table: Tensor,
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
     known_P: Tensor | None = None,
+    order: RowOrder | None = None,
+    sparse: bool = False,
 ) -> Tensor:
     """y[p] = x[token[p]] . table[row[p]], shape (P,).
 
     known_P: these very dot products where the caller has them; nothing is then computed forward,
-    and backward is the same. x_TD and table_ND share a dtype. Differentiable once in both; the
-    table's gradient is dense. FLOPs 2 P D.
+    and backward is the same. order: of these pairs, where the caller has it. sparse: whether the
+    table's gradient may be (see above); the table is then a leaf. x_TD and table (..., D) share a
+    dtype. Differentiable once in both. FLOPs 2 P D.
     """
-    ops = triton_ops(x_TD, table_ND)
+    ops = triton_ops(x_TD, table)
     if ops is not None:
-        return ops.row_dot(x_TD, table_ND, row_P, token_P, start_T, known_P)
-    return _RowDot.apply(x_TD, table_ND, row_P, token_P, start_T, known_P)
+        return ops.row_dot(x_TD, table.flatten(0, -2), row_P, token_P, start_T, known_P)
+    order = order or RowOrder(row_P, token_P)
+    return _RowDot.apply(x_TD, table, row_P, token_P, start_T, known_P, order, sparse)
 
 
 class _RowSum(torch.autograd.Function):
@@ -58,24 +126,28 @@ class _RowSum(torch.autograd.Function):
     def forward(
         ctx: Any,
         weight_P: Tensor,
-        table_ND: Tensor,
+        table: Tensor,
         row_P: Tensor,
         token_P: Tensor,
         start_T: Tensor,
+        order: RowOrder,
+        sparse: bool,
     ) -> Tensor:
-        ctx.save_for_backward(weight_P, table_ND, row_P, token_P, start_T)
-        return _sum(weight_P, table_ND, row_P, start_T)
+        ctx.save_for_backward(weight_P, table, row_P, token_P, start_T)
+        ctx.order, ctx.sparse = order, sparse
+        return _sum(weight_P, table.flatten(0, -2), row_P, start_T)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
-        weight_P, table_ND, row_P, token_P, start_T = ctx.saved_tensors
-        d_weight_P = d_table_ND = None
+        weight_P, table, row_P, token_P, start_T = ctx.saved_tensors
+        dy_TD, d_weight_P, d_table = dy_TD.contiguous(), None, None
         if ctx.needs_input_grad[0]:
-            d_weight_P = _dot(dy_TD.contiguous(), table_ND, row_P, token_P, start_T)
+            pairs = row_P, token_P, start_T
+            d_weight_P = _dot(dy_TD, table.flatten(0, -2), *pairs, ctx.order)
         if ctx.needs_input_grad[1]:
-            d_table_ND = _scatter(weight_P, dy_TD.contiguous(), table_ND, row_P, token_P)
-        return d_weight_P, d_table_ND, None, None, None
+            d_table = _table_gradient(weight_P, dy_TD, table, ctx.order, ctx.sparse)
+        return d_weight_P, d_table, None, None, None, None, None
 
 
 class _RowDot(torch.autograd.Function):
@@ -83,30 +155,33 @@ class _RowDot(torch.autograd.Function):
     def forward(
         ctx: Any,
         x_TD: Tensor,
-        table_ND: Tensor,
+        table: Tensor,
         row_P: Tensor,
         token_P: Tensor,
         start_T: Tensor,
         known_P: Tensor | None,
+        order: RowOrder,
+        sparse: bool,
     ) -> Tensor:
-        ctx.save_for_backward(x_TD, table_ND, row_P, token_P, start_T)
+        ctx.save_for_backward(x_TD, table, row_P, start_T)
+        ctx.order, ctx.sparse = order, sparse
         if known_P is not None:
             return known_P.clone()
-        return _dot(x_TD.contiguous(), table_ND, row_P, token_P, start_T)
+        return _dot(x_TD.contiguous(), table.flatten(0, -2), row_P, token_P, start_T, order)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
-        x_TD, table_ND, row_P, token_P, start_T = ctx.saved_tensors
-        dx_TD = d_table_ND = None
+        x_TD, table, row_P, start_T = ctx.saved_tensors
+        dx_TD = d_table = None
         if ctx.needs_input_grad[0]:
-            dx_TD = _sum(dy_P, table_ND, row_P, start_T)
+            dx_TD = _sum(dy_P, table.flatten(0, -2), row_P, start_T)
         if ctx.needs_input_grad[1]:
-            d_table_ND = _scatter(dy_P, x_TD.contiguous(), table_ND, row_P, token_P)
-        return dx_TD, d_table_ND, None, None, None, None
+            d_table = _table_gradient(dy_P, x_TD.contiguous(), table, ctx.order, ctx.sparse)
+        return dx_TD, d_table, None, None, None, None, None, None
 
 
-# torch's embedding-bag kernels are these three operations, and each reads the table in place.
+# torch's embedding-bag kernels are these two operations, and each reads the table in place.
 # Autograd through F.embedding_bag would do for the sum; the dot has no public name.
 
 
@@ -116,26 +191,56 @@ def _sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T: Tensor) -> 
     )[0]
 
 
-def _dot(x_TD: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor) -> Tensor:
-    return aten._embedding_bag_per_sample_weights_backward(
-        x_TD, table_ND, row_P, start_T, token_P, SUM, -1
-    )
-
-
-def _scatter(
-    weight_P: Tensor, x_TD: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor
+def _dot(
+    x_TD: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    order: RowOrder,
 ) -> Tensor:
-    """(N, D): weight[p] * x[token[p]] added to row[p]."""
-    unused = row_P.new_zeros(x_TD.shape[0])  # what other modes read: bag sizes and maxima
-    return aten._embedding_bag_dense_backward(
-        x_TD,
-        row_P,
-        token_P,
-        unused,
-        unused,
-        table_ND.shape[0],
-        False,
-        SUM,
-        weight_P.contiguous(),
-        -1,
+    """(P,): x[token[p]] . table[row[p]]."""
+    dots = aten._embedding_bag_per_sample_weights_backward
+    near = table_ND.numel() * table_ND.itemsize <= NEAR_BYTES or row_P.numel() <= FEW_PAIRS
+    if near or table_ND.device.type != "cpu":
+        return dots(x_TD, table_ND, row_P, start_T, token_P, SUM, -1)
+    # The kernel with its sides changed: rows pass once and in order, x stays in cache.
+    y_P = dots(table_ND, x_TD, order.token_P, start_T, order.row_P, SUM, -1)
+    return torch.empty_like(y_P).index_copy_(0, order.place_P, y_P)
+
+
+def _table_gradient(
+    weight_P: Tensor, x_TD: Tensor, table: Tensor, order: RowOrder, sparse: bool
+) -> Tensor:
+    """weight[p] * x[token[p]] summed into row[p], in the table's shape, dense or sparse."""
+    width = table.shape[-1]
+    n_rows = table.numel() // width
+    ordered_P = weight_P.index_select(0, order.place_P)
+    if not (sparse and wants_sparse(n_rows, width, weight_P.numel())):
+        return _bags(ordered_P, x_TD, order.token_P, order.starts(n_rows)).view(table.shape)
+    row_U, start_U = order.touched
+    index = torch.stack(torch.unravel_index(row_U, table.shape[:-1]))
+    values_UD = _bags(ordered_P, x_TD, order.token_P, start_U)
+    return torch.sparse_coo_tensor(
+        index, values_UD, table.shape, is_coalesced=True, check_invariants=False
     )
+
+
+def wants_sparse(n_rows: int, width: int, n_pairs: int) -> bool:
+    """Whether a parameter of n_rows rows that n_pairs pairs read gets a sparse gradient."""
+    return n_rows * width >= SPARSE_ELEMENTS and n_rows >= SPARSE_ROWS_A_PAIR * n_pairs
+
+
+def _bags(weight_P: Tensor, x_TD: Tensor, token_P: Tensor, start_M: Tensor) -> Tensor:
+    """(M, D): weight * x[token] summed from each start to the next. A few bags at a time, for the
+    kernel's output is a new block of memory."""
+    n_bags, width = start_M.numel(), x_TD.shape[1]
+    if x_TD.device.type != "cpu":
+        return _sum(weight_P, x_TD, token_P, start_M)
+    y_MD = recycled(n_bags, width, dtype=x_TD.dtype)
+    chunk = max(1, CHUNK_BYTES // (width * x_TD.itemsize))
+    cuts = [*start_M[::chunk].tolist(), weight_P.numel()]
+    for index, (first, end) in enumerate(pairwise(cuts)):
+        part = slice(index * chunk, (index + 1) * chunk)
+        y_MD[part] = _sum(weight_P[first:end], x_TD, token_P[first:end], start_M[part] - first)
+    return y_MD

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.spec import Direct, FFNSpec
+from workers.kernels.topk import top_indices
 from workers.layers.experts import Experts
 from workers.layers.routing import Bags, Selected
 
@@ -29,5 +30,5 @@ class DirectSelection(nn.Module):
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> bags of weight one that carry their pre-activations."""
         score_TN = x_TD @ experts.scored_BGD().flatten(0, 1).t()
-        score_TK, index_TK = score_TN.topk(self.k, dim=1)
-        return Selected(Bags.from_choices(index_TK, None, score_TK))
+        index_TK = top_indices(score_TN, self.k, ordered=False)
+        return Selected(Bags.from_choices(index_TK, None, score_TN.gather(1, index_TK)))

@@ -22,6 +22,8 @@ class ValueTable(nn.Module):
     def __init__(self, d_model: int, n_rows: int) -> None:
         super().__init__()
         self.values_BGD = nn.Parameter(torch.empty(n_rows, 1, d_model))
+        self.tables = ("values_BGD",)
+        self.sparse_gradients = False  # our trainer's optimizer asks for them
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -32,5 +34,5 @@ class ValueTable(nn.Module):
         """x_TD (T, D) and weighted bags of its T tokens -> (T, D)."""
         assert routing.weight_P is not None
         weight_P = routing.weight_P.to(self.values_BGD.dtype)
-        table_ND = self.values_BGD.flatten(0, 1)
-        return row_sum(weight_P, table_ND, routing.expert_P, routing.token_P, routing.start_T)
+        pairs = routing.expert_P, routing.token_P, routing.start_T
+        return row_sum(weight_P, self.values_BGD, *pairs, sparse=self.sparse_gradients)
