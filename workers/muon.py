@@ -1,41 +1,76 @@
 """Muon: momentum whose update is orthogonalised, for weight matrices (Jordan et al. 2024).
 
-B matrices of one shape, M rows and N columns of each.
+B matrices of one shape, M rows and N columns of each, K the smaller of the two.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Quintic Newton-Schulz towards an orthogonal matrix.
+# Quintic Newton-Schulz towards an orthogonal matrix. One step fewer than usual leaves small
+# singular values smaller, and the proxies' losses where they were (docs/recipe.md).
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-NS_STEPS = 5
+NS_STEPS = 4
+# The iteration on the Gram matrix costs less where one side is at least this much longer.
+GRAM_ASPECT = 1.5
 # Per-entry size of a Muon update relative to its learning rate: AdamW's usual (Moonlight,
 # arXiv 2502.16982). It does not depend on how the hidden width is cut into experts.
 UPDATE_RMS = 0.2
+# Numbers orthogonalised at once: they and the products beside them stay in a core's cache.
+CHUNK = 1 << 18
 
 
 def orthogonalize(g_BMN: Tensor) -> Tensor:
-    """The nearest matrices with singular values about 1, batched: (B, M, N) -> (B, M, N)."""
-    a, b, c = NS_COEFFICIENTS
+    """Matrices of the same singular vectors, with singular values near 1: (B, M, N) -> (B, M, N).
+
+    `NS_STEPS` steps of X <- a X + (b A + c A^2) X with A = X X^T. Long matrices take them on A
+    alone, whose steps are small products, and are multiplied once at the end.
+    """
     tall = g_BMN.shape[1] > g_BMN.shape[2]
-    x = g_BMN.transpose(1, 2) if tall else g_BMN
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x_BKN = g_BMN.transpose(1, 2) if tall else g_BMN
+    x_BKN = x_BKN / (x_BKN.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    by_gram = x_BKN.shape[2] >= GRAM_ASPECT * x_BKN.shape[1]
+    x_BKN = _by_gram(x_BKN) if by_gram else _by_product(x_BKN)
+    return x_BKN.transpose(1, 2) if tall else x_BKN
+
+
+def _by_product(x_BKN: Tensor) -> Tensor:
     for _ in range(NS_STEPS):
-        gram = x @ x.transpose(1, 2)
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.transpose(1, 2) if tall else x
+        x_BKN = torch.bmm(_polynomial(torch.bmm(x_BKN, x_BKN.transpose(1, 2))), x_BKN)
+    return x_BKN
+
+
+def _by_gram(x_BKN: Tensor) -> Tensor:
+    gram_BKK = torch.bmm(x_BKN, x_BKN.transpose(1, 2))
+    total_BKK = step_BKK = _polynomial(gram_BKK)
+    for _ in range(NS_STEPS - 1):
+        # All are polynomials of the first Gram matrix, so they commute.
+        gram_BKK = torch.bmm(torch.bmm(step_BKK, gram_BKK), step_BKK)
+        step_BKK = _polynomial(gram_BKK)
+        total_BKK = torch.bmm(step_BKK, total_BKK)
+    return torch.bmm(total_BKK, x_BKN)
+
+
+def _polynomial(gram_BKK: Tensor) -> Tensor:
+    """a I + b A + c A^2."""
+    a, b, c = NS_COEFFICIENTS
+    out_BKK = torch.bmm(gram_BKK, gram_BKK).mul_(c).add_(gram_BKK, alpha=b)
+    out_BKK.diagonal(dim1=1, dim2=2).add_(a)
+    return out_BKK
 
 
 def orthogonalize_flops(batch: int, rows: int, cols: int) -> float:
     """FLOPs of `orthogonalize` on (batch, rows, cols)."""
-    m, n = sorted((rows, cols))
-    return NS_STEPS * batch * (2 * 2.0 * m * m * n + 2.0 * m**3)
+    k, n = sorted((rows, cols))
+    if n >= GRAM_ASPECT * k:
+        return batch * (2 * 2.0 * k * k * n + (4 * NS_STEPS - 3) * 2.0 * k**3)
+    return NS_STEPS * batch * (2 * 2.0 * k * k * n + 2.0 * k**3)
 
 
 class Muon(torch.optim.Optimizer):
@@ -52,21 +87,52 @@ class Muon(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     by_shape[p.shape[-2:]].append(p)
-            for params in by_shape.values():
-                self._update(params, group)
+            for (rows, cols), params in by_shape.items():
+                triples = [self._matrices(p, rows, cols) for p in params]
+                for batch in batches(triples, CHUNK // (rows * cols)):
+                    update(batch, group)
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        rows, cols = params[0].shape[-2:]
-        directions = []
-        for p in params:
-            state = self.state[p]
-            if not state:
-                state["momentum"] = torch.zeros_like(p)
-            state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-            direction = p.grad.lerp(state["momentum"], group["momentum"])
-            directions.append(direction.reshape(-1, rows, cols))
-        updates = orthogonalize(torch.cat(directions)).split([len(d) for d in directions])
-        scale = UPDATE_RMS * math.sqrt(max(rows, cols))
-        for p, update in zip(params, updates, strict=True):
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
+    def _matrices(self, p: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, gradients and momenta of a parameter, (B, M, N) each."""
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
+        return (
+            p.view(-1, rows, cols),
+            p.grad.reshape(-1, rows, cols),
+            state["momentum"].view(-1, rows, cols),
+        )
+
+
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
+    """The same matrices in lists of about `size` each; at least one a list."""
+    batch: list[Triple] = []
+    room = size
+    for w_BMN, grad_BMN, momentum_BMN in triples:
+        for start in range(0, len(w_BMN), max(1, size)):
+            part = slice(start, start + max(1, size))
+            triple = (w_BMN[part], grad_BMN[part], momentum_BMN[part])
+            if batch and len(triple[0]) > room:
+                yield batch
+                batch, room = [], size
+            batch.append(triple)
+            room -= len(triple[0])
+    yield batch
+
+
+def update(batch: list[Triple], group: dict[str, Any]) -> None:
+    """One Muon step of a few matrices of one shape."""
+    directions = []
+    for _, grad_BMN, momentum_BMN in batch:
+        momentum_BMN.lerp_(grad_BMN, 1 - group["momentum"])
+        directions.append(grad_BMN.lerp(momentum_BMN, group["momentum"]))
+    all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
+    step = group["lr"] * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
+    updates = orthogonalize(all_BMN).split([len(d) for d in directions])
+    for (w_BMN, _, _), update_BMN in zip(batch, updates, strict=True):
+        if group["weight_decay"]:
+            w_BMN.mul_(1 - group["lr"] * group["weight_decay"])
+        w_BMN.add_(update_BMN, alpha=-step)
