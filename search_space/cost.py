@@ -102,8 +102,8 @@ def saved(floats: float) -> Cost:
 
 
 def norm(d_model: int) -> Cost:
-    """An RMSNorm; its input, the normalised input and its output are kept."""
-    return parameters(d_model) + saved(3 * d_model)
+    """An RMSNorm; its input, one number of it and its output are kept."""
+    return parameters(d_model) + saved(2 * d_model + 1)
 
 
 def blocks(spec: FFNSpec, d_model: int, *, used: float, trained: float | None = None) -> Cost:
@@ -117,30 +117,36 @@ def blocks(spec: FFNSpec, d_model: int, *, used: float, trained: float | None = 
 
 
 def hidden_floats(spec: FFNSpec, *, weighted: bool) -> int:
-    """Numbers kept for one hidden unit: before and after the activation (ReLU's backward needs the
-    output alone), the gate's product, and the weighted one."""
+    """Numbers that plain operations keep for one hidden unit: before and after the activation
+    (ReLU's backward needs the output alone), the gate's product, and the weighted one."""
     return (1 if spec.activation == "relu" else 2) + 2 * spec.gated + weighted
+
+
+def pre_activations(spec: FFNSpec) -> int:
+    """Numbers that the fused operation keeps for one hidden unit; it makes the rest anew."""
+    return 1 + spec.gated
 
 
 def saved_full(spec: FFNSpec, d_model: int, *, weighted: bool) -> Cost:
     """Kept by experts that every token reads in full."""
+    n_experts, width = spec.n_experts, spec.expert_width
     if spec.output_gate:
-        return saved(
-            spec.n_experts
-            * (spec.expert_width * hidden_floats(spec, weighted=False) + d_model + 2 * weighted)
-        )
-    width = spec.n_experts * spec.expert_width
-    return saved(width * hidden_floats(spec, weighted=weighted) + spec.n_experts * weighted)
+        hidden = width * hidden_floats(spec, weighted=False)
+        return saved(n_experts * (hidden + d_model + 2 * weighted))
+    return saved(n_experts * (width * pre_activations(spec) + weighted))
 
 
 def saved_reads(spec: FFNSpec, d_model: int, reads: float, *, weighted: bool) -> Cost:
-    """Kept by experts of which a token reads `reads`: as rows when narrow, else with a copy of the
-    token and the expert's output (and both sides of an output gate) for each."""
-    gated_out = spec.output_gate
-    hidden = spec.expert_width * hidden_floats(spec, weighted=weighted and not gated_out)
-    if spec.expert_width < MATRIX_ROWS and not gated_out:
-        return saved(reads * (hidden + 2 * INDEX * spec.expert_width + 2 * weighted))
-    return saved(reads * (hidden + (3 if gated_out else 2) * d_model + INDEX + 2 * weighted))
+    """Kept by experts of which a token reads `reads`: as rows when narrow, fused when wide; with an
+    output gate, a copy of the token, the expert's output and both sides of the gate for each."""
+    width = spec.expert_width
+    if spec.output_gate:
+        hidden = width * hidden_floats(spec, weighted=False)
+        return saved(reads * (hidden + 3 * d_model + INDEX + 2 * weighted))
+    if width < MATRIX_ROWS:
+        hidden = width * hidden_floats(spec, weighted=weighted)
+        return saved(reads * (hidden + 2 * INDEX * width + 2 * weighted))
+    return saved(reads * (width * pre_activations(spec) + INDEX + 2 * weighted))
 
 
 def _dense(spec: FFNSpec, d_model: int, activity: float | None) -> Cost:
@@ -191,7 +197,7 @@ def _product_key(spec: FFNSpec, d_model: int, activity: float | None) -> Cost:
     # The queries before and after their norm, the places of both halves' candidates and of the
     # chosen pairs, and the weights.
     candidates = 2 * knobs.heads * min(knobs.k, root)
-    cost += saved(queries * (1 + (knobs.query_norm != "none")) + INDEX * candidates)
+    cost += saved(queries * (1 + (knobs.query_norm != "none")) + candidates)
     cost += saved(reads * (INDEX + 1))
     if knobs.values == "pkm":
         return cost + matrix(d_model, n, used=reads / n) + saved(reads * 2 * INDEX)
@@ -238,20 +244,21 @@ def ffn_cost(spec: FFNSpec, d_model: int, activity: float | None = None) -> Cost
     if spec.shared_width:
         width = spec.shared_width // spec.depth
         layer += matrix(d_model, width).times(3 if spec.gated else 2)
-        layer += saved(width * hidden_floats(spec, weighted=False))
+        layer += saved(width * pre_activations(spec))
     return layer.times(spec.depth)
 
 
 def model_cost(spec: FFNSpec, backbone: Backbone, activity: float | None = None) -> Cost:
     """The whole proxy: attention, FFNs, norms, tied embedding and head."""
     d, length = backbone.d_model, backbone.seq_len
-    # Kept: the norm's 3, queries, keys and values, their norms and rotations (7), both outputs.
-    attention = matrix(d, d).times(4) + parameters(d + 2 * backbone.head_dim) + saved(12 * d)
+    # Kept: the norm's 2, queries, keys and values, both turned, the heads' output.
+    attention = matrix(d, d).times(4) + parameters(d + 2 * backbone.head_dim) + saved(8 * d)
     # Scores and values over the causal half of the sequence; backward is twice the forward.
     core = 2.0 * d * length
     attention += Cost(forward_flops=core, active_flops=core, training_flops=3 * core)
     layer = attention + ffn_cost(spec, d, activity)
-    head = norm(d) + matrix(d, backbone.vocab_size) + saved(backbone.vocab_size)
+    # The logits are not kept: the loss makes its gradient in the hidden states at once.
+    head = norm(d) + matrix(d, backbone.vocab_size) + saved(d)
     return layer.times(backbone.n_layers) + head
 
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
+from workers.kernels.rotary import norm_and_rotate
 from workers.layers.ffn import FFN
+from workers.layers.norm import RMSNorm
 
 EMBEDDING_STD = 0.02
 # Queries and keys have unit RMS, so their scores lie within +-12 at any head width: sharp enough
@@ -41,11 +43,11 @@ class Attention(nn.Module):
         d_model = backbone.d_model
         self.layer = layer
         self.n_heads, self.head_dim = backbone.n_heads, backbone.head_dim
-        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.norm = RMSNorm(d_model)
         self.qkv_3DD = nn.Parameter(torch.empty(3, d_model, d_model))
         self.out_DD = nn.Parameter(torch.empty(d_model, d_model))
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=1e-6)
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=1e-6)
+        self.q_norm = RMSNorm(self.head_dim)
+        self.k_norm = RMSNorm(self.head_dim)
         self.matrices = ("qkv_3DD", "out_DD")
         self.reset_parameters()
 
@@ -61,7 +63,8 @@ class Attention(nn.Module):
         N, L, D = x_NLD.shape
         qkv = F.linear(self.norm(x_NLD), self.qkv_3DD.flatten(0, 1))
         q, k, v = qkv.view(N, L, 3, self.n_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k = rotate(self.q_norm(q), *rotary), rotate(self.k_norm(k), *rotary)
+        q = norm_and_rotate(q, self.q_norm.weight, *rotary)
+        k = norm_and_rotate(k, self.k_norm.weight, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         causal = mask is None and L > 1
@@ -76,13 +79,6 @@ def rotary_table(position_NL: Tensor, head_dim: int, theta: float) -> tuple[Tens
     frequency_C = theta ** (-2 * half / head_dim)
     angle = position_NL[:, None, :, None].float() * frequency_C
     return angle.cos(), angle.sin()
-
-
-def rotate(x_NHLC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + C/2) of each head."""
-    a, b = x_NHLC.chunk(2, dim=-1)
-    cos, sin = cos.to(x_NHLC.dtype), sin.to(x_NHLC.dtype)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
 
 
 class Layer(nn.Module):
@@ -103,7 +99,7 @@ class ProxyLM(nn.Module):
         self.embed = nn.Embedding(backbone.vocab_size, backbone.d_model)
         nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
         self.layers = nn.ModuleList(Layer(spec, backbone, i) for i in range(backbone.n_layers))
-        self.norm = nn.RMSNorm(backbone.d_model, eps=1e-6)
+        self.norm = RMSNorm(backbone.d_model)
 
     def forward(
         self,

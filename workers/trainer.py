@@ -18,6 +18,7 @@ from search_space.contract import EvalRequest, Progress
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError
 from workers.corpus import Corpus
+from workers.kernels.cross_entropy import linear_cross_entropy
 from workers.layers.stats import record_stats
 from workers.model import ProxyLM
 from workers.optim import Optimizers, schedule
@@ -151,7 +152,8 @@ def train_step(model: ProxyLM, inputs, targets, device: str) -> float:
     inputs_NL = torch.from_numpy(inputs).to(device)
     targets_NL = torch.from_numpy(targets).to(device)
     out = model(inputs_NL)
-    loss = F.cross_entropy(model.logits(out.hidden_NLD).flatten(0, 1), targets_NL.flatten())
+    hidden_TD = out.hidden_NLD.flatten(0, 1)
+    loss = linear_cross_entropy(hidden_TD, model.embed.weight, targets_NL.flatten())
     (loss if out.aux_loss is None else loss + out.aux_loss).backward()
     return loss.item()
 

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workers.kernels.activations import ACTIVATIONS
+from workers.kernels.expert_ffn import Pairs, expert_ffn
 from workers.kernels.grouped import grouped_mm
-from workers.kernels.rows import row_dot, row_sum
+from workers.kernels.rows import RowOrder, row_dot, row_sum
 from workers.layers.routing import Bags, Full, Ragged, Routing
 from workers.layers.stats import RoutingStats
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 MATRIX_ROWS = 8  # experts at least this wide are matrices to the optimizer, narrower ones rows
 
 
@@ -40,7 +41,7 @@ class Experts(nn.Module):
         output_gate: bool = False,
     ) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation
         shape = (n_experts, width, d_model)
         self.keys_BGD = nn.Parameter(torch.empty(shape))
         self.gates_BGD = nn.Parameter(torch.empty(shape)) if gated else None
@@ -49,6 +50,9 @@ class Experts(nn.Module):
         # Narrow blocks are read row by row: a product each would be all overhead.
         self.by_rows = width < MATRIX_ROWS and not output_gate
         self.matrices = ("keys_BGD", "gates_BGD", "values_BGD") if width >= MATRIX_ROWS else ()
+        tables = ("keys_BGD", "gates_BGD", "values_BGD")
+        self.tables = tables if self.by_rows else ()
+        self.sparse_gradients = False  # of the tables; our trainer's optimizer asks for them
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -77,65 +81,92 @@ class Experts(nn.Module):
         return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:
-        return self.activation(key_out) if gate_out is None else self.activation(gate_out) * key_out
+        act = ACTIVATIONS[self.activation]
+        return act(key_out) if gate_out is None else act(gate_out) * key_out
 
     def _all(self, x_TD: Tensor, routing: Full, stats: RoutingStats | None) -> Tensor:
-        n_experts, width, d_model = self.keys_BGD.shape
+        if self.output_gate_BD is not None:
+            return self._all_output_gated(x_TD, routing, stats)
+        # All experts are one of their whole width, whose units are weighted in groups.
+        matrices = (self.keys_BGD, self.gates_BGD, self.values_BGD)
+        whole = [None if m is None else m.reshape(1, -1, m.shape[2]) for m in matrices]
+        pairs = Pairs(None, [x_TD.shape[0]])
+        return self._fused(x_TD, whole, pairs, routing.weight_TB, stats)
+
+    def _pairs(self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None) -> Tensor:
+        if self.output_gate_BD is not None:
+            return self._pairs_output_gated(x_TD, routing, stats)
+        matrices = [self.keys_BGD, self.gates_BGD, self.values_BGD]
+        weight_P1 = None if routing.weight_P is None else routing.weight_P.unsqueeze(1)
+        pairs = Pairs(routing.token_P, routing.counts)
+        return self._fused(x_TD, matrices, pairs, weight_P1, stats)
+
+    def _fused(
+        self,
+        x_TD: Tensor,
+        matrices: list[Tensor | None],
+        pairs: Pairs,
+        weight_PC: Tensor | None,
+        stats: RoutingStats | None,
+    ) -> Tensor:
+        weight_PC = None if weight_PC is None else weight_PC.to(x_TD.dtype)
+        watch = None if stats is None else stats.add_hidden
+        return expert_ffn(x_TD, *matrices, pairs, weight_PC, self.activation, watch)
+
+    def _all_output_gated(self, x_TD: Tensor, routing: Full, stats: RoutingStats | None) -> Tensor:
+        n_experts, width, _ = self.keys_BGD.shape
         gates_BGD = self.gates_BGD
         gate_out = None if gates_BGD is None else F.linear(x_TD, gates_BGD.flatten(0, 1))
         h_TH = self._hidden(F.linear(x_TD, self.keys_BGD.flatten(0, 1)), gate_out)
         if stats is not None:
             stats.add_hidden(h_TH)
         h_TBG = h_TH.view(-1, n_experts, width)
-        if self.output_gate_BD is None:
-            if routing.weight_TB is not None:
-                h_TBG = h_TBG * routing.weight_TB.to(h_TBG.dtype).unsqueeze(2)
-            return h_TBG.flatten(1) @ self.values_BGD.reshape(-1, d_model)
         o_BTD = torch.bmm(h_TBG.transpose(0, 1), self.values_BGD)
         scale_BT1 = torch.sigmoid(torch.bmm(o_BTD, self.output_gate_BD.unsqueeze(2)))
         if routing.weight_TB is not None:
             scale_BT1 = scale_BT1 * routing.weight_TB.to(o_BTD.dtype).t().unsqueeze(2)
         return (o_BTD * scale_BT1).sum(0)
 
-    def _pairs(self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None) -> Tensor:
-        counts, weight_P = routing.counts, routing.weight_P
+    def _pairs_output_gated(
+        self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None
+    ) -> Tensor:
+        counts, gates_BGD = routing.counts, self.gates_BGD
         x_PD = x_TD.index_select(0, routing.token_P)
-        gates_BGD = self.gates_BGD
         gate_out = None
         if gates_BGD is not None:
             gate_out = grouped_mm(x_PD, gates_BGD.transpose(1, 2), counts)
         h_PG = self._hidden(grouped_mm(x_PD, self.keys_BGD.transpose(1, 2), counts), gate_out)
         if stats is not None:
             stats.add_hidden(h_PG)
-        if weight_P is not None:
-            weight_P = weight_P.to(h_PG.dtype)
-        if self.output_gate_BD is None:
-            if weight_P is not None:
-                h_PG = h_PG * weight_P.unsqueeze(1)
-            o_PD = grouped_mm(h_PG, self.values_BGD, counts)
-        else:
-            o_PD = grouped_mm(h_PG, self.values_BGD, counts)
-            score_P1 = grouped_mm(o_PD, self.output_gate_BD.unsqueeze(2), counts)
-            scale_P1 = torch.sigmoid(score_P1)
-            o_PD = o_PD * (scale_P1 if weight_P is None else scale_P1 * weight_P.unsqueeze(1))
-        return torch.zeros_like(x_TD).index_add(0, routing.token_P, o_PD)
+        o_PD = grouped_mm(h_PG, self.values_BGD, counts)
+        scale_P1 = torch.sigmoid(grouped_mm(o_PD, self.output_gate_BD.unsqueeze(2), counts))
+        if routing.weight_P is not None:
+            scale_P1 = scale_P1 * routing.weight_P.to(o_PD.dtype).unsqueeze(1)
+        return torch.zeros_like(x_TD).index_add(0, routing.token_P, o_PD * scale_P1)
 
     def _rows(self, x_TD: Tensor, bags: Bags, stats: RoutingStats | None) -> Tensor:
         width = self.keys_BGD.shape[1]
-        unit_G = torch.arange(width, device=x_TD.device)
-        reads = (
-            (bags.expert_P[:, None] * width + unit_G).flatten(),
-            bags.token_P.repeat_interleave(width),
-            bags.start_T * width,
+        row_R, token_R, start_T, weight_R = (
+            bags.expert_P,
+            bags.token_P,
+            bags.start_T,
+            bags.weight_P,
         )
+        if width > 1:
+            unit_G = torch.arange(width, device=x_TD.device)
+            row_R = (row_R[:, None] * width + unit_G).flatten()
+            token_R, start_T = token_R.repeat_interleave(width), start_T * width
+            weight_R = None if weight_R is None else weight_R.repeat_interleave(width)
+        reads, order = (row_R, token_R, start_T), RowOrder(row_R, token_R)
+        sparse = self.sparse_gradients
         score_R = bags.score_P
         if self.gates_BGD is None:
-            h_R = self._hidden(row_dot(x_TD, self.keys_BGD.flatten(0, 1), *reads, score_R), None)
+            h_R = self._hidden(row_dot(x_TD, self.keys_BGD, *reads, score_R, order, sparse), None)
         else:
-            gate_R = row_dot(x_TD, self.gates_BGD.flatten(0, 1), *reads, score_R)
-            h_R = self._hidden(row_dot(x_TD, self.keys_BGD.flatten(0, 1), *reads), gate_R)
+            gate_R = row_dot(x_TD, self.gates_BGD, *reads, score_R, order, sparse)
+            h_R = self._hidden(row_dot(x_TD, self.keys_BGD, *reads, None, order, sparse), gate_R)
         if stats is not None:
             stats.add_hidden(h_R)
-        if bags.weight_P is not None:
-            h_R = h_R * bags.weight_P.to(h_R.dtype).repeat_interleave(width)
-        return row_sum(h_R, self.values_BGD.flatten(0, 1), *reads)
+        if weight_R is not None:
+            h_R = h_R * weight_R.to(h_R.dtype)
+        return row_sum(h_R, self.values_BGD, *reads, order, sparse)

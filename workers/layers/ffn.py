@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from search_space.spec import FFNSpec, ProductKey
 from workers.layers.build import build_selection
 from workers.layers.experts import Experts
+from workers.layers.norm import RMSNorm
 from workers.layers.routing import Full
 from workers.layers.stats import RoutingStats
 from workers.layers.value_table import ValueTable
@@ -36,7 +37,7 @@ class SubLayer(nn.Module):
     def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:
         super().__init__()
         self.n_experts = spec.n_experts
-        self.norm = nn.RMSNorm(d_model, eps=1e-6)
+        self.norm = RMSNorm(d_model)
         self.selection = build_selection(spec, d_model, vocab_size)
         self.experts = build_experts(spec, d_model)
         self.shared = None

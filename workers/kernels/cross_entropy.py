@@ -1,0 +1,73 @@
+"""Linear head and cross-entropy in one: the logits, a proxy's largest tensor, never stand whole.
+
+T tokens, D model width, V vocabulary, C tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from workers.kernels.dispatch import triton_ops
+
+# A chunk's logits stay in the processor's cache; on a GPU the chunk only bounds memory.
+CHUNK = {"cpu": 256}
+CHUNK_ELSEWHERE = 4096
+
+
+def linear_cross_entropy(x_TD: Tensor, w_VD: Tensor, target_T: Tensor) -> Tensor:
+    """Mean over tokens of -log softmax(x w^T)[target], in nats; target_T: token ids (T,).
+
+    Both gradients are made in the forward pass, where the logits are. Differentiable once in x and
+    w. FLOPs 2 T V D, and twice that for the gradients.
+    """
+    if x_TD.shape[0] == 0:
+        raise ValueError("the mean loss of no tokens is undefined: x has 0 rows")
+    ops = triton_ops(x_TD, w_VD)
+    if ops is not None:
+        return ops.linear_cross_entropy(x_TD, w_VD, target_T)
+    return _LinearCrossEntropy.apply(x_TD, w_VD, target_T, torch.is_grad_enabled())
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TD: Tensor, w_VD: Tensor, target_T: Tensor, keep: bool) -> Tensor:
+        wants_x, wants_w = (keep and wants for wants in ctx.needs_input_grad[:2])
+        dx_TD = torch.empty_like(x_TD) if wants_x else None
+        dw_VD = torch.empty_like(w_VD) if wants_w else None
+        n_tokens = x_TD.shape[0]
+        losses = []
+        chunk = CHUNK.get(x_TD.device.type, CHUNK_ELSEWHERE)
+        for start in range(0, n_tokens, chunk):
+            rows = slice(start, start + chunk)
+            p_CV = x_TD[rows] @ w_VD.t()
+            losses.append(loss_and_softmax(p_CV, target_T[rows]))
+            if not (wants_x or wants_w):
+                continue
+            p_CV.scatter_add_(1, target_T[rows, None], p_CV.new_full((len(p_CV), 1), -1.0))
+            if wants_x:
+                torch.mm(p_CV, w_VD, out=dx_TD[rows])
+            if wants_w:
+                dw_VD.addmm_(p_CV.t(), x_TD[rows], beta=1.0 if start else 0.0)
+        ctx.save_for_backward(dx_TD, dw_VD)
+        ctx.n_tokens = n_tokens
+        return torch.cat(losses).mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        scale = dloss / ctx.n_tokens
+        dx_TD, dw_VD = (None if g is None else g * scale for g in ctx.saved_tensors)
+        return dx_TD, dw_VD, None, None
+
+
+def loss_and_softmax(logit_CV: Tensor, target_C: Tensor) -> Tensor:
+    """-log softmax[target], (C,); `logit_CV` becomes its softmax."""
+    top_C = logit_CV.amax(1)
+    target_logit_C = logit_CV.gather(1, target_C.unsqueeze(1)).squeeze(1)
+    torch.softmax(logit_CV, 1, out=logit_CV)
+    # The largest share is at least 1 / V, so this log keeps its digits.
+    return top_C - target_logit_C - logit_CV.amax(1).log()

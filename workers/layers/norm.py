@@ -1,0 +1,18 @@
+"""RMSNorm as a module, on the operation of workers.kernels.rms_norm."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from workers.kernels.rms_norm import EPS, rms_norm
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + 1e-6) * weight over the last dim."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, eps=EPS)
+
+    def forward(self, x_D: Tensor) -> Tensor:
+        """(..., width) -> the same shape."""
+        return rms_norm(x_D, self.weight)
