@@ -12,7 +12,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
+import interpreter_fused as fused
 import torch
+from interpreter_tools import DTYPES, close, normal, pairs
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import dispatch, reference
@@ -28,21 +30,9 @@ from workers.kernels.triton import (
     rows,
 )
 
-DTYPES = (torch.float32, torch.float16)
 COUNTS = ([3, 0, 37, 1], [0, 0, 1], [130])  # empty experts, one token, more than a tile
 SIZES_T = ([3, 0, 2, 21], [1], [0, 0, 5])  # pairs of each token
 Check = tuple[str, str, Callable[[], None]]
-
-
-def close(got: torch.Tensor, want: torch.Tensor, dtype: torch.dtype) -> None:
-    tolerance = 2e-5 if dtype == torch.float32 else 1e-2
-    scale = max(1.0, float(want.detach().abs().max())) if want.numel() else 1.0
-    torch.testing.assert_close(got.double(), want.double(), rtol=tolerance, atol=tolerance * scale)
-
-
-def normal(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).to(dtype)
 
 
 def product(config, dtype, counts, fused: bool, transposed: bool) -> None:
@@ -82,13 +72,6 @@ def weight_gradient(config, dtype, counts, fused: bool) -> None:
     assert got.stride() == w.stride()
 
 
-def pairs(sizes: list[int], n_rows: int) -> tuple[torch.Tensor, ...]:
-    size_T = torch.tensor(sizes)
-    token_P = torch.arange(len(sizes)).repeat_interleave(size_T)
-    row_P = torch.randint(n_rows, token_P.shape, generator=torch.Generator().manual_seed(5))
-    return row_P, token_P, size_T.cumsum(0) - size_T
-
-
 def row_sum(config, dtype, sizes) -> None:
     row_P, token_P, start_T = pairs(sizes, 11)
     weight, table = normal(len(row_P), dtype=dtype), normal(11, 301, dtype=dtype, seed=1)
@@ -123,46 +106,6 @@ def product_keys(config, dtype, root, k) -> None:
     sums = score[:, 0].double().gather(2, first) + score[:, 1].double().gather(2, second)
     close(sums, want, dtype)
     assert all(len(set(keys)) == k for keys in index.flatten(0, 1).tolist())
-
-
-def with_gradients(got_of, want_of, inputs, dtype) -> None:
-    inputs = [x.requires_grad_() for x in inputs]
-    exact = [x.detach().double().requires_grad_() for x in inputs]
-    got, want = got_of(*inputs), want_of(*exact)
-    close(got, want, dtype)
-    dy = normal(*want.shape, dtype=torch.float32, seed=9) if want.ndim else torch.tensor(3.0)
-    grads = torch.autograd.grad(got, inputs, dy.to(got.dtype))
-    wanted = torch.autograd.grad(want, exact, dy.to(got.dtype).double())
-    for a, b in zip(grads, wanted, strict=True):
-        close(a, b, dtype)
-
-
-def gated_activation(config, dtype, activation, shape) -> None:
-    with_gradients(
-        lambda g, u: gated.gated_activation(g, u, activation, config=config),
-        lambda g, u: reference.gated_activation(g, u, activation),
-        [normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=1)],
-        dtype,
-    )
-
-
-def norm(config, dtype, shape) -> None:
-    with_gradients(
-        lambda x, w: rms_norm.rms_norm(x, w, 1e-5, config=config),
-        lambda x, w: reference.rms_norm(x, w, 1e-5),
-        [normal(*shape, dtype=dtype), normal(shape[1], dtype=dtype, seed=1)],
-        dtype,
-    )
-
-
-def cross(config, dtype, n_tokens, vocabulary) -> None:
-    target = torch.randint(vocabulary, (n_tokens,), generator=torch.Generator().manual_seed(4))
-    with_gradients(
-        lambda x, w: cross_entropy.linear_cross_entropy(x, w, target, chunk=3, config=config),
-        lambda x, w: reference.linear_cross_entropy(x, w, target),
-        [normal(n_tokens, 9, dtype=dtype), normal(vocabulary, 9, dtype=dtype, seed=1)],
-        dtype,
-    )
 
 
 def opcheck(name: str) -> None:
@@ -247,16 +190,18 @@ def checks() -> Iterator[Check]:
     roots = [(5, 3), (3, 9), (1, 1), (17, 5)]
     yield from configured("product key", product_key.CONFIGS, roots, product_keys)
     shapes = [(a, s) for a in gated.ACTIVATIONS for s in ((3, 700), (1, 1))]
-    yield from configured("gated activation", gated.CONFIGS, shapes, gated_activation)
+    yield from configured("gated activation", gated.CONFIGS, shapes, fused.gated_activation)
     rms_norm.PARTIAL_SUMS = 4  # so that a program has several rows
-    norms = [((9, 37),), ((1, 64),)]
-    yield from configured("RMSNorm", rms_norm.CONFIGS, norms, norm)
-    yield from configured("cross-entropy", cross_entropy.CONFIGS, [(7, 5000), (1, 3)], cross)
+    rms_norm.BLOCK = 128  # so that a program takes two rows of 64 at a time, and one of 300
+    norms = [((9, 300),), ((11, 37),), ((1, 64),)]
+    yield from configured("RMSNorm", rms_norm.CONFIGS, norms, fused.norm)
+    yield from configured("cross-entropy", cross_entropy.CONFIGS, [(7, 5000), (1, 3)], fused.cross)
     for name in ("grouped_mm", "grouped_mm_weight_gradient", "row_sum", "row_dot", "row_gradient"):
         yield "opcheck", name, functools.partial(opcheck, name)
     yield "flops", "", flops
     for dtype in DTYPES:
         yield "dispatch", str(dtype), functools.partial(dispatched, dtype)
+    yield from fused.checks()
 
 
 def main() -> None:

@@ -17,7 +17,11 @@ import torch
 from nas.export import bundle_sources
 from search_space.errors import InputError
 from workers.kernels import dispatch
+from workers.kernels.cross_entropy import linear_cross_entropy
 from workers.kernels.dispatch import Backend, Settings, describe, override, triton_ops
+from workers.kernels.expert_ffn import Pairs, expert_ffn
+from workers.kernels.rms_norm import rms_norm
+from workers.kernels.rotary import norm_and_rotate
 
 ROOT = Path(__file__).parents[2]
 IMPORTS_TRITON = re.compile(r"^\s*(import|from)\s+triton\b", re.MULTILINE)
@@ -108,6 +112,59 @@ def test_mixed_dtypes_and_float64_run_torch(gpu, monkeypatch, other):
     assert (triton_ops(other) is None) == (other.dtype == torch.float64)
 
 
+def fused_calls(dtype: torch.dtype):
+    """Each fused operation on tensors of one type."""
+    x_TD, w_D = torch.ones(4, 6, dtype=dtype), torch.ones(6, dtype=dtype)
+    matrix_BGD = torch.ones(2, 3, 6, dtype=dtype)
+    token_P = torch.tensor([0, 1, 3])
+    angle = torch.ones(1, 1, 4, 3)
+    return {
+        "expert_ffn": lambda: expert_ffn(
+            x_TD, *[matrix_BGD] * 3, Pairs(token_P, [2, 1]), None, "silu"
+        ),
+        "rms_norm": lambda: rms_norm(x_TD, w_D),
+        "norm_and_rotate": lambda: norm_and_rotate(x_TD.view(1, 1, 4, 6), w_D, angle, angle),
+        "linear_cross_entropy": lambda: linear_cross_entropy(
+            x_TD, matrix_BGD[0], torch.tensor([0, 1, 2, 0])
+        ),
+    }
+
+
+class Asked(Exception):
+    """A Triton form was asked for."""
+
+
+@pytest.fixture
+def no_triton(monkeypatch):
+    def refuse(name):
+        raise Asked(name)
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", refuse)
+    with override(backend=Backend.TRITON):
+        yield
+
+
+@pytest.mark.parametrize("name", fused_calls(torch.float32))
+def test_a_fused_operation_runs_torch_in_float64(no_triton, name):
+    assert torch.isfinite(fused_calls(torch.float64)[name]()).all()
+    with pytest.raises(Asked):
+        fused_calls(torch.float32)[name]()
+
+
+def test_fused_operations_of_mixed_dtypes_run_torch(no_triton):
+    x_TD, narrow = torch.ones(4, 6), torch.ones(2, 6, dtype=torch.float16)
+    with pytest.raises(RuntimeError, match="same dtype"):
+        linear_cross_entropy(x_TD, narrow, torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(RuntimeError, match="same dtype"):
+        expert_ffn(x_TD, *[narrow[None]] * 3, Pairs(torch.arange(4), [4]), None, "silu")
+
+
+def test_one_expert_of_all_tokens_runs_torch(no_triton):
+    x_TD, matrix_BGD = torch.ones(4, 6), torch.ones(1, 2, 6)
+    y_TD = expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, Pairs(None, [4]), None, "relu")
+    assert torch.equal(y_TD, torch.full((4, 6), 12.0))
+
+
 def test_an_override_ends_with_its_block(gpu, monkeypatch):
     check_says(monkeypatch, "")
     with override(backend=Backend.TORCH):
@@ -153,13 +210,21 @@ def test_an_export_carries_no_triton():
     assert not [name for name, text in sources.items() if IMPORTS_TRITON.search(text)]
 
 
+def all_sums(query_STC, sub_keys_SRC, k):
+    """The best of a query's scores, every sum of two halves made, and their places."""
+    first_HTR, second_HTR = (
+        (query_STC @ sub_keys_SRC.transpose(1, 2)).unflatten(0, (-1, 2)).unbind(1)
+    )
+    return (first_HTR.unsqueeze(3) + second_HTR.unsqueeze(2)).flatten(2).topk(k)
+
+
 class TestSelfCheck:
     """On the CPU with the torch forms in the kernels' place: the check itself, not the kernels."""
 
     @pytest.fixture
     def check(self, monkeypatch, tmp_path):
         pytest.importorskip("triton", reason="the Triton forms need triton")
-        from workers.kernels import grouped, rows, selfcheck
+        from workers.kernels import cross_entropy, expert_ffn, grouped, rms_norm, rows, selfcheck
 
         forms = SimpleNamespace(
             grouped_mm=lambda x, w, end_B: grouped.grouped_mm(
@@ -167,6 +232,10 @@ class TestSelfCheck:
             ),
             row_sum=rows.row_sum,
             row_dot=rows.row_dot,
+            expert_ffn=expert_ffn.expert_ffn,
+            rms_norm=rms_norm.rms_norm,
+            linear_cross_entropy=cross_entropy.linear_cross_entropy,
+            product_key_search=all_sums,
         )
         monkeypatch.setattr(selfcheck, "ops", forms)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
@@ -182,13 +251,17 @@ class TestSelfCheck:
         forms.row_sum = None  # would fail, were it asked again
         assert selfcheck.verdict(torch.device("cpu")) == ""
 
-    @pytest.mark.parametrize("name", ["grouped_mm", "row_sum", "row_dot"])
+    @pytest.mark.parametrize(
+        "name",
+        ["grouped_mm", "row_sum", "row_dot", "expert_ffn", "rms_norm", "linear_cross_entropy"],
+    )
     @pytest.mark.parametrize("factor", [1.001, float("nan")])
     def test_a_wrong_kernel_is_named_and_not_remembered(self, check, name, factor):
         selfcheck, forms, path = check
         right = getattr(forms, name)
         setattr(forms, name, lambda *arguments: right(*arguments) * factor)
-        assert f"{name} in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
+        reason = selfcheck.verdict(torch.device("cpu"))
+        assert re.fullmatch(rf"{name}.* in float32 is off by .*", reason)
         assert not path.exists()
 
     def test_a_wrong_gradient_is_found(self, check):
@@ -198,6 +271,11 @@ class TestSelfCheck:
             right(x, w * 1.01, end_B) - right(x, w * 0.01, end_B).detach()
         )
         assert "grouped_mm in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
+
+    def test_a_wrong_score_of_a_key_is_found(self, check):
+        selfcheck, forms, _ = check
+        forms.product_key_search = lambda query, keys, k: all_sums(query, 1.001 * keys, k)
+        assert "product_key in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
 
     def test_a_kernel_that_raises_is_a_reason(self, check):
         selfcheck, forms, _ = check

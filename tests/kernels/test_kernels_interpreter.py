@@ -24,11 +24,18 @@ LEAST = {
     "row gradient": 12,
     "product key": 24,
     "gated activation": 24,
-    "RMSNorm": 8,
+    "RMSNorm": 12,
     "cross-entropy": 8,
     "opcheck": 5,
     "flops": 1,
     "dispatch": 2,
+    "expert FFN": 18,
+    "linear cross-entropy": 4,
+    "opcheck, fused": 6,
+    "flops, fused": 1,
+    "dispatch, fused": 2,
+    "model": 5,
+    "self-check": 1,
 }
 
 

@@ -50,15 +50,45 @@ def product_key_topk(score_H2TR: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best_HTK[..., :k], index_HTK[..., :k]
 
 
+def activated(x: Tensor, activation: str) -> Tensor:
+    """act(x)."""
+    x = x.double()
+    return {
+        "relu": lambda: x * (x > 0),
+        "silu": lambda: x / (1 + torch.exp(-x)),
+        "gelu": lambda: 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
+    }[activation]()
+
+
 def gated_activation(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """act(gate) * up."""
-    g = gate.double()
-    act = {
-        "relu": lambda: g * (g > 0),
-        "silu": lambda: g / (1 + torch.exp(-g)),
-        "gelu": lambda: 0.5 * g * (1 + torch.erf(g / math.sqrt(2))),
-    }[activation]()
-    return act * up.double()
+    return activated(gate, activation) * up.double()
+
+
+def expert_ffn(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    weight_P: Tensor | None,
+    token_P: Tensor,
+    counts: list[int],
+    activation: str,
+) -> Tensor:
+    """y[t] = sum over the pairs p of t of weight[p] * h[p] @ V of p's expert, a pair at a time."""
+    expert_P = [expert for expert, count in enumerate(counts) for _ in range(count)]
+    y_TD = [0 * x for x in x_TD.double()]
+    for p, expert in enumerate(expert_P):
+        token = int(token_P[p])
+        x_D = x_TD[token].double()
+        key_G = keys_BGD[expert].double() @ x_D
+        if gates_BGD is None:
+            h_G = activated(key_G, activation)
+        else:
+            h_G = gated_activation(gates_BGD[expert].double() @ x_D, key_G, activation)
+        weight = 1.0 if weight_P is None else weight_P[p].double()
+        y_TD[token] = y_TD[token] + weight * (h_G @ values_BGD[expert].double())
+    return torch.stack(y_TD)
 
 
 def rms_norm(x_TD: Tensor, w_D: Tensor, eps: float) -> Tensor:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,10 @@ import triton
 from torch import Tensor
 
 from workers.kernels import reference
+from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.dispatch import override, settings
+from workers.kernels.expert_ffn import Pairs
+from workers.kernels.rms_norm import EPS
 from workers.kernels.triton import ops
 
 log = logging.getLogger(__name__)
@@ -29,7 +33,8 @@ log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 COUNTS = [70, 0, 1, 129]
 SIZES_T = [3, 0, 17, 1]
-INNER, OUTER, ROWS, WIDTH = 130, 75, 50, 301
+INNER, OUTER, ROWS, WIDTH, HEAD = 130, 75, 50, 301, 24
+TOKENS, VOCABULARY, ROOT, CHOICES = 60, 5003, 13, 7
 
 Problem = tuple[str, Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
 
@@ -72,36 +77,122 @@ def _exact_products() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+class _Maker:
+    """Random numbers of one dtype on the CPU, the same in every process."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype, self.generator = dtype, torch.Generator().manual_seed(0)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(*shape, generator=self.generator)).to(self.dtype)
+
+    def below(self, high: int, n: int) -> Tensor:
+        return torch.randint(high, (n,), generator=self.generator)
+
+
 def problems(dtype: torch.dtype) -> Iterator[Problem]:
     """Name, Triton form, float64 form and leaves of each operation."""
-    generator = torch.Generator().manual_seed(0)
+    make = _Maker(dtype)
+    yield from _products(make)
+    yield from _experts(make)
+    yield from _reads(make)
+    yield from _keys(make)
+    yield from _rows_alone(make)
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(dtype)
 
+def _products(make: _Maker) -> Iterator[Problem]:
     end_B = torch.tensor(COUNTS).cumsum(0)
-    size_T = torch.tensor(SIZES_T)
-    token_P = torch.arange(len(SIZES_T)).repeat_interleave(size_T)
-    start_T = size_T.cumsum(0) - size_T
-    row_P = torch.randint(ROWS, token_P.shape, generator=generator)
-    pairs = (row_P, token_P, start_T)
     yield (
         "grouped_mm",
         lambda x, w: ops.grouped_mm(x, w, end_B.to(x.device)),
         lambda x, w: reference.grouped_product(x, w, COUNTS),
-        [normal(sum(COUNTS), INNER), normal(len(COUNTS), INNER, OUTER)],
+        [make.normal(sum(COUNTS), INNER), make.normal(len(COUNTS), INNER, OUTER)],
     )
+
+
+def _experts(make: _Maker) -> Iterator[Problem]:
+    # Tokens that read an expert twice, and some that read none.
+    token_P, shape = make.below(TOKENS, sum(COUNTS)), (len(COUNTS), OUTER, INNER)
+    x_TD, weight_P = make.normal(TOKENS, INNER), make.normal(len(token_P))
+    keys, gates = (make.normal(*shape, scale=INNER**-0.5) for _ in range(2))
+    values = make.normal(*shape)
+
+    def form(activation, x, keys, gates, values, weight_P):
+        pairs = Pairs(token_P.to(x.device), COUNTS)
+        return ops.expert_ffn(x, keys, gates, values, pairs, weight_P[:, None], activation)
+
+    def slow(activation, *tensors):
+        x, keys, gates, values, weight_P = tensors
+        given = (weight_P, token_P, COUNTS, activation)
+        return reference.expert_ffn(x, keys, gates, values, *given)
+
+    for activation in ACTIVATIONS:
+        yield (
+            f"expert_ffn gated by {activation}",
+            partial(form, activation),
+            partial(slow, activation),
+            [x_TD, keys, gates, values, weight_P],
+        )
+    yield (
+        "expert_ffn",
+        lambda x, keys, *rest: form("gelu", x, keys, None, *rest),
+        lambda x, keys, *rest: slow("gelu", x, keys, None, *rest),
+        [x_TD, keys, values, weight_P],
+    )
+
+
+def _reads(make: _Maker) -> Iterator[Problem]:
+    size_T = torch.tensor(SIZES_T)
+    token_P = torch.arange(len(SIZES_T)).repeat_interleave(size_T)
+    start_T = size_T.cumsum(0) - size_T
+    row_P = make.below(ROWS, len(token_P))
+    pairs = (row_P, token_P, start_T)
     yield (
         "row_sum",
         lambda weight, table: ops.row_sum(weight, table, *(p.to(table.device) for p in pairs)),
         lambda weight, table: reference.row_sum(weight, table, row_P, token_P, len(SIZES_T)),
-        [normal(len(row_P)), normal(ROWS, WIDTH)],
+        [make.normal(len(row_P)), make.normal(ROWS, WIDTH)],
     )
     yield (
         "row_dot",
         lambda x, table: ops.row_dot(x, table, *(p.to(table.device) for p in pairs)),
         lambda x, table: reference.row_dot(x, table, row_P, token_P),
-        [normal(len(SIZES_T), WIDTH), normal(ROWS, WIDTH)],
+        [make.normal(len(SIZES_T), WIDTH), make.normal(ROWS, WIDTH)],
+    )
+
+
+def _keys(make: _Maker) -> Iterator[Problem]:
+    # Sums that differ and are exact in every dtype, so that rounding moves no choice.
+    order = [torch.randperm(ROOT, generator=make.generator) for _ in range(4)]
+    sub_keys_SR1 = (torch.stack(order) * torch.tensor([[16], [1]] * 2)).unsqueeze(2)
+    sign_ST1 = 1 - 2 * make.below(2, TOKENS).view(1, -1, 1).expand(4, -1, -1)
+
+    def slow(query_STC, sub_keys_SRC):
+        score_STR = query_STC @ sub_keys_SRC.transpose(1, 2)
+        return reference.product_key_topk(score_STR.unflatten(0, (-1, 2)), CHOICES)[0]
+
+    yield (
+        "product_key",
+        lambda query, sub_keys: ops.product_key_search(query, sub_keys, CHOICES)[0],
+        slow,
+        [sign_ST1.to(make.dtype), sub_keys_SR1.to(make.dtype)],
+    )
+
+
+def _rows_alone(make: _Maker) -> Iterator[Problem]:
+    for width in (WIDTH, HEAD):
+        yield (
+            f"rms_norm of {width}",
+            lambda x, w: ops.rms_norm(x, w, EPS),
+            lambda x, w: reference.rms_norm(x, w, EPS),
+            [make.normal(TOKENS, width), make.normal(width)],
+        )
+    target_T = make.below(VOCABULARY, TOKENS)
+    yield (
+        "linear_cross_entropy",
+        lambda x, w: ops.linear_cross_entropy(x, w, target_T.to(x.device)),
+        lambda x, w: reference.linear_cross_entropy(x, w, target_T),
+        [make.normal(TOKENS, INNER), make.normal(VOCABULARY, INNER, scale=INNER**-0.5)],
     )
 
 

@@ -1,7 +1,7 @@
 """Every kernel with a call of real size: what an offline compiler needs to know.
 
 The sizes are one layer of a 64-expert design on 16,384 tokens: D 1,024, width 512, 8 experts a
-token; a million-row table read by 8 heads of 16; a vocabulary of 50,304.
+token; a million-row table read by 8 heads of 16; 16 attention heads; a vocabulary of 50,304.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Entry:
 
 
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
-ROWS, READS, VOCABULARY, ROOT, CHOICES = 1 << 20, 128, 50_304, 1024, 16
+ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
 PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"}
 FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
@@ -65,8 +65,6 @@ PAIRS = TOKENS * READS
 TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_tokens": TOKENS}
 TABLE |= {"stride_xt": WIDTH, "stride_yt": WIDTH}
 READ = dict.fromkeys(("row_ptr", "start_ptr", "token_ptr", "order_ptr", "end_ptr"), "*i64")
-NORM = {"n_rows": TOKENS, "width": WIDTH, "stride_xt": WIDTH, "stride_yt": WIDTH}
-NORM |= {"stride_dxt": WIDTH, "stride_dwg": WIDTH}
 KEYS = {"n_tokens": TOKENS, "root": ROOT, "stride_sh": 2 * TOKENS * ROOT}
 KEYS |= {"stride_s2": TOKENS * ROOT, "stride_st": ROOT}
 KEYS |= {"stride_oh": TOKENS * CHOICES, "stride_ot": CHOICES}
@@ -78,11 +76,8 @@ def catalog() -> tuple[Entry, ...]:
     """All kernels, each with every configuration of its table."""
     products, gradients = grouped.PRODUCT_CONFIGS, grouped.GRADIENT_CONFIGS
     product, gradient = grouped.product_kernel, grouped.weight_gradient_kernel
-    forward, backward = rms_norm.rms_norm_forward_kernel, rms_norm.rms_norm_backward_kernel
-    scale = {"scale_ptr": "*fp32", "eps": "fp32"}
     losses = {"target_ptr": "*i64", "loss_ptr": "*fp32"}
     lines = {"vocabulary": VOCABULARY, "stride_t": VOCABULARY}
-    block = {"BLOCK_D": WIDTH}
     return (
         Entry("grouped product", product, products, BY_COLUMN, PLAIN | UNUSED, TILES, "BLOCK_P"),
         Entry(
@@ -116,10 +111,8 @@ def catalog() -> tuple[Entry, ...]:
                 ("backward", gated.gated_backward_kernel),
             )
         ),
-        Entry("RMSNorm forward", forward, rms_norm.CONFIGS, NORM, block, scale),
-        Entry(
-            "RMSNorm backward", backward, rms_norm.CONFIGS, NORM, block, scale | {"dw_ptr": "*fp32"}
-        ),
+        *norms("", TOKENS, WIDTH),
+        *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
         Entry(
             "cross-entropy",
             cross_entropy.cross_entropy_kernel,
@@ -128,4 +121,17 @@ def catalog() -> tuple[Entry, ...]:
             {},
             losses,
         ),
+    )
+
+
+def norms(suffix: str, n_rows: int, width: int) -> tuple[Entry, Entry]:
+    """RMSNorm of rows of one width."""
+    strides = dict.fromkeys(("stride_xt", "stride_yt", "stride_dxt", "stride_dwg"), width)
+    sizes, blocks = strides | {"n_rows": n_rows, "width": width}, rms_norm.blocks(width)
+    types = {"scale_ptr": "*fp32", "eps": "fp32"}
+    forward, backward = rms_norm.rms_norm_forward_kernel, rms_norm.rms_norm_backward_kernel
+    sums = types | {"dw_ptr": "*fp32"}
+    return (
+        Entry(f"RMSNorm forward{suffix}", forward, rms_norm.CONFIGS, sizes, blocks, types),
+        Entry(f"RMSNorm backward{suffix}", backward, rms_norm.CONFIGS, sizes, blocks, sums),
     )

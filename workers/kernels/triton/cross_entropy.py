@@ -6,18 +6,20 @@ the kernel turns them into the loss and, in place, into their own gradient.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.utils.flop_counter import register_flop_formula
 
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
 CONFIGS = (Config.of(BLOCK_V=4096, warps=8), Config.of(BLOCK_V=2048, warps=4))
+CHUNK = 1024  # tokens whose logits exist at once
 
 
 @triton.jit
@@ -74,47 +76,65 @@ def cross_entropy_in_place(
 
 
 def linear_cross_entropy(
-    x_TD: Tensor, w_VD: Tensor, target_T: Tensor, *, chunk: int = 1024, config: Config | None = None
+    x_TD: Tensor, w_VD: Tensor, target_T: Tensor, *, chunk: int = CHUNK
 ) -> Tensor:
-    """Mean cross-entropy in nats of logits x w^T against token ids; differentiable once in x and w.
+    """Mean cross-entropy in nats of logits x w^T against token ids, a float32 number.
 
-    Memory is (chunk, V) instead of (T, V); both gradients are made in the forward pass. The weight
-    gradient is summed over the chunks in float32.
+    Differentiable once in x and w. Memory is (chunk, V) instead of (T, V); both gradients are made
+    in the forward pass. The weight gradient is summed over the chunks in float32.
     """
-    if x_TD.shape[0] == 0:
-        raise ValueError("the mean loss of no tokens is undefined: x has 0 rows")
-    return _LinearCrossEntropy.apply(x_TD, w_VD, target_T, chunk, config)
+    keep = torch.is_grad_enabled() and (x_TD.requires_grad or w_VD.requires_grad)
+    return loss_and_gradients(x_TD, w_VD, target_T, chunk, keep)[0]
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_TD: Tensor,
-        w_VD: Tensor,
-        target_T: Tensor,
-        chunk: int,
-        config: Config | None,
-    ) -> Tensor:
-        n_tokens = x_TD.shape[0]
-        dx_TD = torch.empty_like(x_TD)
-        dw_VD = torch.zeros_like(w_VD, dtype=torch.float32)
-        total = x_TD.new_zeros((), dtype=torch.float32)
-        for start in range(0, n_tokens, chunk):
-            part = slice(start, start + chunk)
-            grad_CV = x_TD[part] @ w_VD.t()
-            total += cross_entropy_in_place(grad_CV, target_T[part], config=config).sum()
+@torch.library.custom_op("ffn_nas::linear_cross_entropy", mutates_args=())
+def loss_and_gradients(
+    x_TD: Tensor, w_VD: Tensor, target_T: Tensor, chunk: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and with `keep` T times its gradients in x and (float32) in w, else (0,) each."""
+    n_tokens = x_TD.shape[0]
+    dx_TD = torch.empty_like(x_TD) if keep else x_TD.new_empty(0)
+    dw_VD = x_TD.new_zeros(w_VD.shape if keep else 0, dtype=torch.float32)
+    total = x_TD.new_zeros((), dtype=torch.float32)
+    for start in range(0, n_tokens, chunk):
+        part = slice(start, start + chunk)
+        grad_CV = x_TD[part] @ w_VD.t()
+        total += cross_entropy_in_place(grad_CV, target_T[part]).sum()
+        if keep:
             dx_TD[part] = grad_CV @ w_VD
             dw_VD += grad_CV.t() @ x_TD[part]
-        # Kept undivided by T: float16 would lose what a loss scale has not lifted yet.
-        ctx.save_for_backward(dx_TD, dw_VD)
-        ctx.n_tokens, ctx.w_dtype = n_tokens, w_VD.dtype
-        return total / n_tokens
+    return total / n_tokens, dx_TD, dw_VD
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        dx_TD, dw_VD = ctx.saved_tensors
-        scale = dloss.float() / ctx.n_tokens
-        dx_TD = (dx_TD.float() * scale).to(dx_TD.dtype)
-        return dx_TD, (dw_VD * scale).to(ctx.w_dtype), None, None, None
+
+@loss_and_gradients.register_fake
+def _(
+    x_TD: Tensor, w_VD: Tensor, target_T: Tensor, chunk: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    dx_TD = torch.empty_like(x_TD) if keep else x_TD.new_empty(0)
+    dw_VD = x_TD.new_empty(w_VD.shape if keep else 0, dtype=torch.float32)
+    return x_TD.new_empty((), dtype=torch.float32), dx_TD, dw_VD
+
+
+def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x_TD, w_VD, *_ = inputs
+    _, dx_TD, dw_VD = output
+    ctx.mark_non_differentiable(dx_TD, dw_VD)
+    # Kept undivided by T: float16 would lose what a loss scale has not lifted yet.
+    ctx.save_for_backward(dx_TD, dw_VD)
+    ctx.n_tokens, ctx.w_dtype = x_TD.shape[0], w_VD.dtype
+
+
+def _backward(ctx: Any, dloss: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+    dx_TD, dw_VD = ctx.saved_tensors
+    scale = dloss.float() / ctx.n_tokens
+    dx_TD = (dx_TD.float() * scale).to(dx_TD.dtype)
+    return dx_TD, (dw_VD * scale).to(ctx.w_dtype), None, None, None
+
+
+loss_and_gradients.register_autograd(_backward, setup_context=_context)
+
+
+@register_flop_formula(torch.ops.ffn_nas.linear_cross_entropy)
+def _(x_shape: Any, w_shape: Any, target_shape: Any, chunk: int, keep: bool, **options: Any) -> int:
+    products = 3 if keep else 1
+    return 2 * products * prod(x_shape) * w_shape[0]

@@ -8,7 +8,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
@@ -62,33 +61,25 @@ def gated_backward_kernel(
 def gated_activation(
     gate: Tensor, up: Tensor, activation: str, *, config: Config | None = None
 ) -> Tensor:
-    """act(gate) * up for equal shapes; differentiable once in both."""
+    """act(gate) * up for equal shapes. Not differentiable: see `gated_gradients`."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}: got {activation!r}")
     if gate.shape != up.shape:
         raise ValueError(f"gate and up must have one shape: got {gate.shape} and {up.shape}")
-    return _Gated.apply(gate.contiguous(), up.contiguous(), activation, config)
+    gate, up = gate.contiguous(), up.contiguous()
+    h = torch.empty_like(gate)
+    _run(gated_forward_kernel, (gate, up, h), activation, config)
+    return h
 
 
-class _Gated(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, gate: Tensor, up: Tensor, activation: str, config: Config | None
-    ) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        ctx.activation, ctx.config = activation, config
-        h = torch.empty_like(gate)
-        _run(gated_forward_kernel, (gate, up, h), activation, config)
-        return h
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dh: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        gate, up = ctx.saved_tensors
-        dgate, dup = torch.empty_like(gate), torch.empty_like(up)
-        tensors = (gate, up, dh.contiguous(), dgate, dup)
-        _run(gated_backward_kernel, tensors, ctx.activation, ctx.config)
-        return dgate, dup, None, None
+def gated_gradients(
+    gate: Tensor, up: Tensor, dh: Tensor, activation: str, *, config: Config | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gradients in gate and up of `gated_activation`, for the gradient dh of its result."""
+    gate, up, dh = gate.contiguous(), up.contiguous(), dh.contiguous()
+    dgate, dup = torch.empty_like(gate), torch.empty_like(up)
+    _run(gated_backward_kernel, (gate, up, dh, dgate, dup), activation, config)
+    return dgate, dup
 
 
 def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str, config: Config | None) -> None:

@@ -1,7 +1,8 @@
 """The Triton forms as operators that torch knows: autograd, fake tensors, FLOP formulas.
 
-The same vocabulary as workers.kernels.grouped and workers.kernels.rows; FLOPs are counted as they
-are there. `end_B` is the cumulative sum of the experts' counts.
+All that dispatch hands out is named here; fused operations have a file each. The same vocabulary
+as workers.kernels.grouped and workers.kernels.rows; FLOPs are counted as they are there. `end_B`
+is the cumulative sum of the experts' counts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,21 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from workers.kernels.triton import grouped, rows
+from workers.kernels.triton.cross_entropy import linear_cross_entropy
+from workers.kernels.triton.expert_ffn import expert_ffn
+from workers.kernels.triton.product_key import MOST_CHOICES, product_key_search
+from workers.kernels.triton.rms_norm import rms_norm
+
+__all__ = [
+    "MOST_CHOICES",
+    "expert_ffn",
+    "grouped_mm",
+    "linear_cross_entropy",
+    "product_key_search",
+    "rms_norm",
+    "row_dot",
+    "row_sum",
+]
 
 
 @torch.library.custom_op("ffn_nas::grouped_mm", mutates_args=())

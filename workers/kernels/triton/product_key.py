@@ -1,6 +1,7 @@
 """Product-key top-k: each half's best in one program, then the best of their sums.
 
-H heads, T tokens, R sub-keys of a half, N = R * R keys, K choices, J = min(K, R) of a half.
+H heads, S = 2 H halves, T tokens, R sub-keys of a half of C numbers, N = R * R keys, K choices,
+J = min(K, R) of a half.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from workers.kernels.topk import pick
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
 CONFIGS = (Config.of(warps=1), Config.of(warps=2), Config.of(warps=4))
+MOST_CHOICES = 32  # the K * K sums of more do not fit one warp's registers
 
 
 @triton.jit
@@ -25,7 +28,8 @@ def _best_of_half(score_ptr, root, J: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK
     for n in range(J):
         top, at = tl.max(score, axis=0, return_indices=True)
         best = tl.where(j == n, top, best)
-        place = tl.where(j == n, at, place)
+        # Padding may win from NaN: never tell a place outside the table.
+        place = tl.where(j == n, tl.minimum(at, root - 1), place)
         score = tl.where(r == at, float("-inf"), score)
     return best, place
 
@@ -106,3 +110,28 @@ def product_key_topk(
 
     run(config or choose("product_key", CONFIGS, score_H2TR, (root, k), run))
     return best_HTK, index_HTK
+
+
+@torch.library.custom_op("ffn_nas::product_key", mutates_args=())
+def best_keys(score_H2TR: Tensor, k: int) -> Tensor:
+    """The keys of the k largest sums, (H, T, K)."""
+    return product_key_topk(score_H2TR, k)[1]
+
+
+@best_keys.register_fake
+def _(score_H2TR: Tensor, k: int) -> Tensor:
+    heads, _, n_tokens, _ = score_H2TR.shape
+    return score_H2TR.new_empty(heads, n_tokens, k, dtype=torch.int64)
+
+
+def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Each head's k best sums of two halves' scores q . c, falling, and their keys, (H, T, K) both.
+
+    k is at most MOST_CHOICES. Differentiable in queries and sub-keys.
+    """
+    score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
+    n_tokens, root = score_STR.shape[1:]
+    score_H2TR = score_STR.view(-1, 2, n_tokens, root)
+    index_HTK = best_keys(score_H2TR.detach(), k)
+    place_H2TK = torch.stack((index_HTK // root, index_HTK % root), dim=1)
+    return pick(score_H2TR, place_H2TK).sum(1), index_HTK

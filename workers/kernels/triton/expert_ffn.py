@@ -1,0 +1,230 @@
+"""Routed experts as operators that torch knows: autograd, fake tensors, FLOP formulas.
+
+The vocabulary of workers.kernels.expert_ffn, whose signature this form shares. The products read
+the tokens in place, so no (P, D) copy of x exists. `end_B` is the cumulative sum of the experts'
+counts, `order_P` lists the pairs by token, and in it each token's begin at `start_T`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from workers.kernels.activations import ACTIVATIONS, value_and_slope
+from workers.kernels.expert_ffn import Pairs, Watch
+from workers.kernels.triton.gated import gated_activation, gated_gradients
+from workers.kernels.triton.grouped import grouped_product, grouped_weight_gradient
+from workers.kernels.triton.rows import weighted_row_sum
+
+
+def expert_ffn(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    pairs: Pairs,
+    weight_P1: Tensor | None,
+    activation: str,
+    watch: Watch | None = None,
+) -> Tensor:
+    """(T, D), as workers.kernels.expert_ffn.expert_ffn of pairs with tokens and one weight each.
+
+    watch: called once, with h of all pairs. Accumulates in float32.
+    """
+    token_P = pairs.token_P
+    assert token_P is not None
+    sorted_P, order_P = torch.sort(token_P, stable=True)
+    token_T = torch.arange(x_TD.shape[0], device=x_TD.device)
+    y_TD, key_PG, gate_PG = expert_ffn_forward(
+        *(x_TD, keys_BGD, gates_BGD, values_BGD),
+        None if weight_P1 is None else weight_P1.flatten(),
+        token_P,
+        torch.tensor(pairs.counts, device=x_TD.device).cumsum(0),
+        order_P,
+        torch.searchsorted(sorted_P, token_T),
+        activation,
+    )
+    if watch is not None:
+        watch(_hidden(key_PG, gate_PG, activation))
+    return y_TD
+
+
+@torch.library.custom_op("ffn_nas::expert_ffn", mutates_args=())
+def expert_ffn_forward(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    weight_P: Tensor | None,
+    token_P: Tensor,
+    end_B: Tensor,
+    order_P: Tensor,
+    start_T: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y (T, D), and the pre-activations by key and by gate, (P, G) each; (0,) without gates."""
+
+    def read(w_BGD: Tensor) -> Tensor:
+        return grouped_product(x_TD, w_BGD.transpose(1, 2), end_B, token_P=token_P)
+
+    key_PG = read(keys_BGD)
+    gate_PG = key_PG.new_empty(0) if gates_BGD is None else read(gates_BGD)
+    o_PD = grouped_product(_hidden(key_PG, gate_PG, activation), values_BGD, end_B)
+    return _sum_by_token(o_PD, weight_P, order_P, start_T), key_PG, gate_PG
+
+
+@expert_ffn_forward.register_fake
+def _(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    weight_P: Tensor | None,
+    token_P: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    key_PG = x_TD.new_empty(token_P.shape[0], keys_BGD.shape[1])
+    gate_PG = key_PG.new_empty(0) if gates_BGD is None else torch.empty_like(key_PG)
+    return x_TD.new_empty(x_TD.shape), key_PG, gate_PG
+
+
+@torch.library.custom_op("ffn_nas::expert_ffn_backward", mutates_args=())
+def expert_ffn_backward(
+    dy_TD: Tensor,
+    key_PG: Tensor,
+    gate_PG: Tensor,
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    weight_P: Tensor | None,
+    token_P: Tensor,
+    end_B: Tensor,
+    order_P: Tensor,
+    start_T: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients in x, keys, gates, values and weight; (0,) for what is None."""
+    h_PG = _hidden(key_PG, gate_PG, activation)
+    dh_PG = grouped_product(dy_TD, values_BGD.transpose(1, 2), end_B, token_P=token_P)
+    dvalues_BGD = grouped_weight_gradient(
+        h_PG, dy_TD, values_BGD, end_B, place_P=token_P, gate_P=weight_P
+    )
+    dweight_P = dh_PG.new_empty(0)
+    if weight_P is not None:
+        dweight_P = (h_PG * dh_PG).sum(1)
+        dh_PG.mul_(weight_P.unsqueeze(1))
+    dkey_PG, dgate_PG = _hidden_gradients(key_PG, gate_PG, dh_PG, activation)
+
+    def through(d_PG: Tensor, w_BGD: Tensor) -> tuple[Tensor, Tensor]:
+        w_BDG = w_BGD.transpose(1, 2)
+        dw_BDG = grouped_weight_gradient(x_TD, d_PG, w_BDG, end_B, token_P=token_P)
+        dx_PD = grouped_product(d_PG, w_BGD, end_B)
+        return _sum_by_token(dx_PD, None, order_P, start_T), dw_BDG.transpose(1, 2)
+
+    dx_TD, dkeys_BGD = through(dkey_PG, keys_BGD)
+    dgates_BGD = dh_PG.new_empty(0)
+    if gates_BGD is not None:
+        more_TD, dgates_BGD = through(dgate_PG, gates_BGD)
+        dx_TD += more_TD
+    return dx_TD, dkeys_BGD, dgates_BGD, dvalues_BGD, dweight_P
+
+
+@expert_ffn_backward.register_fake
+def _(
+    dy_TD: Tensor,
+    key_PG: Tensor,
+    gate_PG: Tensor,
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    weight_P: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    inputs = (x_TD, keys_BGD, gates_BGD, values_BGD, weight_P)
+    return tuple(x_TD.new_empty(0 if x is None else x.shape) for x in inputs)
+
+
+def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.activation = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:], *tensors)
+
+
+def _backward(ctx: Any, dy_TD: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    grads = expert_ffn_backward(dy_TD, *tensors, ctx.activation)
+    given = (x is not None for x in tensors[2:7])
+    return *(d if there else None for d, there in zip(grads, given, strict=True)), *[None] * 5
+
+
+expert_ffn_forward.register_autograd(_backward, setup_context=_context)
+
+
+def _hidden(key_PG: Tensor, gate_PG: Tensor, activation: str) -> Tensor:
+    # By dims, not by size: the gates of no pairs are (0, G).
+    if gate_PG.ndim == 1:
+        return ACTIVATIONS[activation](key_PG)
+    return gated_activation(gate_PG, key_PG, activation)
+
+
+def _hidden_gradients(
+    key_PG: Tensor, gate_PG: Tensor, dh_PG: Tensor, activation: str
+) -> tuple[Tensor, Tensor]:
+    """In the key's and the gate's pre-activations."""
+    if gate_PG.ndim == 1:
+        return dh_PG.mul_(value_and_slope(activation, key_PG)[1]), gate_PG
+    dgate_PG, dkey_PG = gated_gradients(gate_PG, key_PG, dh_PG, activation)
+    return dkey_PG, dgate_PG
+
+
+def _sum_by_token(
+    o_PD: Tensor, weight_P: Tensor | None, order_P: Tensor, start_T: Tensor
+) -> Tensor:
+    """(T, D): the weighted rows of each token's pairs, summed."""
+    ordered_P = o_PD.new_ones(order_P.shape) if weight_P is None else weight_P[order_P]
+    return weighted_row_sum(ordered_P, o_PD, order_P, start_T)
+
+
+def _flops(keys_shape: Any, gates_shape: Any, token_shape: Any) -> int:
+    """2 P G D a matrix."""
+    n_matrices = 2 if gates_shape is None else 3
+    return 2 * n_matrices * token_shape[0] * keys_shape[1] * keys_shape[2]
+
+
+OPS = torch.ops.ffn_nas
+
+
+@register_flop_formula(OPS.expert_ffn)
+def _(
+    x_shape: Any,
+    keys_shape: Any,
+    gates_shape: Any,
+    values_shape: Any,
+    weight_shape: Any,
+    token_shape: Any,
+    *rest: Any,
+    **options: Any,
+) -> int:
+    return _flops(keys_shape, gates_shape, token_shape)
+
+
+@register_flop_formula(OPS.expert_ffn_backward)
+def _(
+    dy_shape: Any,
+    key_shape: Any,
+    gate_shape: Any,
+    x_shape: Any,
+    keys_shape: Any,
+    gates_shape: Any,
+    values_shape: Any,
+    weight_shape: Any,
+    token_shape: Any,
+    *rest: Any,
+    **options: Any,
+) -> int:
+    return 2 * _flops(keys_shape, gates_shape, token_shape)
