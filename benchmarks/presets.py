@@ -1,0 +1,519 @@
+"""How the published designs compare under our recipe, at equal training FLOPs.
+
+Every design takes one seed before any takes the next, so that a run that is cut still compares
+them all. `python -m benchmarks.presets --state FOLDER --json FILE`; the same line again goes on
+where a cut run ended. `--markdown` prints the table of a document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from benchmarks.report import Row, at_least, commit, parser, publish
+from nas.launcher import cache_dir
+from search_space.backbone import Backbone
+from search_space.contract import EvalRequest, Progress, Recipe, Status
+from search_space.corpus import STDLIB, CorpusSpec
+from search_space.cost import model_cost, step_flops
+from search_space.errors import InputError, nearest, require
+from search_space.presets import PRESETS
+from workers.corpus import prepare
+from workers.evaluate import evaluate
+
+BASELINE = "dense"
+UNIT = "bits per byte"
+BACKBONE = Backbone(
+    d_model=128, n_layers=4, n_heads=4, vocab_size=1024, seq_len=128, reference_d_ff=512
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared: presets times seeds, each trained with `train_flops` and then measured on
+    `eval_tokens` of the validation split, or on all of it where it has fewer."""
+
+    presets: tuple[str, ...] = tuple(PRESETS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train_flops: float = 6e12
+    backbone: Backbone = BACKBONE
+    recipe: Recipe = field(default_factory=Recipe)
+    eval_tokens: int = 2**18
+
+    def __post_init__(self) -> None:
+        for name, values in (("presets", self.presets), ("seeds", self.seeds)):
+            require(
+                0 < len(values) == len(set(values)),
+                f"{name} must be at least one, each once: got {','.join(map(str, values))!r}",
+            )
+        for name in self.presets:
+            require(name in PRESETS, f"presets: none is named {name!r}; {nearest(name, PRESETS)}")
+        require(min(self.seeds) >= 0, f"seeds must be at least 0: got {min(self.seeds)}")
+        require(
+            self.eval_tokens >= self.backbone.seq_len,
+            f"eval-tokens must be at least one sequence, {self.backbone.seq_len}: "
+            f"got {self.eval_tokens}",
+        )
+        steps = [
+            step_flops(PRESETS[name](self.backbone), self.backbone, self.recipe.batch_size)
+            for name in self.presets
+        ]
+        require(
+            math.isfinite(self.train_flops) and self.train_flops >= max(steps),
+            f"flops must pay for one step of every design, {max(steps):.3g}: "
+            f"got {self.train_flops:g}",
+        )
+
+    def trials(self, corpus_dir: Path) -> list[Trial]:
+        """All trials, in the order that they are run."""
+        return [
+            Trial(
+                preset,
+                EvalRequest(
+                    trial=number,
+                    spec=PRESETS[preset](self.backbone),
+                    backbone=self.backbone,
+                    recipe=self.recipe,
+                    corpus_dir=str(corpus_dir),
+                    train_flops=self.train_flops,
+                    seed=seed,
+                    eval_tokens=self.eval_tokens,
+                    threads=1,
+                ),
+            )
+            for number, (seed, preset) in enumerate(product(self.seeds, self.presets))
+        ]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A preset and the request that trains it."""
+
+    preset: str
+    request: EvalRequest
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What names the trial in a state file; the digest is of all else that decides it."""
+        request = self.request
+        decisive = {
+            "spec": request.spec.to_dict(),
+            "backbone": request.backbone.to_dict(),
+            "recipe": request.recipe.to_dict(),
+            "corpus": Path(request.corpus_dir).name,
+            "eval_tokens": request.eval_tokens,
+        }
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        flops = float(request.train_flops)
+        return {"preset": self.preset, "seed": request.seed, "flops": flops, "digest": digest}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial ended. seconds: of training alone.  error: one line where it did not finish.
+    active_flops: a token, with the measured activity.  code: the commit that trained it."""
+
+    status: Status
+    error: str = ""
+    bits_per_byte: float | None = None
+    active_flops: float = 0.0
+    seconds: float = 0.0
+    code: str = ""
+
+    def line(self) -> str:
+        """The outcome in words."""
+        if self.bits_per_byte is None:
+            return f"{self.status}: {self.error}"
+        return f"{self.bits_per_byte:.4f} {UNIT}, {self.seconds:.0f} s"
+
+
+class State:
+    """The finished trials of a folder, a JSON line each; for one run at a time.
+
+    A trial that did not finish is not kept, so the next run tries it again. The code is no part
+    of a trial's key: its commit is kept beside, and `rows` counts how many there are. Without a
+    folder nothing is read or written. InputError for a folder or a file that cannot be used.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.file = folder / "trials.jsonl" if folder else None
+        self.outcomes: dict[str, Outcome] = {}
+        if self.file is None:
+            return
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            for line in self.file.read_text().splitlines() if self.file.exists() else []:
+                record = json.loads(line)
+                kept = record["outcome"] | {"status": Status(record["outcome"]["status"])}
+                self.outcomes[json.dumps(record["trial"])] = Outcome(**kept)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"state: cannot use {str(self.file)!r}: {type(error).__name__}: {error}; "
+                "give another folder"
+            ) from None
+
+    def find(self, trial: Trial) -> Outcome | None:
+        """How the trial ended in an earlier run, None if it has not."""
+        return self.outcomes.get(json.dumps(trial.key))
+
+    def keep(self, trial: Trial, outcome: Outcome) -> None:
+        """Write a finished trial."""
+        if self.file is None or outcome.status is not Status.FINISHED:
+            return
+        self.outcomes[json.dumps(trial.key)] = outcome
+        # Written whole and renamed: a run that is killed here leaves no half a line.
+        partial = self.file.with_suffix(".partial")
+        partial.write_text(
+            "".join(
+                json.dumps({"trial": json.loads(key), "outcome": dataclasses.asdict(kept)}) + "\n"
+                for key, kept in self.outcomes.items()
+            )
+        )
+        os.replace(partial, self.file)
+
+
+Outcomes = dict[tuple[str, int], Outcome]  # by preset and seed
+Ended = Callable[[Trial, Outcome], None]
+
+
+def compare(
+    comparison: Comparison,
+    text: CorpusSpec,
+    *,
+    cache: Path,
+    state: State,
+    workers: int,
+    console: Console,
+) -> Outcomes:
+    """Run the trials that `state` does not hold, `workers` at a time; Ctrl-C ends it early.
+
+    cache: of prepared corpora.  console: gets the progress.  Raises InputError for a bad corpus.
+    """
+    require(workers >= 1, f"workers must be at least 1: got {workers}")
+    backbone, code = comparison.backbone, commit()
+    corpus = prepare(
+        text, backbone.vocab_size, backbone.seq_len, cache, functools.partial(say, console)
+    )
+    trials = comparison.trials(corpus.dir)
+    outcomes: Outcomes = {}
+    for trial in trials:
+        if found := state.find(trial):
+            outcomes[trial.preset, trial.request.seed] = found
+    waiting = deque(t for t in trials if (t.preset, t.request.seed) not in outcomes)
+    with progress_bar(len(outcomes), len(trials), console) as tell:
+
+        def ended(trial: Trial, outcome: Outcome) -> None:
+            outcome = dataclasses.replace(outcome, code=code)
+            outcomes[trial.preset, trial.request.seed] = outcome
+            state.keep(trial, outcome)
+            tell(f"{trial.preset}, seed {trial.request.seed}: {outcome.line()}")
+
+        try:
+            run_trials(waiting, workers, ended)
+        except KeyboardInterrupt:
+            say(console, "interrupted: the rows are of the trials that ended before")
+    return outcomes
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def progress_bar(done: int, total: int, console: Console) -> Iterator[Callable[[str], None]]:
+    """A bar with the time left; yields a function that counts a trial and prints its line."""
+    left_column = TextColumn("{task.fields[left]}")
+    columns = (TextColumn("trials"), BarColumn(), MofNCompleteColumn(), left_column)
+    began, before = time.monotonic(), done
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("", total=total, completed=done, left="")
+
+        def tell(line: str) -> None:
+            nonlocal done
+            done += 1
+            seconds = (time.monotonic() - began) * (total - done) / (done - before)
+            left = f"about {seconds / 60:.0f} min left" if done < total else ""
+            bar.update(task, completed=done, left=left)
+            say(console, line)
+
+        yield tell
+
+
+def run_trials(waiting: deque[Trial], workers: int, ended: Ended) -> None:
+    """Run all of `waiting` in processes; one that dies fails only the trials of that moment."""
+    while waiting:
+        with ProcessPoolExecutor(
+            min(workers, len(waiting)), multiprocessing.get_context("spawn"), follow_parent
+        ) as pool:
+            _fill(pool, workers, waiting, ended)
+
+
+def _fill(pool: ProcessPoolExecutor, workers: int, waiting: deque[Trial], ended: Ended) -> None:
+    """Keep the pool busy until nothing waits or it breaks."""
+    running: dict[Future[Outcome], Trial] = {}
+    broken = False
+    while running or (waiting and not broken):
+        # No more than run at once, so that a broken pool takes no others with it.
+        while waiting and len(running) < workers and not broken:
+            try:
+                running[pool.submit(train, waiting[0].request)] = waiting[0]
+                waiting.popleft()
+            except BrokenProcessPool:
+                broken = True
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            try:
+                outcome = future.result()
+            except BrokenProcessPool:
+                broken = True
+                text = "a worker process died, maybe for lack of memory; give fewer --workers"
+                outcome = Outcome(status=Status.FAILED, error=text)
+            ended(running.pop(future), outcome)
+
+
+def follow_parent() -> None:
+    """End this worker process with the one that started it, and at Ctrl-C without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train(request: EvalRequest) -> Outcome:
+    """One trial, in a worker process."""
+    training_seconds = [0.0]
+
+    def note(progress: Progress) -> None:
+        training_seconds.append(progress.seconds)
+
+    result = evaluate(request, note)
+    return Outcome(
+        status=result.status,
+        error=result.error,
+        bits_per_byte=result.bits_per_byte,
+        active_flops=result.active_flops or 0.0,
+        seconds=training_seconds[-1],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One design over the seeds that finished.
+
+    bits: their mean bits per byte.  spread: largest minus smallest; None of a single seed.
+    active_flops: a token.  seconds: of one training, the mean.
+    difference: bits per byte from dense over the seeds both have, in pooled standard deviations
+        of a seed; None of dense itself, and where there is no dense or no deviation.
+    """
+
+    preset: str
+    seeds: int
+    bits: float
+    spread: float | None
+    active_flops: float
+    total_params: int
+    seconds: float
+    difference: float | None
+
+
+def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
+    """The designs of which a seed finished, the best first."""
+    bits: dict[str, dict[int, float]] = {name: {} for name in comparison.presets}
+    for (preset, seed), outcome in outcomes.items():
+        if outcome.bits_per_byte is not None:
+            bits[preset][seed] = outcome.bits_per_byte
+    deviation = pooled_deviation([list(values.values()) for values in bits.values()])
+    baseline = bits.get(BASELINE, {})
+    out = []
+    for preset, own in bits.items():
+        if not own:
+            continue
+        ended = [outcomes[preset, seed] for seed in own]
+        shift = [own[seed] - baseline[seed] for seed in own.keys() & baseline.keys()]
+        compared = preset != BASELINE and len(shift) > 0
+        out.append(
+            Summary(
+                preset=preset,
+                seeds=len(own),
+                bits=mean(own.values()),
+                spread=max(own.values()) - min(own.values()) if len(own) > 1 else None,
+                active_flops=mean(outcome.active_flops for outcome in ended),
+                total_params=total_params(preset, comparison.backbone),
+                seconds=mean(outcome.seconds for outcome in ended),
+                difference=mean(shift) / deviation if compared and deviation else None,
+            )
+        )
+    return sorted(out, key=lambda summary: summary.bits)
+
+
+def total_params(preset: str, backbone: Backbone) -> int:
+    """Parameters of the whole model."""
+    return model_cost(PRESETS[preset](backbone), backbone).total_params
+
+
+def pooled_deviation(groups: list[list[float]]) -> float | None:
+    """Standard deviation within groups, each around its own mean; None where none has two values.
+
+    sqrt(sum of squares / sum of (n - 1)).
+    """
+    freedom = sum(len(group) - 1 for group in groups if group)
+    squares = sum((value - mean(group)) ** 2 for group in groups for value in group)
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
+    """The designs' rows, the best first; a row a failed trial; whether all trials finished."""
+    out = []
+    for summary in summaries(comparison, outcomes):
+        name = summary.preset
+        out.append(Row(f"{name}: mean, n = {summary.seeds}", summary.bits, UNIT))
+        if summary.spread is not None:
+            out.append(Row(f"{name}: spread over the seeds", summary.spread, UNIT))
+        out.append(Row(f"{name}: active FLOPs", summary.active_flops, "FLOPs a token"))
+        out.append(Row(f"{name}: parameters", float(summary.total_params)))
+        out.append(Row(f"{name}: training", summary.seconds, "s a trial"))
+        if summary.difference is not None:
+            label = f"{name}: difference from {BASELINE}"
+            out.append(Row(label, summary.difference, "standard deviations of a seed"))
+    failed = {key: o for key, o in outcomes.items() if o.status is not Status.FINISHED}
+    for (preset, seed), outcome in failed.items():
+        out.append(Row(f"{preset}, seed {seed}", outcome.line(), "", "finishes", False))
+    codes = {outcome.code for outcome in outcomes.values()}
+    out.append(Row("versions of the code that trained them", float(len(codes))))
+    asked = len(comparison.presets) * len(comparison.seeds)
+    out.append(at_least("trials finished", float(len(outcomes) - len(failed)), asked, "trials"))
+    return out
+
+
+def markdown(comparison: Comparison, outcomes: Outcomes) -> str:
+    """The designs as a markdown table, the best first, with what failed below it."""
+    head = (
+        "design",
+        f"{UNIT}, mean",
+        "spread",
+        "seeds",
+        f"from {BASELINE}, seed deviations",
+        "active FLOPs a token",
+        "parameters",
+        "training, s",
+    )
+    lines = [head, ("---",) * len(head)]
+    for s in summaries(comparison, outcomes):
+        lines.append(
+            (
+                s.preset,
+                f"{s.bits:.4f}",
+                "" if s.spread is None else f"{s.spread:.4f}",
+                str(s.seeds),
+                "" if s.difference is None else f"{s.difference:+.1f}",
+                f"{s.active_flops / 1e6:.2f} M",
+                f"{s.total_params / 1e6:.2f} M",
+                f"{s.seconds:.0f}",
+            )
+        )
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    failed = [
+        f"- {preset}, seed {seed}: {outcome.line()}"
+        for (preset, seed), outcome in outcomes.items()
+        if outcome.status is not Status.FINISHED
+    ]
+    return "\n".join([table, *([""] if failed else []), *failed])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; exit code 1 where a trial did not finish, 2 for bad arguments."""
+    command = _command()
+    options = command.parse_args(arguments)
+    try:
+        json_file = options.json
+        require(
+            json_file is None or json_file.absolute().parent.is_dir(),
+            f"json: there is no folder {str(json_file and json_file.parent)!r}; make it first",
+        )
+        comparison = Comparison(
+            presets=tuple(options.presets.split(",")),
+            seeds=options.seeds,
+            train_flops=options.flops,
+            eval_tokens=options.eval_tokens,
+        )
+        outcomes = compare(
+            comparison,
+            CorpusSpec(source=options.text),
+            cache=cache_dir() / "corpora",
+            state=State(options.state),
+            workers=options.workers,
+            console=Console(stderr=True),
+        )
+    except InputError as error:
+        print(f"{command.prog}: {error}", file=sys.stderr)
+        return 2
+    with contextlib.redirect_stdout(sys.stderr if options.markdown else sys.stdout):
+        code = publish(rows(comparison, outcomes), json_file)
+    if options.markdown:
+        print(markdown(comparison, outcomes))
+    return code
+
+
+def _command() -> argparse.ArgumentParser:
+    command = parser(__doc__)
+    add = command.add_argument
+    default = Comparison()
+    add("--presets", default=",".join(PRESETS), metavar="A,B", help="default: %(default)s")
+    add("--seeds", type=_seeds, default=default.seeds, metavar="N,N", help="default: 0,1,2")
+    add(
+        "--flops",
+        type=float,
+        default=default.train_flops,
+        help="training FLOPs of a trial, default: %(default)g",
+    )
+    add("--text", default=STDLIB, metavar="GLOB", help="files of text; default: Python's library")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes of one thread at once; default: one a core",
+    )
+    add("--eval-tokens", type=int, default=default.eval_tokens, help="default: %(default)s")
+    add("--state", type=Path, metavar="FOLDER", help="keep finished trials here, and resume")
+    add("--markdown", action="store_true", help="the table to stdout, the rows to stderr")
+    return command
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers such as 0,1,2: got {text!r}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
