@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.products import products_alone
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from benchmarks.turns import TURNS, WARM_UP, ratio, take_turns
 from search_space.backbone import Backbone
@@ -162,10 +163,17 @@ def compare(name: str, shape: Shape, bars: dict[str, float], peer: str) -> list[
     theirs = [Theirs(transformers_model(shape, form)) for form in bars]
     calls = [step, *(lambda t=t: t.step(inputs, targets) for t in theirs)]
     own, *others = take_turns(calls)
-    out = [Row(f"{name}: tokens", inputs.size / median(own), "1/s")]
+    # Without the optimizer: AdamW, theirs, has no products.
+    alone, flops = products_alone(lambda: train_step(ours.model, inputs, targets, "cpu"))
+    out = [
+        Row(f"{name}: tokens", inputs.size / median(own), "1/s"),
+        Row(f"{name}: the model's products alone", 1e-9 * flops / alone, "GFLOP/s"),
+        Row(f"{name}: their share of the step", alone / median(own)),
+    ]
     for (form, bar), seconds in zip(bars.items(), others, strict=True):
         label = f"{name}: tokens/s against {' '.join((peer, form)).strip()}"
         out.append(at_least(label, ratio(seconds, own), bar, "x"))
+        out.append(Row(f"{label}, if ours were its products alone", median(seconds) / alone, "x"))
     share = median(shares[WARM_UP:])
     label = f"{name}: optimizer's share of the step"
     out.append(at_most(label, share, 0.2) if shape is FINE else Row(label, share))

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import presets
-from benchmarks.presets import Comparison, Outcome, State, Trial
+from benchmarks import presets, trials
+from benchmarks.presets import Comparison
+from benchmarks.trials import Outcome, State, Trial
 from search_space.backbone import Backbone
 from search_space.contract import Recipe, Status
 from search_space.corpus import CorpusSpec
@@ -117,10 +118,10 @@ def test_what_decides_a_trial_is_in_its_key(change, first_run, small_corpus):
 
 
 def test_a_worker_that_dies_fails_its_own_trial_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(presets, "ProcessPoolExecutor", DyingPool)
+    monkeypatch.setattr(trials, "ProcessPoolExecutor", DyingPool)
     ended: list[tuple[str, Outcome]] = []
     waiting: deque[Trial] = deque(tiny(seeds=(0,)).trials(tmp_path))
-    presets.run_trials(waiting, 1, lambda trial, outcome: ended.append((trial.preset, outcome)))
+    trials.run_trials(waiting, 1, lambda trial, outcome: ended.append((trial.preset, outcome)))
     assert [name for name, _ in ended] == ["dense", "broken", "switch"]
     assert [o.status for _, o in ended] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
     assert "a worker process died" in ended[1][1].error
@@ -139,12 +140,12 @@ class DyingPool:
         return None
 
     def submit(self, function, request):
-        future = presets.Future()
+        future = trials.Future()
         if self.broken:
-            raise presets.BrokenProcessPool
+            raise trials.BrokenProcessPool
         if request.spec.lr_multiplier > 1:
             self.broken = True
-            future.set_exception(presets.BrokenProcessPool())
+            future.set_exception(trials.BrokenProcessPool())
         else:
             future.set_result(Outcome(status=Status.FINISHED, bits_per_byte=1.0))
         return future
