@@ -165,8 +165,25 @@ def test_one_expert_of_all_tokens_runs_torch(no_triton):
     assert torch.equal(y_TD, torch.full((4, 6), 12.0))
 
 
+def test_triton_forms_on_a_cpu_without_the_interpreter_run_torch_and_say_so(monkeypatch, caplog):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    dispatch.interpreted.cache_clear()
+    x_TD, w_D = torch.randn(4, 6), torch.ones(6)
+    with override(backend=Backend.TRITON):
+        # Asked for too late: the kernels were decorated without it.
+        importlib.import_module(dispatch.TRITON_OPS)
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        got = rms_norm(x_TD, w_D)
+        assert describe("cpu") == "torch (no TRITON_INTERPRET=1 before triton was imported)"
+    torch.testing.assert_close(got, torch.nn.functional.rms_norm(x_TD, (6,), w_D, 1e-6))
+    (message,) = [r.getMessage() for r in caplog.records]
+    assert "TRITON_INTERPRET=1 set before triton is first imported" in message
+    dispatch.interpreted.cache_clear()
+
+
 def test_an_override_ends_with_its_block(gpu, monkeypatch):
     check_says(monkeypatch, "")
+    monkeypatch.setattr(dispatch, "interpreted", lambda: True)
     with override(backend=Backend.TORCH):
         assert triton_ops(gpu) is None
         assert describe("cuda") == "torch"

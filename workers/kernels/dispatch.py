@@ -105,10 +105,24 @@ def triton_ops(*tensors: Tensor) -> ModuleType | None:
     if first.dtype not in TRITON_DTYPES:
         return None
     if backend is Backend.TRITON:
-        return importlib.import_module(TRITON_OPS)
+        forced = first.device.type == "cuda" or interpreted()
+        return importlib.import_module(TRITON_OPS) if forced else None
     if first.device.type != "cuda" or why_not(first.device.index or 0):
         return None
     return importlib.import_module(TRITON_OPS)
+
+
+@functools.cache
+def interpreted() -> bool:
+    """Whether Triton's interpreter runs the kernels here, as Triton forms on a CPU need."""
+    kernels = importlib.import_module(TRITON_OPS).grouped
+    if type(kernels.product_kernel).__name__ == "InterpretedFunction":
+        return True
+    log.warning(
+        "the torch forms run: Triton forms on a CPU need its interpreter, TRITON_INTERPRET=1 set "
+        "before triton is first imported"
+    )
+    return False
 
 
 @functools.cache
@@ -134,5 +148,8 @@ def describe(device: str = "cpu") -> str:
         return f"torch ({error})"
     if backend is Backend.TORCH or (chosen.type != "cuda" and backend is Backend.AUTO):
         return "torch"
-    reason = "" if backend is Backend.TRITON else why_not(chosen.index or 0)
+    if chosen.type == "cuda":
+        reason = "" if backend is Backend.TRITON else why_not(chosen.index or 0)
+    else:
+        reason = "" if interpreted() else "no TRITON_INTERPRET=1 before triton was imported"
     return f"torch ({reason})" if reason else f"triton {importlib.metadata.version('triton')}"
