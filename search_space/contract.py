@@ -40,8 +40,8 @@ class Recipe:
     """
 
     batch_size: int = 8
-    lr: float = 3e-2
-    matrix_lr: float = 1.5e-2
+    lr: float = 1e-2
+    matrix_lr: float = 7e-3
     weight_decay: float = 0.0
     warmup: float = 0.02
     decay: float = 0.3

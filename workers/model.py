@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
+from workers.kernels.rms_norm import EPS
 from workers.kernels.rotary import norm_and_rotate
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
@@ -91,7 +92,7 @@ class Layer(nn.Module):
 
 
 class ProxyLM(nn.Module):
-    """Embedding, layers, norm; the head is the embedding (tied)."""
+    """Embedding, RMS-normed without a gain, layers, norm; the head is the embedding (tied)."""
 
     def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
         super().__init__()
@@ -117,7 +118,10 @@ class ProxyLM(nn.Module):
         if position_NL is None:
             position_NL = torch.arange(ids_NL.shape[1], device=ids_NL.device)[None]
         rotary = rotary_table(position_NL, self.backbone.head_dim, self.backbone.rope_theta)
-        x_NLD, ids_T, losses = self.embed(ids_NL), ids_NL.reshape(-1), []
+        # What a layer adds is then of a known size beside it, however far the embedding has grown
+        # (docs/recipe.md).
+        x_NLD = F.rms_norm(self.embed(ids_NL), (self.backbone.d_model,), eps=EPS)
+        ids_T, losses = ids_NL.reshape(-1), []
         for layer in self.layers:
             x_NLD = layer.attention(x_NLD, rotary, mask, cache)
             x_TD, loss = layer.ffn(x_NLD.flatten(0, 1), ids_T)

@@ -22,6 +22,9 @@ GRAM_ASPECT = 1.5
 # Per-entry size of a Muon update relative to its learning rate: AdamW's usual (Moonlight,
 # arXiv 2502.16982). It does not depend on how the hidden width is cut into experts.
 UPDATE_RMS = 0.2
+# One matrix in so many is orthogonalised a step, which is most of Muon's cost (docs/recipe.md).
+PERIOD = 2
+MOMENTUM = 0.95
 # Numbers orthogonalised at once: they and the products beside them stay in a core's cache.
 CHUNK = 1 << 18
 
@@ -65,46 +68,62 @@ def _polynomial(gram_BKK: Tensor) -> Tensor:
     return out_BKK
 
 
-def orthogonalize_flops(batch: int, rows: int, cols: int) -> float:
-    """FLOPs of `orthogonalize` on (batch, rows, cols)."""
+def step_flops(batch: int, rows: int, cols: int) -> float:
+    """FLOPs of one Muon step of (batch, rows, cols), the mean over the turns."""
     k, n = sorted((rows, cols))
     if n >= GRAM_ASPECT * k:
-        return batch * (2 * 2.0 * k * k * n + (4 * NS_STEPS - 3) * 2.0 * k**3)
-    return NS_STEPS * batch * (2 * 2.0 * k * k * n + 2.0 * k**3)
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: w -= lr * update, Nesterov, matrices of one shape as one batch."""
-
-    def __init__(self, params: Any, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
-        for group in self.param_groups:
-            by_shape = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    by_shape[p.shape[-2:]].append(p)
-            for (rows, cols), params in by_shape.items():
-                triples = [self._matrices(p, rows, cols) for p in params]
-                for batch in batches(triples, CHUNK // (rows * cols)):
-                    update(batch, group)
-
-    def _matrices(self, p: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, gradients and momenta of a parameter, (B, M, N) each."""
-        state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-        return (
-            p.view(-1, rows, cols),
-            p.grad.reshape(-1, rows, cols),
-            state["momentum"].view(-1, rows, cols),
-        )
+        all_turns = batch * (2 * 2.0 * k * k * n + (4 * NS_STEPS - 3) * 2.0 * k**3)
+    else:
+        all_turns = NS_STEPS * batch * (2 * 2.0 * k * k * n + 2.0 * k**3)
+    return all_turns / PERIOD
 
 
 Triple = tuple[Tensor, Tensor, Tensor]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: w -= lr * update, Nesterov, matrices of one shape as one batch.
+
+    Matrices take turns: a step moves every `PERIOD`th of them, `PERIOD` times as far. The momentum
+    of all follows every gradient.
+    """
+
+    def __init__(
+        self, params: Any, lr: float, momentum: float = MOMENTUM, weight_decay: float = 0.0
+    ):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.turn = 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of the matrices whose turn it is, of those that have a gradient."""
+        for group in self.param_groups:
+            by_shape = defaultdict(list)
+            place = 0  # of a parameter's first matrix among all of the group
+            for p in group["params"]:
+                first = (self.turn - place) % PERIOD
+                place += p.numel() // (p.shape[-2] * p.shape[-1])
+                if p.grad is not None:
+                    triple = self._matrices(p, group["momentum"], first)
+                    by_shape[p.shape[-2:]].append(triple)
+            for (rows, cols), triples in by_shape.items():
+                for batch in batches(triples, CHUNK // (rows * cols)):
+                    update(batch, group)
+        self.turn += 1
+
+    def _matrices(self, p: Tensor, momentum: float, first: int) -> Triple:
+        """Weights, gradients and new momenta of a parameter's matrices whose turn it is."""
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
+        state["momentum"].lerp_(p.grad, 1 - momentum)
+        shape = (-1, *p.shape[-2:])
+        turn = slice(first, None, PERIOD)
+        return (
+            p.view(shape)[turn],
+            p.grad.reshape(shape)[turn],
+            state["momentum"].view(shape)[turn],
+        )
 
 
 def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
@@ -120,19 +139,20 @@ def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
                 batch, room = [], size
             batch.append(triple)
             room -= len(triple[0])
-    yield batch
+    if batch:
+        yield batch
 
 
 def update(batch: list[Triple], group: dict[str, Any]) -> None:
     """One Muon step of a few matrices of one shape."""
-    directions = []
-    for _, grad_BMN, momentum_BMN in batch:
-        momentum_BMN.lerp_(grad_BMN, 1 - group["momentum"])
-        directions.append(grad_BMN.lerp(momentum_BMN, group["momentum"]))
+    directions = [
+        grad_BMN.lerp(momentum_BMN, group["momentum"]) for _, grad_BMN, momentum_BMN in batch
+    ]
     all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
-    step = group["lr"] * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
+    lr = group["lr"] * PERIOD
+    step = lr * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
     updates = orthogonalize(all_BMN).split([len(d) for d in directions])
     for (w_BMN, _, _), update_BMN in zip(batch, updates, strict=True):
         if group["weight_decay"]:
-            w_BMN.mul_(1 - group["lr"] * group["weight_decay"])
+            w_BMN.mul_(1 - lr * group["weight_decay"])
         w_BMN.add_(update_BMN, alpha=-step)

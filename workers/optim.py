@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from search_space.contract import Recipe
-from workers.muon import Muon, orthogonalize_flops
+from workers import muon
 from workers.row_optim import RowAdam, coalesced
 
 BETAS = (0.9, 0.99)
@@ -54,7 +54,7 @@ class Optimizers:
                 self.optimizers.append(_optimizer(kind, parts, lr, recipe.weight_decay))
         self.base = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.flops_a_step = sum(
-            orthogonalize_flops(p.numel() // (p.shape[-1] * p.shape[-2]), *p.shape[-2:])
+            muon.step_flops(p.numel() // (p.shape[-1] * p.shape[-2]), *p.shape[-2:])
             for (kind, _), params in groups.items()
             if kind is Kind.MATRIX
             for p in params
@@ -76,7 +76,7 @@ def _optimizer(
     kind: Kind, parts: list[dict[str, object]], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     if kind is Kind.MATRIX:
-        return Muon(parts, lr, weight_decay=weight_decay)
+        return muon.Muon(parts, lr, weight_decay=weight_decay)
     if kind is Kind.TABLE:
         return RowAdam(parts, lr, betas=BETAS)
     return torch.optim.AdamW(parts, lr, betas=BETAS, weight_decay=0.0, fused=True)

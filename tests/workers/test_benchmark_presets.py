@@ -103,7 +103,7 @@ def test_finished_trials_are_not_run_again(first_run, small_corpus, monkeypatch)
     [
         {"train_flops": 3e7},
         {"eval_tokens": 512},
-        {"recipe": Recipe(batch_size=2, lr=0.01)},
+        {"recipe": Recipe(batch_size=2, lr=0.5)},
         {"backbone": dataclasses.replace(BACKBONE, reference_d_ff=64)},
         {"seeds": (2, 3)},
     ],

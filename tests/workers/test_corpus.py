@@ -16,6 +16,7 @@ from search_space.errors import InputError
 from workers.corpus import Corpus, build, prepare
 from workers.corpus.hub import HubUnreachable
 from workers.corpus.split import SPLITS
+from workers.corpus.stream import SHUFFLED
 from workers.corpus.tokenizer import END_OF_TEXT, train_bpe
 
 VOCAB = 300
@@ -112,7 +113,16 @@ def test_an_epoch_visits_every_window_once(corpus):
         assert max(epoch) - min(epoch) == (n_windows - 1) * seq_len
         assert epoch != sorted(epoch)
     assert first != second
-    assert len({min(positions(corpus, range(n_windows), s, 1, seq_len)) for s in range(4)}) > 1
+    assert {s % seq_len for s in first} != {s % seq_len for s in second}
+
+
+def test_seeds_read_the_same_text_in_their_own_order(corpus):
+    steps = range(2 * SHUFFLED)
+    one, other = (positions(corpus, steps, seed, 1, 16) for seed in (0, 1))
+    for block in (slice(0, SHUFFLED), slice(SHUFFLED, None)):
+        assert one[block] != other[block]
+        assert sorted(one[block]) == sorted(other[block])
+    assert set(one[:SHUFFLED]) != set(one[SHUFFLED:])
 
 
 def test_a_batch_is_a_run_of_the_same_order(corpus):

@@ -9,7 +9,7 @@ from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.spec import FFNSpec, ProductKey, TopK
 from workers.model import ProxyLM
-from workers.muon import Muon, orthogonalize
+from workers.muon import PERIOD, Muon, orthogonalize
 from workers.optim import Kind, Optimizers, group_parameters, schedule
 
 
@@ -32,15 +32,36 @@ def test_muon_minimises_and_its_update_has_the_promised_size():
     target = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
     optimizer = Muon([w], lr=0.1)
     (w - target).square().sum().backward()
-    optimizer.step()
-    # Singular values about 1, times 0.2 sqrt(max(8, 32)), spread over 8 x 32 entries.
-    assert 0.5 < float(w.detach().square().mean().sqrt()) / (0.1 * 0.2) < 1.5
+    for _ in range(PERIOD):
+        optimizer.step()
+    # Singular values about 1, times 0.2 sqrt(max(8, 32)), spread over 8 x 32 entries; a matrix
+    # moves once in a period, and as far as in all of its steps.
+    assert 0.5 < float(w.detach().square().mean().sqrt()) / (PERIOD * 0.1 * 0.2) < 1.5
     before = (w - target).square().sum().item()
     for _ in range(50):
         optimizer.zero_grad()
         (w - target).square().sum().backward()
         optimizer.step()
     assert (w - target).square().sum().item() < before / 2
+
+
+def test_matrices_take_turns_and_every_gradient_counts():
+    generator = torch.Generator().manual_seed(0)
+    stack, single = (torch.nn.Parameter(torch.zeros(n, 8, 16)) for n in (5, 1))
+    optimizer = Muon([stack, single], lr=0.1, momentum=0.9)
+    moved, momentum = [], torch.zeros(6, 8, 16)
+    for _ in range(PERIOD):
+        before = torch.cat((stack, single)).detach().clone()
+        for p in (stack, single):
+            p.grad = torch.randn(p.shape, generator=generator)
+        momentum = 0.9 * momentum + 0.1 * torch.cat((stack.grad, single.grad))
+        optimizer.step()
+        moved.append((torch.cat((stack, single)) != before).any(2).any(1))
+    assert torch.stack(moved).sum(0).tolist() == [1] * 6
+    counts = torch.stack(moved).sum(1)
+    assert int(counts.max() - counts.min()) <= 1
+    states = torch.cat([optimizer.state[p]["momentum"] for p in (stack, single)])
+    torch.testing.assert_close(states, momentum)
 
 
 def test_matrices_take_muon_and_tables_routers_and_norms_adamw():

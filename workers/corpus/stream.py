@@ -5,6 +5,7 @@ Dims: B batch, L sequence length, V vocabulary, T tokens of a split, N windows.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -16,6 +17,9 @@ from search_space.errors import require
 from workers.corpus.split import SPLITS
 
 META = "meta.json"
+# Consecutive windows that a seed puts in an order of its own. The text a short run reads is a small
+# sample of the corpus; drawn anew for every seed it was most of their spread (docs/recipe.md).
+SHUFFLED = 64
 
 
 class Corpus:
@@ -83,8 +87,9 @@ class Corpus:
 
         A pure function of its arguments. An epoch visits non-overlapping windows of the train
         split in a low-discrepancy order: every stretch of it is spread evenly over the whole
-        split, so that a short run sees the corpus's mix and two seeds differ less. Its start
-        and the grid's offset are drawn from (seed, epoch).
+        split, so that a short run sees the corpus's mix. The grid and the order are the epoch's;
+        a seed shuffles within each `SHUFFLED` windows. So two seeds of one design, and two
+        designs, differ by what they made of the same text (common random numbers).
         """
         train_T = self._require_sequence("train", seq_len)
         # One window less than fits, where there are two, leaves the grid room to shift.
@@ -94,8 +99,8 @@ class Corpus:
         starts_B = np.empty(batch_size, dtype=np.int64)
         for row in range(batch_size):
             epoch, index = divmod(step * batch_size + row, n_windows)
-            offset, first = _epoch_start(seed, epoch, n_windows, slack)
-            window = (first + index * stride) % n_windows
+            offset, first = _epoch_start(epoch, n_windows, slack)
+            window = (first + _shuffled(index, n_windows, seed, epoch) * stride) % n_windows
             starts_B[row] = offset + window * seq_len
         return _windows(train_T, starts_B, seq_len)
 
@@ -125,10 +130,22 @@ class Corpus:
         return tokens_T
 
 
-def _epoch_start(seed: int, epoch: int, n_windows: int, slack: int) -> tuple[int, int]:
+def _epoch_start(epoch: int, n_windows: int, slack: int) -> tuple[int, int]:
     """The grid's offset in [0, slack] and the first window of an epoch."""
-    rng = np.random.default_rng([seed, epoch])
+    rng = np.random.default_rng(epoch)
     return int(rng.integers(slack + 1)), int(rng.integers(n_windows))
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(size: int, seed: int, epoch: int, block: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, block]).permutation(size)
+
+
+def _shuffled(index: int, n_windows: int, seed: int, epoch: int) -> int:
+    """Where a seed finds the window that stands at `index` of an epoch."""
+    block, place = divmod(index, SHUFFLED)
+    first = block * SHUFFLED
+    return first + int(_permutation(min(SHUFFLED, n_windows - first), seed, epoch, block)[place])
 
 
 def golden_stride(n: int) -> int:
