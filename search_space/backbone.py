@@ -10,8 +10,9 @@ from search_space.errors import InputError, check_keys, require
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """Shape of the proxy: a pre-norm decoder with RMSNorm, rotary attention and tied embeddings that
-    are RMS-normed on the way in.
+    """Shape of the proxy: a pre-norm decoder with RMSNorm, rotary attention and tied embeddings.
+
+    The embeddings are RMS-normed on the way in.
 
     d_model: width D.  n_layers: blocks of attention + FFN.  n_heads: attention heads.
     vocab_size: tokens of the vocabulary.  seq_len: tokens of one training sequence.
