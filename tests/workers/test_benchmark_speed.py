@@ -7,6 +7,7 @@ import torch
 
 from benchmarks import layers, train
 from benchmarks.train import Ours, Shape, Theirs, batches, compare, transformers_model
+from workers.muon import PERIOD
 
 TINY = {"d_model": 16, "n_layers": 1, "n_heads": 2, "vocab_size": 64, "seq_len": 8}
 SHAPES = {"dense": Shape(**TINY, hidden=24), "routed": Shape(**TINY, hidden=8, experts=4, k=2)}
@@ -30,7 +31,8 @@ def test_a_step_moves_both(kind):
     sides = [Ours(shape), Theirs(transformers_model(shape, "eager" if shape.experts else ""))]
     for side in sides:
         before = [p.detach().clone() for p in side.model.parameters()]
-        for _ in range(2):  # what starts at zero has a gradient from the second step on
+        # What starts at zero gives the others a gradient once it has had its turn.
+        for _ in range(2 * PERIOD):
             side.step(*batches(shape))
         after = side.model.parameters()
         assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -27,6 +27,7 @@ from search_space.spec import (
 from workers.layers.build import SELECTIONS as LAYERS
 from workers.layers.stats import NEAR_ZERO, record_stats
 from workers.model import ProxyLM
+from workers.muon import PERIOD
 from workers.optim import Optimizers
 
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=VOCAB, seq_len=8)
@@ -59,23 +60,24 @@ def test_every_method_has_a_layer_and_a_case():
 
 
 @by_label
-def test_two_optimizer_steps(spec: FFNSpec):
+def test_every_parameter_learns(spec: FFNSpec):
     torch.manual_seed(0)
     model = ProxyLM(spec, BACKBONE).train()
     optimizers = Optimizers(model, Recipe(), lr_multiplier=1.0)
     ids_NL = torch.randint(VOCAB, (2, 8))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = []
-    for step in range(3):
+    # The values start at zero: once each has had its turn, so has what stands before them.
+    steps = 2 * PERIOD
+    for step in range(steps + 1):
         out = model(ids_NL)
         loss = F.cross_entropy(model.logits(out.hidden_NLD).flatten(0, 1), ids_NL.flatten())
         losses.append(loss.item())
         (loss if out.aux_loss is None else loss + out.aux_loss).backward()
-        if step < 2:
+        if step < steps:
             optimizers.step(1.0)
     assert all(math.isfinite(loss) for loss in losses)
-    assert losses[2] < losses[0]
-    # The values start at zero, so what stands before them moves at the second step.
+    assert losses[-1] < losses[0]
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     assert still == []
 
