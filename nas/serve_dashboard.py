@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from search_space.errors import InputError
 
 
 def serve(db: str, host: str, port: int) -> int:
-    """Serve until Ctrl-C; returns Streamlit's exit code. InputError for a port in use."""
+    """Serve until Ctrl-C or SIGTERM; returns Streamlit's exit code. InputError: port in use."""
     Store.open(db, create=False).close()
     check_port(host, port)
     spec = importlib.util.find_spec("dashboard")
@@ -26,6 +27,8 @@ def serve(db: str, host: str, port: int) -> int:
     command += ["--client.toolbarMode", "viewer"]
     print(f"dashboard at http://{host}:{port} (Ctrl-C stops it)", file=sys.stderr)
     process = subprocess.Popen(command, env=os.environ | {"NAS_DB": db})
+    # A terminal's Ctrl-C reaches both processes, a supervisor's SIGTERM this one alone.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     try:
         return process.wait()
     except KeyboardInterrupt:
