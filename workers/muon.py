@@ -24,7 +24,6 @@ GRAM_ASPECT = 1.5
 UPDATE_RMS = 0.2
 # One matrix in so many is orthogonalised a step, which is most of Muon's cost (docs/recipe.md).
 PERIOD = 2
-MOMENTUM = 0.95
 # Numbers orthogonalised at once: they and the products beside them stay in a core's cache.
 CHUNK = 1 << 18
 
@@ -88,9 +87,7 @@ class Muon(torch.optim.Optimizer):
     of all follows every gradient.
     """
 
-    def __init__(
-        self, params: Any, lr: float, momentum: float = MOMENTUM, weight_decay: float = 0.0
-    ):
+    def __init__(self, params: Any, lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.turn = 0
 
