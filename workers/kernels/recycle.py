@@ -1,8 +1,10 @@
 """CPU memory that is used again from step to step.
 
-glibc returns blocks of more than 32 MiB to the system when they are freed, and the system hands
-them back page by page, zeroed: on the machines this was measured on, that takes up to ten times as
-long as to write the block once. The gradient of a large table is such a block in every step.
+glibc returns large blocks to the system when they are freed, and the system hands them back page by
+page, zeroed: on the machines this was measured on, that takes up to ten times as long as to write
+the block once. A step's gradients and activations are such blocks. glibc learns what is large from
+the blocks that are freed, up to 32 MiB: it is taught that at once. Of more than that, as the
+gradient of a large table, blocks are kept here.
 """
 
 from __future__ import annotations
@@ -20,6 +22,11 @@ SLACK = 8  # a block has 1 / SLACK of room above what was asked for, as row coun
 
 _free: list[Tensor] = []
 _lock = threading.Lock()
+
+
+def keep_freed_blocks() -> None:
+    """Frees one block of nearly 32 MiB that nobody touched, so that glibc keeps those up to it."""
+    torch.empty(SMALL - (1 << 16), dtype=torch.uint8)
 
 
 def recycled(*shape: int, dtype: torch.dtype) -> Tensor:
