@@ -32,6 +32,7 @@ from search_space.spec import (
 EXPECTED_ACTIVITY = 0.5  # of straight-through gates before any were measured: sigmoids start at 1/2
 FLOAT = 4  # bytes of a float32
 INDEX = 2  # floats that an int64 takes the room of
+ORDER = 3  # of a pair in row order: its row, token and place, each an int32
 # Narrower experts are read row by row (workers.layers.experts says the same).
 MATRIX_ROWS = 8
 
@@ -145,7 +146,7 @@ def saved_reads(spec: FFNSpec, d_model: int, reads: float, *, weighted: bool) ->
         return saved(reads * (hidden + 3 * d_model + INDEX + 2 * weighted))
     if width < MATRIX_ROWS:
         hidden = width * hidden_floats(spec, weighted=weighted)
-        return saved(reads * (hidden + 2 * INDEX * width + 2 * weighted))
+        return saved(reads * (hidden + ORDER * width + 2 * weighted))
     return saved(reads * (width * pre_activations(spec) + INDEX + 2 * weighted))
 
 
@@ -193,14 +194,14 @@ def _product_key(spec: FFNSpec, d_model: int, activity: float | None) -> Cost:
     n = spec.n_experts
     root = math.isqrt(n)
     reads, queries = knobs.heads * knobs.k, knobs.heads * knobs.key_dim
-    cost = matrix(d_model, queries) + matrix(knobs.key_dim, knobs.heads * root)
-    # The queries before and after their norm, the places of both halves' candidates and of the
-    # chosen pairs, and the weights.
-    candidates = 2 * knobs.heads * min(knobs.k, root)
-    cost += saved(queries * (1 + (knobs.query_norm != "none")) + candidates)
-    cost += saved(reads * (INDEX + 1))
+    # All sub-keys of both halves are scored; backward, the chosen ones get a gradient alone.
+    keys = search(knobs.key_dim, knobs.heads * root) + parameters(queries * root)
+    keys += Cost(training_flops=2 * 2.0 * reads * knobs.key_dim)
+    # Kept are the queries before and after their norm, the choices and their weights.
+    cost = matrix(d_model, queries) + keys
+    cost += saved(queries * (1 + (knobs.query_norm != "none")) + reads * (INDEX + 1))
     if knobs.values == "pkm":
-        return cost + matrix(d_model, n, used=reads / n) + saved(reads * 2 * INDEX)
+        return cost + matrix(d_model, n, used=reads / n) + saved(reads * ORDER)
     cost += blocks(spec, d_model, used=reads / n)
     return cost + saved_reads(spec, d_model, reads, weighted=True)
 

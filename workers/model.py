@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
 from workers.kernels.rms_norm import EPS
-from workers.kernels.rotary import norm_and_rotate
+from workers.kernels.rotary import normed_heads
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
 
@@ -63,9 +63,9 @@ class Attention(nn.Module):
         """x_NLD (N, L, D) -> (N, L, D), the residual included. mask: (N or 1, 1, L, S) or None."""
         N, L, D = x_NLD.shape
         qkv = F.linear(self.norm(x_NLD), self.qkv_3DD.flatten(0, 1))
-        q, k, v = qkv.view(N, L, 3, self.n_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q = norm_and_rotate(q, self.q_norm.weight, *rotary)
-        k = norm_and_rotate(k, self.k_norm.weight, *rotary)
+        gain_2C = torch.stack((self.q_norm.weight, self.k_norm.weight))
+        qkv = qkv.view(N, L, 3, self.n_heads, self.head_dim)
+        q, k, v = normed_heads(qkv, gain_2C, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         causal = mask is None and L > 1

@@ -6,6 +6,7 @@ import pytest
 
 from search_space.corpus import CorpusSpec
 from workers.corpus import prepare
+from workers.kernels.dispatch import Backend, override
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,10 @@ def small_corpus(tmp_path_factory):
     """Some of the standard library's source, 300 tokens of vocabulary."""
     folder = tmp_path_factory.mktemp("corpus")
     return prepare(CorpusSpec(max_bytes=600_000), vocab_size=300, seq_len=32, cache_dir=folder)
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def form(request):
+    """Both forms of the CPU's operations; a file asks for it once, for all of its tests."""
+    with override(backend=Backend.TORCH if request.param == "torch" else None):
+        yield request.param

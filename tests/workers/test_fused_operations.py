@@ -9,11 +9,14 @@ from torch import Tensor
 
 from workers.kernels import cross_entropy, expert_ffn
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
+from workers.kernels.compiled import expert_ffn as compiled_ffn
 from workers.kernels.cross_entropy import linear_cross_entropy
 from workers.kernels.expert_ffn import Pairs
 from workers.kernels.rms_norm import EPS, rms_norm
-from workers.kernels.rotary import norm_and_rotate
+from workers.kernels.rotary import norm_and_rotate, normed_heads
 from workers.model import rotary_table
+
+pytestmark = pytest.mark.usefixtures("form")
 
 EXACT = {"atol": 1e-11, "rtol": 1e-11}
 
@@ -64,6 +67,7 @@ def test_all_tokens_of_one_expert_in_several_tiles(activation, gated, parts, mon
 @pytest.mark.parametrize("counts", [[3, 0, 9, 1], [0, 13, 0, 0], [0, 0, 0, 0]])
 def test_experts_read_their_own_tokens_twice_if_listed_twice(counts, monkeypatch):
     monkeypatch.setattr(expert_ffn, "TILE_ELEMENTS", 4 * 5)
+    monkeypatch.setattr(compiled_ffn, "TILE_ELEMENTS", 4 * 3)
     token = torch.tensor([0, 2, 2, 5, 1, 0, 0, 3, 4, 5, 1, 2, 2])[: sum(counts)]
     x, keys, values = normal(6, 5), normal(4, 3, 5, seed=1), normal(4, 3, 5, seed=2)
     weight = normal(sum(counts), 1, seed=3)
@@ -105,6 +109,17 @@ def test_normed_heads_turn_by_their_positions():
     turned = torch.view_as_complex(torch.stack((a, b), dim=-1)) * torch.complex(cos, sin)
     want = torch.cat((turned.real, turned.imag), dim=-1)
     assert_same(norm_and_rotate(q, w, cos, sin), want, [qkv, w])
+
+
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_heads_are_cut_from_their_product_normed_and_turned(sequences):
+    qkv, w = normal(2, 9, 3, 4, 16), normal(2, 16, seed=1)
+    position_NL = torch.arange(9)[None] + 5 * torch.arange(sequences)[:, None]
+    cos, sin = (t.double() for t in rotary_table(position_NL, 16, 1e4))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    want = norm_and_rotate(q, w[0], cos, sin), norm_and_rotate(k, w[1], cos, sin), v
+    got = normed_heads(qkv, w, cos, sin)
+    assert_same(torch.stack(got), torch.stack(want), [qkv, w])
 
 
 @pytest.mark.parametrize("chunk", [3, 100])

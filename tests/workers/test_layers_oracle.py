@@ -23,6 +23,8 @@ from search_space.spec import (
 )
 from workers.layers.ffn import FFN
 
+pytestmark = pytest.mark.usefixtures("form")
+
 D, VOCAB, TOLERANCE = 7, 11, 1e-10
 
 # (d_ff, expert_width, selection): blocks wide and narrow, of odd and prime widths, one and many,

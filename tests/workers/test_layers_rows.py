@@ -10,18 +10,18 @@ from workers.kernels import rows
 from workers.kernels.flops import custom_flops
 from workers.kernels.rows import RowOrder, row_dot, row_sum, wants_sparse
 
+pytestmark = pytest.mark.usefixtures("form")
+
 SIZES_T = [[3, 0, 2], [0, 0], [4], [1, 1, 1, 1]]  # pairs of each token; some tokens have none
 N, D = 5, 7
 
 
 @pytest.fixture(params=["small", "large"], autouse=True)
 def scale(request, monkeypatch):
-    """Every test runs as it is, and with the forms of large tables: dot products in row order,
-    gradients summed a row at a time and sparse at parameters."""
+    """Every test runs as it is, and as large tables do: with gradients sparse at parameters."""
     if request.param == "large":
-        for name in ("NEAR_BYTES", "FEW_PAIRS", "SPARSE_ROWS_A_PAIR", "SPARSE_ELEMENTS"):
+        for name in ("SPARSE_ROWS_A_PAIR", "SPARSE_ELEMENTS"):
             monkeypatch.setattr(rows, name, -1)
-        monkeypatch.setattr(rows, "CHUNK_BYTES", 1)
     return request.param
 
 
@@ -99,9 +99,10 @@ def test_a_sparse_gradient_holds_the_touched_rows_in_order(scale):
 
 def test_large_tables_beside_few_reads_want_sparse_gradients(scale):
     if scale == "small":
-        assert wants_sparse(1 << 18, 64, 1 << 16)
-        assert not wants_sparse(1 << 18, 64, 1 << 17)  # many reads
-        assert not wants_sparse(1 << 10, 64, 1)  # a small table
+        large = torch.empty(1 << 9, 1 << 9, 64, device="meta")
+        assert wants_sparse(large, 1 << 16)
+        assert not wants_sparse(large, 1 << 17)  # many reads
+        assert not wants_sparse(large[:2], 1)  # a small table
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,9 +1,11 @@
-"""The only place that picks a backend: torch forms on the CPU, Triton's on a GPU that passed.
+"""The only place that picks a backend: forms compiled by numba on a CPU, Triton's on a GPU that
+passed, torch's elsewhere and where those do not take a dtype.
 
 A GPU runs the Triton forms after a numerical check on that very device; where it fails, the torch
 forms run and a warning says why. Three variables steer it, read here alone:
 
-FFN_NAS_KERNELS   auto (default), torch, or triton (no check: for tests and benchmarks)
+FFN_NAS_KERNELS   auto (default), torch (on any device), or triton (no check: for tests and
+                  benchmarks)
 FFN_NAS_AUTOTUNE  1 (default) times each kernel's configurations once a device, 0 takes the first
 FFN_NAS_CACHE     where check results and timings are kept (default: the user's cache folder)
 """
@@ -33,8 +35,10 @@ log = logging.getLogger(__name__)
 
 # By name, not by an import statement: an exported model carries this file without them.
 TRITON_OPS = "workers.kernels.triton.ops"
+COMPILED_FORMS = "workers.kernels.compiled.forms"
 SELF_CHECK = "workers.kernels.selfcheck"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+COMPILED_DTYPES = (torch.float32, torch.float64)
 
 
 class Backend(StrEnum):
@@ -112,6 +116,36 @@ def triton_ops(*tensors: Tensor) -> ModuleType | None:
     return importlib.import_module(TRITON_OPS)
 
 
+def compiled_ops(*tensors: Tensor) -> ModuleType | None:
+    """The forms compiled for this CPU where they are to run on these tensors, else None.
+
+    They need one dtype of float32 or float64.
+    """
+    first = tensors[0]
+    if first.device.type != "cpu" or first.dtype not in COMPILED_DTYPES:
+        return None
+    if any(x.dtype != first.dtype for x in tensors) or settings().backend is not Backend.AUTO:
+        return None
+    return compiled_forms()[0]
+
+
+@functools.cache
+def compiled_forms() -> tuple[ModuleType | None, str]:
+    """The forms compiled for the CPU, or why there are none."""
+    try:
+        forms = importlib.import_module(COMPILED_FORMS)
+    except ModuleNotFoundError as error:
+        # An exported model carries this file alone: it needs neither them nor a warning.
+        if error.name != COMPILED_FORMS.split(".")[0]:
+            log.warning("the torch forms run on the CPU: %s", error)
+        return None, str(error)
+    except (ImportError, RuntimeError) as error:  # numba finds no folder that it may write to
+        log.warning("the torch forms run on the CPU: %s", error)
+        return None, str(error)
+    importlib.import_module("workers.kernels.recycle").keep_freed_blocks()
+    return forms, ""
+
+
 @functools.cache
 def interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels here, as Triton forms on a CPU need."""
@@ -139,17 +173,20 @@ def why_not(device_index: int) -> str:
 
 
 def describe(device: str = "cpu") -> str:
-    """Which kernels run on a device, for a trial's record: `torch`, `triton 3.9.0`, or `torch`
-    with the reason in brackets. Never raises."""
+    """Which kernels run on a device, for a trial's record: `numba 0.68.1`, `triton 3.9.0`,
+    `torch`, or `torch` with the reason in brackets. Never raises."""
     chosen = torch.device(device)
     try:
         backend = settings().backend
     except InputError as error:
         return f"torch ({error})"
-    if backend is Backend.TORCH or (chosen.type != "cuda" and backend is Backend.AUTO):
+    if backend is Backend.TORCH or (chosen.type not in ("cpu", "cuda") and backend is Backend.AUTO):
         return "torch"
+    package = "triton"
     if chosen.type == "cuda":
         reason = "" if backend is Backend.TRITON else why_not(chosen.index or 0)
+    elif backend is Backend.AUTO:
+        package, reason = "numba", compiled_forms()[1]
     else:
         reason = "" if interpreted() else "no TRITON_INTERPRET=1 before triton was imported"
-    return f"torch ({reason})" if reason else f"triton {importlib.metadata.version('triton')}"
+    return f"torch ({reason})" if reason else f"{package} {importlib.metadata.version(package)}"

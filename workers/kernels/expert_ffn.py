@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
-from workers.kernels.dispatch import triton_ops
+from workers.kernels.dispatch import compiled_ops, triton_ops
 
 # A tile's widest tensor on the CPU, by measurement (benchmarks/layers.py): less makes thin products
 # and many calls, more leaves the cache. A GPU takes all rows at once.
@@ -106,7 +106,11 @@ def expert_ffn(
         tensors = [None if x is None else x.to(dtype) for x in tensors]
     # One expert that all tokens read is three plain products: those are cuBLAS's.
     routed = pairs.token_P is not None and (weight_PC is None or weight_PC.shape[1] == 1)
-    ops = triton_ops(*(x for x in tensors if x is not None)) if routed else None
+    given = [x for x in tensors if x is not None]
+    ops = triton_ops(*given) if routed else None
+    if ops is None and routed:
+        ops = compiled_ops(*given)
+        ops = ops if ops is not None and keys_BGD.shape[1] <= ops.MOST_UNITS else None
     if ops is not None:
         return ops.expert_ffn(*tensors[:4], pairs, tensors[4], activation, watch)
     keep = torch.is_grad_enabled()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import triton_ops
+from workers.kernels.dispatch import compiled_ops, triton_ops
 
 EPS = 1e-6
 
@@ -19,7 +19,7 @@ EPS = 1e-6
 def rms_norm(x_D: Tensor, w_D: Tensor, eps: float = EPS) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * w over the last dim; differentiable once in x and w."""
     w_D = w_D.to(x_D.dtype)
-    ops = triton_ops(x_D, w_D)
+    ops = triton_ops(x_D, w_D) or compiled_ops(x_D, w_D)
     return _RMSNorm.apply(x_D, w_D, eps) if ops is None else ops.rms_norm(x_D, w_D, eps)
 
 

@@ -1,4 +1,4 @@
-"""Rotary positions of RMS-normed heads, in one operation.
+"""Attention's heads: queries and keys RMS-normed and turned by their positions.
 
 N sequences, L tokens of each, H heads, C width of a head.
 """
@@ -11,8 +11,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import triton_ops
+from workers.kernels.dispatch import compiled_ops, triton_ops
 from workers.kernels.rms_norm import EPS, inverse_rms, norm_backward
+
+
+def normed_heads(
+    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, each through `norm_and_rotate` with its gains, and values, (N, H, L, C).
+
+    cos, sin: (N or 1, 1, L, C/2).  Differentiable once in qkv and w.
+    """
+    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
+    ops = compiled_ops(qkv_NL3HC, w_2C)
+    if ops is not None:
+        return ops.normed_heads(qkv_NL3HC, w_2C, cos, sin, EPS)
+    q, k, v = qkv_NL3HC.permute(2, 0, 3, 1, 4)
+    return norm_and_rotate(q, w_2C[0], cos, sin), norm_and_rotate(k, w_2C[1], cos, sin), v
 
 
 def norm_and_rotate(x_NHLC: Tensor, w_C: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -12,15 +12,13 @@ table's shape that holds the U rows alone, each once and ascending.
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import triton_ops
-from workers.kernels.recycle import recycled
+from workers.kernels.dispatch import compiled_ops, triton_ops
 
 aten = torch.ops.aten
 SUM = 0  # embedding_bag's mode
@@ -28,11 +26,6 @@ SUM = 0  # embedding_bag's mode
 # times what any row costs a dense one. Small tables do not repay the handling.
 SPARSE_ROWS_A_PAIR = 4
 SPARSE_ELEMENTS = 1 << 20
-# Dot products with a table beyond the nearer caches are taken in row order where there are many:
-# that order's own cost is then repaid.
-NEAR_BYTES = 1 << 22
-FEW_PAIRS = 1 << 13
-CHUNK_BYTES = 1 << 21  # of a gradient, summed at a time while it stays in cache
 
 
 class RowOrder:
@@ -69,6 +62,11 @@ class RowOrder:
         row_U, size_U = torch.unique_consecutive(self.row_P, return_counts=True)
         return row_U, size_U.cumsum(0) - size_U
 
+    @cached_property
+    def narrow(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs' rows, tokens and places in 32 bits: half of what is kept for backward."""
+        return self.row_P.int(), self.token_P.int(), self.place_P.int()
+
     def starts(self, n_rows: int) -> Tensor:
         """Where each row's pairs begin, (N,)."""
         size_N = torch.bincount(self._row_P, minlength=n_rows)
@@ -94,6 +92,10 @@ def row_sum(
     if ops is not None:
         return ops.row_sum(weight_P, table.flatten(0, -2), row_P, token_P, start_T)
     order = order or RowOrder(row_P, token_P)
+    sparse = sparse and wants_sparse(table, row_P.numel())
+    ops = compiled_ops(weight_P, table)
+    if ops is not None:
+        return ops.row_sum(weight_P, table, start_T.numel(), order, sparse)
     return _RowSum.apply(weight_P, table, row_P, token_P, start_T, order, sparse)
 
 
@@ -118,6 +120,10 @@ def row_dot(
     if ops is not None:
         return ops.row_dot(x_TD, table.flatten(0, -2), row_P, token_P, start_T, known_P)
     order = order or RowOrder(row_P, token_P)
+    sparse = sparse and wants_sparse(table, row_P.numel())
+    ops = compiled_ops(x_TD, table)
+    if ops is not None:
+        return ops.row_dot(x_TD, table, known_P, order, sparse)
     return _RowDot.apply(x_TD, table, row_P, token_P, start_T, known_P, order, sparse)
 
 
@@ -143,8 +149,7 @@ class _RowSum(torch.autograd.Function):
         weight_P, table, row_P, token_P, start_T = ctx.saved_tensors
         dy_TD, d_weight_P, d_table = dy_TD.contiguous(), None, None
         if ctx.needs_input_grad[0]:
-            pairs = row_P, token_P, start_T
-            d_weight_P = _dot(dy_TD, table.flatten(0, -2), *pairs, ctx.order)
+            d_weight_P = _dot(dy_TD, table.flatten(0, -2), row_P, token_P, start_T)
         if ctx.needs_input_grad[1]:
             d_table = _table_gradient(weight_P, dy_TD, table, ctx.order, ctx.sparse)
         return d_weight_P, d_table, None, None, None, None, None
@@ -167,7 +172,7 @@ class _RowDot(torch.autograd.Function):
         ctx.order, ctx.sparse = order, sparse
         if known_P is not None:
             return known_P.clone()
-        return _dot(x_TD.contiguous(), table.flatten(0, -2), row_P, token_P, start_T, order)
+        return _dot(x_TD.contiguous(), table.flatten(0, -2), row_P, token_P, start_T)
 
     @staticmethod
     @once_differentiable
@@ -191,56 +196,30 @@ def _sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T: Tensor) -> 
     )[0]
 
 
-def _dot(
-    x_TD: Tensor,
-    table_ND: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
-    order: RowOrder,
-) -> Tensor:
+def _dot(x_TD: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor) -> Tensor:
     """(P,): x[token[p]] . table[row[p]]."""
-    dots = aten._embedding_bag_per_sample_weights_backward
-    near = table_ND.numel() * table_ND.itemsize <= NEAR_BYTES or row_P.numel() <= FEW_PAIRS
-    if near or table_ND.device.type != "cpu":
-        return dots(x_TD, table_ND, row_P, start_T, token_P, SUM, -1)
-    # The kernel with its sides changed: rows pass once and in order, x stays in cache.
-    y_P = dots(table_ND, x_TD, order.token_P, start_T, order.row_P, SUM, -1)
-    return torch.empty_like(y_P).index_copy_(0, order.place_P, y_P)
+    return aten._embedding_bag_per_sample_weights_backward(
+        x_TD, table_ND, row_P, start_T, token_P, SUM, -1
+    )
 
 
 def _table_gradient(
     weight_P: Tensor, x_TD: Tensor, table: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """weight[p] * x[token[p]] summed into row[p], in the table's shape, dense or sparse."""
-    width = table.shape[-1]
-    n_rows = table.numel() // width
     ordered_P = weight_P.index_select(0, order.place_P)
-    if not (sparse and wants_sparse(n_rows, width, weight_P.numel())):
-        return _bags(ordered_P, x_TD, order.token_P, order.starts(n_rows)).view(table.shape)
+    if not sparse:
+        start_N = order.starts(table.shape[:-1].numel())
+        return _sum(ordered_P, x_TD, order.token_P, start_N).view(table.shape)
     row_U, start_U = order.touched
     index = torch.stack(torch.unravel_index(row_U, table.shape[:-1]))
-    values_UD = _bags(ordered_P, x_TD, order.token_P, start_U)
+    values_UD = _sum(ordered_P, x_TD, order.token_P, start_U)
     return torch.sparse_coo_tensor(
         index, values_UD, table.shape, is_coalesced=True, check_invariants=False
     )
 
 
-def wants_sparse(n_rows: int, width: int, n_pairs: int) -> bool:
-    """Whether a parameter of n_rows rows that n_pairs pairs read gets a sparse gradient."""
-    return n_rows * width >= SPARSE_ELEMENTS and n_rows >= SPARSE_ROWS_A_PAIR * n_pairs
-
-
-def _bags(weight_P: Tensor, x_TD: Tensor, token_P: Tensor, start_M: Tensor) -> Tensor:
-    """(M, D): weight * x[token] summed from each start to the next. A few bags at a time, for the
-    kernel's output is a new block of memory."""
-    n_bags, width = start_M.numel(), x_TD.shape[1]
-    if x_TD.device.type != "cpu":
-        return _sum(weight_P, x_TD, token_P, start_M)
-    y_MD = recycled(n_bags, width, dtype=x_TD.dtype)
-    chunk = max(1, CHUNK_BYTES // (width * x_TD.itemsize))
-    cuts = [*start_M[::chunk].tolist(), weight_P.numel()]
-    for index, (first, end) in enumerate(pairwise(cuts)):
-        part = slice(index * chunk, (index + 1) * chunk)
-        y_MD[part] = _sum(weight_P[first:end], x_TD, token_P[first:end], start_M[part] - first)
-    return y_MD
+def wants_sparse(table: Tensor, n_pairs: int) -> bool:
+    """Whether a table (..., D) that n_pairs pairs read gets a sparse gradient."""
+    large = table.numel() >= SPARSE_ELEMENTS
+    return large and table.shape[:-1].numel() >= SPARSE_ROWS_A_PAIR * n_pairs

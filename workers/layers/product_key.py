@@ -13,13 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, ProductKey
-from workers.kernels.dispatch import triton_ops
-from workers.kernels.topk import pick, top_indices
+from workers.kernels.dispatch import compiled_ops, triton_ops
 from workers.layers.experts import Experts
 from workers.layers.query_norm import QueryNorm
 from workers.layers.routing import Bags, Selected
-
-CACHED_SCORES = 1 << 18  # on a CPU
 
 
 class ProductKeySelection(nn.Module):
@@ -68,30 +65,17 @@ class ProductKeySelection(nn.Module):
         """Scores and indices of each head's top k, both (H, T, K). S = 2 H halves."""
         heads, n_tokens = self.knobs.heads, query_STC.shape[1]
         sub_keys_SRC = self.sub_keys_H2RC.flatten(0, 1).to(query_STC.dtype)
-        ops = triton_ops(query_STC, sub_keys_SRC)
+        ops = triton_ops(query_STC, sub_keys_SRC) or compiled_ops(query_STC, sub_keys_SRC)
         if ops is not None and self.knobs.k <= ops.MOST_CHOICES:
             return ops.product_key_search(query_STC, sub_keys_SRC, self.knobs.k)
         # No sum of the top k has a half outside that half's top k.
-        n_half = min(self.knobs.k, self.root)
-        # Few halves at a time, so that their scores stay in cache, forward and backward.
-        at_once = max(1, CACHED_SCORES // max(1, n_tokens * self.root))
-        at_once = at_once if query_STC.device.type == "cpu" else 2 * heads
-        parts = zip(query_STC.split(at_once), sub_keys_SRC.split(at_once), strict=True)
-        found = [_top_scores(query, sub_keys, n_half) for query, sub_keys in parts]
-        half_STJ, place_STJ = (torch.cat(halves) for halves in zip(*found, strict=True))
-        half_H2TJ = half_STJ.view(heads, 2, n_tokens, n_half)
-        place_H2TJ = place_STJ.view(heads, 2, n_tokens, n_half)
+        score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
+        half_STJ, place_STJ = score_STR.topk(min(self.knobs.k, self.root), dim=2)
+        half_H2TJ = half_STJ.view(heads, 2, n_tokens, -1)
         best_H2TK = best_sums(half_H2TJ.detach(), self.knobs.k)
-        place_H2TK = place_H2TJ.gather(3, best_H2TK)
-        score_HTK = pick(half_H2TJ, best_H2TK).sum(1)
+        place_H2TK = place_STJ.view_as(half_H2TJ).gather(3, best_H2TK)
+        score_HTK = half_H2TJ.gather(3, best_H2TK).sum(1)
         return score_HTK, place_H2TK[:, 0] * self.root + place_H2TK[:, 1]
-
-
-def _top_scores(query_STC: Tensor, sub_keys_SRC: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n best scores of each query, descending, and their sub-keys, both (S, T, n)."""
-    score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
-    place_STN = top_indices(score_STR, n)
-    return pick(score_STR, place_STN), place_STN
 
 
 def best_sums(half_H2TJ: Tensor, k: int) -> Tensor:
@@ -104,5 +88,5 @@ def best_sums(half_H2TJ: Tensor, k: int) -> Tensor:
     first_Q, second_Q = torch.tensor(pairs, device=half_H2TJ.device).unbind(1)
     first_HTJ, second_HTJ = half_H2TJ.unbind(1)
     sum_HTQ = first_HTJ.index_select(2, first_Q) + second_HTJ.index_select(2, second_Q)
-    pair_HTK = top_indices(sum_HTQ, k)
+    pair_HTK = sum_HTQ.topk(k).indices
     return torch.stack((first_Q.take(pair_HTK), second_Q.take(pair_HTK)), dim=1)

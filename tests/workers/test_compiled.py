@@ -1,0 +1,246 @@
+"""The forms that are compiled for the CPU, at the edges of their blocks, against obvious ones."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from workers.kernels import dispatch, reference
+from workers.kernels.compiled import expert_ffn as compiled_ffn
+from workers.kernels.compiled import grouped, ops
+from workers.kernels.compiled.product_key import MOST_CHOICES, product_key_search
+from workers.kernels.dispatch import Backend, compiled_ops, describe, override
+from workers.kernels.expert_ffn import Pairs, expert_ffn
+from workers.kernels.flops import custom_flops
+
+ROWS, COLUMNS, INNER, PAIRS = grouped.ROWS, grouped.COLUMNS, grouped.INNER, grouped.PAIRS
+DTYPES = [torch.float32, torch.float64]
+# (inner, outer, pairs of each expert): one, whole blocks, one less and one more than a block, of
+# rows, columns and terms.
+SHAPES = [
+    (1, 1, [1]),
+    (4, COLUMNS, [ROWS, 0, 2 * ROWS]),
+    (5, COLUMNS - 1, [ROWS - 1, ROWS + 1]),
+    (7, COLUMNS + 1, [1, 0, 3]),
+    (INNER, 3, [2, 2]),
+    (INNER + 1, 2 * COLUMNS, [ROWS, 1]),
+    (3, 5, [PAIRS, PAIRS + 1, 2 * PAIRS - 1]),
+    (3, 5, [0, 0]),
+]
+
+
+def problem(inner: int, outer: int, counts: list[int], dtype: torch.dtype):
+    g = torch.Generator().manual_seed(inner + outer)
+    n_pairs = sum(counts)
+    x = torch.randn(9, inner, dtype=dtype, generator=g)
+    w = torch.randn(len(counts), inner, outer, dtype=dtype, generator=g)
+    token = torch.randint(9, (n_pairs,), generator=g)
+    expert = torch.arange(len(counts))
+    start = torch.tensor([0, *counts]).cumsum(0)
+    return x, w, token, expert, start
+
+
+def close(dtype: torch.dtype) -> dict[str, float]:
+    return (
+        {"rtol": 1e-4, "atol": 1e-4} if dtype is torch.float32 else {"rtol": 1e-11, "atol": 1e-11}
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("inner", "outer", "counts"), SHAPES)
+def test_a_grouped_product_from_tokens_and_to_tokens(inner, outer, counts, transposed, dtype):
+    x, w, token, expert, start = problem(inner, outer, counts, dtype)
+    held = w.transpose(1, 2).contiguous() if transposed else w
+    place = torch.randperm(len(token))
+    want = reference.grouped_product(x, w, counts, token, place).view(-1, outer)
+    y = torch.full((len(token), outer), torch.nan, dtype=dtype)
+    ops.grouped_product(x, token, held, transposed, expert, start, y, place, False)
+    torch.testing.assert_close(y.double(), want, **close(dtype))
+    total = torch.ones(9, outer, dtype=dtype)
+    ops.grouped_product(x, token, held, transposed, expert, start, total, token, True)
+    ones = torch.ones(9, outer, dtype=torch.float64)
+    by_pair = reference.grouped_product(x, w, counts, token).view(-1, outer)
+    torch.testing.assert_close(total.double(), ones.index_add(0, token, by_pair), **close(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("inner", "outer", "counts"), SHAPES)
+def test_a_weight_gradient_is_written_or_added(inner, outer, counts, dtype):
+    x, _, token, expert, start = problem(inner, outer, counts, dtype)
+    d = torch.randn(len(token), outer, dtype=dtype)
+    parts = [rows.split(counts) for rows in (d.double(), x.double()[token])]
+    want = torch.stack([a.t() @ b for a, b in zip(*parts, strict=True)])
+    new = torch.arange(len(counts)) % 2 == 0
+    grad = torch.ones(len(counts), outer, inner, dtype=dtype)
+    ops.grouped_weight_gradient(d, x, token, expert, start, new, grad)
+    # Where nothing is read, nothing is written.
+    old = ~new | (torch.tensor(counts) == 0)
+    torch.testing.assert_close(grad.double(), want + old.double()[:, None, None], **close(dtype))
+
+
+def test_the_operators_pass_torchs_own_checks():
+    x, w, token, expert, start = problem(3, 5, [2, 2], torch.float32)
+    y, place = torch.zeros(4, 5), torch.arange(4)
+    pairs = [torch.tensor(p, dtype=torch.int32) for p in ([0, 0, 0, 1], [3, 1, 3, 0], [2, 0, 1, 3])]
+    query, keys = torch.randn(2, 2, 4), torch.randn(2, 3, 4)
+    qkv, gains, angle = torch.randn(4, 3, 2, 6), torch.randn(2, 6), torch.randn(2, 3)
+    heads = qkv.transpose(0, 1).contiguous()
+    calls = [
+        (ops.grouped_product, (x, token, w, False, expert, start, y, place, False)),
+        (ops.grouped_weight_gradient, (y, x, token, expert, start, expert == 0, w.mT.contiguous())),
+        (ops.row_dots, (x, x, *pairs, torch.zeros(4))),
+        (ops.add_rows, (torch.ones(4), x, *pairs, x.clone())),
+        (ops.row_gradient, (torch.ones(4), x, *pairs, False, x.clone())),
+        (ops.row_sum_backward, (torch.ones(4), x, x, *pairs, False, torch.ones(4), x.clone())),
+        (ops.row_dot_backward, (torch.ones(4), x, x, *pairs, True, x.clone(), x[:2].clone())),
+        (ops.top_rows, (x, torch.zeros(9, 2, dtype=torch.long), torch.zeros(9, 2))),
+        (
+            ops.top_sums,
+            (
+                torch.ones(2, 2, 2),
+                torch.zeros(2, 2, 2, dtype=torch.long),
+                3,
+                torch.ones(1, 2, 2),
+                torch.zeros(1, 2, 2, dtype=torch.long),
+            ),
+        ),
+        (ops.rms_norm, (x, x[0], 1e-6, x.clone(), torch.ones(9))),
+        (ops.rms_norm_backward, (x, x, x[0], torch.ones(9), x.clone(), x[0].clone())),
+        (ops.normed_heads, (qkv, gains, angle, angle, 1e-6, heads)),
+        (
+            ops.normed_heads_backward,
+            (*heads, qkv, gains, angle, angle, 1e-6, qkv.clone(), gains.clone()),
+        ),
+        (
+            ops.search_backward,
+            (
+                torch.ones(1, 2, 2),
+                torch.tensor([[[0, 8], [3, 1]]]),
+                query,
+                keys,
+                query.clone(),
+                keys.clone(),
+            ),
+        ),
+    ]
+    assert {call.name().partition("::")[2] for call, _ in calls} == set(ops.NAMES)
+    for call, args in calls:
+        torch.library.opcheck(call, args)
+
+
+@pytest.mark.parametrize(
+    ("root", "k"), [(1, 1), (3, 2), (3, 9), (7, 5), (20, 16), (100, MOST_CHOICES)]
+)
+@pytest.mark.parametrize("equal", [False, True])
+def test_product_key_search_finds_the_best_of_all_pairs(root, k, equal):
+    torch.manual_seed(k)
+    query = torch.randn(4, 11, 6, dtype=torch.float64)
+    keys = torch.randn(4, root, 6, dtype=torch.float64)
+    if equal:  # every sub-key twice, so that sums are equal by twos and fours
+        keys[:, root // 2 : root // 2 * 2] = keys[:, : root // 2]
+    score, index = product_key_search(query, keys, k)
+    all_scores = torch.bmm(query, keys.transpose(1, 2)).view(2, 2, 11, root)
+    want, want_index = reference.product_key_topk(all_scores, k)
+    torch.testing.assert_close(score, want)
+    assert equal or torch.equal(index, want_index)
+    assert all(len(set(row)) == k for row in index.flatten(0, 1).tolist())
+    first, second = all_scores.unbind(1)
+    sums = first.gather(2, index // root) + second.gather(2, index % root)
+    torch.testing.assert_close(score, sums)
+
+
+def test_product_key_searchs_gradients_in_parts_of_the_tokens(monkeypatch):
+    monkeypatch.setattr("workers.kernels.compiled.product_key.CACHED_SCORES", 8)
+    query = torch.randn(4, 5, 3, dtype=torch.float64, requires_grad=True)
+    keys = torch.randn(4, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda q, c: product_key_search(q, c, 3)[0], (query, keys))
+
+
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_rows_of_equal_scores_of_infinities_and_of_nan(k):
+    rows = torch.randn(5, 40)
+    rows[1] = 0
+    rows[2, 7:20] = torch.inf
+    rows[3] = torch.nan
+    rows[4, ::2] = -torch.inf
+    place, best = torch.full((5, k), -1), torch.empty(5, k)
+    ops.top_rows(rows, place, best)
+    want = rows.topk(k).values
+    torch.testing.assert_close(best, want, equal_nan=True)
+    torch.testing.assert_close(rows.gather(1, place), want, equal_nan=True)
+    assert all(len(set(row)) == k for row in place.tolist())
+
+
+def routed(dtype: torch.dtype, width: int = 3) -> tuple[Tensor, list[Tensor], Pairs]:
+    torch.manual_seed(0)
+    x = torch.randn(6, 5, dtype=dtype)
+    matrices = [torch.randn(4, width, 5, dtype=dtype, requires_grad=True) for _ in range(3)]
+    return x, matrices, Pairs(torch.tensor([0, 2, 2, 5, 1, 0]), [3, 0, 2, 1])
+
+
+def test_the_forms_count_the_same_flops():
+    x, (keys, gates, values), pairs = routed(torch.float32)
+    flops = []
+    for backend in (None, Backend.TORCH):
+        counter = FlopCounterMode(display=False, custom_mapping=custom_flops())
+        with override(backend=backend), counter:
+            expert_ffn(x, keys, gates, values, pairs, None, "silu").sum().backward()
+        flops.append(counter.get_total_flops())
+    # x needs no gradient: three products forward; one of the values and three weights' backward.
+    assert flops == [7 * 2 * 6 * 3 * 5] * 2
+
+
+def test_wide_experts_other_dtypes_and_the_switch_take_the_torch_form(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("the compiled form ran")
+
+    monkeypatch.setattr(compiled_ffn, "grouped_product", refuse)
+    wide = compiled_ffn.MOST_UNITS + 1
+    for dtype, width, backend in (
+        (torch.float32, wide, None),
+        (torch.bfloat16, 3, None),
+        (torch.float32, 3, Backend.TORCH),
+    ):
+        x, (keys, gates, values), pairs = routed(dtype, width)
+        with override(backend=backend):
+            expert_ffn(x, keys, gates, values, pairs, None, "silu").sum().backward()
+    x, (keys, gates, values), pairs = routed(torch.float32)
+    with pytest.raises(AssertionError, match="the compiled form ran"):
+        expert_ffn(x, keys, gates, values, pairs, None, "silu")
+
+
+def test_without_numba_the_torch_forms_run_and_say_why(monkeypatch, caplog):
+    def load(name):
+        raise ImportError("No module named 'numba'", name="numba")
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", load)
+    dispatch.compiled_forms.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert compiled_ops(torch.ones(1)) is None
+            assert compiled_ops(torch.ones(1)) is None
+        assert [record.getMessage() for record in caplog.records] == [
+            "the torch forms run on the CPU: No module named 'numba'"
+        ]
+        assert describe("cpu") == "torch (No module named 'numba')"
+    finally:
+        dispatch.compiled_forms.cache_clear()
+
+
+def test_an_exported_model_which_carries_none_of_them_is_silent(monkeypatch, caplog):
+    def load(name):
+        raise ModuleNotFoundError("No module named 'workers'", name="workers")
+
+    monkeypatch.setattr(dispatch.importlib, "import_module", load)
+    dispatch.compiled_forms.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert compiled_ops(torch.ones(1)) is None
+        assert not caplog.records
+    finally:
+        dispatch.compiled_forms.cache_clear()

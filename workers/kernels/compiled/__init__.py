@@ -1,0 +1,1 @@
+"""The operations' forms for a CPU, compiled by numba when first called."""

@@ -1,0 +1,170 @@
+"""workers.kernels.expert_ffn on a CPU: rows are read from their tokens and added to them in place.
+
+T tokens, D model width, B experts, G units of an expert, P (token, expert) pairs sorted by
+expert, R rows of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from workers.kernels.activations import ACTIVATIONS, value_and_slope
+from workers.kernels.compiled.ops import grouped_product, grouped_weight_gradient
+
+if TYPE_CHECKING:
+    from workers.kernels.expert_ffn import Pairs
+
+# Of a tile's activations, by measurement (benchmarks/layers.py): they stay in a core's cache.
+TILE_ELEMENTS = 1 << 18
+MOST_UNITS = 128  # wider experts are faster as a library's products of rows copied together
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Consecutive pairs: runs of one expert each, and where they begin and end.
+
+    token_R: the token of each.  new_N: whether the run is its expert's first.
+    """
+
+    rows: slice
+    token_R: Tensor
+    place_R: Tensor
+    expert_N: Tensor
+    start_N: Tensor
+    new_N: Tensor
+
+    def product(self, x_TI: Tensor, w_BIO: Tensor, transposed: bool, y_RO: Tensor) -> Tensor:
+        """y = each pair's row of x times its expert's matrix."""
+        runs = self.expert_N, self.start_N
+        grouped_product(x_TI, self.token_R, w_BIO, transposed, *runs, y_RO, self.place_R, False)
+        return y_RO
+
+    def add_product(self, x_RI: Tensor, w_BIO: Tensor, y_TO: Tensor) -> None:
+        """Add each pair's product to its token's row of y."""
+        runs = self.expert_N, self.start_N
+        grouped_product(x_RI, self.place_R, w_BIO, False, *runs, y_TO, self.token_R, True)
+
+    def weight_gradient(self, d_RG: Tensor, x_TD: Tensor, grad_BGD: Tensor | None) -> None:
+        """Add d^T x of its pairs to each expert's gradient."""
+        if grad_BGD is not None:
+            runs = self.expert_N, self.start_N, self.new_N
+            grouped_weight_gradient(d_RG, x_TD, self.token_R, *runs, grad_BGD)
+
+
+def _tiles(pairs: Pairs, width: int) -> list[Tile]:
+    n_rows = max(1, TILE_ELEMENTS // width)
+    place_R = torch.arange(min(n_rows, sum(pairs.counts)))
+    tiles = []
+    for tile in pairs.tiles(n_rows):
+        token_R = pairs.token_P[tile.rows]
+        start_N = torch.tensor([0, *tile.sizes]).cumsum(0)
+        expert_N, new_N = torch.tensor(tile.experts), torch.tensor(tile.first)
+        tiles.append(Tile(tile.rows, token_R, place_R[: len(token_R)], expert_N, start_N, new_N))
+    return tiles
+
+
+def expert_ffn(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    pairs: Pairs,
+    weight_P1: Tensor | None,
+    activation: str,
+    watch: Callable[[Tensor], None] | None,
+) -> Tensor:
+    """(T, D), as workers.kernels.expert_ffn says; one weight a pair."""
+    tensors = x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1
+    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
+    return _ExpertFFN.apply(*tensors, pairs, activation, keep, watch)
+
+
+class _ExpertFFN(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TD: Tensor,
+        keys_BGD: Tensor,
+        gates_BGD: Tensor | None,
+        values_BGD: Tensor,
+        weight_P1: Tensor | None,
+        pairs: Pairs,
+        activation: str,
+        keep: bool,
+        watch: Callable[[Tensor], None] | None,
+    ) -> Tensor:
+        x_TD = x_TD.contiguous()
+        keys_BGD, values_BGD = keys_BGD.contiguous(), values_BGD.contiguous()
+        gates_BGD = None if gates_BGD is None else gates_BGD.contiguous()
+        n_pairs, width = sum(pairs.counts), keys_BGD.shape[1]
+        tiles = _tiles(pairs, width)
+        kept = [x_TD.new_empty(n_pairs if keep else 0, width) for _ in (keys_BGD, gates_BGD)]
+        key_PG, gate_PG = kept[0], None if gates_BGD is None else kept[1]
+        y_TD = torch.zeros_like(x_TD)
+        act = ACTIVATIONS[activation]
+        for tile in tiles:
+            outputs = [
+                x_PG[tile.rows] if keep else x_TD.new_empty(len(tile.token_R), width)
+                for x_PG in (key_PG, gate_PG)
+                if x_PG is not None
+            ]
+            key_RG = tile.product(x_TD, keys_BGD, True, outputs[0])
+            if gates_BGD is None:
+                h_RG = act(key_RG)
+            else:
+                h_RG = act(tile.product(x_TD, gates_BGD, True, outputs[1])).mul_(key_RG)
+            if watch is not None:
+                watch(h_RG)
+            if weight_P1 is not None:
+                h_RG.mul_(weight_P1[tile.rows])
+            tile.add_product(h_RG, values_BGD, y_TD)
+        ctx.save_for_backward(x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1, key_PG, gate_PG)
+        ctx.tiles, ctx.pairs, ctx.activation = tiles, pairs, activation
+        return y_TD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
+        x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1, key_PG, gate_PG = ctx.saved_tensors
+        dy_TD = dy_TD.contiguous()
+        wanted = zip(ctx.needs_input_grad[:5], ctx.saved_tensors[:5], strict=True)
+        grads = [torch.empty_like(x) if w and x is not None else None for w, x in wanted]
+        dx_TD, d_keys, d_gates, d_values, d_weight = grads
+        if dx_TD is not None:
+            dx_TD.zero_()
+        _clear_unread(ctx.pairs, d_keys, d_gates, d_values)
+        for tile in ctx.tiles:
+            rows, key_RG = tile.rows, key_PG[tile.rows]
+            opened_RG = key_RG if gate_PG is None else gate_PG[rows]
+            act_RG, slope_RG = value_and_slope(ctx.activation, opened_RG)
+            h_RG = act_RG if gate_PG is None else act_RG * key_RG
+            dh_RG = tile.product(dy_TD, values_BGD, True, torch.empty_like(key_RG))
+            if d_weight is not None:
+                torch.linalg.vecdot(h_RG, dh_RG, out=d_weight[rows].squeeze(1))
+            if weight_P1 is not None:
+                h_RG, dh_RG = h_RG.mul_(weight_P1[rows]), dh_RG.mul_(weight_P1[rows])
+            tile.weight_gradient(h_RG, dy_TD, d_values)
+            if gate_PG is None:
+                parts = [(dh_RG.mul_(slope_RG), keys_BGD, d_keys)]
+            else:
+                d_gate_RG = (dh_RG * key_RG).mul_(slope_RG)
+                parts = [(dh_RG.mul_(act_RG), keys_BGD, d_keys), (d_gate_RG, gates_BGD, d_gates)]
+            for d_RG, w_BGD, d_w_BGD in parts:
+                tile.weight_gradient(d_RG, x_TD, d_w_BGD)
+                if dx_TD is not None:
+                    tile.add_product(d_RG, w_BGD, dx_TD)
+        return dx_TD, d_keys, d_gates, d_values, d_weight, *[None] * 4
+
+
+def _clear_unread(pairs: Pairs, *grads_BGD: Tensor | None) -> None:
+    """Zero gradients of the experts that no pair reads: nothing else writes them."""
+    unread = [expert for expert, count in enumerate(pairs.counts) if not count]
+    for grad_BGD in grads_BGD:
+        if unread and grad_BGD is not None:
+            grad_BGD[unread] = 0

@@ -1,0 +1,140 @@
+"""Top-k on a CPU: a bound drops most of a row, and the few left are ranked against one another.
+
+Neither has a branch that depends on the numbers, which a sort is full of. R rows of N scores, K
+chosen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+MANY = 4  # times K: more than these left, as with equal scores, are sorted instead
+
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@compiled
+def _bound(score_N: Any, k: int, most_N: Any) -> Any:
+    """A number that at least k scores reach: the least of the maxima of k disjoint groups."""
+    n = len(score_N)
+    for i in range(n):
+        most_N[i] = score_N[i]
+    while n // 2 >= k:
+        n //= 2
+        for i in range(n):
+            a, b = most_N[i], most_N[i + n]
+            most_N[i] = a if a > b else b
+    least = most_N[0]
+    for i in range(1, n):
+        least = most_N[i] if most_N[i] < least else least
+    return least
+
+
+@compiled
+def _rank(score_M: Any, place_M: Any, m: int, place_K: Any, best_K: Any, rank_M: Any) -> bool:
+    """Each of m scores goes where as many are larger; False where equal ones met."""
+    for a in range(m):
+        rank_M[a] = 0
+    for b in range(m):
+        for a in range(m):
+            rank_M[a] += np.int32(score_M[b] > score_M[a])
+    kept = 0
+    place_K[:] = -1
+    for a in range(m):
+        if rank_M[a] < len(place_K):
+            kept += place_K[rank_M[a]] < 0
+            place_K[rank_M[a]], best_K[rank_M[a]] = place_M[a], score_M[a]
+    return kept == len(place_K)
+
+
+@compiled
+def _insert(score_M: Any, place_M: Any, m: int, place_K: Any, best_K: Any) -> None:
+    """The same by insertion, for any m of at least K."""
+    kept = 0
+    for a in range(m):
+        if kept == len(place_K):
+            if not score_M[a] > best_K[kept - 1]:
+                continue
+            kept -= 1
+        at = kept
+        while at > 0 and best_K[at - 1] < score_M[a]:
+            best_K[at], place_K[at] = best_K[at - 1], place_K[at - 1]
+            at -= 1
+        best_K[at], place_K[at] = score_M[a], place_M[a]
+        kept += 1
+
+
+@compiled
+def top_row(
+    score_N: Any, place_K: Any, best_K: Any, score_M: Any, place_M: Any, rank_M: Any
+) -> None:
+    """The K largest of a row, the largest first, and where they are. score_M, place_M, rank_M:
+    room for N + 1. A row of which none compares (NaN) gives its first K."""
+    n, k = len(score_N), len(place_K)
+    least, m = _bound(score_N, k, score_M), 0
+    for i in range(n):
+        score_M[m], place_M[m] = score_N[i], i
+        m += score_N[i] >= least
+    if m < k:
+        for i in range(k):
+            place_K[i], best_K[i] = i, score_N[i]
+    elif m > MANY * k or not _rank(score_M, place_M, m, place_K, best_K, rank_M):
+        _insert(score_M, place_M, m, place_K, best_K)
+
+
+@compiled
+def top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
+    """`top_row` of each row."""
+    n = score_RN.shape[1]
+    score_M, place_M = np.empty(n + 1, score_RN.dtype), np.empty(n + 1, np.int64)
+    rank_M = np.empty(n + 1, np.int32)
+    for r in range(len(score_RN)):
+        top_row(score_RN[r], place_RK[r], best_RK[r], score_M, place_M, rank_M)
+
+
+@compiled
+def top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_HTK: Any) -> None:
+    """The K largest sums of one entry of each half of a head, both halves descending, and the
+    sums' places a * n_keys + b."""
+    n_half, k = best_STJ.shape[2], score_HTK.shape[2]
+    # The sum of the ath and the bth, counted from 1, has a * b - 1 others at least as large.
+    first_Q, second_Q = np.empty(n_half * n_half, np.int64), np.empty(n_half * n_half, np.int64)
+    n = 0
+    for a in range(n_half):
+        for b in range(min(n_half, k // (a + 1))):
+            first_Q[n], second_Q[n] = a, b
+            n += 1
+    sum_Q, place_K = np.empty(n, score_HTK.dtype), np.empty(k, np.int64)
+    score_M, place_M = np.empty(n + 1, score_HTK.dtype), np.empty(n + 1, np.int64)
+    rank_M = np.empty(n + 1, np.int32)
+    for h in range(score_HTK.shape[0]):
+        for t in range(score_HTK.shape[1]):
+            a_J, b_J = best_STJ[2 * h, t], best_STJ[2 * h + 1, t]
+            for q in range(n):
+                sum_Q[q] = a_J[first_Q[q]] + b_J[second_Q[q]]
+            top_row(sum_Q, place_K, score_HTK[h, t], score_M, place_M, rank_M)
+            for i in range(k):
+                a, b = first_Q[place_K[i]], second_Q[place_K[i]]
+                index_HTK[h, t, i] = place_STJ[2 * h, t, a] * n_keys + place_STJ[2 * h + 1, t, b]
+
+
+@compiled
+def search_backward(
+    d_HTK: Any, index_HTK: Any, query_TSC: Any, keys_SRC: Any, d_query_TSC: Any, d_keys_SRC: Any
+) -> None:
+    """The gradients of both halves' queries, and of their sub-keys added to what is there."""
+    n_keys, width = keys_SRC.shape[1], keys_SRC.shape[2]
+    for s in range(query_TSC.shape[1]):
+        for t in range(query_TSC.shape[0]):
+            query_C, d_query_C = query_TSC[t, s], d_query_TSC[t, s]
+            d_query_C[:] = 0
+            for i in range(d_HTK.shape[2]):
+                d, index = d_HTK[s // 2, t, i], index_HTK[s // 2, t, i]
+                place = index % n_keys if s % 2 else index // n_keys
+                key_C, d_key_C = keys_SRC[s, place], d_keys_SRC[s, place]
+                for c in range(width):
+                    d_query_C[c] += d * key_C[c]
+                    d_key_C[c] += d * query_C[c]
