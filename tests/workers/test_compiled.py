@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from workers.kernels import dispatch, reference
 from workers.kernels.compiled import expert_ffn as compiled_ffn
 from workers.kernels.compiled import grouped, ops
+from workers.kernels.compiled.activations import CODES
 from workers.kernels.compiled.product_key import MOST_CHOICES, product_key_search
 from workers.kernels.dispatch import Backend, compiled_ops, describe, override
 from workers.kernels.expert_ffn import Pairs, expert_ffn
@@ -109,6 +110,11 @@ def test_the_operators_pass_torchs_own_checks():
                 torch.zeros(1, 2, 2, dtype=torch.long),
             ),
         ),
+        (ops.hidden, (1, x, x, x[:, 0].clone(), x.clone())),
+        (
+            ops.hidden_backward,
+            (2, x, x, x[:, 0].clone(), x.clone(), x.clone(), x.clone(), x[:, 0].clone()),
+        ),
         (ops.rms_norm, (x, x[0], 1e-6, x.clone(), torch.ones(9))),
         (ops.rms_norm_backward, (x, x, x[0], torch.ones(9), x.clone(), x[0].clone())),
         (ops.normed_heads, (qkv, gains, angle, angle, 1e-6, heads)),
@@ -181,6 +187,36 @@ def routed(dtype: torch.dtype, width: int = 3) -> tuple[Tensor, list[Tensor], Pa
     x = torch.randn(6, 5, dtype=dtype)
     matrices = [torch.randn(4, width, 5, dtype=dtype, requires_grad=True) for _ in range(3)]
     return x, matrices, Pairs(torch.tensor([0, 2, 2, 5, 1, 0]), [3, 0, 2, 1])
+
+
+@pytest.mark.parametrize("activation", sorted(CODES))
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_hidden_units_and_their_gradients(activation, gated, weighted, dtype):
+    # Far out and at 0 too; float32 has exponentials of its own.
+    key = torch.cat((torch.linspace(-100, 100, 201), torch.linspace(-6, 6, 201))).view(6, 67)
+    key, gate, weight = (x.to(dtype) for x in (key, key.flip(0, 1) + 0.5, torch.rand(6)))
+    leaves = [x.double().requires_grad_() for x in (key, gate, weight)]
+    want = reference.activated(leaves[int(gated)], activation)
+    want = want * leaves[0] if gated else want
+    want = want * leaves[2][:, None] if weighted else want
+    none = key.new_empty(0)
+    given = (key, gate if gated else none.view(0, 67), weight if weighted else none)
+    h = torch.empty_like(key)
+    ops.hidden(CODES[activation], *given, h)
+    tight = (
+        {"rtol": 3e-6, "atol": 2e-5} if dtype is torch.float32 else {"rtol": 1e-11, "atol": 1e-11}
+    )
+    torch.testing.assert_close(h.double(), want.detach(), **tight)
+    dh, again, d_gate, d_weight = torch.ones_like(h), torch.empty_like(h), *given[1:]
+    d_gate, d_weight = torch.empty_like(d_gate), torch.empty_like(d_weight)
+    ops.hidden_backward(CODES[activation], *given, dh, again, d_gate, d_weight)
+    torch.testing.assert_close(again, h)
+    got = [dh, *([d_gate] if gated else []), *([d_weight] if weighted else [])]
+    wanted = [leaves[0], *leaves[1 : 1 + gated], *leaves[2 : 2 + weighted]]
+    for a, b in zip(got, torch.autograd.grad(want.sum(), wanted), strict=True):
+        torch.testing.assert_close(a.double(), b, **tight)
 
 
 def test_the_forms_count_the_same_flops():

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.activations import ACTIVATIONS, value_and_slope
+from workers.kernels.compiled import ops
+from workers.kernels.compiled.activations import CODES
 from workers.kernels.compiled.ops import grouped_product, grouped_weight_gradient
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class _ExpertFFN(torch.autograd.Function):
         kept = [x_TD.new_empty(n_pairs if keep else 0, width) for _ in (keys_BGD, gates_BGD)]
         key_PG, gate_PG = kept[0], None if gates_BGD is None else kept[1]
         y_TD = torch.zeros_like(x_TD)
-        act = ACTIVATIONS[activation]
+        none = x_TD.new_empty(0)
         for tile in tiles:
             outputs = [
                 x_PG[tile.rows] if keep else x_TD.new_empty(len(tile.token_R), width)
@@ -115,14 +116,15 @@ class _ExpertFFN(torch.autograd.Function):
                 if x_PG is not None
             ]
             key_RG = tile.product(x_TD, keys_BGD, True, outputs[0])
-            if gates_BGD is None:
-                h_RG = act(key_RG)
-            else:
-                h_RG = act(tile.product(x_TD, gates_BGD, True, outputs[1])).mul_(key_RG)
+            gate_RG = none.view(0, width)
+            if gates_BGD is not None:
+                gate_RG = tile.product(x_TD, gates_BGD, True, outputs[1])
+            weight_R = none if weight_P1 is None else weight_P1[tile.rows].flatten()
+            h_RG = torch.empty_like(key_RG)
             if watch is not None:
+                ops.hidden(CODES[activation], key_RG, gate_RG, none, h_RG)
                 watch(h_RG)
-            if weight_P1 is not None:
-                h_RG.mul_(weight_P1[tile.rows])
+            ops.hidden(CODES[activation], key_RG, gate_RG, weight_R, h_RG)
             tile.add_product(h_RG, values_BGD, y_TD)
         ctx.save_for_backward(x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1, key_PG, gate_PG)
         ctx.tiles, ctx.pairs, ctx.activation = tiles, pairs, activation
@@ -139,23 +141,21 @@ class _ExpertFFN(torch.autograd.Function):
         if dx_TD is not None:
             dx_TD.zero_()
         _clear_unread(ctx.pairs, d_keys, d_gates, d_values)
+        none = dy_TD.new_empty(0)
         for tile in ctx.tiles:
             rows, key_RG = tile.rows, key_PG[tile.rows]
-            opened_RG = key_RG if gate_PG is None else gate_PG[rows]
-            act_RG, slope_RG = value_and_slope(ctx.activation, opened_RG)
-            h_RG = act_RG if gate_PG is None else act_RG * key_RG
+            gated = gate_PG is not None
+            gate_RG = gate_PG[rows] if gated else none.view(0, key_RG.shape[1])
+            weight_R = none if weight_P1 is None else weight_P1[rows].flatten()
             dh_RG = tile.product(dy_TD, values_BGD, True, torch.empty_like(key_RG))
-            if d_weight is not None:
-                torch.linalg.vecdot(h_RG, dh_RG, out=d_weight[rows].squeeze(1))
-            if weight_P1 is not None:
-                h_RG, dh_RG = h_RG.mul_(weight_P1[rows]), dh_RG.mul_(weight_P1[rows])
+            h_RG, d_gate_RG = torch.empty_like(key_RG), torch.empty_like(gate_RG)
+            d_weight_R = none if d_weight is None else d_weight[rows].view(-1)
+            ops.hidden_backward(
+                CODES[ctx.activation], key_RG, gate_RG, weight_R, dh_RG, h_RG, d_gate_RG, d_weight_R
+            )
             tile.weight_gradient(h_RG, dy_TD, d_values)
-            if gate_PG is None:
-                parts = [(dh_RG.mul_(slope_RG), keys_BGD, d_keys)]
-            else:
-                d_gate_RG = (dh_RG * key_RG).mul_(slope_RG)
-                parts = [(dh_RG.mul_(act_RG), keys_BGD, d_keys), (d_gate_RG, gates_BGD, d_gates)]
-            for d_RG, w_BGD, d_w_BGD in parts:
+            parts = [(dh_RG, keys_BGD, d_keys), (d_gate_RG, gates_BGD, d_gates)]
+            for d_RG, w_BGD, d_w_BGD in parts[: 1 + gated]:
                 tile.weight_gradient(d_RG, x_TD, d_w_BGD)
                 if dx_TD is not None:
                     tile.add_product(d_RG, w_BGD, dx_TD)

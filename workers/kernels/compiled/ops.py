@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.kernels.compiled import grouped, norms, rows, topk
+from workers.kernels.compiled import activations, grouped, norms, rows, topk
 
 LIBRARY = torch.library.Library("ffn_nas_cpu", "DEF")
 OPS = torch.ops.ffn_nas_cpu
@@ -175,3 +175,18 @@ def normed_heads_backward(*arguments: Any) -> None:
     """The gradient in qkv, and those in the gains added to what is there."""
     *inputs, eps, d_qkv_T3HC, dw_2C = arguments
     norms.heads_backward(*_arrays(*inputs), eps, *_arrays(d_qkv_T3HC, dw_2C))
+
+
+@_operator("hidden(int code, Tensor key, Tensor gate, Tensor weight, Tensor(a!) h) -> ()")
+def hidden(code: int, *tensors: Tensor) -> None:
+    """h = weight act(gate) key, or weight act(key) where there are no gates."""
+    activations.hidden(activations.KINDS[code], *_arrays(*tensors))
+
+
+@_operator(
+    "hidden_backward(int code, Tensor key, Tensor gate, Tensor weight, Tensor(a!) dh, "
+    "Tensor(b!) h, Tensor(c!) d_gate, Tensor(d!) d_weight) -> ()"
+)
+def hidden_backward(code: int, *tensors: Tensor) -> None:
+    """`hidden` anew, and its gradients: that of the keys' side in dh's place."""
+    activations.hidden_backward(activations.KINDS[code], *_arrays(*tensors))
