@@ -11,6 +11,8 @@ from workers.kernels import reference, topk
 from workers.kernels.topk import pick, top_indices
 from workers.layers.product_key import best_sums
 
+pytestmark = pytest.mark.usefixtures("form")
+
 DTYPES = [torch.float32, torch.float64, torch.float16]
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.kernels.dispatch import compiled_ops
+
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CHUNK_BYTES = 1 << 20  # of a temporary: a few rows at a time stay in cache
 
@@ -18,10 +20,13 @@ CHUNK_BYTES = 1 << 20  # of a temporary: a few rows at a time stay in cache
 def top_indices(score: Tensor, k: int, *, ordered: bool = True) -> Tensor:
     """(..., R) -> (..., K): where the k largest of each row are, the largest first if `ordered`.
 
-    The same as `score.topk(k).indices` for numbers; equal ones come in any order. On the CPU the
-    comparison of floats, which must look for NaN, is most of topk's time: integers that lie in the
-    same order are compared in its place.
+    The same as `score.topk(k).indices` for numbers; equal ones come in any order. On the CPU few
+    are found by workers.kernels.compiled. Of many, the comparison of floats, which must look for
+    NaN, is most of topk's time: integers that lie in the same order are compared in its place.
     """
+    ops = compiled_ops(score)
+    if ops is not None and k <= ops.MOST_CHOICES:
+        return ops.top_indices(score, k)
     bits = BITS.get(score.dtype)
     if score.device.type != "cpu" or bits is None or score.numel() == 0:
         return score.topk(k, sorted=ordered).indices

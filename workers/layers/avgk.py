@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.spec import AvgK, FFNSpec
+from workers.kernels.topk import top_indices
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged, Selected
 
@@ -29,5 +30,5 @@ class AvgKSelection(nn.Module):
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing of weight one."""
         mean_BD = experts.scored_BGD().mean(1)
-        index_TK = (x_TD @ mean_BD.t()).topk(self.k, dim=1).indices
+        index_TK = top_indices(x_TD @ mean_BD.t(), self.k)
         return Selected(Ragged.from_choices(index_TK, None, len(mean_BD)))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, TopK
+from workers.kernels.topk import top_indices
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected
@@ -34,7 +35,7 @@ class TopKSelection(nn.Module):
         z_TB = self.router(x_TD)
         p_TB = z_TB.softmax(1) if knobs.gate == "softmax" else z_TB.sigmoid()
         score_TB = p_TB.detach() + self.bias_B if knobs.bias_rate else p_TB.detach()
-        index_TK = score_TB.topk(knobs.k, dim=1).indices
+        index_TK = top_indices(score_TB, knobs.k)
         weight_TK = p_TB.gather(1, index_TK)
         if knobs.normalize:
             weight_TK = weight_TK / weight_TK.sum(1, keepdim=True).clamp_min(1e-20)

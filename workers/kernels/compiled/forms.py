@@ -1,7 +1,11 @@
 """All the compiled forms that dispatch hands out."""
 
 from workers.kernels.compiled.expert_ffn import MOST_UNITS, expert_ffn
-from workers.kernels.compiled.product_key import MOST_CHOICES, product_key_search
+from workers.kernels.compiled.product_key import (
+    MOST_CHOICES,
+    product_key_search,
+    top_indices,
+)
 from workers.kernels.compiled.rms_norm import normed_heads, rms_norm
 from workers.kernels.compiled.row_reads import row_dot, row_sum
 
@@ -14,4 +18,5 @@ __all__ = [
     "rms_norm",
     "row_dot",
     "row_sum",
+    "top_indices",
 ]

@@ -27,6 +27,14 @@ def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple
     return _Search.apply(query_STC, sub_keys_SRC, k)
 
 
+def top_indices(score: Tensor, k: int) -> Tensor:
+    """(..., N) -> (..., K): where the k largest of each row are, the largest first."""
+    rows_RN = score.detach().reshape(-1, score.shape[-1]).contiguous()
+    place_RK = torch.empty(len(rows_RN), k, dtype=torch.long)
+    ops.top_rows(rows_RN, place_RK, rows_RN.new_empty(len(rows_RN), k))
+    return place_RK.view(*score.shape[:-1], k)
+
+
 class _Search(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
