@@ -194,7 +194,8 @@ def _product_key(spec: FFNSpec, d_model: int, activity: float | None) -> Cost:
     n = spec.n_experts
     root = math.isqrt(n)
     reads, queries = knobs.heads * knobs.k, knobs.heads * knobs.key_dim
-    # All sub-keys of both halves are scored; backward, the chosen ones get a gradient alone.
+    # All sub-keys of both halves are scored; backward, the chosen ones get a gradient alone. (On a
+    # GPU the others' zeros are multiplied too: that is how it is done there, not what must be.)
     keys = search(knobs.key_dim, knobs.heads * root) + parameters(queries * root)
     keys += Cost(training_flops=2 * 2.0 * reads * knobs.key_dim)
     # Kept are the queries before and after their norm, the choices and their weights.

@@ -132,14 +132,11 @@ def compiled_ops(*tensors: Tensor) -> ModuleType | None:
 @functools.cache
 def compiled_forms() -> tuple[ModuleType | None, str]:
     """The forms compiled for the CPU, or why there are none."""
+    if not __name__.startswith("workers."):
+        return None, "an exported model runs on torch alone"
     try:
         forms = importlib.import_module(COMPILED_FORMS)
-    except ModuleNotFoundError as error:
-        # An exported model carries this file alone: it needs neither them nor a warning.
-        if error.name != COMPILED_FORMS.split(".")[0]:
-            log.warning("the torch forms run on the CPU: %s", error)
-        return None, str(error)
-    except (ImportError, RuntimeError) as error:  # numba finds no folder that it may write to
+    except (ImportError, RuntimeError) as error:  # RuntimeError: numba may write to no folder
         log.warning("the torch forms run on the CPU: %s", error)
         return None, str(error)
     importlib.import_module("workers.kernels.recycle").keep_freed_blocks()
