@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
 
 if TYPE_CHECKING:
     from nas.study import Study
 
 log = logging.getLogger("nas")
 STOPPED = 130
-
-
-class WorkFailed(RuntimeError):
-    """The input was right and the work failed; the text says all that a user can use."""
 
 
 db_option = click.option(

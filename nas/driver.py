@@ -15,6 +15,7 @@ from nas.sampler import Sampler, SpaceExhausted, Told
 from nas.store import Store, StudyRecord, StudyState, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
+from search_space.errors import WorkFailed
 from search_space.spec import FFNSpec
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ POLL_SECONDS = 0.5
 MOST_FAILURES = 5  # trials that fail one after another before the study gives up
 
 
-class StudyFailed(RuntimeError):
+class StudyFailed(WorkFailed):
     """The study cannot go on; the text says what its last trials died of."""
 
 

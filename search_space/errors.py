@@ -1,4 +1,4 @@
-"""Errors that a user can mend: the rule, the value, the way out."""
+"""Errors that reach a user as one line: the rule, the value, the way out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Iterable
 
 class InputError(ValueError):
     """Bad input from the user; its text is one line and the command exits with code 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class WorkFailed(RuntimeError):
+    """The input was right and the work failed; its text is one line and the exit code is 1."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
