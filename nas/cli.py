@@ -221,6 +221,21 @@ def cost(
     print_record(cost_record(design, backbone), as_json)
 
 
+@cli.group("db")
+def database() -> None:
+    """Look after the database."""
+
+
+@database.command("upgrade")
+@db_option
+def upgrade_database(db: str) -> None:
+    """Bring a database of an older version to this one's schema; no study is lost."""
+    from nas.store import Store
+
+    with Store.upgrade(db) as store:
+        click.echo(f"{store.url} has this version's schema, {len(store.studies())} studies")
+
+
 @cli.command()
 @db_option
 @json_option

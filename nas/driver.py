@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.checkpoints import trial_folder
 from nas.config import StudyConfig
 from nas.objectives import objective, objective_values
 from nas.pool import Pool
@@ -38,7 +39,7 @@ class Snapshot:
 
 
 class Driver:
-    """Runs one study on one pool; the store is the only thing that it leaves behind."""
+    """Runs one study on one pool; it leaves the store behind, and checkpoints in `folder`."""
 
     def __init__(
         self,
@@ -47,10 +48,10 @@ class Driver:
         config: StudyConfig,
         pool: Pool,
         corpus_dir: str,
-        runs_dir: Path,
+        folder: Path,
     ) -> None:
         self.store, self.study, self.config, self.pool = store, study, config, pool
-        self.corpus_dir, self.runs_dir = corpus_dir, runs_dir
+        self.corpus_dir, self.folder = corpus_dir, folder
         self.sampler = Sampler(
             space=config.space,
             backbone=config.backbone,
@@ -140,7 +141,9 @@ class Driver:
             train_flops=trial.train_flops,
             seed=trial.seed,
             eval_tokens=config.eval_tokens,
-            checkpoint_dir=str(self.runs_dir / self.study.name / f"trial-{trial.number}"),
+            checkpoint_dir=str(self.folder / trial_folder(trial)),
+            study=self.study.uid,
+            number=trial.number,
             device=config.workers.device,
             threads=config.workers.threads,
         )

@@ -12,15 +12,16 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from nas.checkpoints import Checkpoint
+from nas.new_folder import new_folder
 from nas.store import StudyRecord, TrialRecord
-from search_space.errors import InputError, require
+from search_space.errors import InputError, WorkFailed
 
 ROOT_MODULE = "workers.hf"
 OURS = ("workers", "search_space")
@@ -63,84 +64,81 @@ def _source(dotted: str) -> str:
 
 
 def export_trial(
-    study: StudyRecord, trial: TrialRecord, folder: str | Path, *, verify: bool = True
+    checkpoint: Checkpoint,
+    study: StudyRecord,
+    trial: TrialRecord,
+    folder: str | Path,
+    *,
+    verify: bool = True,
 ) -> Path:
     """Write the trial's model to a new or empty `folder`; nothing is left there on failure.
 
+    checkpoint: of the trial, from `find_checkpoint`.
     verify: load it in a fresh process without this project and compare logits and generation.
+    Raises InputError for a folder that cannot be used or a checkpoint that is no model, WorkFailed
+    when the model cannot be written or differs from the proxy.
     """
     target = Path(folder)
-    require(
-        not target.exists() or (target.is_dir() and not any(target.iterdir())),
-        f"export needs a new or empty directory: {target} holds files; choose another --to",
-    )
-    result = trial.result
-    if result is None or not result.checkpoint:
-        raise InputError(
-            f"only a finished trial with a checkpoint can be exported: trial {trial.number} of "
-            f"{study.name!r} is {trial.status.value}; see: nas show {study.name}"
-        )
-    weights = Path(result.checkpoint) / "model.safetensors"
-    require(weights.exists(), f"the checkpoint of trial {trial.number} is gone: {weights}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"export cannot write to {target.parent}: {error.strerror}") from error
-    try:
-        logits = _write(draft, study, trial, weights)
+    with new_folder(target) as draft:
+        logits = _write(draft, checkpoint, study, trial)
         if verify:
             _verify(draft, logits)
-        if target.exists():
-            target.rmdir()
-        draft.chmod(0o755)
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return target
 
 
-def _write(folder: Path, study: StudyRecord, trial: TrialRecord, weights: Path) -> Any:
+def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord) -> Any:
     """Write every file; return the proxy's own logits on `probe_ids`."""
     import torch
-    from safetensors.torch import load_model
-    from transformers import GenerationConfig
+    from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from workers.hf import FFNNASConfig, FFNNASForCausalLM
-    from workers.model import ProxyLM
-
     logging.disable_progress_bar()
-    facts = json.loads((weights.parent / "trial.json").read_text())
     eos_id = int(study.facts["corpus"]["eos_id"])
-    ends = {"eos_token_id": eos_id, "pad_token_id": eos_id}
-    config = FFNNASConfig(facts["spec"], facts["backbone"], **ends)
+    model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": eos_id})
+    try:
+        model.save_pretrained(folder)
+        for name, text in bundle_sources().items():
+            (folder / name).write_text(text, encoding="utf-8")
+        _write_tokenizer(folder, checkpoint.tokenizer, eos_id)
+        (folder / "README.md").write_text(model_card(study, trial), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
+    config = model.config
+    ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
+    with torch.no_grad():
+        return model.model.logits(model.model(ids).hidden_NLD)[0]
+
+
+def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
+    """The trained proxy as a transformers model."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_model
+    from transformers import GenerationConfig
+
+    from workers.hf import FFNNASConfig, FFNNASForCausalLM
+
+    config = FFNNASConfig(checkpoint.spec, checkpoint.backbone, **ends)
     config.auto_map = {
         "AutoConfig": "modeling_ffn_nas.FFNNASConfig",
         "AutoModelForCausalLM": "modeling_ffn_nas.FFNNASForCausalLM",
     }
     model = FFNNASForCausalLM(config).eval()
-    load_model(model.model, str(weights))
+    try:
+        load_model(model.model, str(checkpoint.weights))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"{checkpoint.weights} does not hold the weights of this design: {error}"
+        ) from None
     model.generation_config = GenerationConfig(**ends)
-    model.save_pretrained(folder)
-    for name, text in bundle_sources().items():
-        (folder / name).write_text(text)
-    _write_tokenizer(folder, study)
-    (folder / "README.md").write_text(model_card(study, trial))
-    proxy: ProxyLM = model.model
-    ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
-    with torch.no_grad():
-        return proxy.logits(proxy(ids).hidden_NLD)[0]
+    return model
 
 
-def _write_tokenizer(folder: Path, study: StudyRecord) -> None:
+def _write_tokenizer(folder: Path, path: Path, eos_id: int) -> None:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    path = Path(study.facts["corpus_dir"]) / "tokenizer.json"
-    require(path.exists(), f"the corpus of {study.name!r} is gone: {path}; launch it again")
     tokenizer = Tokenizer.from_file(str(path))
-    eos = tokenizer.id_to_token(int(study.facts["corpus"]["eos_id"]))
+    eos = tokenizer.id_to_token(eos_id)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token=eos, pad_token=eos, clean_up_tokenization_spaces=False
     )
@@ -230,7 +228,8 @@ def _verify(folder: Path, expected: Any) -> None:
             cwd=scratch,
         )
         if done.returncode:
-            raise RuntimeError(f"the export does not load: {done.stderr.strip().splitlines()[-1:]}")
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise WorkFailed(f"the export does not load: {last}")
         answer = json.loads(answer_file.read_text())
     if not (answer["logits_error"] <= TOLERANCE and answer["cached_equals_uncached"]):
-        raise RuntimeError(f"the export differs from the trained proxy: {answer}")
+        raise WorkFailed(f"the export differs from the trained proxy: {answer}")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nas.checkpoints import folder_name, runs_dir, sweep_drafts
 from nas.config import StudyConfig
 from nas.driver import Driver, Snapshot
 from nas.pool import Pool
@@ -23,13 +24,6 @@ def cache_dir() -> Path:
     """Where prepared corpora live: $FFN_NAS_CACHE, else the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("FFN_NAS_CACHE") or Path(base) / "ffn-nas")
-
-
-def runs_dir(store: Store) -> Path:
-    """Where checkpoints live: beside a SQLite database, else in the working directory."""
-    if store.url.startswith("sqlite:///") and store.url != "sqlite:///:memory:":
-        return Path(store.url.removeprefix("sqlite:///")).absolute().parent / "nas-runs"
-    return Path.cwd() / "nas-runs"
 
 
 def open_pool(config: StudyConfig) -> Pool:
@@ -77,8 +71,12 @@ def launch_study(
             config = config.with_vocab_size(int(facts["meta"]["vocab_size"]))
             study = _create(config, store, name, facts)
             started(study, config)
-            driver = Driver(store, study, config, pool, facts["dir"], runs_dir(store))
-            return driver.run(listen)
+            folder = Path(study.facts["runs"])
+            try:
+                return Driver(store, study, config, pool, facts["dir"], folder).run(listen)
+            finally:
+                pool.close()
+                sweep_drafts(folder)
         finally:
             pool.close()
 
@@ -99,6 +97,7 @@ def _create(
         facts={
             "corpus": facts["meta"],
             "corpus_dir": facts["dir"],
+            "runs": str(runs_dir(store) / folder_name(study)),
             "ngram_bits_per_byte": facts["ngram_bits_per_byte"],
             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         },

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.checkpoints import find_checkpoint
 from nas.config import StudyConfig
 from nas.export import export_trial
+from nas.new_folder import check_target
 from nas.objectives import OBJECTIVES
 from nas.pareto import best, frontier
 from nas.store import Ledger, Store, StudyRecord, TrialRecord
@@ -70,7 +72,9 @@ class Study:
     def export(self, folder: str | Path, trial: int | None = None, *, verify: bool = True) -> Path:
         """Write a trial (the best one by default) as a transformers model directory."""
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
-        return export_trial(self.record, chosen, folder, verify=verify)
+        check_target(Path(folder))  # before a checkpoint of any size is read
+        checkpoint = find_checkpoint(self.store, self.record, chosen)
+        return export_trial(checkpoint, self.record, chosen, folder, verify=verify)
 
 
 def launch(

@@ -13,6 +13,10 @@ from search_space.backbone import Backbone
 from search_space.errors import check_keys, require
 from search_space.spec import FFNSpec
 
+# A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.
+WEIGHTS, MANIFEST, TOKENIZER = "model.safetensors", "trial.json", "tokenizer.json"
+MANIFEST_FORMAT = 2
+
 
 class Status(StrEnum):
     """Where a trial stands. `RUNNING` is the only one that is not an ending."""
@@ -78,7 +82,8 @@ class EvalRequest:
     trial: the store's id of the trial.  corpus_dir: a prepared corpus (workers.corpus).
     train_flops: model FLOPs that training may spend (2 a multiply-add; evaluation not counted).
     eval_tokens: validation tokens that the result is measured on.
-    checkpoint_dir: where model.safetensors is written; empty writes none.
+    checkpoint_dir: new folder for the checkpoint; empty writes none.
+    study, number: the study's uid and the trial's number in it, kept in the checkpoint.
     device: torch device string.  threads: torch threads on the CPU.
     """
 
@@ -91,6 +96,8 @@ class EvalRequest:
     seed: int = 0
     eval_tokens: int = 65_536
     checkpoint_dir: str = ""
+    study: str = ""
+    number: int = 0
     device: str = "cpu"
     threads: int = 1
 
@@ -119,7 +126,8 @@ class EvalResult:
     loss: nats a token.  flops: model FLOPs spent.  optimizer_flops: spent beside them.
     active_flops: forward FLOPs a token in inference, with the measured activity.
     activity: share of active blocks by layer.  stats: further measures by name.
-    checkpoint: directory of the weights, or "".  backend: kernels and device that were used.
+    checkpoint: the checkpoint's folder in the study's, or "".  checkpoint_digest: SHA-256 of its
+    manifest, which has those of its files.  backend: kernels and device that were used.
     error: one line when the trial did not finish.
     """
 
@@ -138,4 +146,5 @@ class EvalResult:
     stats: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     checkpoint: str = ""
+    checkpoint_digest: str = ""
     backend: str = ""

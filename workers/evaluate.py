@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
 
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
 from search_space.errors import InputError
+from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.kernels.dispatch import describe
-from workers.model import ProxyLM
 from workers.trainer import Diverged, build_proxy, evaluate_quality, measure_routing, train
 
 log = logging.getLogger(__name__)
@@ -77,6 +74,7 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
     routing = measure_routing(model, corpus, seq_len, request.device)
     activity = activity_by_layer(routing, request.backbone.n_layers)
     mean_activity = sum(activity) / len(activity)
+    checkpoint, digest = save_checkpoint(model, request, corpus)
     return EvalResult(
         trial=request.trial,
         status=Status.FINISHED,
@@ -91,7 +89,8 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
         activity=activity,
         stats={"routing": routing},
         seconds=time.monotonic() - began,
-        checkpoint=save_checkpoint(model, request),
+        checkpoint=checkpoint,
+        checkpoint_digest=digest,
         backend=backend_name(request),
     )
 
@@ -102,25 +101,6 @@ def activity_by_layer(routing: dict[str, dict[str, Any]], n_layers: int) -> list
     for name, stats in routing.items():
         active[int(name.split(".")[1])].append(stats["active"])
     return [sum(values) / len(values) for values in active]
-
-
-def save_checkpoint(model: ProxyLM, request: EvalRequest) -> str:
-    """Write model.safetensors and what built it; returns the directory, "" when none was asked."""
-    if not request.checkpoint_dir:
-        return ""
-    folder = Path(request.checkpoint_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(folder / "model.safetensors"))
-    facts = {
-        "spec": request.spec.to_dict(),
-        "backbone": request.backbone.to_dict(),
-        "recipe": dataclasses.asdict(request.recipe),
-        "seed": request.seed,
-        "train_flops": request.train_flops,
-        "corpus": Path(request.corpus_dir).name,
-    }
-    (folder / "trial.json").write_text(json.dumps(facts, indent=2) + "\n")
-    return str(folder)
 
 
 def resolve_device(device: str) -> str:

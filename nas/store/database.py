@@ -14,7 +14,7 @@ from typing import Self
 from sqlalchemy import Engine
 from sqlalchemy.orm import sessionmaker
 
-from nas.store.engine import display, open_engine, parse_url
+from nas.store.engine import check_file, display, open_engine, parse_url
 from nas.store.migrate import ensure_schema
 
 
@@ -49,6 +49,20 @@ class Database:
         database = cls(engine)
         database.made_file = made
         return database
+
+    @classmethod
+    def upgrade(cls, url: str) -> Self:
+        """Open a database that exists, and bring its tables to this version's schema."""
+        parsed = parse_url(url)
+        if parsed.drivername == "sqlite":
+            check_file(Path(str(parsed.database)), create=False)
+        return cls.open(url)
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite database's file, links followed; None on a server."""
+        url = self._engine.url
+        return Path(str(url.database)).resolve() if url.drivername == "sqlite" else None
 
     def close(self) -> None:
         """Close every connection."""

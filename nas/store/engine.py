@@ -53,7 +53,7 @@ def open_engine(url: URL, create: bool) -> Engine:
     create: whether a missing SQLite file may be made.
     """
     if url.drivername == "sqlite":
-        _check_file(Path(str(url.database)), create)
+        check_file(Path(str(url.database)), create)
     options: dict[str, Any] = {}
     if url.drivername != "sqlite":
         options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_WAIT_S}}
@@ -81,7 +81,8 @@ def _redacted(text: str) -> str:
     return f"***@{tail}" if at else tail or head
 
 
-def _check_file(path: Path, create: bool) -> None:
+def check_file(path: Path, create: bool) -> None:
+    """Raise InputError unless an SQLite file is there, or may be made there with `create`."""
     require(
         path.parent.is_dir(),
         f"the database's folder must exist: {path.parent} does not; create it or choose another",

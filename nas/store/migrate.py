@@ -13,7 +13,7 @@ from search_space.errors import InputError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"
+HEAD = "0002"
 # Its own name, so that other users of Alembic (Optuna) can share the database.
 VERSION_TABLE = "nas_alembic_version"
 _ADVISORY_LOCK = 0x6E6173  # "nas"
@@ -39,8 +39,7 @@ def ensure_schema(engine: Engine, create: bool) -> None:
         if found is None:
             raise InputError(f"the database {where} has no studies yet; {START_HINT}")
         raise InputError(
-            f"the database {where} has schema {found}, {HEAD} is needed; "
-            "the next nas launch migrates it"
+            f"the database {where} has schema {found}, {HEAD} is needed; run: nas db upgrade"
         )
     _upgrade(engine)
 

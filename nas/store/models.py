@@ -60,12 +60,13 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """One study. `n_trials` hands out trial numbers."""
+    """One study. `n_trials` hands out trial numbers, `uid` tells it from all other studies."""
 
     __tablename__ = "study"
-    __table_args__ = (UniqueConstraint("name"),)
+    __table_args__ = (UniqueConstraint("name"), Index(None, "uid", unique=True))
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    uid: Mapped[str] = mapped_column(String(32), server_default="")
     name: Mapped[str] = mapped_column(String(NAME_LENGTH))
     config: Mapped[dict[str, Any]] = mapped_column(JSON)
     seed: Mapped[int] = mapped_column(BigInteger)
@@ -122,6 +123,7 @@ class ResultRow(Base):
     stats: Mapped[dict[str, Any]] = mapped_column(JSON)
     seconds: Mapped[float] = mapped_column(Double)
     checkpoint: Mapped[str] = mapped_column(Text)
+    checkpoint_digest: Mapped[str] = mapped_column(Text, server_default="")
     backend: Mapped[str] = mapped_column(Text)
 
 

@@ -24,6 +24,7 @@ class StudyState(StrEnum):
 class StudyRecord:
     """One search.
 
+    uid: 32 hex digits, drawn when the study was made: no other study anywhere has them.
     config: the study's configuration as plain data.  budget_flops: training FLOPs it may spend.
     objectives: names in `nas.objectives.OBJECTIVES`, all minimised; the first is the quality.
     facts: what was learnt on the way (corpus, n-gram baselines, machine).
@@ -31,6 +32,7 @@ class StudyRecord:
     """
 
     id: int
+    uid: str
     name: str
     config: dict[str, Any]
     seed: int

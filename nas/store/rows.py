@@ -16,6 +16,7 @@ def study_record(row: StudyRow) -> StudyRecord:
     """The study, detached."""
     return StudyRecord(
         id=row.id,
+        uid=row.uid,
         name=row.name,
         config=row.config,
         seed=row.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from typing import Any
 
 from sqlalchemy import select, update
@@ -51,6 +52,7 @@ class Studies(Database):
         for _ in range(_NAME_ATTEMPTS):
             name = base_name if exact else free_name(base_name, self._study_names())
             row = StudyRow(
+                uid=uuid.uuid4().hex,
                 name=name,
                 config=config,
                 seed=seed,

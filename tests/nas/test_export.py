@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 import pytest
 import torch
 
+from nas.checkpoints import find_checkpoint
 from nas.export import TOLERANCE, bundle_sources, export_trial, probe_ids
-from nas.store import StudyRecord, StudyState, TrialRecord
+from nas.store import Store, StudyRecord, StudyState, TrialRecord
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
 from search_space.presets import PRESETS
 from search_space.spec import SELECTIONS, FFNSpec, Hash, StraightThrough, TopK
 from workers.corpus import prepare
@@ -24,6 +25,7 @@ from workers.evaluate import evaluate
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
 
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
+UID = "0123456789abcdef" * 2
 SPECS = {
     "dense": FFNSpec(d_ff=64, expert_width=16, depth=2, output_gate=True),
     "topk": FFNSpec(
@@ -41,7 +43,7 @@ def corpus(tmp_path_factory):
 
 
 def trained(corpus, spec, folder):
-    """A study and a finished trial of it, as the store would return them."""
+    """A finished trial: what `export_trial` takes, as the store would return it."""
     request = EvalRequest(
         trial=1,
         spec=spec,
@@ -50,13 +52,15 @@ def trained(corpus, spec, folder):
         corpus_dir=str(corpus.dir),
         train_flops=step_flops(spec, BACKBONE, 4) * 8,
         eval_tokens=512,
-        checkpoint_dir=str(folder / "checkpoint"),
+        checkpoint_dir=str(folder / "nas-runs" / f"small-{UID[:12]}" / "trial-0"),
+        study=UID,
     )
     result = evaluate(request, lambda p: None)
     assert result.status is Status.FINISHED, result.error
     now = datetime.now(UTC)
     study = StudyRecord(
         id=1,
+        uid=UID,
         name="small",
         config={},
         seed=0,
@@ -76,41 +80,42 @@ def trained(corpus, spec, folder):
         params={},
         seed=0,
         source="test",
-        train_flops=1.0,
+        train_flops=request.train_flops,
         cost=model_cost(spec, BACKBONE).to_dict(),
         status=result.status,
         result=result,
         created_at=now,
         ended_at=now,
     )
-    return study, trial
+    with Store.open(f"sqlite:///{folder}/nas.db") as store:
+        return find_checkpoint(store, study, trial), study, trial
 
 
 @pytest.mark.parametrize("method", SPECS)
 def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path, method):
-    study, trial = trained(corpus, SPECS[method], tmp_path)
-    folder = export_trial(study, trial, tmp_path / "model", verify=True)
+    exported = trained(corpus, SPECS[method], tmp_path)
+    folder = export_trial(*exported, tmp_path / "model", verify=True)
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names)
-    assert not list(tmp_path.glob(".model-*"))
+    assert not list(tmp_path.glob(".export-*"))
 
 
 def test_the_check_goes_red_when_weights_differ(corpus, tmp_path, monkeypatch):
-    study, trial = trained(corpus, SPECS["dense"], tmp_path)
+    exported = trained(corpus, SPECS["dense"], tmp_path)
     from nas import export as module
 
     write = module._write
     monkeypatch.setattr(module, "_write", lambda *a: write(*a) + 10 * TOLERANCE)
-    with pytest.raises(RuntimeError, match="differs from the trained proxy"):
-        export_trial(study, trial, tmp_path / "model")
+    with pytest.raises(WorkFailed, match="differs from the trained proxy"):
+        export_trial(*exported, tmp_path / "model")
     assert not (tmp_path / "model").exists()
-    assert not list(tmp_path.glob(".model-*"))
+    assert not list(tmp_path.glob(".export-*"))
 
 
 def test_an_export_trains_on_with_transformers_and_lowers_its_loss(corpus, tmp_path):
-    study, trial = trained(corpus, SPECS["topk"], tmp_path)
-    folder = export_trial(study, trial, tmp_path / "model", verify=False)
+    exported = trained(corpus, SPECS["topk"], tmp_path)
+    folder = export_trial(*exported, tmp_path / "model", verify=False)
     script = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
@@ -178,17 +183,17 @@ def test_the_bundle_holds_all_it_imports_and_nothing_of_the_service():
 
 
 def test_an_export_never_overwrites_and_says_so(corpus, tmp_path):
-    study, trial = trained(corpus, SPECS["dense"], tmp_path)
+    exported = trained(corpus, SPECS["dense"], tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.txt").write_text("keep me")
     with pytest.raises(InputError, match="new or empty directory"):
-        export_trial(study, trial, tmp_path / "model")
+        export_trial(*exported, tmp_path / "model")
     assert (tmp_path / "model" / "mine.txt").read_text() == "keep me"
 
 
 def test_the_config_is_plain_json(corpus, tmp_path):
-    study, trial = trained(corpus, SPECS["hash"], tmp_path)
-    folder = export_trial(study, trial, tmp_path / "model", verify=False)
+    exported = trained(corpus, SPECS["hash"], tmp_path)
+    folder = export_trial(*exported, tmp_path / "model", verify=False)
     config = json.loads((folder / "config.json").read_text())
     assert FFNSpec.from_dict(config["spec"]) == SPECS["hash"]
     assert config["auto_map"]["AutoModelForCausalLM"].startswith("modeling_ffn_nas.")

@@ -446,7 +446,7 @@ class TestSchema:
         with engine.begin() as connection:
             connection.execute(set_version, {"version": "0000"})
         with pytest.raises(
-            InputError, match="has schema 0000, 0001 is needed; the next nas launch"
+            InputError, match=f"has schema 0000, {HEAD} is needed; run: nas db upgrade"
         ):
             Store.open(empty_url, create=False)
         with engine.begin() as connection:

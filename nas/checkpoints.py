@@ -1,0 +1,164 @@
+"""Where a study's weights lie, and whether they are the trial's own.
+
+A study's files belong to the study: its folder's name and every checkpoint have its uid, and the
+store keeps paths relative to that folder. So a database that is moved or copied with its
+`nas-runs` still exports, and two databases in one place never share a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.store import Store, StudyRecord, TrialRecord
+from search_space.contract import MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS
+from search_space.errors import InputError
+
+RUNS = "nas-runs"
+_WAY_OUT = "put the study's own folder back, or launch the study again"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trial's own files, checked. spec, backbone: plain data that built the model."""
+
+    weights: Path
+    tokenizer: Path
+    spec: dict[str, Any]
+    backbone: dict[str, Any]
+
+
+def runs_dir(store: Store) -> Path:
+    """Where studies' folders are made: beside a SQLite database, else in the working directory."""
+    return (store.file.parent if store.file else Path.cwd()) / RUNS
+
+
+def folder_name(study: StudyRecord) -> str:
+    """The study's folder: its name for people, and enough of its uid to be the only one."""
+    return f"{study.name}-{study.uid[:12]}"
+
+
+def trial_folder(trial: TrialRecord) -> str:
+    """The checkpoint's folder in the study's."""
+    return f"trial-{trial.number}"
+
+
+def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Checkpoint:
+    """The trial's checkpoint, once identity, design and checksums agree with the store.
+
+    It is looked for beside the database, in the working directory, and where the study was
+    launched. Raises InputError when there is none, or when it is not the trial's own.
+    """
+    result = trial.result
+    if result is None or not result.checkpoint:
+        raise InputError(
+            f"only a finished trial with a checkpoint can be exported: trial {trial.number} of "
+            f"{study.name!r} is {trial.status.value}; see: nas show {study.name}"
+        )
+    places = _places(store, study, result.checkpoint)
+    found = next((place for place in places if (place / WEIGHTS).is_file()), None)
+    if found is None:
+        raise InputError(
+            f"the checkpoint of trial {trial.number} of {study.name!r} is gone: it was looked for "
+            f"at {', '.join(map(str, places))}; {_WAY_OUT}"
+        )
+    manifest = _read_manifest(found, result.checkpoint_digest)
+    if manifest.get("format") == MANIFEST_FORMAT:
+        tokenizer = _check_own(found, manifest, study, trial)
+    else:
+        _check_former(found, manifest, study, trial)
+        tokenizer = Path(str(study.facts.get("corpus_dir", ""))) / TOKENIZER
+    if not tokenizer.is_file():
+        raise InputError(f"the tokenizer of {study.name!r} is gone: {tokenizer}; {_WAY_OUT}")
+    return Checkpoint(found / WEIGHTS, tokenizer, manifest["spec"], manifest["backbone"])
+
+
+def _places(store: Store, study: StudyRecord, checkpoint: str) -> list[Path]:
+    roots = [runs_dir(store), Path.cwd() / RUNS]
+    if Path(checkpoint).is_absolute():  # what versions before 0002 stored
+        former = [root / Path(checkpoint).parent.name / Path(checkpoint).name for root in roots]
+        return list(dict.fromkeys([*former, Path(checkpoint)]))
+    folders = [root / folder_name(study) for root in roots]
+    launched = study.facts.get("runs")
+    if isinstance(launched, str) and launched:
+        folders.append(Path(launched))
+    return list(dict.fromkeys(folder / checkpoint for folder in folders))
+
+
+def _read_manifest(folder: Path, digest: str) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+        manifest = json.loads(data)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; {_WAY_OUT}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path} is damaged: it is not JSON; {_WAY_OUT}") from None
+    if digest and hashlib.sha256(data).hexdigest() != digest:
+        raise InputError(
+            f"{path} is not what the trial wrote: its checksum differs from the database's; "
+            f"{_WAY_OUT}"
+        )
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is damaged: it is not a JSON object; {_WAY_OUT}")
+    return manifest
+
+
+def _check_own(
+    folder: Path, manifest: dict[str, Any], study: StudyRecord, trial: TrialRecord
+) -> Path:
+    """Raise InputError unless the checkpoint is the trial's; returns its tokenizer's path."""
+    _agree(folder, manifest, {"study": study.uid, "trial": trial.number}, trial)
+    files = {WEIGHTS: folder / WEIGHTS, TOKENIZER: folder.parent / TOKENIZER}
+    sums = manifest.get("files")
+    for name, path in files.items():
+        if path.is_file() and (not isinstance(sums, dict) or sums.get(name) != _digest(path)):
+            raise InputError(
+                f"{path} is damaged or another trial's: its checksum is not the one in "
+                f"{folder / MANIFEST}; {_WAY_OUT}"
+            )
+    return files[TOKENIZER]
+
+
+def _check_former(
+    folder: Path, manifest: dict[str, Any], study: StudyRecord, trial: TrialRecord
+) -> None:
+    """A checkpoint from before studies had a uid: all that decided its training must agree."""
+    corpus = study.facts.get("corpus", {})
+    expected = {
+        "train_flops": trial.train_flops,
+        "corpus": corpus.get("hash"),
+        "backbone": study.config.get("backbone"),
+        "recipe": study.config.get("recipe"),
+    }
+    _agree(folder, manifest, expected, trial)
+
+
+def _agree(
+    folder: Path, manifest: dict[str, Any], expected: dict[str, Any], trial: TrialRecord
+) -> None:
+    expected = expected | {"seed": trial.seed, "spec": trial.spec.to_dict()}
+    for name, value in expected.items():
+        if manifest.get(name) != value:
+            raise InputError(
+                f"the weights in {folder} are another trial's: their {name} is "
+                f"{manifest.get(name)!r}, the database has {value!r}; {_WAY_OUT}"
+            )
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Remove what workers that died left of unfinished checkpoints in a study's folder."""
+    for draft in folder.glob(".*"):
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
