@@ -19,6 +19,7 @@ from search_space.spec import SELECTIONS, Dense, FFNSpec, Hash, TopK
 
 STUDY = StudyRecord(
     id=1,
+    uid="0" * 32,
     name="demo",
     config={},
     seed=0,
