@@ -8,7 +8,6 @@ store keeps paths relative to that folder. So a database that is moved or copied
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 from nas.store import Store, StudyRecord, TrialRecord
 from search_space.contract import MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS
 from search_space.errors import InputError
+from search_space.plain import read_json
+from search_space.shown import shown
 
 RUNS = "nas-runs"
 _WAY_OUT = "put the study's own folder back, or launch the study again"
@@ -92,13 +93,11 @@ def _places(store: Store, study: StudyRecord, checkpoint: str) -> list[Path]:
 def _read_manifest(folder: Path, digest: str) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        data = path.read_bytes()
-        manifest = json.loads(data)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; {_WAY_OUT}") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{path} is damaged: it is not JSON; {_WAY_OUT}") from None
-    if digest and hashlib.sha256(data).hexdigest() != digest:
+        manifest = read_json(path)
+        found = _digest(path)
+    except InputError as error:
+        raise InputError(f"{error}; {_WAY_OUT}") from None
+    if digest and found != digest:
         raise InputError(
             f"{path} is not what the trial wrote: its checksum differs from the database's; "
             f"{_WAY_OUT}"
@@ -146,13 +145,16 @@ def _agree(
         if manifest.get(name) != value:
             raise InputError(
                 f"the weights in {folder} are another trial's: their {name} is "
-                f"{manifest.get(name)!r}, the database has {value!r}; {_WAY_OUT}"
+                f"{shown(manifest.get(name))}, the database has {shown(value)}; {_WAY_OUT}"
             )
 
 
 def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; {_WAY_OUT}") from None
 
 
 def sweep_drafts(folder: Path) -> None:

@@ -6,7 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from search_space.errors import require
+from search_space.backbone import Backbone
+from search_space.cost import model_cost
+from search_space.errors import InputError, require
+from search_space.plain import read_json
+from search_space.spec import FFNSpec
+
+WEIGHTS = "model.safetensors"
+# Of the weights' bytes that the configuration may claim in parameters of at least a byte; the rest
+# is for buffers that are no parameters.
+_ROOM = 2.0
 
 
 def sample(
@@ -20,7 +29,43 @@ def sample(
         (folder / "config.json").is_file(),
         f"a model directory holds config.json: {folder} does not; make one with nas export",
     )
+    # A pipe would be waited for, and a device read, without end.
+    odd = next((path for path in folder.iterdir() if not (path.is_file() or path.is_dir())), None)
+    require(odd is None, f"a model directory holds files: {odd} is a pipe, device or broken link")
     require(prompt != "", "a prompt needs at least one character: got an empty one")
+    check_size(folder)
+    try:
+        return _sample(folder, prompt, tokens, temperature, seed)
+    except InputError:
+        raise
+    except Exception as error:  # Its code, its weights and its tokenizer are all the user's.
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{folder} does not work as a model: {reason[0][:300]}; make it again with nas export"
+        ) from error
+
+
+def check_size(folder: Path) -> None:
+    """Raise InputError where config.json names a model that its weights cannot fill.
+
+    Without this, a digit too many in a configuration would take the machine's memory.
+    """
+    config = read_json(folder / "config.json")
+    require(isinstance(config, dict), f"{folder / 'config.json'} is not a JSON object")
+    if config.get("model_type") != "ffn_nas":
+        return
+    spec = FFNSpec.from_dict(config.get("spec"))
+    backbone = Backbone.from_dict(config.get("backbone"))
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    parameters = model_cost(spec, backbone).total_params
+    require(
+        parameters <= _ROOM * weights,
+        f"{folder} is not whole: config.json names {parameters:,.0f} parameters, its weights have "
+        f"{weights:,} bytes; make it again with nas export",
+    )
+
+
+def _sample(folder: Path, prompt: str, tokens: int, temperature: float, seed: int) -> str:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     import torch
@@ -29,7 +74,12 @@ def sample(
 
     logging.disable_progress_bar()
     path = str(folder.absolute())
-    model = AutoModelForCausalLM.from_pretrained(path, trust_remote_code=True).eval()
+    model, report = AutoModelForCausalLM.from_pretrained(
+        path, trust_remote_code=True, output_loading_info=True
+    )
+    missing = sorted(report["missing_keys"])
+    # transformers would draw them at random, and sample noise without a word.
+    require(not missing, f"{folder} is not whole: its weights lack {', '.join(missing[:3])}")
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=True)
     inputs = tokenizer(prompt, return_tensors="pt")
     # Rotary positions past the trained length are noise.
@@ -40,6 +90,6 @@ def sample(
     if temperature > 0:
         options["temperature"] = temperature
     with torch.no_grad():
-        ids = model.generate(**inputs, max_new_tokens=min(tokens, room), **options)
+        ids = model.eval().generate(**inputs, max_new_tokens=min(tokens, room), **options)
     text: str = tokenizer.decode(ids[0], skip_special_tokens=True)
     return text

@@ -197,7 +197,7 @@ DAMAGES = {
     _flip_a_bit: "is damaged or another trial's",
     _cut: "is damaged or another trial's",
     _edit_manifest: "its checksum differs from the database's",
-    _break_manifest: "is damaged: it is not JSON",
+    _break_manifest: "is not valid JSON",
     _other_tokenizer: r"tokenizer\.json is damaged or another trial's",
 }
 
