@@ -93,13 +93,13 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    eos_id = int(study.facts["corpus"]["eos_id"])
-    model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": eos_id})
+    eos_id, pad_id = _end_and_pad(study)
+    model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": pad_id})
     try:
         model.save_pretrained(folder)
         for name, text in bundle_sources().items():
             (folder / name).write_text(text, encoding="utf-8")
-        _write_tokenizer(folder, checkpoint.tokenizer, eos_id)
+        _write_tokenizer(folder, checkpoint.tokenizer, eos_id, pad_id)
         (folder / "README.md").write_text(model_card(study, trial), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
@@ -133,16 +133,25 @@ def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
     return model
 
 
-def _write_tokenizer(folder: Path, path: Path, eos_id: int) -> None:
+def _write_tokenizer(folder: Path, path: Path, eos_id: int, pad_id: int) -> None:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer.from_file(str(path))
-    eos = tokenizer.id_to_token(eos_id)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=eos, pad_token=eos, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token=tokenizer.id_to_token(eos_id),
+        pad_token=tokenizer.id_to_token(pad_id),
+        clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
+
+
+def _end_and_pad(study: StudyRecord) -> tuple[int, int]:
+    """Ids of end-of-text and padding; a tokenizer without padding pads with end-of-text."""
+    corpus = study.facts["corpus"]
+    eos_id, pad_id = int(corpus["eos_id"]), corpus.get("pad_id")
+    return eos_id, eos_id if pad_id is None else int(pad_id)
 
 
 def probe_ids(vocab_size: int, length: int) -> list[int]:

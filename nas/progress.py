@@ -67,6 +67,8 @@ class StudyDisplay:
             f"{config.budget.trial_flops:.3g} FLOPs on {escape(corpus['source'])} "
             f"({corpus['tokens']['train']:,} training tokens)"
         )
+        for note in corpus.get("notes", ()):
+            self._print(f"corpus: {escape(note)}")
         shown = ", ".join(f"n={n} {bits:.3f}" for n, bits in sorted(ngrams.items()))
         self._print(f"interpolated byte n-grams on the same split, bits per byte: {shown}")
         self.trial_bar = self.bars.add_task("trials", total=config.budget.trials, text="")

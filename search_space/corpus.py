@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from search_space.errors import InputError, check_keys, require
+from search_space.secrets import has_secret, redacted
 
 STDLIB = "stdlib"
 HUB_PREFIX = "hub:"
@@ -24,7 +25,8 @@ class CorpusSpec:
 
     source: `stdlib` (source of the running Python's standard library, without its tests); a
         path, glob or fsspec URL of text (.txt .md .py ...), .jsonl or .parquet files, .gz too;
-        a folder (every supported file below it); or `hub:owner/name`, a dataset on the Hub.
+        a folder (every supported file below it); or `hub:owner/name`, a dataset on the Hub. What
+        exists under that very name is that path, and no pattern or URL. It may hold no secret.
     name, revision: of a Hub dataset: its configuration, and its commit, branch or tag.
     split: of a Hub dataset, the split that is read (and split anew by this spec).
     text_field: field of .jsonl, .parquet and Hub rows that holds the text.
@@ -61,7 +63,21 @@ class CorpusSpec:
         )
         for key in ("validation", "test"):
             _check_share(key, getattr(self, key))
+        self._check_source()
         self._check_hub()
+
+    def _check_source(self) -> None:
+        # A study's configuration is stored and shown, so a secret must never be part of it.
+        require(
+            not has_secret(self.source),
+            f"corpus: source must hold no password, key or token: got {redacted(self.source)!r}; "
+            "put a password for http(s) into ~/.netrc and others into the environment that the "
+            "protocol's package reads (or fsspec's configuration), or download the text",
+        )
+        require(
+            "\0" not in self.source,
+            f"corpus: source must hold no NUL character: got {self.source!r}",
+        )
 
     def _check_hub(self) -> None:
         if self.is_hub:

@@ -11,9 +11,13 @@ from typing import Any
 
 from search_space.contract import EvalRequest, EvalResult, Progress
 from search_space.corpus import CorpusSpec
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
+from search_space.secrets import redacted
 from workers.corpus import prepare
+from workers.corpus.reasons import reason
 from workers.ngram import corpus_ngrams
+
+log = logging.getLogger(__name__)
 
 
 class TrialActor:
@@ -48,10 +52,31 @@ class TrialActor:
 def prepare_corpus(
     spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
 ) -> dict[str, Any]:
-    """Prepare the corpus where the data is and say what it holds; {"error": text} for bad input."""
+    """Prepare the corpus where the data is and say what it holds.
+
+    For what went wrong {"error": one line, "kind": "input"} when the user's input did, and
+    {"error": one line, "kind": "failed"} for every other reason, whose traceback is logged here.
+    """
     try:
         corpus = prepare(spec, vocab_size, seq_len, cache_dir)
+        ngrams = {str(n): bits for n, bits in corpus_ngrams(corpus).items()}
     except InputError as error:
-        return {"error": str(error)}
-    ngrams = {str(n): bits for n, bits in corpus_ngrams(corpus).items()}
+        return {"error": str(error), "kind": "input"}
+    except Exception as error:
+        log.exception("preparing the corpus %r failed", redacted(spec.source))
+        return {"error": _failure(error), "kind": "failed"}
     return {"dir": str(corpus.dir), "meta": corpus.meta, "ngram_bits_per_byte": ngrams}
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, WorkFailed):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return (
+            "preparing the corpus failed: there is too little memory to hold its text; "
+            "lower corpus.max_bytes"
+        )
+    return (
+        f"preparing the corpus failed: {reason(error)}; the worker's log has the traceback; "
+        "try a part of the source to see which file it is"
+    )

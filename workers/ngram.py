@@ -12,16 +12,16 @@ Dims: S bytes of the train text, M bytes of the held-out text, G different n-gra
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from search_space.errors import require
 from workers.corpus import Corpus
+from workers.corpus.seal import read_sealed, write_sealed
 
+log = logging.getLogger(__name__)
 ORDERS = (3, 4, 5)
 HIGHEST_ORDER = 7  # an n-gram is packed into the 63 bits of a non-negative int64
 
@@ -96,10 +96,12 @@ def corpus_ngrams(corpus: Corpus) -> dict[int, float]:
     Counted on the first `TRAIN_BYTES_CAP` bytes of the train split.
     """
     cache = corpus.dir / _CACHE
-    if cache.is_file():
-        return {int(n): bits for n, bits in json.loads(cache.read_text()).items()}
+    kept = read_sealed(cache)
+    if kept is not None:
+        return {int(n): bits for n, bits in kept.items()}
     bits = ngram_bits_per_byte(corpus.text("train")[:TRAIN_BYTES_CAP], corpus.text("validation"))
-    partial = cache.with_name(f".{_CACHE}.{uuid.uuid4().hex[:8]}")
-    partial.write_text(json.dumps(bits))
-    os.replace(partial, cache)
+    try:
+        write_sealed(cache, {str(n): value for n, value in bits.items()})
+    except OSError as error:
+        log.warning("the n-gram figures are not kept beside %s: %s", corpus.dir, error)
     return bits

@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
-import shutil
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from search_space.corpus import CorpusSpec
-from search_space.errors import InputError, require
+from search_space.errors import WorkFailed, require
+from workers.corpus.account import Account
 from workers.corpus.documents import read_documents
+from workers.corpus.draft import draft
 from workers.corpus.encode import SplitAccount, token_dtype, write_split
 from workers.corpus.files import SourceFile, list_files
+from workers.corpus.given import GivenTokenizer, Specials, load_given, read_tokenizer, unknown_id
 from workers.corpus.hub import HubUnreachable, resolve_commit
+from workers.corpus.reasons import reason
+from workers.corpus.seal import META, fault, measure, read_sealed, write_sealed
 from workers.corpus.split import SPLITS, split_documents, split_units
-from workers.corpus.stream import META, Corpus
-from workers.corpus.tokenizer import (
-    GivenTokenizer,
-    check_vocab_size,
-    load_given,
-    read_tokenizer,
-    token_bytes,
-    train_bpe,
-)
+from workers.corpus.stream import Corpus
+from workers.corpus.tokenizer import check_vocab_size, token_bytes, train_bpe
+
+log = logging.getLogger(__name__)
 
 # Part of the hash: raise it when the same source would now give another corpus.
-FORMAT = 1
+FORMAT = 2
 
 Report = Callable[[str], None]
 
@@ -82,16 +83,19 @@ def prepare(
 ) -> Corpus:
     """Make the corpus of `spec`, or find it in `cache_dir` when it was made before.
 
-    The text is held in memory while it is prepared. Several processes may prepare one corpus at
-    once: each writes a folder of its own, and the first to finish gives it its name.
+    One that is found is checked against its checksums, and made anew when it is damaged. The text
+    is held in memory while it is prepared. Several processes may prepare one corpus at once: each
+    writes a folder of its own, and the first to finish gives it its name.
 
     vocab_size: the backbone's; a trained BPE has at most as many tokens, a given one must fit.
     seq_len: every split must hold one sequence of it.  report: gets a line at each stage.
-    Raises InputError for whatever is wrong with the source, the tokenizer or the amount of text.
+    Raises InputError for whatever is wrong with the source, the tokenizer or the amount of text,
+    WorkFailed when the cache cannot be written.
     """
     cache = Path(cache_dir).expanduser()
+    account = Account()
     try:
-        plan = _plan(spec, vocab_size, cache)
+        plan = _plan(spec, vocab_size, cache, account)
         folder = cache / plan.hash
     except HubUnreachable as error:
         made_before = _made_before(spec, vocab_size, cache)
@@ -99,20 +103,37 @@ def prepare(
             raise
         report(f"{error}; using the corpus prepared before")
         folder = made_before
-    if not (folder / META).is_file():
-        _build(plan, folder, report)
+    else:
+        wrong = _fault(folder)
+        if wrong and os.path.lexists(folder):
+            text = f"the prepared corpus {str(folder)!r} is damaged: {wrong}; making it anew"
+            log.warning(text)
+            report(text)
+        if wrong:
+            _build(plan, folder, report)
     corpus = Corpus.open(folder)
+    # What the cache holds may have been made from another folder with the same files.
+    corpus.meta["source"] = spec.source
+    corpus.meta["dropped"] = account.dropped | corpus.meta["dropped"]
+    corpus.meta["notes"] = account.notes + corpus.meta["notes"]
     corpus.require_sequences(seq_len)
     return corpus
 
 
-def _plan(spec: CorpusSpec, vocab_size: int, cache: Path) -> _Plan:
+def _fault(folder: Path) -> str:
+    """As `seal.fault`; a whole corpus under another one's name is none either."""
+    wrong = fault(folder)
+    meta = read_sealed(folder / META)
+    return wrong or ("" if meta and meta["hash"] == folder.name else "it is another corpus")
+
+
+def _plan(spec: CorpusSpec, vocab_size: int, cache: Path, account: Account) -> _Plan:
     if not spec.tokenizer:
         check_vocab_size(vocab_size)
     return _Plan(
         spec=spec,
         vocab_size=vocab_size,
-        files=() if spec.is_hub else tuple(list_files(spec)),
+        files=() if spec.is_hub else tuple(list_files(spec, account)),
         commit=resolve_commit(spec.hub_id, spec.revision, "dataset") if spec.is_hub else "",
         tokenizer=read_tokenizer(spec.tokenizer, cache) if spec.tokenizer else None,
     )
@@ -124,41 +145,37 @@ def _made_before(spec: CorpusSpec, vocab_size: int, cache: Path) -> Path | None:
     found = [
         meta
         for meta in cache.glob(f"[0-9a-f]*/{META}")
-        if json.loads(meta.read_text(encoding="utf-8"))["request"] == request
+        if (read_sealed(meta) or {}).get("request") == request and not _fault(meta.parent)
     ]
     return max(found, key=lambda meta: meta.stat().st_mtime).parent if found else None
 
 
 def _build(plan: _Plan, folder: Path, report: Report) -> None:
     """Write the corpus beside `folder` and rename it, so that `folder` is whole or absent."""
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    cache = folder.parent
     try:
-        partial.mkdir(parents=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        with draft(folder, lambda path: not _fault(path)) as partial:
+            _write(plan, partial, cache, report)
     except OSError as error:
-        raise InputError(
-            f"corpus: cannot write to the cache {str(folder.parent)!r}: {error.strerror}; "
-            "give another cache folder"
+        # What fails while the source is read is an InputError by now: this is the cache.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise WorkFailed(
+            f"the corpus cache {str(cache)!r} cannot be written: {reason(error)}; "
+            + ("free some space, or " if full else "")
+            + "set FFN_NAS_CACHE to a folder "
+            + ("with more" if full else "that can be")
         ) from error
-    try:
-        _write(plan, partial, folder.parent, report)
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            # Another process was first; its corpus has the same content as ours.
-            if not (folder / META).is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write(plan: _Plan, partial: Path, cache: Path, report: Report) -> None:
-    spec = plan.spec
+    spec, account = plan.spec, Account()
     report(f"reading {spec.source}" + (f": {len(plan.files)} files" if plan.files else ""))
-    documents = list(read_documents(spec, plan.files, plan.commit, cache))
-    require(bool(documents), f"corpus: source {spec.source!r} holds no text; give another source")
-    replaced = sum("\ufffd" in document for document in documents)
-    if replaced:
-        report(f"{replaced} documents hold U+FFFD: bytes that are not UTF-8 are read as that")
+    documents = list(read_documents(spec, plan.files, plan.commit, cache, account))
+    told = f" ({'; '.join(account.notes)})" if account.dropped else ""
+    require(
+        bool(documents), f"corpus: source {spec.source!r} holds no text{told}; give another source"
+    )
     units, unit = split_units(documents)
     splits = split_documents(units, spec.validation, spec.test)
     for name in SPLITS:
@@ -170,34 +187,59 @@ def _write(plan: _Plan, partial: Path, cache: Path, report: Report) -> None:
 
     if plan.tokenizer is None:
         report(f"training a byte-level BPE of {plan.vocab_size} tokens")
-        tokenizer = train_bpe(splits["train"], plan.vocab_size)
-        eos_id = 0
+        tokenizer, specials = train_bpe(splits["train"], plan.vocab_size), Specials(eos_id=0)
     else:
-        tokenizer, eos_id = load_given(plan.tokenizer, plan.vocab_size)
-    tokenizer.save(str(partial / "tokenizer.json"))
-    token_bytes_V = token_bytes(tokenizer, plan.vocab_size, eos_id)
+        tokenizer, specials = load_given(plan.tokenizer, plan.vocab_size)
+    # Not by the tokenizer's own save: its errors do not say which file, nor why.
+    (partial / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
     report("encoding " + ", ".join(f"{len(splits[s])} {s}" for s in SPLITS) + f" {unit}s")
-    accounts = {
-        s: write_split(partial, s, splits[s], tokenizer, eos_id, token_bytes_V) for s in SPLITS
+    splits_written = _encode(plan, partial, splits, tokenizer, specials, account)
+    meta = _meta(plan, splits_written) | {
+        **asdict(specials),
+        "split_unit": unit,
+        "source_documents": len(documents),
+        "replaced_documents": sum("\ufffd" in document for document in documents),
+        "dropped": account.dropped,
+        "notes": account.notes,
+        "parts": measure(partial),
     }
-    if plan.tokenizer is None and not all(a.exact for a in accounts.values()):
+    write_sealed(partial / META, meta)
+
+
+def _encode(
+    plan: _Plan,
+    partial: Path,
+    splits: dict[str, list[str]],
+    tokenizer: Tokenizer,
+    specials: Specials,
+    account: Account,
+) -> dict[str, SplitAccount]:
+    """Write every split and the tables of its tokens."""
+    unknown = unknown_id(tokenizer)
+    token_bytes_V = token_bytes(tokenizer, plan.vocab_size, specials.eos_id)
+    written = {
+        s: write_split(partial, s, splits[s], tokenizer, specials.eos_id, token_bytes_V, unknown)
+        for s in SPLITS
+    }
+    if plan.tokenizer is None and any(a.inexact for a in written.values()):
         raise RuntimeError("a byte-level BPE lost text: its tokens' bytes do not sum to the text's")
+    train = written["train"]
+    require(
+        train.tokens - train.documents > train.unknown,
+        "corpus: the tokenizer knows no token of this text; give another, or leave it empty",
+    )
+    account.add("unknown_tokens", sum(a.unknown for a in written.values()))
+    account.add("inexact_documents", sum(a.inexact for a in written.values()))
     train_T = np.fromfile(partial / "train.bin", dtype=token_dtype(plan.vocab_size))
     np.save(partial / "token_bytes.npy", token_bytes_V)
     np.save(partial / "token_counts.npy", np.bincount(train_T, minlength=plan.vocab_size))
-    meta = _meta(plan, accounts) | {
-        "eos_id": eos_id,
-        "split_unit": unit,
-        "source_documents": len(documents),
-        "replaced_documents": replaced,
-    }
-    (partial / META).write_text(json.dumps(meta, indent=1), encoding="utf-8")
+    return written
 
 
 def _meta(plan: _Plan, accounts: dict[str, SplitAccount]) -> dict[str, Any]:
     # A tokenizer that drops text would look better than it is: its bytes are scaled to the true.
-    lossless = all(a.exact for a in accounts.values())
+    lossless = not any(a.inexact for a in accounts.values())
     scale = {s: 1.0 if lossless else _byte_scale(a) for s, a in accounts.items()}
     return {
         "hash": plan.hash,

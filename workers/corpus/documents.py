@@ -1,129 +1,141 @@
-"""Documents, read through the `datasets` library as a stream: nothing is copied to disk."""
+"""Documents: the texts of a source in order, and an account of what is not among them."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
+from workers.corpus.account import Account
+from workers.corpus.content import decoded, opened
 from workers.corpus.files import SourceFile
+from workers.corpus.reasons import reason, unreadable
+from workers.corpus.rows import json_rows, parquet_rows, row_texts
 
 
 def read_documents(
-    spec: CorpusSpec, files: Sequence[SourceFile], commit: str, cache_dir: Path
+    spec: CorpusSpec,
+    files: Sequence[SourceFile],
+    commit: str,
+    cache_dir: Path,
+    account: Account | None = None,
 ) -> Iterator[str]:
     """The documents of a source, in order, up to the spec's byte cap; empty ones are left out.
 
-    A text file is one document, with line ends as LF and bytes that are not UTF-8 read as
-    U+FFFD. In .jsonl, .parquet and Hub datasets a row is one.
+    A text file is one document, with line ends as LF. In .jsonl, .parquet and Hub datasets a row
+    is one, as it stands. Bytes that are not text in the file's encoding are read as U+FFFD.
     files: of a file source.  commit: of a Hub source.  cache_dir: where `datasets` may write.
+    account: told whatever is left out or replaced.
     Raises InputError for a file that cannot be read and for a missing or non-text field.
     """
-    cache = str(cache_dir / "datasets")
-    rows = _hub_rows(spec, commit, cache) if spec.is_hub else _file_rows(spec, files, cache)
-    return _capped((text for text in rows if text), spec.byte_cap)
+    account = account or Account()
+    cap = _Cap(spec.byte_cap, account)
+    if spec.is_hub:
+        yield from cap.limit(_hub_texts(spec, commit, str(cache_dir / "datasets"), account))
+    for number, file in enumerate(files, start=1):
+        yield from cap.limit(_file_texts(spec, file, account))
+        if cap.reached:
+            account.add("unread_files", len(files) - number)
+            return
 
 
-def _file_rows(spec: CorpusSpec, files: Sequence[SourceFile], cache: str) -> Iterator[str]:
-    yield from _text_rows([f.path for f in files if f.format == "text"], cache)
-    for file in files:
-        # One file at a time, because files need not share their other fields.
-        if file.format != "text":
-            yield from _row_texts(spec, file, cache)
-
-
-def _text_rows(paths: list[str], cache: str) -> Iterator[str]:
-    if not paths:
-        return
-    read = 0
+def _file_texts(spec: CorpusSpec, file: SourceFile, account: Account) -> Iterator[str]:
+    name = PurePosixPath(file.path).name
     try:
-        options = {"sample_by": "document", "encoding_errors": "replace"}
-        for row in _load("text", cache, data_files={"train": paths}, split="train", **options):
-            read += 1
-            yield row["text"]
-    except _READ_ERRORS as error:
-        raise _unreadable(paths[min(read, len(paths) - 1)], error) from error
-
-
-def _row_texts(spec: CorpusSpec, file: SourceFile, cache: str) -> Iterator[str]:
-    try:
-        rows = _load(file.format, cache, data_files={"train": [file.path]}, split="train")
-        yield from _field(rows, spec.text_field, file.path)
-    except InputError:
+        with opened(file, account) as stream:
+            if not stream.peek(1):
+                account.add("empty_files", name=name)
+            elif file.format == "text":
+                yield from _whole_text(decoded(stream.read(), account, name), name, account)
+            else:
+                rows = (
+                    json_rows(stream, file.path, name, account)
+                    if file.format == "json"
+                    else parquet_rows(stream, file.path, spec.text_field, account)
+                )
+                yield from row_texts(
+                    _counted(rows, name, account), spec.text_field, file.path, account
+                )
+    except (InputError, MemoryError):
         raise
-    except _READ_ERRORS as error:
-        raise _unreadable(file.path, error) from error
+    except Exception as error:
+        if isinstance(error, _READ_ERRORS) or file.fs is not None:
+            raise unreadable(file.path, error) from error
+        raise
 
 
-def _hub_rows(spec: CorpusSpec, commit: str, cache: str) -> Iterator[str]:
+def _whole_text(text: str, name: str, account: Account) -> Iterator[str]:
+    if "\r" in text:
+        account.add("line_ends", text.count("\r"), name)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text:
+        account.add("nul_characters", text.count("\0"), name)
+        yield text
+    else:
+        account.add("empty_files", name=name)
+
+
+def _counted(
+    rows: Iterable[dict[str, Any]], name: str, account: Account
+) -> Iterator[dict[str, Any]]:
+    any_row = False
+    for row in rows:
+        any_row = True
+        yield row
+    if not any_row:
+        account.add("empty_files", name=name)
+
+
+def _hub_texts(spec: CorpusSpec, commit: str, cache: str, account: Account) -> Iterator[str]:
+    # Imported here because it takes seconds, and files are read without it.
+    import datasets
+
     try:
-        rows = _load(
-            spec.hub_id, cache, name=spec.name or None, split=spec.split, revision=commit or None
+        rows: Iterable[dict[str, Any]] = datasets.load_dataset(
+            spec.hub_id,
+            name=spec.name or None,
+            split=spec.split,
+            revision=commit or None,
+            streaming=True,
+            cache_dir=cache,
         )
-        yield from _field(rows, spec.text_field, spec.source)
-    except InputError:
+        yield from row_texts(rows, spec.text_field, spec.source, account)
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # The client lets its HTTP library's errors through, as they are.
         raise InputError(
-            f"corpus: cannot read {spec.source!r} from the Hub: {_short(error)}; check name, "
+            f"corpus: cannot read {spec.source!r} from the Hub: {reason(error)}; check name, "
             "split and the network, or use a local file or folder"
         ) from error
 
 
-def _load(path: str, cache: str, **options: Any) -> Iterable[dict[str, Any]]:
-    # Imported here because it takes seconds, and a corpus that is prepared already needs none.
-    import datasets
+class _Cap:
+    """Lets texts through until their UTF-8 bytes reach a limit; the last is cut to fit."""
 
-    rows: Iterable[dict[str, Any]] = datasets.load_dataset(
-        path, streaming=True, cache_dir=cache, **options
-    )
-    return rows
+    def __init__(self, limit: int | None, account: Account) -> None:
+        self._room, self._account = limit, account
+        self.reached = False
 
-
-def _field(rows: Iterable[dict[str, Any]], field: str, where: str) -> Iterator[str]:
-    for row in rows:
-        if field not in row:
-            raise InputError(
-                f"corpus: {where!r} has no field {field!r}; set text_field to one of: "
-                f"{', '.join(row)}"
-            )
-        text = row[field]
-        if text is not None and not isinstance(text, str):
-            raise InputError(
-                f"corpus: field {field!r} of {where!r} holds {type(text).__name__}, not text; "
-                f"set text_field to another of: {', '.join(row)}"
-            )
-        yield text or ""
-
-
-def _capped(texts: Iterable[str], cap: int | None) -> Iterator[str]:
-    room = cap
-    for text in texts:
-        if room is None:
+    def limit(self, texts: Iterable[str]) -> Iterator[str]:
+        for text in texts:
+            if self._room is None:
+                yield text
+                continue
+            data = text.encode()
+            if len(data) > self._room:
+                self.reached = True
+                self._account.add("cut_documents")
+                # "ignore" drops the character that the cap cuts in two.
+                if piece := data[: self._room].decode(errors="ignore"):
+                    yield piece
+                return
+            self._room -= len(data)
             yield text
-            continue
-        data = text.encode()
-        if len(data) >= room:
-            # "ignore" drops the character that the cap cuts in two.
-            yield data[:room].decode(errors="ignore")
-            return
-        room -= len(data)
-        yield text
 
 
 # What a bad file raises: the file system, gzip (OSError, EOFError, zlib.error), and the parsers
-# (Arrow's and pandas' errors are ValueErrors).
+# (Arrow's errors are ValueErrors).
 _READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
-
-
-def _unreadable(path: str, error: Exception) -> InputError:
-    return InputError(
-        f"corpus: cannot read {path!r}: {_short(error)}; mend the file or take it out of the source"
-    )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -17,14 +17,16 @@ _CHARACTERS_AT_ONCE = 8_000_000
 class SplitAccount:
     """What one split holds. `nominal_bytes` is the sum of its tokens' bytes.
 
-    exact: whether that sum equals the text's bytes in every document.
+    inexact: documents in which that sum is not the text's bytes.  unknown: tokens that stand for
+    text which the tokenizer does not know.
     """
 
     documents: int
     bytes: int
     nominal_bytes: int
     tokens: int
-    exact: bool
+    inexact: int
+    unknown: int
 
 
 def token_dtype(vocab_size: int) -> type[np.unsignedinteger]:
@@ -39,13 +41,13 @@ def write_split(
     tokenizer: Tokenizer,
     eos_id: int,
     token_bytes_V: np.ndarray,
+    unknown_id: int | None = None,
 ) -> SplitAccount:
     """Write SPLIT.bin (token ids, `eos_id` after each document) and SPLIT.txt (the same text)."""
     dtype = token_dtype(len(token_bytes_V))
     # Text that spells a special token is text: else it would be read as the end of a document.
     tokenizer.encode_special_tokens = True
-    n_bytes = nominal = n_tokens = 0
-    exact = True
+    n_bytes = nominal = n_tokens = inexact = unknown = 0
     with (
         open(folder / f"{split}.bin", "wb") as ids_file,
         open(folder / f"{split}.txt", "wb") as text_file,
@@ -56,11 +58,12 @@ def write_split(
                 ids_T = np.array([*encoding.ids, eos_id], dtype=dtype)
                 size = int(token_bytes_V[ids_T].sum())
                 n_bytes += text_file.write(data := text.encode())
-                exact = exact and size == len(data)
+                inexact += size != len(data)
+                unknown += 0 if unknown_id is None else int((ids_T == unknown_id).sum())
                 nominal += size
                 n_tokens += len(ids_T)
                 ids_file.write(ids_T.tobytes())
-    return SplitAccount(len(documents), n_bytes, nominal, n_tokens, exact)
+    return SplitAccount(len(documents), n_bytes, nominal, n_tokens, inexact, unknown)
 
 
 def _batches(documents: Sequence[str]) -> Iterator[list[str]]:

@@ -1,19 +1,24 @@
-"""The files of a corpus: which they are, what they hold, and a digest of it."""
+"""The files of a corpus: which they are, how each is read, and a digest of what it holds."""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
+import os
 import sysconfig
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
+from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 
 from search_space.corpus import STDLIB, CorpusSpec
 from search_space.errors import InputError, require
+from workers.corpus.account import Account
+from workers.corpus.local import find_local, glob_local
+from workers.corpus.location import locate
+from workers.corpus.reasons import reason
 
 Format = Literal["text", "json", "parquet"]
 
@@ -39,82 +44,155 @@ _SKIPS = {"__pycache__", "node_modules"}
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file: its path or URL, how it is read, and a digest that changes with its content."""
+    """One file: its path or URL, how it is read, and a digest that changes with its content.
+
+    fs: where it lies, None for this machine.
+    """
 
     path: str
     format: Format
     digest: str
+    fs: AbstractFileSystem | None = None
 
 
-def list_files(spec: CorpusSpec) -> list[SourceFile]:
+def list_files(spec: CorpusSpec, account: Account | None = None) -> list[SourceFile]:
     """The supported files of a stdlib, file, folder, glob or URL source, sorted by path.
 
+    account: told what is left out, and why.
     Raises InputError when there are none or when one cannot be read.
     """
-    source = sysconfig.get_paths()["stdlib"] if spec.source == STDLIB else spec.source
+    account = account or Account()
     try:
-        fs, path = url_to_fs(source)
-        found = _find(fs, path, spec.source)
-        return [_describe(fs, name) for name in sorted(found)]
+        fs, found = _find(spec.source, account)
+        return _described(fs, _supported(found, spec.source, account), spec.source, account)
     except InputError:
         raise
-    except (OSError, ImportError, ValueError) as error:
+    except Exception as error:  # Clients of URLs let their own libraries' errors through.
         raise InputError(
-            f"corpus: cannot read {spec.source!r}: {error}; check the path and its permissions, "
-            "and for a URL that the package of its protocol is installed"
+            f"corpus: cannot read {spec.source!r}: {reason(error)}; check the path and its "
+            "permissions, and for a URL the network and the access that its protocol needs"
         ) from error
 
 
-def _find(fs: AbstractFileSystem, path: str, source: str) -> list[str]:
-    if fs.isfile(path):
-        found, where = [path], "is"
-    elif fs.isdir(path):
-        skips = _SKIPS | _STDLIB_SKIPS if source == STDLIB else _SKIPS
-        found, where = _walk(fs, path, skips), "holds"
-    else:
-        found, where = [p for p in fs.glob(path) if fs.isfile(p)], "matches"
-        require(
-            bool(found),
-            f"corpus: no file matches source {source!r}; give a path, folder, glob or URL of "
-            f"text, hub:owner/name, or {STDLIB}",
-        )
+def _find(source: str, account: Account) -> tuple[AbstractFileSystem | None, list[str]]:
     if source == STDLIB:
-        found = [p for p in found if p.endswith(".py")]
-    supported = [p for p in found if _format(p) is not None]
-    suffixes = sorted({"".join(PurePosixPath(p).suffixes[-2:]) or "none" for p in found})[:5]
+        # What it leaves out is its definition, so there is nothing to tell.
+        root = sysconfig.get_paths()["stdlib"]
+        found = find_local(root, _SKIPS | _STDLIB_SKIPS, Account())
+        return None, [path for path in found if path.endswith(".py")]
+    fs, path = locate(source)
+    if fs is not None:
+        found = _find_remote(fs, path, account)
+    elif os.path.lexists(path):
+        return None, find_local(path, _SKIPS, account)
+    else:
+        found = glob_local(path, account)
     require(
-        bool(supported),
-        f"corpus: {source!r} {where} no supported file (found suffixes: "
-        f"{', '.join(suffixes) or 'no files'}); supported: {SUPPORTED}",
+        bool(found),
+        f"corpus: no file matches source {source!r}; give a path, folder, glob or URL of "
+        f"text, hub:owner/name, or {STDLIB}",
     )
-    return supported
+    return fs, found
 
 
-def _walk(fs: AbstractFileSystem, root: str, skips: Iterable[str]) -> list[str]:
+def _find_remote(fs: AbstractFileSystem, path: str, account: Account) -> list[str]:
+    if fs.isfile(path):
+        return [path]
+    if fs.isdir(path):
+        found = []
+        for _, folders, files in fs.walk(path, detail=True):
+            for name in list(folders):
+                if name in _SKIPS or name.startswith("."):
+                    account.add("skipped_folders" if name in _SKIPS else "hidden", name=name)
+                    del folders[name]
+            for name, info in files.items():
+                if name.startswith("."):
+                    account.add("hidden", name=name)
+                else:
+                    found.append(info["name"])
+        return found
+    asked = [part for part in path.split("/") if part.startswith(".")]
     found = []
-    for _, folders, files in fs.walk(root, detail=True):
-        for name in list(folders):
-            if name in skips or name.startswith("."):
-                del folders[name]
-        found += [info["name"] for name, info in files.items() if not name.startswith(".")]
+    for name in fs.glob(path):
+        dotted = [part for part in name.split("/") if part.startswith(".")]
+        if not all(any(fnmatch.fnmatchcase(d, a) for a in asked) for d in dotted):
+            account.add("hidden", name=PurePosixPath(name).name)
+        elif fs.isfile(name):
+            found.append(name)
     return found
 
 
+def _supported(found: list[str], source: str, account: Account) -> list[str]:
+    supported = [path for path in found if _format(path) is not None]
+    suffixes = sorted({_suffixes(path) for path in found if _format(path) is None})
+    left_out = len(found) - len(supported)
+    for suffix in suffixes:
+        account.add("unsupported_files", left_out, name=suffix)
+        left_out = 0
+    if not supported:
+        where = "is" if found == [source] else "holds"
+        notes = "; ".join(account.notes)
+        raise InputError(
+            f"corpus: {source!r} {where} no supported file (found suffixes: "
+            f"{', '.join(suffixes[:5]) or 'no files'}); supported: {SUPPORTED}"
+            + (f" ({notes})" if notes else "")
+        )
+    return supported
+
+
+def _name(path: str) -> PurePosixPath:
+    # What follows ? or # in a web address is no part of the file's name.
+    web = path.startswith(("http://", "https://"))
+    return PurePosixPath((urlsplit(path).path if web else path).lower())
+
+
+def _suffixes(path: str) -> str:
+    return "".join(_name(path).suffixes[-2:])[:40] or "none"
+
+
 def _format(path: str) -> Format | None:
-    name = PurePosixPath(path.lower())
+    name = _name(path)
     suffix = name.with_suffix("").suffix if name.suffix == ".gz" else name.suffix
     return FORMATS.get(suffix)
 
 
-def _describe(fs: AbstractFileSystem, path: str) -> SourceFile:
-    kind = _format(path)
-    assert kind is not None
-    if "file" not in _protocols(fs):
-        # The store's own stamp (an ETag, say), because hashing would download the file twice.
-        return SourceFile(fs.unstrip_protocol(path), kind, str(fs.ukey(path)))
+def _described(
+    fs: AbstractFileSystem | None, paths: list[str], source: str, account: Account
+) -> list[SourceFile]:
+    files = []
+    for path in sorted(paths):
+        kind = _format(path)
+        assert kind is not None
+        try:
+            digest = _digest(path) if fs is None else _stamp(fs, path)
+        except PermissionError:
+            account.add("unreadable", name=PurePosixPath(path).name)
+            continue
+        shown = path if fs is None else fs.unstrip_protocol(path)
+        files.append(SourceFile(path if fs is None else shown, kind, digest, fs))
+    require(
+        bool(files),
+        f"corpus: no file of {source!r} may be read ({'; '.join(account.notes)}); grant the "
+        "worker's user the permission to read them",
+    )
+    return files
+
+
+def _digest(path: str) -> str:
     with open(path, "rb") as file:
-        return SourceFile(path, kind, hashlib.file_digest(file, "sha256").hexdigest())
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _protocols(fs: AbstractFileSystem) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+def _stamp(fs: AbstractFileSystem, path: str) -> str:
+    """The store's own stamp (an ETag, say) where it has one: hashing downloads the file twice."""
+    if not path.startswith(("http://", "https://")):
+        return str(fs.ukey(path))
+    info = fs.info(path)
+    stamps = [info.get(k) for k in ("ETag", "Content-MD5", "Digest", "Last-Modified")]
+    if any(stamps):
+        return repr([path, info.get("size"), *stamps])
+    with fs.open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+        return digest.hexdigest()

@@ -6,17 +6,16 @@ Dims: B batch, L sequence length, V vocabulary, T tokens of a split, N windows.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search_space.errors import require
+from search_space.errors import InputError, require
+from workers.corpus.seal import META, fault, read_sealed
 from workers.corpus.split import SPLITS
 
-META = "meta.json"
 # Consecutive windows that a seed puts in an order of its own. The text a short run reads is a small
 # sample of the corpus; drawn anew for every seed it was most of their spread (docs/recipe.md).
 SHUFFLED = 64
@@ -26,7 +25,9 @@ class Corpus:
     """A folder that `prepare` wrote; it is never changed afterwards.
 
     dir: the folder.  meta: hash, source, documents, bytes and tokens by split, vocab_size,
-        eos_id, split_unit, lossless, byte_scale by split, dtype, replaced_documents.
+        eos_id, bos_id and pad_id (None where the tokenizer has none), split_unit, lossless,
+        byte_scale by split, dtype, replaced_documents; parts: bytes and sha256 of each file;
+        dropped: how much of what was left out, replaced or skipped, and notes: the same in words.
     token_bytes: (V,) int64, UTF-8 bytes of each token's text; 0 for special tokens.
     token_counts: (V,) int64, occurrences in the train split.
     """
@@ -41,13 +42,23 @@ class Corpus:
 
     @classmethod
     def open(cls, dir: str | Path) -> Corpus:
-        """Open a prepared corpus; InputError where there is none."""
-        meta = Path(dir) / META
+        """Open a prepared corpus; InputError where there is none or where it is damaged.
+
+        A process reads each part once to check it, and again only after its file has changed.
+        """
+        folder = Path(dir)
         require(
-            meta.is_file(),
+            (folder / META).is_file(),
             f"corpus: {str(dir)!r} holds no prepared corpus; give the folder that prepare returned",
         )
-        return cls(Path(dir), json.loads(meta.read_text(encoding="utf-8")))
+        wrong = fault(folder)
+        meta = read_sealed(folder / META)
+        if wrong or meta is None:
+            raise InputError(
+                f"corpus: the prepared corpus {str(dir)!r} is damaged: {wrong}; launch the study "
+                "again: it makes the corpus anew"
+            )
+        return cls(folder, meta)
 
     @property
     def tokenizer_path(self) -> Path:

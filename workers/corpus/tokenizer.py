@@ -1,38 +1,32 @@
-"""The corpus's tokenizer: trained on the train split, or given; and the bytes of its tokens."""
+"""A byte-level BPE trained on the corpus, and the bytes of any tokenizer's tokens."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from search_space.errors import InputError, require
-from workers.corpus.hub import fetch_tokenizer
+from search_space.errors import require
+from workers.corpus.given import END_OF_TEXT
 
-END_OF_TEXT = "<|endoftext|>"
 LEAST_VOCAB = 257  # 256 bytes and the end-of-text token
 
-_KNOWN_EOS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+# The time of training a BPE grows with the square of a word's length, so words are cut: GPT-2's
+# pattern with a bound on each run. Text whose words are shorter is split as GPT-2 splits it.
+_WORD = 128
+_PATTERN = (
+    r"'s|'t|'re|'ve|'m|'ll|'d"
+    rf"| ?\p{{L}}{{1,{_WORD}}}| ?\p{{N}}{{1,{_WORD}}}| ?[^\s\p{{L}}\p{{N}}]{{1,{_WORD}}}"
+    rf"|\s{{1,{_WORD}}}(?!\S)|\s{{1,{_WORD}}}"
+)
 
-
-@dataclass(frozen=True)
-class GivenTokenizer:
-    """A tokenizer that the user named: its tokenizer.json, and its end-of-text token or ""."""
-
-    json: str
-    eos: str
-
-    @property
-    def digest(self) -> str:
-        """Names the tokenizer by its content."""
-        return hashlib.sha256(f"{self.eos}\n{self.json}".encode()).hexdigest()
+# Of a run without spaces (of base64, or DNA), training reads so many characters: such text is made
+# of different words all along, each of which costs time, and a sample has the same pairs.
+_RUN = 4096
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -51,7 +45,12 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     check_vocab_size(vocab_size)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
@@ -59,64 +58,15 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((_sampled(text) for text in texts), trainer)
     return tokenizer
 
 
-def read_tokenizer(name: str, cache_dir: Path) -> GivenTokenizer:
-    """Read a tokenizer.json, a folder that holds one, or a Hub model's; InputError if none is."""
-    path = Path(name).expanduser()
-    if not path.exists():
-        looks_local = path.is_absolute() or name.startswith((".", "~")) or name.endswith(".json")
-        require(
-            not looks_local and name.count("/") <= 1,
-            f"corpus: tokenizer {name!r} does not exist; give a tokenizer.json, a folder that "
-            "holds one, a Hub model id, or leave it empty to train one",
-        )
-        path = fetch_tokenizer(name, cache_dir)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    require(
-        file.is_file(),
-        f"corpus: {name!r} holds no tokenizer.json; save the tokenizer with save_pretrained as a "
-        "fast tokenizer",
-    )
-    try:
-        text = file.read_text(encoding="utf-8")
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as error:  # tokenizers raises bare Exception for a file it cannot read.
-        raise InputError(
-            f"corpus: {str(file)!r} is not a tokenizer of the tokenizers library: "
-            f"{str(error)[:200]}; save it with save_pretrained as a fast tokenizer"
-        ) from error
-    return GivenTokenizer(json=text, eos=_find_eos(tokenizer, file.parent))
-
-
-def _find_eos(tokenizer: Tokenizer, folder: Path) -> str:
-    config = folder / "tokenizer_config.json"
-    candidates = list(_KNOWN_EOS)
-    if config.is_file():
-        named = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
-        named = named.get("content") if isinstance(named, dict) else named
-        candidates[:0] = [named] if isinstance(named, str) else []
-    return next((c for c in candidates if tokenizer.token_to_id(c) is not None), "")
-
-
-def load_given(given: GivenTokenizer, vocab_size: int) -> tuple[Tokenizer, int]:
-    """The tokenizer, ready to encode, and its end-of-text id; one without gets `END_OF_TEXT`."""
-    tokenizer: Tokenizer = Tokenizer.from_str(given.json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if not given.eos:
-        tokenizer.add_special_tokens([AddedToken(END_OF_TEXT, special=True)])
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    require(
-        largest <= vocab_size,
-        f"corpus: the tokenizer has {largest} tokens, more than the backbone's vocab_size "
-        f"{vocab_size}; set vocab_size to {largest} or more, or leave tokenizer empty",
-    )
-    eos_id = tokenizer.token_to_id(given.eos or END_OF_TEXT)
-    assert eos_id is not None
-    return tokenizer, eos_id
+def _sampled(text: str) -> str:
+    """The text with each run without spaces cut to its first `_RUN` characters."""
+    if len(text) <= _RUN or max(map(len, text.split()), default=0) <= _RUN:
+        return text
+    return re.sub(rf"(\S{{{_RUN}}})\S+", r"\1", text)
 
 
 def token_bytes(tokenizer: Tokenizer, vocab_size: int, eos_id: int) -> np.ndarray:

@@ -1,0 +1,157 @@
+"""The files of this machine that a path, a folder or a glob names.
+
+A symbolic link is followed; what it leads to is read once, and under its own name where that is in
+the source too. Pipes, sockets and devices are never opened.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator
+
+from search_space.errors import InputError
+from workers.corpus.account import Account
+from workers.corpus.reasons import reason
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+def find_local(path: str, skips: Collection[str], account: Account) -> list[str]:
+    """The file `path`, or every file below the folder `path`, hidden ones left out.
+
+    skips: names of folders that are not entered.  Raises InputError for what is neither.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"corpus: cannot read {path!r}: {reason(error)}; check the path and its permissions"
+        ) from error
+    if stat.S_ISREG(mode):
+        return [path]
+    if not stat.S_ISDIR(mode):
+        raise InputError(
+            f"corpus: a source is a file or a folder: {path!r} is a pipe, socket or device; write "
+            "its text into a file"
+        )
+    found = _Found(account)
+    for folder in _folders(path, skips, account):
+        for entry in _entries(folder, account):
+            if not entry.name.startswith("."):
+                found.take(entry.path)
+            elif _kind(entry.path) != "folder":
+                account.add("hidden", name=entry.name)
+    return found.files()
+
+
+def glob_local(pattern: str, account: Account) -> list[str]:
+    """The files that a glob matches: `*`, `?` and `[...]` in a name, `**` for folders below.
+
+    A name that begins with a dot counts only where its part of the pattern does. A part that
+    exists as it is written is that name.
+    """
+    found = _Found(account)
+    start = "/" if pattern.startswith("/") else ""
+    for path in _expand(start, [part for part in pattern.split("/") if part], account):
+        found.take(path)
+    return found.files()
+
+
+def _expand(base: str, parts: list[str], account: Account) -> Iterator[str]:
+    if not parts:
+        yield base
+        return
+    part, rest = parts[0], parts[1:]
+    literal = os.path.join(base, part)
+    if os.path.lexists(literal):
+        yield from _expand(literal, rest, account)
+    elif part == "**":
+        for folder in _folders(base or ".", (), account):
+            inside = folder.removeprefix("./") if base == "" else folder
+            yield from _expand("" if inside == "." else inside, rest or ["*"], account)
+    elif _MAGIC.search(part):
+        for entry in _entries(base or ".", account):
+            if not fnmatch.fnmatchcase(entry.name, part):
+                continue
+            if entry.name.startswith(".") and not part.startswith("."):
+                account.add("hidden", name=entry.name)
+            elif not rest or _kind(entry.path) == "folder":
+                yield from _expand(os.path.join(base, entry.name), rest, account)
+
+
+def _folders(root: str, skips: Collection[str], account: Account) -> Iterator[str]:
+    """`root` and the folders below, each real folder once: links come after all the others."""
+    waiting, links, seen = [root], [], set()
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.pop(0)
+        real = os.path.realpath(folder)
+        if real in seen:
+            account.add("repeated_links", name=os.path.relpath(folder, root))
+            continue
+        seen.add(real)
+        yield folder
+        for entry in _entries(folder, Account()):
+            if _kind(entry.path) != "folder":
+                continue
+            if entry.name.startswith("."):
+                account.add("hidden", name=entry.name)
+            elif entry.name in skips:
+                account.add("skipped_folders", name=entry.name)
+            else:
+                (links if entry.is_symlink() else waiting).append(entry.path)
+
+
+def _entries(folder: str, account: Account) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except PermissionError:
+        account.add("unreadable", name=f"{os.path.basename(folder)}/")
+    except (NotADirectoryError, FileNotFoundError):
+        pass  # a pattern goes on below a file, or the folder went away: nothing is there to read
+    return []
+
+
+def _kind(path: str) -> str:
+    """`file`, `folder`, `special_files`, or why it is none of them: a key of the account."""
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError:
+        return "unreadable"
+    except OSError:
+        return "broken_links"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "special_files"
+
+
+class _Found:
+    """Collects files; where several paths lead to one, the one that is no link is kept."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.paths: set[str] = set()
+        self.real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
+
+    def take(self, path: str) -> None:
+        kind = _kind(path)
+        if kind == "file":
+            self.paths.add(path)
+        elif kind != "folder":
+            self.account.add(kind, name=os.path.basename(path))
+
+    def files(self) -> list[str]:
+        """Sorted by path."""
+        kept: dict[str, str] = {}
+        for is_link, path in sorted((os.path.islink(path), path) for path in self.paths):
+            folder, name = os.path.split(path)
+            real = os.path.realpath(path) if is_link else f"{self.real_folder(folder)}/{name}"
+            if real in kept:
+                self.account.add("repeated_links", name=name)
+            else:
+                kept[real] = path
+        return sorted(kept.values())

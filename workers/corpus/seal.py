@@ -1,0 +1,98 @@
+"""Proof that a prepared corpus is whole: lengths and checksums of its parts, sealed in meta.json.
+
+SHA-256, because it needs no package and processors compute it at over a gigabyte a second; a part
+is read again only after its file has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+META = "meta.json"
+PARTS = (
+    "train.bin",
+    "train.txt",
+    "validation.bin",
+    "validation.txt",
+    "test.bin",
+    "test.txt",
+    "token_bytes.npy",
+    "token_counts.npy",
+    "tokenizer.json",
+)
+_SEAL = "seal"
+
+# Path -> (stat, checksum) of what this process has read.
+_known: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+
+def write_sealed(path: Path, data: dict[str, Any]) -> None:
+    """Write JSON with a checksum of itself; another process sees the old file or the new one."""
+    text = json.dumps(data | {_SEAL: _checksum_of(data)}, indent=1)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote, or None where that is not what `path` holds."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    seal = data.pop(_SEAL, None)
+    return data if seal == _checksum_of(data) else None
+
+
+def _checksum_of(data: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def measure(folder: Path) -> dict[str, dict[str, Any]]:
+    """Length in bytes and SHA-256 of every part of a corpus."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": _checksum(folder / name)}
+        for name in PARTS
+    }
+
+
+def fault(folder: Path) -> str:
+    """What is wrong with a prepared corpus, in a few words; "" when it is whole."""
+    meta = read_sealed(folder / META)
+    if meta is None:
+        there = (folder / META).exists()
+        return f"{META} is damaged" if there else f"{META} is missing"
+    for name in PARTS:
+        path, right = folder / name, meta["parts"][name]
+        try:
+            size = path.stat().st_size
+            if size != right["bytes"]:
+                return f"{name} has {size:,} bytes, not {right['bytes']:,}"
+            if _checksum(path) != right["sha256"]:
+                return f"{name} is not what was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name} cannot be read: {error.strerror}"
+    return ""
+
+
+def _checksum(path: Path) -> str:
+    stat = path.stat()
+    signature = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    before, checksum = _known.get(path, ((), ""))
+    if signature != before:
+        with open(path, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        _known[path] = (signature, checksum)
+    return checksum
