@@ -12,12 +12,14 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from search_space.corpus import CorpusSpec
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
 from workers.corpus import Corpus, build, prepare
+from workers.corpus.account import Account
+from workers.corpus.given import END_OF_TEXT
 from workers.corpus.hub import HubUnreachable
 from workers.corpus.split import SPLITS
 from workers.corpus.stream import SHUFFLED
-from workers.corpus.tokenizer import END_OF_TEXT, train_bpe
+from workers.corpus.tokenizer import train_bpe
 
 VOCAB = 300
 
@@ -176,7 +178,7 @@ def test_the_hash_follows_everything_that_decides_the_corpus(folder, tmp_path):
 
     def name(vocab_size: int = VOCAB, **change) -> str:
         given = CorpusSpec.from_dict(spec.to_dict() | change)
-        return build._plan(given, vocab_size, tmp_path).hash
+        return build._plan(given, vocab_size, tmp_path, Account()).hash
 
     same = {name(), name(source=str(tmp_path / "moved")), name(validation=0.05)}
     assert len(same) == 1
@@ -320,7 +322,7 @@ def test_refuses_bad_folders(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="is not a tokenizer of the tokenizers library"):
         prepare(CorpusSpec(source=str(folder), tokenizer=str(tmp_path)), VOCAB, 32, tmp_path)
-    with pytest.raises(InputError, match="cannot write to the cache"):
+    with pytest.raises(WorkFailed, match=r"cache .*a.txt' cannot be written: .* FFN_NAS_CACHE"):
         prepare(CorpusSpec(source=str(folder)), VOCAB, 32, folder / "a.txt")
     with pytest.raises(InputError, match="holds no prepared corpus"):
         Corpus.open(tmp_path)

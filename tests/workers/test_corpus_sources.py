@@ -55,7 +55,7 @@ def test_a_folder_is_every_supported_file_below_it(tmp_path):
     (folder / "__pycache__/c.txt").write_text("cache")
     write(folder / "rows.jsonl")
     found = read(CorpusSpec(source=str(folder)), tmp_path / "cache")
-    assert found == ["b", "a", "z", *TEXTS]
+    assert found == ["b", *TEXTS, "a", "z"]
 
 
 def test_globs_and_urls(tmp_path):
@@ -143,13 +143,15 @@ def test_a_truncated_gzip_is_named(tmp_path):
     assert "b.txt.gz': " in message
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_a_wrong_text_field_names_the_fields(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "held"), [("a.jsonl", "a number"), ("a.jsonl.gz", "a number"), ("a.parquet", "int64")]
+)
+def test_a_wrong_text_field_names_the_fields(tmp_path, name, held):
     source = write(tmp_path / name, "body")
     message = refused(CorpusSpec(source=source), tmp_path / "cache")
     assert "has no field 'text'; set text_field to one of: body, id" in message
     message = refused(CorpusSpec(source=source, text_field="id"), tmp_path / "cache")
-    assert "field 'id'" in message and "holds int, not text" in message
+    assert "field 'id'" in message and f"holds {held}, not text" in message
 
 
 def test_hub_errors_are_told_apart(monkeypatch):

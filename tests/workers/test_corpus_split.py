@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from workers.corpus.split import SECTION_BYTES, SPLITS, split_documents, split_units
+from workers.corpus.split import SECTION_BYTES, SPLITS, _sections, deal, split_documents
 
 
 def documents(n: int, seed: int = 0) -> list[str]:
@@ -60,26 +60,40 @@ def test_equal_sizes_fill_a_small_share():
     assert [len(splits[s]) for s in SPLITS] == [196, 2, 2]
 
 
+def together(splits: dict[str, list[str]]) -> list[str]:
+    return [text for name in SPLITS for text in splits[name]]
+
+
 def test_many_documents_stay_whole():
     given = documents(200)
-    assert split_units(given) == (given, "document")
+    splits, unit = deal(given, 0.05, 0.05)
+    assert unit == "document" and sorted(together(splits)) == sorted(given)
+
+
+def test_a_giant_among_many_documents_leaves_no_split_empty():
+    given = [f"{i} the cat sat on a mat\n" for i in range(300)] + ["".join(documents(4000))]
+    assert not split_documents(given, 0.05, 0.05)["validation"]
+    splits, unit = deal(given, 0.05, 0.05)
+    assert unit == "section" and all(splits.values())
+    assert size(together(splits)) == size(given)
 
 
 @pytest.mark.parametrize(
     ("length", "expected"), [(20_000, 1024), (400_000, 2000), (8_000_000, SECTION_BYTES)]
 )
 def test_few_documents_are_cut_at_line_ends(length, expected):
-    line = "a line of the book\n"
-    books = [line * (length // len(line) // 2) for _ in range(2)]
-    sections, unit = split_units(books)
-    assert unit == "section"
-    assert "".join(sections) == "".join(books)
-    assert all(s.endswith("\n") for s in sections)
+    lines = (f"line {i} of the book\n" for i in range(length // 20))
+    text = "".join(lines)
+    books = [text[: len(text) // 2], text[len(text) // 2 :]]
+    splits, unit = deal(books, 0.05, 0.05)
+    sections = together(splits)
+    assert unit == "section" and size(sections) == size(books)
+    assert sum(s.endswith("\n") for s in sections) >= len(sections) - 1
     assert all(expected / 2 <= len(s) <= 1.6 * expected for s in sections)
 
 
 def test_text_without_line_ends_is_cut_too():
-    sections, _ = split_units(["é" * 100_000])
+    sections = _sections("é" * 100_000, 1024)
     assert "".join(sections) == "é" * 100_000
     assert max(map(len, sections)) <= 4 * 1024 + 512
 

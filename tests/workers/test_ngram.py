@@ -11,6 +11,7 @@ import pytest
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 from workers.corpus import prepare
+from workers.corpus.seal import write_sealed
 from workers.ngram import corpus_ngrams, ngram_bits_per_byte
 
 
@@ -78,8 +79,11 @@ def test_corpus_ngrams_are_of_its_splits_and_kept(tmp_path):
     bits = corpus_ngrams(corpus)
     assert bits == ngram_bits_per_byte(corpus.text("train"), corpus.text("validation"))
     kept = corpus.dir / "ngrams.json"
-    kept.write_text('{"3": 1.5}')
+    write_sealed(kept, {"3": 1.5})
     assert corpus_ngrams(corpus) == {3: 1.5}
+    for damaged in ('{"3": 1.5}', "{", ""):
+        kept.write_text(damaged)
+        assert corpus_ngrams(corpus) == bits
     assert [p.name for p in corpus.dir.glob(".*")] == []
 
 

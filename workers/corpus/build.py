@@ -26,7 +26,7 @@ from workers.corpus.given import GivenTokenizer, Specials, load_given, read_toke
 from workers.corpus.hub import HubUnreachable, resolve_commit
 from workers.corpus.reasons import reason
 from workers.corpus.seal import META, fault, measure, read_sealed, write_sealed
-from workers.corpus.split import SPLITS, split_documents, split_units
+from workers.corpus.split import SPLITS, deal
 from workers.corpus.stream import Corpus
 from workers.corpus.tokenizer import check_vocab_size, token_bytes, train_bpe
 
@@ -176,8 +176,7 @@ def _write(plan: _Plan, partial: Path, cache: Path, report: Report) -> None:
     require(
         bool(documents), f"corpus: source {spec.source!r} holds no text{told}; give another source"
     )
-    units, unit = split_units(documents)
-    splits = split_documents(units, spec.validation, spec.test)
+    splits, unit = deal(documents, spec.validation, spec.test)
     for name in SPLITS:
         require(
             bool(splits[name]),

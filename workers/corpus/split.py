@@ -14,18 +14,24 @@ SECTION_BYTES = 16 * 1024
 _LEAST_SECTION_BYTES = 1024
 
 
-def split_units(documents: Sequence[str]) -> tuple[list[str], str]:
-    """What is dealt out to the splits, and its name: `document` or `section`.
+def deal(
+    documents: Sequence[str], validation: float, test: float
+) -> tuple[dict[str, list[str]], str]:
+    """The splits, and what was dealt out to them: `document` or `section`.
 
     Fewer than `FEW_DOCUMENTS` documents are cut at line ends into sections of about 16 KiB, or
-    of a 200th of the text where that is less (1 KiB at least). Neighbouring sections may land in
+    of a 200th of the text where that is less (1 KiB at least). So are more, where a few make up
+    so much of the text that whole ones leave a split empty. Neighbouring sections may land in
     different splits, so held-out text then shares its subject with text that was trained on.
     """
     if len(documents) >= FEW_DOCUMENTS:
-        return list(documents), "document"
+        splits = split_documents(documents, validation, test)
+        if all(splits.values()):
+            return splits, "document"
     total = sum(len(d.encode()) for d in documents)
     size = min(SECTION_BYTES, max(_LEAST_SECTION_BYTES, total // FEW_DOCUMENTS))
-    return [s for document in documents for s in _sections(document, size)], "section"
+    sections = [s for document in documents for s in _sections(document, size)]
+    return split_documents(sections, validation, test), "section"
 
 
 def _sections(text: str, size: int) -> list[str]:
