@@ -39,12 +39,12 @@ def find_local(path: str, skips: Collection[str], account: Account) -> list[str]
             "its text into a file"
         )
     found = _Found(account)
-    for folder in _folders(path, skips, account):
+    for folder in _folders(path, skips, found):
         for entry in _entries(folder, account):
-            if not entry.name.startswith("."):
+            if entry.name.startswith("."):
+                found.hide(entry.path)
+            else:
                 found.take(entry.path)
-            elif _kind(entry.path) != "folder":
-                account.add("hidden", name=entry.name)
     return found.files()
 
 
@@ -56,41 +56,43 @@ def glob_local(pattern: str, account: Account) -> list[str]:
     """
     found = _Found(account)
     start = "/" if pattern.startswith("/") else ""
-    for path in _expand(start, [part for part in pattern.split("/") if part], account):
+    for path in _expand(start, [part for part in pattern.split("/") if part], found):
         found.take(path)
     return found.files()
 
 
-def _expand(base: str, parts: list[str], account: Account) -> Iterator[str]:
+def _expand(base: str, parts: list[str], found: _Found) -> Iterator[str]:
     if not parts:
         yield base
         return
     part, rest = parts[0], parts[1:]
     literal = os.path.join(base, part)
     if os.path.lexists(literal):
-        yield from _expand(literal, rest, account)
+        yield from _expand(literal, rest, found)
     elif part == "**":
-        for folder in _folders(base or ".", (), account):
+        for folder in _folders(base or ".", (), found):
             inside = folder.removeprefix("./") if base == "" else folder
-            yield from _expand("" if inside == "." else inside, rest or ["*"], account)
+            yield from _expand("" if inside == "." else inside, rest or ["*"], found)
     elif _MAGIC.search(part):
-        for entry in _entries(base or ".", account):
-            if not fnmatch.fnmatchcase(entry.name, part):
+        for entry in _entries(base or ".", found.account):
+            fits = fnmatch.fnmatchcase(entry.name, part)
+            if not fits or (_kind(entry.path) == "folder") != bool(rest):
                 continue
+            path = os.path.join(base, entry.name)
             if entry.name.startswith(".") and not part.startswith("."):
-                account.add("hidden", name=entry.name)
-            elif not rest or _kind(entry.path) == "folder":
-                yield from _expand(os.path.join(base, entry.name), rest, account)
+                found.hide(path)
+            else:
+                yield from _expand(path, rest, found)
 
 
-def _folders(root: str, skips: Collection[str], account: Account) -> Iterator[str]:
+def _folders(root: str, skips: Collection[str], found: _Found) -> Iterator[str]:
     """`root` and the folders below, each real folder once: links come after all the others."""
     waiting, links, seen = [root], [], set()
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         real = os.path.realpath(folder)
         if real in seen:
-            account.add("repeated_links", name=os.path.relpath(folder, root))
+            found.account.add("repeated_links", name=os.path.relpath(folder, root))
             continue
         seen.add(real)
         yield folder
@@ -98,9 +100,9 @@ def _folders(root: str, skips: Collection[str], account: Account) -> Iterator[st
             if _kind(entry.path) != "folder":
                 continue
             if entry.name.startswith("."):
-                account.add("hidden", name=entry.name)
+                found.hide(entry.path)
             elif entry.name in skips:
-                account.add("skipped_folders", name=entry.name)
+                found.account.add("skipped_folders", name=entry.name)
             else:
                 (links if entry.is_symlink() else waiting).append(entry.path)
 
@@ -135,6 +137,7 @@ class _Found:
     def __init__(self, account: Account) -> None:
         self.account = account
         self.paths: set[str] = set()
+        self.hidden: set[str] = set()
         self.real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
 
     def take(self, path: str) -> None:
@@ -143,6 +146,12 @@ class _Found:
             self.paths.add(path)
         elif kind != "folder":
             self.account.add(kind, name=os.path.basename(path))
+
+    def hide(self, path: str) -> None:
+        path = os.path.normpath(path)
+        if path not in self.hidden:
+            self.hidden.add(path)
+            self.account.add("hidden", name=os.path.basename(path))
 
     def files(self) -> list[str]:
         """Sorted by path."""
