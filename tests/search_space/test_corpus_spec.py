@@ -54,3 +54,22 @@ def test_the_byte_cap_is_for_the_hub_unless_given():
     assert hub.byte_cap == HUB_DEFAULT_MAX_BYTES
     assert dataclasses.replace(hub, max_bytes=10).byte_cap == 10
     assert (hub.is_hub, hub.hub_id) == (True, "owner/set")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://me:hunter2@host/x.txt",
+        "https://hunter2@host/x.txt",
+        "https://host/x.txt?token=hunter2",
+        "https://bucket/x.txt?X-Amz-Credential=a&X-Amz-Signature=hunter2",
+        "s3://key:hunter2@bucket/x.txt",
+        "simplecache::https://me:hunter2@host/x.txt",
+    ],
+)
+def test_a_secret_in_the_source_is_refused_and_not_shown(source):
+    with pytest.raises(InputError, match=r"no password, key or token: got .*netrc") as caught:
+        CorpusSpec(source=source)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(InputError, match="no NUL character"):
+        CorpusSpec(source="a\0b")

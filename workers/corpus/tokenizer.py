@@ -27,6 +27,7 @@ _PATTERN = (
 # Of a run without spaces (of base64, or DNA), training reads so many characters: such text is made
 # of different words all along, each of which costs time, and a sample has the same pairs.
 _RUN = 4096
+_LONG_RUN = re.compile(rf"(\S{{{_RUN}}})\S+|(\s{{{_RUN}}})\s+")
 
 
 def check_vocab_size(vocab_size: int) -> None:
@@ -63,10 +64,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def _sampled(text: str) -> str:
-    """The text with each run without spaces cut to its first `_RUN` characters."""
-    if len(text) <= _RUN or max(map(len, text.split()), default=0) <= _RUN:
+    """The text with each run of spaces, or without any, cut to its first `_RUN` characters."""
+    if len(text) <= _RUN:
         return text
-    return re.sub(rf"(\S{{{_RUN}}})\S+", r"\1", text)
+    lengths = [len(word) for word in text.split()]
+    spare = len(text) - sum(lengths) - len(lengths)
+    if max(lengths, default=0) > _RUN or spare > _RUN:
+        return _LONG_RUN.sub(r"\1\2", text)
+    return text
 
 
 def token_bytes(tokenizer: Tokenizer, vocab_size: int, eos_id: int) -> np.ndarray:
