@@ -16,6 +16,8 @@ HUB_PREFIX = "hub:"
 # A Hub dataset can be terabytes and a proxy sees a few million tokens of it.
 HUB_DEFAULT_MAX_BYTES = 200_000_000
 
+_LONGEST_SOURCE = 4096  # as Linux has it for a path
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -73,6 +75,11 @@ class CorpusSpec:
             f"corpus: source must hold no password, key or token: got {redacted(self.source)!r}; "
             "put a password for http(s) into ~/.netrc and others into the environment that the "
             "protocol's package reads (or fsspec's configuration), or download the text",
+        )
+        require(
+            len(self.source) <= _LONGEST_SOURCE,
+            f"corpus: source is a path or URL of at most {_LONGEST_SOURCE:,} characters: got "
+            f"{len(self.source):,}",
         )
         require(
             "\0" not in self.source,

@@ -2,8 +2,14 @@
 
 import gzip
 import json
+import os
 import random
+import subprocess
+import sys
 import sysconfig
+import tempfile
+import time
+import zipfile
 from pathlib import Path
 
 import fsspec
@@ -192,3 +198,82 @@ def test_hub_rows_are_read_as_a_stream(tmp_path, monkeypatch):
     assert "trust_remote_code" not in asked
     message = refused(CorpusSpec(source="hub:owner/set", split="dev"), tmp_path / "cache")
     assert "cannot read 'hub:owner/set' from the Hub" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("s3://bucket/x.txt", "needs the package s3fs, which is not installed: pip install it"),
+        ("gs://bucket/x.txt", "needs the package gcsfs, which is not installed: pip install it"),
+        ("sftp://host/x.txt", "needs the package paramiko, which is not installed"),
+        ("reference://x", "a URL alone is not enough for the protocol"),
+        ("zip://*.txt::nowhere.zip", "No such file or directory"),
+    ],
+)
+def test_urls_that_need_more_say_what(tmp_path, source, rule):
+    message = refused(CorpusSpec(source=source), tmp_path)
+    assert rule in message and "Error" not in message and "FileSystem" not in message
+
+
+def test_files_in_an_archive_are_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.txt", "first")
+        archive.writestr("sub/.b.txt", "hidden")
+        archive.writestr("sub/c.jsonl", '{"text": "second"}')
+        archive.writestr("d.parquet", Path(write(tmp_path / "d.parquet")).read_bytes())
+    source = f"zip://**/*.*::{tmp_path}/a.zip"
+    assert sorted(read(CorpusSpec(source=source), tmp_path)) == sorted(["first", "second", *TEXTS])
+
+
+def test_many_stars_in_a_row_are_one(tmp_path):
+    for depth in range(12):
+        folder = tmp_path / "/".join("abcdefghijkl"[: depth + 1])
+        folder.mkdir()
+        (folder / "x.txt").write_text(f"{depth}")
+    start = time.perf_counter()
+    source = f"{tmp_path}/{'**/' * 12}*.txt"
+    assert len(read(CorpusSpec(source=source), tmp_path)) == 12
+    assert time.perf_counter() - start < 5
+
+
+_AS_NOBODY = """
+import json, os, sys
+from search_space.corpus import CorpusSpec
+from search_space.errors import InputError
+from workers.corpus.account import Account
+from workers.corpus.files import list_files
+import fsspec.implementations.local, fsspec.core
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for source in sys.argv[1:]:
+    account = Account()
+    try:
+        found = [os.path.basename(f.path) for f in list_files(CorpusSpec(source=source), account)]
+    except InputError as error:
+        found = str(error)
+    print(json.dumps([found, account.dropped, account.notes]))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs the right to become another user")
+def test_what_may_not_be_read_is_left_out_and_named():
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        for path in ("a.txt", "closed.txt", "shut/b.txt", "one/c.txt"):
+            (root / path).parent.mkdir(exist_ok=True)
+            (root / path).write_text(path)
+        for path in ("closed.txt", "shut", "one/c.txt"):
+            (root / path).chmod(0)
+        sources = [name, f"{name}/*", f"{name}/**/*.txt", f"{name}/one", f"{name}/shut"]
+        command = [sys.executable, "-c", _AS_NOBODY, *sources, f"{name}/closed.txt"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        folder, star, stars, one, shut, file = map(json.loads, done.stdout.splitlines())
+    assert folder[:2] == stars[:2] == [["a.txt"], {"unreadable": 3}]
+    assert folder[2] == [
+        "3 files and folders left out: no permission to read (shut/, closed.txt, c.txt)"
+    ]
+    assert star[:2] == [["a.txt"], {"unreadable": 1}]
+    assert "may be read (1 file or folder left out: no permission to read (c.txt))" in one[0]
+    assert "no file matches" in shut[0] and "no permission to read (shut/)" in shut[0]
+    assert "may be read" in file[0] and "(closed.txt)" in file[0]

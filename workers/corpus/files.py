@@ -65,7 +65,7 @@ def list_files(spec: CorpusSpec, account: Account | None = None) -> list[SourceF
     try:
         fs, found = _find(spec.source, account)
         return _described(fs, _supported(found, spec.source, account), spec.source, account)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # Clients of URLs let their own libraries' errors through.
         raise InputError(
@@ -84,15 +84,19 @@ def _find(source: str, account: Account) -> tuple[AbstractFileSystem | None, lis
     if fs is not None:
         found = _find_remote(fs, path, account)
     elif os.path.lexists(path):
-        return None, find_local(path, _SKIPS, account)
+        found = find_local(path, _SKIPS, account)
     else:
         found = glob_local(path, account)
     require(
         bool(found),
-        f"corpus: no file matches source {source!r}; give a path, folder, glob or URL of "
-        f"text, hub:owner/name, or {STDLIB}",
+        f"corpus: no file matches source {source!r}{_told(account)}; give a path, folder, glob or "
+        f"URL of text, hub:owner/name, or {STDLIB}",
     )
     return fs, found
+
+
+def _told(account: Account) -> str:
+    return f" ({'; '.join(account.notes)})" if account.dropped else ""
 
 
 def _find_remote(fs: AbstractFileSystem, path: str, account: Account) -> list[str]:
@@ -131,11 +135,9 @@ def _supported(found: list[str], source: str, account: Account) -> list[str]:
         left_out = 0
     if not supported:
         where = "is" if found == [source] else "holds"
-        notes = "; ".join(account.notes)
         raise InputError(
             f"corpus: {source!r} {where} no supported file (found suffixes: "
-            f"{', '.join(suffixes[:5]) or 'no files'}); supported: {SUPPORTED}"
-            + (f" ({notes})" if notes else "")
+            f"{', '.join(suffixes[:5])}); supported: {SUPPORTED}"
         )
     return supported
 
@@ -172,8 +174,8 @@ def _described(
         files.append(SourceFile(path if fs is None else shown, kind, digest, fs))
     require(
         bool(files),
-        f"corpus: no file of {source!r} may be read ({'; '.join(account.notes)}); grant the "
-        "worker's user the permission to read them",
+        f"corpus: no file of {source!r} may be read{_told(account)}; grant the worker's user the "
+        "permission to read them",
     )
     return files
 

@@ -33,9 +33,16 @@ def locate(source: str) -> tuple[AbstractFileSystem | None, str]:
     try:
         fs, path = url_to_fs(source, **{name: _web_options() for name in _web(source)})
     except ImportError as error:
+        missing = getattr(error.__cause__, "name", None) or "that fsspec names for it"
         raise InputError(
-            f"corpus: source {source!r} needs a package that is not installed: {reason(error)} "
-            "(with pip, where the workers run); or download the text and give its folder"
+            f"corpus: source {source!r} needs the package {missing.split('.')[0]}, which is not "
+            "installed: pip install it where the workers run, or download the text and give its "
+            "folder"
+        ) from error
+    except (TypeError, AttributeError) as error:  # Protocols that need more than a URL.
+        raise InputError(
+            f"corpus: a URL alone is not enough for the protocol of {source!r}; download the text "
+            "and give its folder"
         ) from error
     except ValueError as error:
         protocol = source.split("://")[0].split("::")[-1]
