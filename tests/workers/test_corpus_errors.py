@@ -1,4 +1,4 @@
-"""Whatever goes wrong in a worker that prepares a corpus arrives as one line, and what kind it is."""
+"""Whatever goes wrong while a worker prepares a corpus arrives as one line of a known kind."""
 
 import errno
 import json
