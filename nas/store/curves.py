@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from nas.store.database import Database
 from nas.store.errors import StoreError
 from nas.store.models import CurvePointRow, TrialRow
+from nas.store.outage import lasting
 from nas.store.rows import progress
 from search_space.contract import Progress
 
@@ -22,6 +23,7 @@ from search_space.contract import Progress
 class Curves(Database):
     """Add to curves and read them."""
 
+    @lasting
     def add_progress(self, points: Sequence[Progress]) -> None:
         """Record points of curves; a point that is there already, or not finite, is skipped.
 

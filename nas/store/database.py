@@ -6,16 +6,18 @@ is read and PostgreSQL holds the row: no reader's view can go stale inside a tra
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from nas.store.engine import check_file, display, open_engine, parse_url
+from nas.store.engine import check_file, display, open_engine, parse_url, unusable
 from nas.store.migrate import ensure_schema
+from nas.store.outage import Outage
+from search_space.errors import InputError
 
 
 class Database:
@@ -24,10 +26,11 @@ class Database:
     url: the database for people, without its password.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, patient: bool = False) -> None:
         self._engine = engine
         self._sessions = sessionmaker(engine, expire_on_commit=False)
         self.url = display(engine.url)
+        self.outage = Outage(self.url, patient)
         self.made_file: Path | None = None  # the SQLite file that `open` had to make
 
     @classmethod
@@ -43,10 +46,13 @@ class Database:
         engine = open_engine(parsed, create)
         try:
             ensure_schema(engine, create)
+        except DBAPIError as error:
+            engine.dispose()
+            raise InputError(unusable(parsed, error)) from error
         except BaseException:
             engine.dispose()
             raise
-        database = cls(engine)
+        database = cls(engine, patient=create)
         database.made_file = made
         return database
 
@@ -81,8 +87,3 @@ class Database:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url})"
-
-
-def now() -> datetime:
-    """The time, aware and in UTC."""
-    return datetime.now(UTC)

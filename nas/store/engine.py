@@ -71,7 +71,7 @@ def open_engine(url: URL, create: bool) -> Engine:
         engine.connect().close()
     except DBAPIError as error:
         engine.dispose()
-        raise InputError(_unusable(url, error)) from None
+        raise InputError(unusable(url, error)) from None
     return engine
 
 
@@ -93,7 +93,8 @@ def check_file(path: Path, create: bool) -> None:
     require(create or path.exists(), f"no studies at {path} yet; {START_HINT}")
 
 
-def _unusable(url: URL, error: DBAPIError) -> str:
+def unusable(url: URL, error: DBAPIError) -> str:
+    """Why a database cannot be opened, and the way out."""
     reason = str(error.orig).strip().split("\n")[0]
     if url.drivername != "sqlite":
         return f"cannot reach the database {display(url)}: {reason}; is the server running?"

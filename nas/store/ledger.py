@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from nas.store.database import now
 from nas.store.errors import StoreError
 from nas.store.models import EntryKind, LedgerEntryRow, StudyRow
+from nas.store.outage import now
 from nas.store.records import Ledger
 
 

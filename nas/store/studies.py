@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import uuid
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
-from nas.store.database import Database, now
+from nas.store.database import Database
 from nas.store.engine import START_HINT
 from nas.store.errors import StoreError
 from nas.store.models import StudyRow
 from nas.store.names import check_name, free_name
+from nas.store.outage import lasting, now
 from nas.store.records import StudyRecord, StudyState
 from nas.store.rows import study_record
 from search_space.errors import InputError, nearest, require
@@ -30,6 +32,7 @@ class Studies(Database):
         if name in self._study_names():
             raise _taken(name)
 
+    @lasting
     def create_study(
         self,
         base_name: str,
@@ -38,9 +41,11 @@ class Studies(Database):
         budget_flops: float,
         objectives: list[str],
         exact: bool = False,
+        at: datetime | None = None,
     ) -> StudyRecord:
         """A new running study, named `base_name` or, when that is taken, `base_name-2`...
 
+        at: the time of the call; the same call again finds the study of the first.
         Raises InputError for an illegal name, and with `exact` for a taken one.
         """
         check_name(base_name)
@@ -49,7 +54,10 @@ class Studies(Database):
             math.isfinite(budget_flops) and budget_flops > 0,
             f"a study's budget must be a finite number of FLOPs above 0: got {budget_flops!r}",
         )
+        at = at or now()
         for _ in range(_NAME_ATTEMPTS):
+            if twin := self._created(at, config):
+                return twin
             name = base_name if exact else free_name(base_name, self._study_names())
             row = StudyRow(
                 uid=uuid.uuid4().hex,
@@ -61,7 +69,7 @@ class Studies(Database):
                 state=StudyState.RUNNING.value,
                 facts={},
                 n_trials=0,
-                created_at=now(),
+                created_at=at,
             )
             try:
                 with self._sessions.begin() as session:
@@ -69,7 +77,7 @@ class Studies(Database):
                 return study_record(row)
             except IntegrityError:
                 # Somebody else took the name since it was looked up: look again.
-                if exact:
+                if exact and not self._created(at, config):
                     raise _taken(name) from None
         raise StoreError(f"no free name for a study {base_name!r} in {_NAME_ATTEMPTS} attempts")
 
@@ -92,6 +100,7 @@ class Studies(Database):
         require(bool(names), f"no studies yet; {START_HINT}")
         raise InputError(f"no study named {name!r}; {nearest(str(name), names)}")
 
+    @lasting
     def update_study(
         self, study_id: int, *, state: StudyState | None = None, facts: dict[str, Any] | None = None
     ) -> StudyRecord:
@@ -108,6 +117,12 @@ class Studies(Database):
             if facts:
                 row.facts = {**row.facts, **facts}
         return study_record(row)
+
+    def _created(self, at: datetime, config: dict[str, Any]) -> StudyRecord | None:
+        """The study that an earlier attempt of the same call stored."""
+        with self._sessions() as session:
+            rows = session.scalars(select(StudyRow).where(StudyRow.created_at == at))
+            return next((study_record(row) for row in rows if row.config == config), None)
 
     def _study_names(self) -> set[str]:
         with self._sessions() as session:

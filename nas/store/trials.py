@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, select, update
 from sqlalchemy.orm import joinedload
 
-from nas.store.database import Database, now
+from nas.store.database import Database
 from nas.store.endings import settled, spent_flops
 from nas.store.errors import StoreError
 from nas.store.ledger import balance, entry
 from nas.store.models import EntryKind, StudyRow, TrialRow
+from nas.store.outage import lasting, now
 from nas.store.records import Ledger, TrialRecord
 from nas.store.rows import result_row, trial_record
 from search_space.contract import EvalResult, Status
@@ -25,6 +27,7 @@ from search_space.spec import FFNSpec
 class Trials(Database):
     """Begin, end and find trials."""
 
+    @lasting
     def add_trial(
         self,
         study_id: int,
@@ -35,9 +38,14 @@ class Trials(Database):
         params: dict[str, Any],
         train_flops: float,
         cost: dict[str, float],
+        at: datetime | None = None,
     ) -> TrialRecord:
-        """A new running trial with the study's next number; reserves `train_flops` for it."""
+        """A new running trial with the study's next number; reserves `train_flops` for it.
+
+        at: the time of the call; the same call again finds the trial of the first.
+        """
         _check_flops("train_flops", train_flops)
+        at = at or now()
         with self._sessions.begin() as session:
             n_trials = session.scalar(
                 update(StudyRow)
@@ -47,6 +55,9 @@ class Trials(Database):
             )
             if n_trials is None:
                 raise StoreError(f"no study with id {study_id}")
+            if twin := session.scalar(_added(study_id, spec.key, at)):
+                session.rollback()
+                return trial_record(twin)
             row = TrialRow(
                 study_id=study_id,
                 number=n_trials - 1,
@@ -58,7 +69,7 @@ class Trials(Database):
                 train_flops=train_flops,
                 cost=cost,
                 status=Status.RUNNING.value,
-                created_at=now(),
+                created_at=at,
                 result=None,
             )
             session.add(row)
@@ -66,29 +77,34 @@ class Trials(Database):
             session.add(entry(study_id, row.id, EntryKind.RESERVE, train_flops))
         return trial_record(row)
 
-    def end_trial(self, result: EvalResult) -> TrialRecord:
+    @lasting
+    def end_trial(self, result: EvalResult, at: datetime | None = None) -> TrialRecord:
         """Record how a trial ended and settle its reservation: every ending passes here.
 
+        at: the time of the call; the same call again finds the ending of the first.
         Raises StoreError when the status is no ending, the trial is unknown, or it ended before.
         """
         if not result.status.ended:
             raise StoreError(f"{result.status} is not an ending of trial {result.trial}")
-        ending = settled(result)
+        ending, at = settled(result), at or now()
         with self._sessions.begin() as session:
             # Only the first of two endings finds the trial running.
             claim = session.execute(
                 update(TrialRow)
                 .where(TrialRow.id == result.trial, TrialRow.status == Status.RUNNING.value)
-                .values(status=ending.status.value, ended_at=now())
+                .values(status=ending.status.value, ended_at=at)
                 .returning(TrialRow.study_id, TrialRow.train_flops)
             ).one_or_none()
             if claim is None:
-                raise StoreError(f"trial {result.trial} is unknown or has ended before")
-            study_id, reserved = claim
-            spent = spent_flops(result.flops, reserved)
-            session.add(result_row(replace(ending, flops=spent)))
-            session.add(entry(study_id, result.trial, EntryKind.SPEND, spent))
-            session.add(entry(study_id, result.trial, EntryKind.REFUND, reserved - spent))
+                row = session.get(TrialRow, result.trial)
+                if row is None or (row.status, row.ended_at) != (ending.status.value, at):
+                    raise StoreError(f"trial {result.trial} is unknown or has ended before")
+            else:
+                study_id, reserved = claim
+                spent = spent_flops(result.flops, reserved)
+                session.add(result_row(replace(ending, flops=spent)))
+                session.add(entry(study_id, result.trial, EntryKind.SPEND, spent))
+                session.add(entry(study_id, result.trial, EntryKind.REFUND, reserved - spent))
         with self._sessions() as session:
             return trial_record(session.scalars(_trials().where(TrialRow.id == result.trial)).one())
 
@@ -119,6 +135,12 @@ class Trials(Database):
 
 def _trials() -> Select[TrialRow]:
     return select(TrialRow).options(joinedload(TrialRow.result))
+
+
+def _added(study_id: int, key: str, at: datetime) -> Select[TrialRow]:
+    """The trial that an earlier attempt of the same call added."""
+    same = (TrialRow.study_id == study_id, TrialRow.key == key, TrialRow.created_at == at)
+    return _trials().where(*same)
 
 
 def _check_flops(name: str, value: float) -> None:
