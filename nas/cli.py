@@ -1,6 +1,7 @@
 """The `nas` command: thin over `nas.study`. Imports happen when a command runs.
 
-Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 the work failed, 2 the input was wrong, 130 stopped by Ctrl-C, SIGTERM or
+SIGHUP.
 """
 
 from __future__ import annotations
@@ -12,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from search_space.errors import InputError, WorkFailed
+from nas import interrupts
+from nas.outcome import flush, outcome
+from search_space.errors import WorkFailed
 
 if TYPE_CHECKING:
     from nas.study import Study
-
-log = logging.getLogger("nas")
-STOPPED = 130
-
 
 db_option = click.option(
     "--db",
@@ -61,7 +60,7 @@ def launch(config: Path, name: str | None, db: str) -> None:
     from nas.tables import console
 
     settings = StudyConfig.load(config)
-    with Store.open(db) as store:
+    with interrupts.held(), Store.open(db) as store:
         try:
             with StudyDisplay(console(stderr=True)) as display:
                 record = launch_study(
@@ -76,7 +75,8 @@ def launch(config: Path, name: str | None, db: str) -> None:
             raise WorkFailed(f"{error}; every trial: nas pareto --all") from error
         finally:
             store.discard_if_unused()
-        _summary(Study(store, record))
+        with interrupts.breakable():
+            _summary(Study(store, record))
 
 
 @cli.command("list")
@@ -288,42 +288,17 @@ def _summary(study: Study) -> None:
         )
 
 
-def _fail(message: str, code: int) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
-    return code
-
-
 def run(arguments: list[str]) -> int:
     """The command with these arguments; returns its exit code and never raises for the user's."""
-    debug = "--debug" in arguments
     try:
         answer: Any = cli.main(args=arguments, prog_name="nas", standalone_mode=False)
         return answer if isinstance(answer, int) else 0
-    except InputError as error:
-        return _fail(str(error), 2)
-    except WorkFailed as error:
-        return _fail(str(error), 1)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
-        return 2
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "nas"
-        return _fail(f"{error.format_message().rstrip('.')}; see: {command} --help", 2)
-    except click.ClickException as error:
-        return _fail(error.format_message(), 2)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("stopped; what was running is recorded as stopped", STOPPED)
-    except SystemExit as error:
-        return error.code if isinstance(error.code, int) else 1
-    except BrokenPipeError:
-        return 1
-    except Exception as error:
-        if debug:
-            raise
-        log.debug("unexpected", exc_info=True)
-        return _fail(f"{type(error).__name__}: {error} (nas --debug shows where)", 1)
+    except BaseException as error:
+        return outcome(error, debug="--debug" in arguments)
 
 
 def main() -> None:
     """Entry point of the `nas` script."""
-    sys.exit(run(sys.argv[1:]))
+    code = interrupts.command(lambda: run(sys.argv[1:]))
+    flush()
+    sys.exit(code)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas import interrupts
 from nas.checkpoints import trial_folder
 from nas.config import StudyConfig
 from nas.objectives import objective, objective_values
 from nas.pool import Pool
 from nas.sampler import Sampler, SpaceExhausted, Told
-from nas.store import Store, StudyRecord, StudyState, TrialRecord
+from nas.store import Store, StudyRecord, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
 from search_space.errors import WorkFailed
@@ -68,26 +69,25 @@ class Driver:
         self.refused = self.failures = 0
         self.exhausted = False
 
-    def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> StudyRecord:
-        """Until the budget is spent. On any exception what runs is recorded as stopped."""
-        state = StudyState.FAILED
+    def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
+        """Until the budget is spent. On any exception what runs is recorded as stopped.
+
+        A signal that was noted raises KeyboardInterrupt between two turns.
+        """
         try:
             while True:
                 while self._may_start():
+                    interrupts.check()
                     self._start()
                 if not self.running:
                     break
                 for event in self.pool.events(POLL_SECONDS):
                     self._record(event)
                 listen(self._snapshot())
-            state = StudyState.FINISHED
-        except KeyboardInterrupt:
-            state = StudyState.STOPPED
-            raise
-        finally:
+                interrupts.check()
+        except BaseException:
             self._stop_running()
-            self.store.update_study(self.study.id, state=state)
-        return self.store.study(self.study.name)
+            raise
 
     def _may_start(self) -> bool:
         """Whether a slot, a trial and its FLOPs are left."""
@@ -169,8 +169,13 @@ class Driver:
             self.store.add_progress([event])
             self.progress[event.trial] = event
             return
+        if interrupts.asked() and event.status is Status.FAILED:
+            # A signal to the whole process group ends the workers, too.
+            event = _stopped(event.trial)
         ended = self._end(event)
         self.progress.pop(event.trial, None)
+        if lost := event.stats.get("checkpoint_error"):
+            log.warning("trial %d is measured, its weights are lost: %s", ended.number, lost)
         self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
         if self.failures >= MOST_FAILURES:
             error = ended.result.error if ended.result else ""
@@ -190,11 +195,13 @@ class Driver:
         return dataclasses.replace(result, flops=seen.flops, seconds=seen.seconds)
 
     def _stop_running(self) -> None:
+        """Record what runs as stopped; what ended the study is told before what fails here."""
         for trial in list(self.running):
-            stopped = EvalResult(
-                trial=trial, status=Status.STOPPED, error="the study was stopped before it ended"
-            )
-            self._end(stopped)
+            try:
+                self._end(_stopped(trial))
+            except Exception as error:
+                number = self.trials[trial].number
+                log.warning("trial %d could not be recorded as stopped: %s", number, error)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(
@@ -203,3 +210,9 @@ class Driver:
             spent=self.store.ledger(self.study.id).spent,
             refused=self.refused,
         )
+
+
+def _stopped(trial: int) -> EvalResult:
+    return EvalResult(
+        trial=trial, status=Status.STOPPED, error="the study was stopped before it ended"
+    )

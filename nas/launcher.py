@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nas import interrupts
 from nas.checkpoints import folder_name, runs_dir, sweep_drafts
 from nas.config import StudyConfig
 from nas.driver import Driver, Snapshot
+from nas.ending import recorded_ending
 from nas.pool import Pool
+from nas.preflight import check_store, check_study
 from nas.store import Store, StudyRecord
 
 log = logging.getLogger(__name__)
@@ -55,36 +56,44 @@ def launch_study(
     report: told in words what is being prepared.  started: told once the study is stored.
     listen: told the state of the trials at every turn of the loop.
     Raises InputError before anything is stored when the input is wrong, KeyboardInterrupt after
-    everything is recorded when the user stops it.
+    everything is recorded when a signal stops it: nas.interrupts says when each takes effect.
     """
     if name is not None:
         store.check_name(name)
-    with terminate_as_interrupt():
+    check_study(config)
+    check_store(config, store, runs_dir(store))
+    with interrupts.listening(), interrupts.held():
         report("starting workers")
-        pool = pool_factory(config)
+        pool, runs = pool_factory(config), None
         try:
             report(f"preparing the corpus: {config.corpus.source}")
-            backbone = config.backbone
-            facts = pool.prepare(
-                config.corpus, backbone.vocab_size, backbone.seq_len, str(cache_dir() / "corpora")
-            )
+            facts = _prepare(config, pool)
             config = config.with_vocab_size(int(facts["meta"]["vocab_size"]))
-            study = _create(config, store, name, facts)
-            started(study, config)
-            folder = Path(study.facts["runs"])
-            try:
-                return Driver(store, study, config, pool, facts["dir"], folder).run(listen)
-            finally:
-                pool.close()
-                sweep_drafts(folder)
+            study = _create(config, store, name)
+            runs = runs_dir(store) / folder_name(study)
+            with recorded_ending(store, study):
+                study = store.update_study(study.id, facts=_facts(facts) | {"runs": str(runs)})
+                started(study, config)
+                Driver(store, study, config, pool, facts["dir"], runs).run(listen)
+            return store.study(study.name)
         finally:
-            pool.close()
+            _close(pool, runs)
 
 
-def _create(
-    config: StudyConfig, store: Store, name: str | None, facts: dict[str, Any]
-) -> StudyRecord:
-    study = store.create_study(
+def _prepare(config: StudyConfig, pool: Pool) -> dict[str, Any]:
+    """The corpus's facts; a signal ends the wait for them at once."""
+    backbone, folder = config.backbone, str(cache_dir() / "corpora")
+    try:
+        with interrupts.breakable():
+            return pool.prepare(config.corpus, backbone.vocab_size, backbone.seq_len, folder)
+    except Exception as error:
+        if interrupts.asked():  # its effect: the workers may have got the signal, too
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _create(config: StudyConfig, store: Store, name: str | None) -> StudyRecord:
+    return store.create_study(
         name or config.name,
         config.to_dict(),
         config.seed,
@@ -92,35 +101,25 @@ def _create(
         list(config.objectives),
         exact=name is not None,
     )
-    store.update_study(
-        study.id,
-        facts={
-            "corpus": facts["meta"],
-            "corpus_dir": facts["dir"],
-            "runs": str(runs_dir(store) / folder_name(study)),
-            "ngram_bits_per_byte": facts["ngram_bits_per_byte"],
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        },
-    )
-    return store.study(study.name)
 
 
-@contextmanager
-def terminate_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops a study as Ctrl-C does; a second signal does not disturb the clean-up."""
+def _facts(prepared: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "corpus": prepared["meta"],
+        "corpus_dir": prepared["dir"],
+        "ngram_bits_per_byte": prepared["ngram_bits_per_byte"],
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
 
-    def interrupt(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
 
+def _close(pool: Pool, runs: Path | None) -> None:
+    """End the workers, then remove what they left unfinished in the study's folder `runs`.
+
+    What ended the study is told before what fails here.
+    """
     try:
-        previous = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: the caller's signals are not ours to take
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        pool.close()
+    except Exception as error:
+        log.warning("the workers could not be ended in order: %s", error)
+    if runs is not None:
+        sweep_drafts(runs)

@@ -1,0 +1,45 @@
+"""How a study ends in the database, whatever ended it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nas import interrupts
+from nas.store import Store, StudyRecord, StudyState
+from search_space.errors import WorkFailed
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded_ending(store: Store, study: StudyRecord) -> Iterator[None]:
+    """Record how the block ended as the study's state, and let the user see what ended it.
+
+    A failure after a signal asked to stop is taken for its effect: what raised it may have got the
+    signal too. Raises KeyboardInterrupt or what the block raised; where the state could not be
+    recorded, the text says so.
+    """
+    try:
+        yield
+        store.update_study(study.id, state=StudyState.FINISHED)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) or interrupts.asked()
+        state = StudyState.STOPPED if stopped else StudyState.FAILED
+        try:
+            store.update_study(study.id, state=state)
+            said = "what was running is recorded as stopped"
+        except Exception as second:
+            log.debug("the study's end could not be recorded", exc_info=True)
+            said = (
+                f"the end of study {study.name} could not be recorded, so it reads "
+                f"{StudyState.RUNNING.value!r} in {store.url}: {second}"
+            )
+            if not stopped:
+                # The reason is told once where it is the same.
+                about = said if str(second) != str(error) else said.removesuffix(f": {second}")
+                raise WorkFailed(f"{error}; {about}") from error
+        if stopped:
+            raise KeyboardInterrupt(said) from error
+        raise

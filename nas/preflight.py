@@ -1,0 +1,104 @@
+"""What would end a study hours later is refused before anything trains."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from nas.config import StudyConfig
+from nas.store import Store
+from search_space.cost import model_cost
+from search_space.errors import InputError, require
+from search_space.spec import FFNSpec
+
+MOST_TRIALS = 2**31 - 1  # the store numbers trials in 32 bits
+MOST_TOKENS = 2.0**53  # of a trial: beyond this a double skips whole numbers
+BYTES_PER_PARAMETER = 4  # checkpoints are float32
+# A trial's design, result and curve, as SQLite and PostgreSQL keep them, and an empty database.
+DATABASE_BYTES_PER_TRIAL, DATABASE_BYTES = 32 * 2**10, 2**20
+
+
+def check_study(config: StudyConfig) -> None:
+    """Raise InputError for a number that the store could not keep exactly."""
+    budget, most = config.budget, 2**63 - 1
+    require(config.seed <= most, f"seed must fit in 64 bits, at most {most}: got {config.seed:.3g}")
+    require(
+        budget.trials <= MOST_TRIALS,
+        f"budget.trials must be at most {MOST_TRIALS:,}, the numbers that the store has for "
+        f"trials: got {budget.trials:.3g}",
+    )
+    require(
+        math.isfinite(budget.total_flops),
+        f"budget: trials * trial_flops must be a finite number: {budget.trials:.3g} x "
+        f"{budget.trial_flops:.3g} is not; lower trials or trial_flops",
+    )
+    require(
+        budget.total_flops < 2**53 * budget.trial_flops,
+        f"budget.flops {budget.total_flops:.3g} is so much that the account could not see one "
+        f"trial of trial_flops {budget.trial_flops:.3g}; lower it, or leave it out",
+    )
+    cheapest = min(model_cost(spec, config.backbone).training_flops for spec in _known(config))
+    tokens = budget.trial_flops / cheapest
+    require(
+        tokens < MOST_TOKENS,
+        f"budget.trial_flops {budget.trial_flops:.3g} trains a design on {tokens:.3g} tokens, more "
+        f"than the store can count ({MOST_TOKENS:.0e}); lower trial_flops",
+    )
+
+
+def check_store(config: StudyConfig, store: Store, runs: Path) -> None:
+    """Raise InputError unless `runs` can be written and has room for the study's checkpoints."""
+    folder = check_writable(runs)
+    designs = [model_cost(spec, config.backbone).total_params for spec in _known(config)]
+    checkpoints = config.budget.trials * max(designs) * BYTES_PER_PARAMETER
+    database = 0
+    if store.url.startswith("sqlite:"):
+        database = DATABASE_BYTES + config.budget.trials * DATABASE_BYTES_PER_TRIAL
+    free = shutil.disk_usage(folder).free
+    require(
+        checkpoints + database <= free,
+        f"a study's disk must hold its checkpoints: {config.budget.trials:,} trials of about "
+        f"{max(designs):,.0f} parameters need {_size(checkpoints)}, and the database "
+        f"{_size(database)}; {folder} has {_size(free)} free; free some, lower budget.trials or "
+        "the backbone, or choose another --db",
+    )
+
+
+def check_writable(runs: Path) -> Path:
+    """The existing folder that `runs` is or will be made in; InputError unless it is writable."""
+    found = runs
+    while not os.path.lexists(found):
+        found = found.parent
+    way_out = "make it a writable folder, or choose another --db"
+    if found.is_symlink() and not found.exists():
+        reason = f"{found} is a link to {os.readlink(found)}, which does not exist"
+        raise InputError(f"checkpoints need a folder: {reason}; {way_out}")
+    require(found.is_dir(), f"checkpoints need a folder: {found} is a file; {way_out}")
+    try:
+        # Only a real file tells: permissions say nothing of full and read-only file systems.
+        with tempfile.TemporaryFile(dir=found) as probe:
+            probe.write(b"\0")
+            probe.flush()
+    except OSError as error:
+        raise InputError(
+            f"checkpoints go to {runs}, and {found} cannot be written to: {error.strerror}; "
+            f"{way_out}"
+        ) from error
+    return found
+
+
+def _known(config: StudyConfig) -> list[FFNSpec]:
+    """The designs whose costs stand for the study's: its warm starts and its reference."""
+    reference = FFNSpec(d_ff=config.backbone.reference_d_ff)
+    return [reference, *(spec for _, spec in config.warm_start_specs())]
+
+
+def _size(count: float) -> str:
+    """Bytes for people: 1.5 GB, 20 MB."""
+    for unit, step in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= step:
+            return f"{count / step:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
