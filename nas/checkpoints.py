@@ -55,6 +55,11 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
     launched. Raises InputError when there is none, or when it is not the trial's own.
     """
     result = trial.result
+    if result is not None and (lost := result.stats.get("checkpoint_error")):
+        raise InputError(
+            f"trial {trial.number} of {study.name!r} has no weights to export, because its "
+            f"checkpoint could not be written: {lost}; choose another with --trial"
+        )
     if result is None or not result.checkpoint:
         raise InputError(
             f"only a finished trial with a checkpoint can be exported: trial {trial.number} of "

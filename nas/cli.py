@@ -118,7 +118,8 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
     with _open(study, db) as opened:
         print_rows(pareto_rows(opened, everything), as_json)
         if html is not None:
-            write_html(pareto_figure(opened.record, opened.records()), html)
+            with interrupts.held():  # written whole
+                write_html(pareto_figure(opened.record, opened.records()), html)
             click.echo(f"wrote {html}", err=True)
 
 
@@ -232,7 +233,7 @@ def upgrade_database(db: str) -> None:
     """Bring a database of an older version to this one's schema; no study is lost."""
     from nas.store import Store
 
-    with Store.upgrade(db) as store:
+    with interrupts.held(), Store.upgrade(db) as store:
         click.echo(f"{store.url} has this version's schema, {len(store.studies())} studies")
 
 

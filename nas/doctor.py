@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from nas import interrupts
+from nas.child import run_child
 from nas.launcher import cache_dir
 from nas.store import Store
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
 
 PACKAGES = ("torch", "triton", "optuna", "ray", "sqlalchemy", "streamlit", "datasets")
 
@@ -56,7 +57,7 @@ def _accelerator() -> dict[str, Any]:
 def _kernels() -> dict[str, Any]:
     # In a process of its own: a kernel that crashes must not take this command with it.
     command = [sys.executable, "-m", "workers.kernels"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_child(command)
     if done.returncode:
         return _row("kernels", "broken", f"the kernels' check ended with {done.returncode}")
     return _row("kernels", "note" if done.stdout.startswith("torch") else "ok", done.stdout)
@@ -65,21 +66,24 @@ def _kernels() -> dict[str, Any]:
 def _ray() -> dict[str, Any]:
     from nas.ray_pool import RayPool
 
-    try:
-        pool = RayPool(count=1)
-    except InputError as error:
-        return _row("workers", "broken", str(error))
-    pool.close()
+    with interrupts.held():  # a signal before `close` would leave its processes
+        try:
+            pool = RayPool(count=1)
+        except (InputError, WorkFailed) as error:
+            return _row("workers", "broken", str(error))
+        pool.close()
     return _row("workers", "ok", "a local Ray starts and its worker answers")
 
 
 def _database(db: str) -> dict[str, Any]:
-    try:
-        store = Store.open(db)
-    except InputError as error:
-        return _row("database", "broken", str(error))
-    found = f"{store.url}, {len(store.studies())} studies"
-    store.discard_if_unused()
+    with interrupts.held():  # a signal before `discard_if_unused` would leave an empty file
+        try:
+            store = Store.open(db)
+        except InputError as error:
+            return _row("database", "broken", str(error))
+        found = f"{store.url}, {len(store.studies())} studies"
+        store.discard_if_unused()
+        store.close()
     return _row("database", "ok", found)
 
 

@@ -12,13 +12,13 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from nas.checkpoints import Checkpoint
+from nas.child import run_child
 from nas.new_folder import new_folder
 from nas.store import StudyRecord, TrialRecord
 from search_space.errors import InputError, WorkFailed
@@ -227,12 +227,9 @@ def _verify(folder: Path, expected: Any) -> None:
         torch.save(expected, logits)
         # transformers copies remote code into its module cache: a throw-away one here.
         env = os.environ | {"HF_MODULES_CACHE": scratch, "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(
+        done = run_child(
             [sys.executable, "-I", "-c", _VERIFY, str(folder.absolute()), json.dumps(ids)]
             + [str(logits), str(answer_file)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
             env=env,
             cwd=scratch,
         )

@@ -87,7 +87,7 @@ def _insist(listening: _Listening) -> None:
             listening.again = True
             signal.pthread_kill(listening.thread, signal.SIGINT)
     if listening.forceful:
-        line = f"Error: stopped; the clean-up did not end within {CLEAN_UP_SECONDS:.0f} s\n"
+        line = f"Error: stopped; the clean-up did not end within {CLEAN_UP_SECONDS:g} s\n"
         os.write(2, line.encode())
         os._exit(STOPPED)
     listening.stuck = listening.again = True

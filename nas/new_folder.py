@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nas import interrupts
 from search_space.errors import InputError, require
 
 
@@ -21,13 +22,19 @@ def new_folder(target: Path) -> Iterator[Path]:
     inside it and is emptied into it. On an exception nothing is left of either.
     Raises InputError when the target is no directory, holds files or cannot be written.
     """
+    with interrupts.held():  # a signal interrupts the block alone
+        yield from _filled(target)
+
+
+def _filled(target: Path) -> Iterator[Path]:
     check_target(target)
     inside = target.exists()
     made = [] if inside else _missing_folders(target)
     draft = None
     try:
         draft = _make_draft(target if inside else target.parent)
-        yield draft
+        with interrupts.breakable():
+            yield draft
         if inside:
             _move_up(draft)
         else:

@@ -4,37 +4,58 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from nas import interrupts
 from nas.store import Store
 from search_space.errors import InputError
 
+END_SECONDS = 5.0  # for the server to end in order
+
 
 def serve(db: str, host: str, port: int) -> int:
-    """Serve until Ctrl-C or SIGTERM; returns Streamlit's exit code. InputError: port in use."""
+    """Serve until a signal; returns 0 then, else Streamlit's exit code. InputError: port in use.
+
+    The server ends with this process, whatever ends it.
+    """
     Store.open(db, create=False).close()
     check_port(host, port)
     spec = importlib.util.find_spec("dashboard")
     assert spec is not None and spec.submodule_search_locations
     app = Path(next(iter(spec.submodule_search_locations))) / "app.py"
-    command = [sys.executable, "-m", "streamlit", "run", str(app)]
+    command = [sys.executable, "-m", "nas.tether", "streamlit", "run", str(app)]
     command += ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]
     command += ["--client.toolbarMode", "viewer"]
     print(f"dashboard at http://{host}:{port} (Ctrl-C stops it)", file=sys.stderr)
-    process = subprocess.Popen(command, env=os.environ | {"NAS_DB": db})
-    # A terminal's Ctrl-C reaches both processes, a supervisor's SIGTERM this one alone.
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    environment = os.environ | {"NAS_DB": db, "PYTHONPATH": _with_this_package()}
+    with interrupts.listening(), interrupts.held():
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
+        try:
+            with interrupts.breakable():
+                return process.wait()
+        except KeyboardInterrupt:
+            return 0  # how a server is meant to end
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
         process.wait()
-        return 0
+
+
+def _with_this_package() -> str:
+    # The child must find the very `nas` that runs here, installed or not.
+    root = str(Path(__file__).parents[1])
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def check_port(host: str, port: int) -> None:

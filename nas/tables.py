@@ -142,6 +142,7 @@ def trial_record(study: Study, trial: TrialRecord) -> Row:
             "optimizer_flops": result.optimizer_flops,
             "activity_by_layer": result.activity,
             "checkpoint": result.checkpoint,
+            "checkpoint_error": result.stats.get("checkpoint_error", ""),
             "backend": result.backend,
             "routing": result.stats.get("routing", {}),
         }

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
@@ -16,6 +17,7 @@ from search_space.errors import InputError
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.kernels.dispatch import describe
+from workers.model import ProxyLM
 from workers.trainer import Diverged, build_proxy, evaluate_quality, measure_routing, train
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
     routing = measure_routing(model, corpus, seq_len, request.device)
     activity = activity_by_layer(routing, request.backbone.n_layers)
     mean_activity = sum(activity) / len(activity)
-    checkpoint, digest = save_checkpoint(model, request, corpus)
+    checkpoint, digest, lost = _keep(model, request, corpus)
     return EvalResult(
         trial=request.trial,
         status=Status.FINISHED,
@@ -87,12 +89,26 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
         optimizer_flops=trained.optimizer_flops,
         active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
         activity=activity,
-        stats={"routing": routing},
+        stats={"routing": routing} | lost,
         seconds=time.monotonic() - began,
         checkpoint=checkpoint,
         checkpoint_digest=digest,
         backend=backend_name(request),
     )
+
+
+def _keep(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, str, dict[str, str]]:
+    """The checkpoint, its digest, and {"checkpoint_error": why} where it could not be written.
+
+    What was trained and measured is kept all the same.
+    """
+    try:
+        return *save_checkpoint(model, request, corpus), {}
+    except (OSError, SafetensorError) as error:
+        log.exception("trial %d: its checkpoint could not be written", request.trial)
+        reason = getattr(error, "strerror", None) or str(error)
+        text = " ".join(f"{request.checkpoint_dir}: {reason}".split())
+        return "", "", {"checkpoint_error": text[:500]}
 
 
 def activity_by_layer(routing: dict[str, dict[str, Any]], n_layers: int) -> list[float]:

