@@ -98,7 +98,7 @@ def _known(config: StudyConfig) -> list[FFNSpec]:
 
 def _size(count: float) -> str:
     """Bytes for people: 1.5 GB, 20 MB."""
-    for unit, step in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+    for unit, step in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= step:
             return f"{count / step:.3g} {unit}"
     return f"{count / 1e3:.3g} kB"

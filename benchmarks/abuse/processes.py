@@ -57,6 +57,7 @@ class Command:
                 cwd=folder,
                 env=environment | more,
                 start_new_session=not terminal,
+                preexec_fn=hear_every_signal,
                 **streams,
             )
 
@@ -112,6 +113,12 @@ class Command:
         if self.master >= 0:
             self.text()
         return wrong
+
+
+def hear_every_signal() -> None:
+    """What a nohup around these attempts ignores would be ignored in their commands, too."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -21,9 +21,11 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture(autouse=True)
 def handlers_come_back():
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     before = [signal.getsignal(number) for number in ALL]
     yield
     assert [signal.getsignal(number) for number in ALL] == before
+    signal.signal(signal.SIGHUP, hang_up)
     assert not interrupts.asked()
 
 
