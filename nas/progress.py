@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -18,7 +19,10 @@ from nas.store import StudyRecord, TrialRecord
 
 
 class StudyDisplay:
-    """A context manager; tell it `note` while preparing, then `started`, then `update`."""
+    """A context manager; tell it `note` while preparing, then `started`, then `update`.
+
+    A terminal or a pipe that is closed ends the display, and not the study.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -31,10 +35,13 @@ class StudyDisplay:
         )
         self.live = Live(console=console, refresh_per_second=4, transient=False)
         self.told: set[int] = set()
+        self.closed = False
+        # rich would end the process here, and with it the study.
+        console.on_broken_pipe = self._close  # type: ignore[method-assign]
 
     def __enter__(self) -> StudyDisplay:
         if self.console.is_terminal:
-            self.live.start()
+            self._show(self.live.start)
         return self
 
     def __exit__(
@@ -44,18 +51,29 @@ class StudyDisplay:
         trace: TracebackType | None,
     ) -> None:
         if self.console.is_terminal:
-            self.live.stop()
+            self._show(self.live.stop)
+
+    def _show(self, draw: Callable[[], object]) -> None:
+        if self.closed:
+            return
+        try:
+            draw()
+        except OSError:
+            self._close()
+
+    def _close(self) -> None:
+        self.closed = self.console.quiet = True
 
     def note(self, text: str) -> None:
         """Say what is being prepared."""
         if self.console.is_terminal:
-            self.live.update(f"{escape(text)} ...")
+            self._show(lambda: self.live.update(f"{escape(text)} ..."))
         else:
             self._print(escape(text))
 
     def _print(self, text: str) -> None:
         # A log is searched by line: it must not be cut at a terminal's width.
-        self.console.print(text, soft_wrap=True)
+        self._show(lambda: self.console.print(text, soft_wrap=True))
 
     def started(self, study: StudyRecord, config: StudyConfig) -> None:
         """The study is stored and its trials begin."""
@@ -106,7 +124,7 @@ class StudyDisplay:
             completed=round(100 * done),
             text=f"{snapshot.spent + training:.2e} of {budget:.2e} {left}",
         )
-        self.live.update(Group(self.bars, _running_table(snapshot)))
+        self._show(lambda: self.live.update(Group(self.bars, _running_table(snapshot))))
 
 
 def _line(trial: TrialRecord) -> str:

@@ -17,6 +17,14 @@ DEFAULT_URL = "sqlite:///nas.db"
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
 LOCK_WAIT_MS = 30_000
 CONNECT_WAIT_S = 10
+# A network that drops what is sent ends a connection after half a minute, not after two hours.
+CONNECTION = {
+    "connect_timeout": CONNECT_WAIT_S,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
 START_HINT = "start one with: nas launch STUDY.yaml"
 
 
@@ -56,7 +64,7 @@ def open_engine(url: URL, create: bool) -> Engine:
         check_file(Path(str(url.database)), create)
     options: dict[str, Any] = {}
     if url.drivername != "sqlite":
-        options = {"pool_pre_ping": True, "connect_args": {"connect_timeout": CONNECT_WAIT_S}}
+        options = {"pool_pre_ping": True, "connect_args": CONNECTION}
     try:
         # A NaN would be legal on SQLite and illegal on PostgreSQL: refused on both.
         dumps = partial(json.dumps, allow_nan=False)

@@ -283,7 +283,7 @@ def launch_and_lose(store, server):
 
 def test_a_server_that_takes_connections_and_says_nothing(monkeypatch):
     pytest.importorskip("psycopg")
-    monkeypatch.setattr(engine, "CONNECT_WAIT_S", 2)
+    monkeypatch.setitem(engine.CONNECTION, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(InputError, match="cannot reach the database"):
@@ -293,7 +293,7 @@ def test_a_server_that_takes_connections_and_says_nothing(monkeypatch):
 
 def test_a_host_that_drops_packets(monkeypatch):
     pytest.importorskip("psycopg")
-    monkeypatch.setattr(engine, "CONNECT_WAIT_S", 2)
+    monkeypatch.setitem(engine.CONNECTION, "connect_timeout", 2)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         # A full backlog makes the system drop what asks to connect.
