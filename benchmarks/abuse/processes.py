@@ -80,6 +80,14 @@ class Command:
         until(lambda: text in self.text() or self.process.poll() is not None, seconds)
         return text in self.text()
 
+    def listens(self) -> bool:
+        """Whether it has a handler for SIGTERM: before that it is an interpreter that starts."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+                if line.startswith("SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+        return False
+
     def send(self, number: int) -> None:
         """Send a signal to the command alone."""
         with contextlib.suppress(ProcessLookupError):
