@@ -26,7 +26,8 @@ STOP = "Error: stopped"
 class Attempt:
     """Signals for a command.
 
-    moment: what it prints first, or seconds since it hears signals.  key: sent through its terminal in place of signals.
+    moment: what it prints first, or seconds since it hears signals.
+    key: what its terminal does in place of signals.
     """
 
     command: str

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from nas.store.engine import check_file, display, open_engine, parse_url, unusable
+from nas.store.engine import check_file, discard_empty, display, open_engine, parse_url, unusable
 from nas.store.migrate import ensure_schema
 from nas.store.outage import Outage
 from search_space.errors import InputError
@@ -43,14 +43,11 @@ class Database:
         parsed = parse_url(url)
         file = Path(str(parsed.database)) if parsed.drivername == "sqlite" else None
         made = file if file is not None and not file.exists() else None
-        engine = open_engine(parsed, create)
         try:
-            ensure_schema(engine, create)
-        except DBAPIError as error:
-            engine.dispose()
-            raise InputError(unusable(parsed, error)) from error
+            engine = _open_current(parsed, create)
         except BaseException:
-            engine.dispose()
+            if made is not None:
+                discard_empty(made)
             raise
         database = cls(engine, patient=create)
         database.made_file = made
@@ -87,3 +84,17 @@ class Database:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url})"
+
+
+def _open_current(url: URL, create: bool) -> Engine:
+    """An engine over tables of this version."""
+    engine = open_engine(url, create)
+    try:
+        ensure_schema(engine, create)
+    except DBAPIError as error:
+        engine.dispose()
+        raise InputError(unusable(url, error)) from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine

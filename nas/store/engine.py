@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,21 @@ def check_file(path: Path, create: bool) -> None:
         not path.is_dir(), f"the database must be a file: {path} is a folder; name a file in it"
     )
     require(create or path.exists(), f"no studies at {path} yet; {START_HINT}")
+
+
+def discard_empty(file: Path) -> None:
+    """Remove an SQLite file that was just made and has no tables: its opening failed."""
+    parts = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as reader:
+            empty = reader.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    except sqlite3.Error:
+        # What stopped the opening may stop this: a first page and an empty log hold nothing.
+        sizes = [part.stat().st_size if part.exists() else 0 for part in parts]
+        empty = sizes[0] <= 4096 and sizes[1] == 0
+    if empty:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def unusable(url: URL, error: DBAPIError) -> str:

@@ -157,6 +157,19 @@ def test_a_full_disk_is_one_line_without_sql(store):
     assert store.update_study(study.id, state=StudyState.FAILED).state is StudyState.FAILED
 
 
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
+@pytest.mark.parametrize("room", [0, 8192])
+def test_a_database_that_cannot_be_made_leaves_no_file(tmp_path, room):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        with pytest.raises(InputError, match="cannot open the database"):
+            Store.open(f"sqlite:///{tmp_path}/new.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_of_ours_is_not_tried_again(store):
     study = create(store)
     with store._engine.begin() as connection:
