@@ -163,7 +163,7 @@ def test_a_database_that_cannot_be_made_leaves_no_file(tmp_path, room):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
-        with pytest.raises(InputError, match="cannot open the database"):
+        with pytest.raises(InputError, match="the database"):
             Store.open(f"sqlite:///{tmp_path}/new.db")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
