@@ -75,31 +75,24 @@ def _code_type(n: int) -> type[np.integer]:
 def _interpolate(train: np.ndarray, heldout: np.ndarray, lower_M: np.ndarray) -> np.ndarray:
     """P_n of each held-out n-gram, from the packed n-grams of both texts and its P_{n-1}."""
     ordered = np.sort(train)
-    first_G = _starts(ordered)
-    grams_G, counts_G = ordered[first_G], np.diff(first_G, append=len(ordered))
-    contexts_G = grams_G >> 8
-    first_context = _starts(contexts_G)
-    types = np.diff(first_context, append=len(grams_G))
-    totals = np.add.reduceat(counts_G, first_context)
+    # How many different n-grams come before each place of `ordered`, and in all of it.
+    different = np.zeros(len(ordered) + 1, dtype=np.int64)
+    np.cumsum(np.concatenate(([True], ordered[1:] != ordered[:-1])), out=different[1:])
+    # Searching in order stays in the processor's caches.
+    wanted_G, of_M = np.unique(heldout, return_inverse=True)
+    context_G = wanted_G & ~wanted_G.dtype.type(255)
+    first, last = np.searchsorted(ordered, wanted_G), np.searchsorted(ordered, wanted_G, "right")
+    begin, end = (
+        np.searchsorted(ordered, context_G),
+        np.searchsorted(ordered, context_G | 255, "right"),
+    )
 
-    count_M = _look_up(heldout, grams_G, counts_G)
-    context_M = heldout >> 8
-    total_M = _look_up(context_M, contexts_G[first_context], totals)
-    types_M = _look_up(context_M, contexts_G[first_context], types)
+    count_M = (last - first)[of_M]
+    total_M = (end - begin)[of_M]
+    types_M = (different[end] - different[begin])[of_M]
     seen_M = total_M > 0
     mixed_M = (count_M + types_M * lower_M) / np.where(seen_M, total_M + types_M, 1)
     return np.where(seen_M, mixed_M, lower_M)
-
-
-def _starts(ordered: np.ndarray) -> np.ndarray:
-    """Where each run of equal values begins."""
-    return np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-
-
-def _look_up(wanted: np.ndarray, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """values[i] where keys[i] (sorted) equals the wanted key, and 0 where none does."""
-    index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[index] == wanted, values[index], 0)
 
 
 def corpus_ngrams(corpus: Corpus) -> dict[int, float]:
