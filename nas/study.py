@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas import interrupts
 from nas.checkpoints import find_checkpoint
 from nas.config import StudyConfig
 from nas.export import export_trial
@@ -90,8 +91,14 @@ def launch(
         config = StudyConfig.load(config)
     elif not isinstance(config, StudyConfig):
         config = StudyConfig.from_dict(config)
-    store = Store.open(db)
-    return Study(store, launch_study(config, store, **options))
+    with interrupts.listening(), interrupts.held():
+        store = Store.open(db)
+        try:
+            return Study(store, launch_study(config, store, **options))
+        except BaseException:
+            store.discard_if_unused()
+            store.close()
+            raise
 
 
 def trial_row(trial: TrialRecord) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+import nas
 from nas import interrupts
 from nas.config import StudyConfig
 from nas.launcher import launch_study
@@ -16,7 +17,7 @@ from nas.new_folder import new_folder
 from nas.pool import SimulatedPool
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Progress, Status
-from search_space.errors import WorkFailed
+from search_space.errors import InputError, WorkFailed
 
 CONFIG = {
     "name": "ending",
@@ -236,4 +237,11 @@ def test_an_interrupted_folder_leaves_no_draft(tmp_path, number):
 
     with pytest.raises(KeyboardInterrupt):
         write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launch_from_python_that_is_refused_leaves_no_database(tmp_path):
+    pool = Pool({("prepare", 1): raising(InputError("the corpus is odd"))})
+    with pytest.raises(InputError, match="the corpus is odd"):
+        nas.launch(CONFIG, f"sqlite:///{tmp_path}/nas.db", pool_factory=lambda config: pool)
     assert list(tmp_path.iterdir()) == []
