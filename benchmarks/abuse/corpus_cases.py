@@ -229,6 +229,9 @@ def _rows() -> Iterator[Case]:
             lambda d, f=form: put(d, {f"a.{f}": packed(["a"], f, "body")}),
             refused="has no field 'text'; set text_field to one of: id, body",
         )
+
+
+def _lines() -> Iterator[Case]:
     for form in LINES:
         good = b'{"text": "a"}\n'
         for name, line, refused in (
@@ -313,4 +316,4 @@ def _special(folder: Path) -> dict[str, Any]:
     return keys
 
 
-CASES: tuple[Case, ...] = (*_names(), *_shards(), *_encodings(), *_rows(), *_places())
+CASES: tuple[Case, ...] = (*_names(), *_shards(), *_encodings(), *_rows(), *_lines(), *_places())
