@@ -7,7 +7,7 @@ import io
 import json
 import os
 import random
-import socket
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,11 +308,7 @@ def _places() -> Iterator[Case]:
 def _special(folder: Path) -> dict[str, Any]:
     keys = put(folder, {})
     os.mkfifo(folder / "pipe.txt")
-    # A socket's path may have 107 bytes: bind it under a short name and move it.
-    short = Path(f"/tmp/abuse-{os.getpid()}")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(short))
-    os.replace(short, folder / "socket.txt")
+    os.mknod(folder / "socket.txt", stat.S_IFSOCK | 0o600)
     return keys
 
 
