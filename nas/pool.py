@@ -8,8 +8,13 @@ from typing import Any, Protocol
 
 from search_space.contract import EvalRequest, EvalResult, Progress
 from search_space.corpus import CorpusSpec
+from search_space.errors import WorkFailed
 
 Event = Progress | EvalResult
+
+
+class PoolLost(WorkFailed):
+    """The pool is gone with all that it ran; the text says what ended. Only `close` is left."""
 
 
 class Pool(Protocol):
@@ -22,13 +27,20 @@ class Pool(Protocol):
     def prepare(
         self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
     ) -> dict[str, Any]:
-        """Prepare a corpus: its `dir`, `meta` and `ngram_bits_per_byte`. InputError if bad."""
+        """Prepare a corpus: its `dir`, `meta` and `ngram_bits_per_byte`.
+
+        Raises InputError for what the corpus or the user did wrong, WorkFailed when a good one
+        could not be prepared, PoolLost.
+        """
 
     def submit(self, request: EvalRequest) -> None:
         """Start a trial; at most `slots` may be unfinished."""
 
     def events(self, timeout: float) -> list[Event]:
-        """What has happened since the last call; waits up to `timeout` seconds for something."""
+        """What has happened since the last call; waits up to `timeout` seconds for something.
+
+        Raises PoolLost; never waits for ever.
+        """
 
     def close(self) -> None:
         """Stop every trial and release the machines. May be called twice."""

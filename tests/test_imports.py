@@ -19,7 +19,7 @@ ALLOWED = {
     "dashboard": {"search_space", "nas.store", "nas.pareto", "nas.objectives", "nas.figure"},
 }
 # The two places where nas reaches workers, inside functions.
-REACHES_WORKERS = {"nas/ray_pool.py", "nas/export.py"}
+REACHES_WORKERS = {"nas/ray_workers.py", "nas/export.py"}
 OUTSIDE = {
     "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},
     "nas": {"streamlit"},

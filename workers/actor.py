@@ -6,7 +6,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from search_space.contract import EvalRequest, EvalResult, Progress
@@ -18,10 +18,11 @@ from workers.corpus.reasons import reason
 from workers.ngram import corpus_ngrams
 
 log = logging.getLogger(__name__)
+BEAT_SECONDS = 2.0  # between signs of life; nas.ray_limits says how long without one is too long
 
 
 class TrialActor:
-    """Made remote by `nas.ray_pool`; imports torch when it starts, before the first trial."""
+    """Made remote by `nas.ray_workers`; imports torch when it starts, before the first trial."""
 
     def __init__(self) -> None:
         import workers.evaluate
@@ -33,20 +34,40 @@ class TrialActor:
         """The process id, once the actor has started."""
         return os.getpid()
 
-    def run(self, request: EvalRequest) -> Iterator[Progress | EvalResult]:
-        """Yield the trial's progress while it trains; the last item is its result."""
-        items: queue.Queue[Progress | EvalResult] = queue.Queue()
+    def run(self, request: EvalRequest) -> Iterator[Progress | EvalResult | None]:
+        """Yield the trial's progress while it trains, None as a sign of life, its result last."""
+        yield from living(lambda put: self._evaluate(request, put))
 
-        def work() -> None:
-            items.put(self._evaluate(request, items.put))
 
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        while True:
-            item = items.get()
-            yield item
-            if isinstance(item, EvalResult):
-                return
+def living(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
+    """Run work(put) in a thread: yield what it puts, what it returns last, and None every
+    BEAT_SECONDS, which says that this process lives. Raises what `work` raises."""
+    items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            items.put(("last", work(lambda item: items.put(("item", item)))))
+        except BaseException as error:
+            items.put(("raised", error))
+
+    threading.Thread(target=run, daemon=True).start()
+    kind = ""
+    while kind != "last":
+        try:
+            kind, item = items.get(timeout=BEAT_SECONDS)
+        except queue.Empty:
+            yield None
+            continue
+        if kind == "raised":
+            raise item
+        yield item
+
+
+def prepare_stream(
+    spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
+) -> Iterator[dict[str, Any] | None]:
+    """`prepare_corpus` with signs of life; the last item is what it returns."""
+    yield from living(lambda put: prepare_corpus(spec, vocab_size, seq_len, cache_dir))
 
 
 def prepare_corpus(
