@@ -43,7 +43,7 @@ class RayProcess:
 
     def __init__(self, *, local: bool, leave: float) -> None:
         self._local, self._leave = local, leave
-        self._asking = False
+        self._asking = self._mute = False
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe, theirs = multiprocessing.Pipe()
         self.folder = private_folder()
@@ -63,6 +63,12 @@ class RayProcess:
             if isinstance(error, OSError):
                 raise WorkFailed(f"no process could be started for Ray: {error}") from error
             raise
+
+    @property
+    def pid(self) -> int:
+        """The process, which leads the session of all that a local Ray runs."""
+        assert self._process is not None
+        return self._process.pid
 
     def ask(self, name: str, *args: Any, within: float) -> Any:
         """What `nas.ray_side` answers to `name`; at most `within` seconds between two signs of it.
@@ -86,6 +92,7 @@ class RayProcess:
     def _receive(self, within: float) -> tuple[str, Any]:
         try:
             if not self._pipe.poll(within):
+                self._mute = True
                 raise NoAnswer(
                     f"the workers are lost: the process that holds Ray gave no answer for "
                     f"{within:g} s"
@@ -116,7 +123,7 @@ class RayProcess:
         self._asking = True
         try:
             self._pipe.close()
-            if process is not None and not self._local:
+            if process is not None and not self._local and not self._mute:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(self._leave)  # a guest says goodbye: its actors end with it
         finally:
@@ -144,6 +151,7 @@ def environment(folder: Path, local: bool) -> dict[str, str]:
         variables["TMPDIR"] = str(folder.parent)
     if not local:
         variables.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        variables.setdefault("RAY_NUM_REDIS_GET_RETRIES", "5")  # one a second; Ray's own is 20
         if variables.get("RAY_AUTH_TOKEN") or variables.get("RAY_AUTH_TOKEN_PATH"):
             # Whoever gives a token wants it used; without a mode Ray leaves it aside.
             variables.setdefault("RAY_AUTH_MODE", "token")

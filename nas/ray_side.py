@@ -117,8 +117,8 @@ class Side:
 def start_local(folder: str) -> None:
     """A Ray of our own: private, on loopback, with as many CPUs as this process may use."""
     import ray
-    from ray._private.utils import get_num_cpus
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
+    from ray._private.utils import get_num_cpus
 
     try:
         ray.init(
