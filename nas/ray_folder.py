@@ -11,8 +11,9 @@ from pathlib import Path
 from search_space.errors import InputError
 
 FALLBACKS = ("/tmp", "/var/tmp", "/dev/shm")
-# What Ray puts behind its folder; a Unix socket's path has room for about a hundred bytes.
-LONGEST = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+INSIDE = "ray"  # Ray opens its own folder to everybody (mode 777): it must lie in a closed one
+# What Ray puts behind ours; a Unix socket's path has room for about a hundred bytes.
+LONGEST = f"{INSIDE}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 
 
 def private_folder() -> Path:

@@ -42,7 +42,7 @@ class RayPool:
             check_reachable(address, limits.reach)
         self._process = RayProcess(local=not address, leave=limits.leave)
         try:
-            self._start(address)
+            self._start(address, count, threads)
             self._slots: int = self._process.ask(
                 "hire", count, threads, gpus, within=limits.start + limits.answer
             )
@@ -50,11 +50,11 @@ class RayPool:
             self.close()
             raise
 
-    def _start(self, address: str) -> None:
-        limits, folder = self._limits, str(self._process.folder)
+    def _start(self, address: str, count: int, threads: int) -> None:
+        limits = self._limits
         within = limits.connect if address else limits.start
         try:
-            self._process.ask("start", address, folder, limits, within=within)
+            self._process.ask("start", address, limits, count, threads, within=within)
         except NoAnswer as error:
             if address:
                 raise InputError(

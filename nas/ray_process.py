@@ -49,8 +49,9 @@ class RayProcess:
         self.folder = private_folder()
         try:
             with theirs, open(self.folder / "log", "wb") as output:
+                command = [sys.executable, "-P", "-m", "nas.ray_side"]
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "nas.ray_side", str(theirs.fileno())],
+                    [*command, str(theirs.fileno()), str(self.folder)],
                     env=environment(self.folder, local),
                     stdin=subprocess.DEVNULL,
                     stdout=output,

@@ -1,8 +1,8 @@
 """The process that holds Ray: starts or joins one and does what the pool asks over a pipe.
 
-`python -m nas.ray_side FD`, started by `nas.ray_process` as the leader of a session. It ends,
-with all of a local Ray, when the other end of the pipe closes: the pool's process needs no chance
-to say goodbye.
+`python -m nas.ray_side FD FOLDER`, started by `nas.ray_process` as the leader of a session. It
+ends, with all of a local Ray, when the other end of the pipe closes: the pool's process needs no
+chance to say goodbye.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import Any
 
 import psutil
 
+from nas.ray_folder import INSIDE
 from nas.ray_limits import Limits
 from nas.ray_process import end_session, ended, remove
+from nas.ray_workers import Workers, fitting, prepare
 from search_space.errors import InputError, WorkFailed
 
 WATCH_SECONDS = 0.2
@@ -29,11 +31,11 @@ WATCH_SECONDS = 0.2
 class Side:
     """Answers one question at a time; each method is one that `RayProcess.ask` names."""
 
-    def __init__(self, pipe: multiprocessing.connection.Connection) -> None:
+    def __init__(self, pipe: multiprocessing.connection.Connection, folder: Path) -> None:
         self._pipe, self._sending = pipe, threading.Lock()
-        self._folder: Path | None = None
+        self._folder = folder
         self._address = ""
-        self._workers: Any = None
+        self._workers: Workers | None = None
 
     def serve(self) -> None:
         """Until the other end closes: EOFError or OSError."""
@@ -51,35 +53,35 @@ class Side:
         with self._sending:
             self._pipe.send((kind, value))
 
-    def start(self, address: str, folder: str, limits: Limits) -> None:
-        """Start a local Ray in `folder`, or join the cluster at `address`."""
-        self._address, self._folder, self._limits = address, Path(folder), limits
+    def start(self, address: str, limits: Limits, count: int, threads: int) -> None:
+        """Start a local Ray that can hold the workers, or join the cluster at `address`."""
+        self._address, self._limits = address, limits
         if address:
             join_cluster(address)
         else:
-            start_local(folder)
+            cpus = usable_cpus()
+            fitting({"CPU": cpus}, count, threads, 0)
+            start_local(str(self._folder / INSIDE), cpus)
             threading.Thread(target=self._watch, args=(processes(),), daemon=True).start()
         take_no_signals()  # Ray has put its own handler there
 
     def hire(self, count: int, threads: int, gpus: float) -> int:
         """Start the workers; how many there are."""
-        from nas.ray_workers import Workers
-
         self._workers = Workers(count, threads, gpus, local=not self._address, limits=self._limits)
         return len(self._workers)
 
     def prepare(self, *args: Any) -> dict[str, Any]:
         """Prepare a corpus on a worker."""
-        from nas.ray_workers import prepare
-
         return prepare(*args, limits=self._limits, alive=lambda: self._send("beat"))
 
     def submit(self, request: Any) -> None:
         """Start a trial."""
+        assert self._workers is not None
         self._workers.submit(request)
 
     def events(self, timeout: float) -> Any:
         """What happened to the trials."""
+        assert self._workers is not None
         return self._workers.events(timeout)
 
     def _watch(self, watched: dict[str, Any]) -> None:
@@ -90,12 +92,9 @@ class Side:
             for name, process in watched.items():
                 if (code := process.poll()) is not None:
                     self._lose(f"{name} {ended(code)}")
-                if psutil.Process(process.pid).status() == psutil.STATUS_STOPPED:
-                    stopped[name] += WATCH_SECONDS
-                    if stopped[name] >= self._limits.stopped:
-                        self._lose(f"{name} was stopped by a signal")
-                else:
-                    stopped[name] = 0.0
+                stopped[name] = stopped[name] + WATCH_SECONDS if is_stopped(process.pid) else 0.0
+                if stopped[name] >= self._limits.stopped:
+                    self._lose(f"{name} was stopped by a signal")
 
     def _lose(self, what: str) -> None:
         self._send("lost", f"the workers are lost: Ray's {what}")
@@ -109,21 +108,19 @@ class Side:
             import ray
 
             ray.shutdown()
-        elif self._folder is not None:
-            remove(self._folder)
-            end_session(os.getsid(0))
+        end_session(os.getsid(0))
+        remove(self._folder)
 
 
-def start_local(folder: str) -> None:
-    """A Ray of our own: private, on loopback, with as many CPUs as this process may use."""
+def start_local(folder: str, cpus: int) -> None:
+    """A Ray of our own: private and on loopback."""
     import ray
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
-    from ray._private.utils import get_num_cpus
 
     try:
         ray.init(
             address="local",
-            num_cpus=max(1, min(cores(), int(get_num_cpus()))),
+            num_cpus=cpus,
             include_dashboard=False,
             object_store_memory=100 * 2**20,
             logging_level=logging.ERROR,
@@ -139,11 +136,12 @@ def start_local(folder: str) -> None:
         raise WorkFailed(f"Ray {ray.__version__} does not keep strangers out; install ray>=2.60")
 
 
-def cores() -> int:
-    """CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cpus() -> int:
+    """CPUs that this process may run on and its container may use, at least one."""
+    from ray._private.utils import get_num_cpus
+
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(allowed or 1, int(get_num_cpus())))
 
 
 def join_cluster(address: str) -> None:
@@ -190,6 +188,14 @@ def processes() -> dict[str, Any]:
     }
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal and lives."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:  # it has just ended, which its handle says next
+        return False
+
+
 def take_no_signals() -> None:
     """What a supervisor sends to all processes is for the pool's: it decides, and ends us."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -198,9 +204,10 @@ def take_no_signals() -> None:
 
 
 def main() -> None:
-    """Serve the pipe whose descriptor is the argument."""
+    """Serve the pipe of this descriptor, with a private folder."""
     take_no_signals()
-    side = Side(multiprocessing.connection.Connection(int(sys.argv[1])))
+    descriptor, folder = sys.argv[1:]
+    side = Side(multiprocessing.connection.Connection(int(descriptor)), Path(folder))
     try:
         side.serve()
     except (EOFError, OSError):

@@ -99,14 +99,15 @@ class Workers:
         return found
 
     def _collect(self, timeout: float) -> list[Event]:
-        """Everything that the streams hold; waits only for the first."""
+        """Everything that the streams hold; waits for the first event, signs of life are none."""
         found: list[Event] = []
+        deadline = time.monotonic() + timeout
         while self._running:
             streams = list(self._running)
-            ready, _ = self._ray.wait(streams, num_returns=1, timeout=timeout, fetch_local=False)
+            left = 0.0 if found else max(0.0, deadline - time.monotonic())
+            ready, _ = self._ray.wait(streams, num_returns=1, timeout=left, fetch_local=False)
             if not ready:
                 break
-            timeout = 0.0
             found += [event for event in map(self._next, ready) if event is not None]
         return found
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from nas.ray_pool import RayPool
+
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "ran", "off", "to", "find", "old", "fish")
 STUDY = {
     "name": "tiny",
@@ -105,6 +107,17 @@ def session(leader: int) -> list[psutil.Process]:
             if alive and os.getsid(process.pid) == leader:
                 found.append(process)
     return found
+
+
+def wait_for(pool: RayPool, title: str, seconds: float = 60.0) -> psutil.Process:
+    """A living process of the pool's Ray whose command begins with `title`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for process in session(pool._process.pid):
+            if command(process).startswith(title):
+                return process
+        time.sleep(0.02)
+    raise RuntimeError(f"no process {title} within {seconds:g} s")
 
 
 def left_of(launched: Launched) -> list[psutil.Process]:

@@ -16,7 +16,7 @@ from benchmarks.abuse.ray_machine import Launched, bad_words, launch
 
 FULL, SHORT = 12, 4
 WRONG = "0" * 64
-JOIN = "import ray; ray.init({}); print('IN', ray.get(ray.remote(lambda: 1).remote()))"
+JOIN = "import ray; ray.init({}); print('IN', ray.get(ray.remote(num_cpus=0)(lambda: 1).remote()))"
 TOKEN = {"RAY_AUTH_MODE": "token"}
 # name, environment, code with the GCS's address as {0!r}; whoever gets in prints IN.
 CLIENTS: tuple[tuple[str, dict[str, str], str], ...] = (

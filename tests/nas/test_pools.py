@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
 
 import pytest
 
+from benchmarks.abuse.ray_machine import wait_for
 from nas.pool import SimulatedPool
 from nas.ray_pool import RayPool
-from search_space.backbone import Backbone
-from search_space.contract import EvalRequest, EvalResult, Progress, Recipe, Status
+from nas.ray_workers import fitting
+from search_space.contract import EvalResult, Progress, Status
 from search_space.corpus import CorpusSpec
-from search_space.cost import step_flops
 from search_space.errors import InputError
-from search_space.spec import FFNSpec
-
-BACKBONE = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=300, seq_len=32)
-SPEC = FFNSpec(d_ff=32)
-CORPUS = CorpusSpec(max_bytes=400_000)
 
 
 def simulated_work(request):
@@ -28,33 +21,12 @@ def simulated_work(request):
     return 1.0, [progress, result]
 
 
-def make_request(corpus_dir, trial, steps=4):
-    return EvalRequest(
-        trial=trial,
-        spec=SPEC,
-        backbone=BACKBONE,
-        recipe=Recipe(batch_size=2),
-        corpus_dir=corpus_dir,
-        train_flops=step_flops(SPEC, BACKBONE, 2) * steps,
-        eval_tokens=256,
-    )
-
-
-def drain(pool, unfinished, seconds=60.0):
-    events, deadline = [], time.monotonic() + seconds
-    while unfinished and time.monotonic() < deadline:
-        for event in pool.events(0.5):
-            events.append(event)
-            if isinstance(event, EvalResult):
-                unfinished.remove(event.trial)
-    assert not unfinished, "the pool went silent"
-    return events
-
-
 class PoolContract:
     """What a driver may count on."""
 
-    def test_every_trial_ends_with_its_result_after_its_progress(self, pool, corpus_dir):
+    def test_every_trial_ends_with_its_result_after_its_progress(
+        self, pool, corpus_dir, make_request, drain
+    ):
         for trial in (1, 2):
             pool.submit(make_request(corpus_dir, trial))
         events = drain(pool, {1, 2})
@@ -65,7 +37,7 @@ class PoolContract:
             assert mine[-1].status is Status.FINISHED
             assert sum(isinstance(e, EvalResult) for e in mine) == 1
 
-    def test_a_full_pool_refuses(self, pool, corpus_dir):
+    def test_a_full_pool_refuses(self, pool, corpus_dir, make_request, drain):
         for trial in range(pool.slots):
             pool.submit(make_request(corpus_dir, trial))
         with pytest.raises(RuntimeError, match="slots are busy"):
@@ -85,27 +57,11 @@ class TestSimulatedPool(PoolContract):
     def corpus_dir(self):
         return ""
 
-    def test_time_is_simulated(self, pool):
+    def test_time_is_simulated(self, pool, make_request, drain):
         for trial in (1, 2):
             pool.submit(make_request("", trial))
         drain(pool, {1, 2})
         assert pool.clock == 1.0
-
-
-@pytest.fixture(scope="module")
-def ray_pool():
-    made = RayPool(count=2)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def ray_corpus_dir(ray_pool, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    facts = ray_pool.prepare(CORPUS, 300, 32, str(folder))
-    assert set(facts["ngram_bits_per_byte"]) == {"3", "4", "5"}
-    assert facts["meta"]["vocab_size"] == 300
-    return facts["dir"]
 
 
 class TestRayPool(PoolContract):
@@ -121,19 +77,36 @@ class TestRayPool(PoolContract):
         with pytest.raises(InputError, match="no file"):
             pool.prepare(CorpusSpec(source=str(tmp_path / "none.txt")), 300, 32, str(tmp_path))
 
-    def test_a_killed_worker_is_reported_and_replaced(self, pool, corpus_dir):
-        pids = pool._ray.get([actor.ready.remote() for actor in pool._actors])
+    def test_a_killed_worker_is_reported_and_replaced(self, pool, corpus_dir, make_request, drain):
         pool.submit(make_request(corpus_dir, 5, steps=100_000))
-        assert pool.events(30.0), "the trial did not start"
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        wait_for(pool, "ray::TrialActor.run").kill()
         events = drain(pool, {5})
         assert events[-1].status is Status.FAILED
-        assert "the worker died" in events[-1].error
+        assert events[-1].error.startswith("the worker died: its process was killed or crashed")
         pool.submit(make_request(corpus_dir, 6))
         assert drain(pool, {6})[-1].status is Status.FINISHED
 
 
-def test_more_workers_than_the_machine_has_is_said_with_figures():
-    with pytest.raises(InputError, match=r"workers need 1 GPU, the Ray cluster has 0"):
-        RayPool(count=1, gpus=1.0)
+def test_more_workers_than_the_machine_has_are_refused_before_any_starts():
+    with pytest.raises(InputError, match=r"workers need 100000 CPU, .* has (\d+); lower") as error:
+        RayPool(count=100_000)
+    assert f"has {len(os.sched_getaffinity(0))};" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("have", "asked", "fits"),
+    [
+        ({"CPU": 8}, (0, 1, 0), 8),
+        ({"CPU": 8}, (0, 3, 0), 2),
+        ({"CPU": 8, "GPU": 1}, (0, 1, 0.25), 4),
+        ({"CPU": 2}, (0, 4, 0), "workers need 4 CPU, the Ray cluster has 2"),
+        ({"CPU": 2}, (3, 1, 0), "workers need 3 CPU, the Ray cluster has 2"),
+        ({"CPU": 8}, (1, 1, 1), "workers need 1 GPU, the Ray cluster has 0"),
+    ],
+)
+def test_workers_fit_or_the_figures_are_said(have, asked, fits):
+    if isinstance(fits, int):
+        assert fitting(have, *asked) == fits
+    else:
+        with pytest.raises(InputError, match=fits):
+            fitting(have, *asked)

@@ -1,0 +1,41 @@
+"""Signs of life: they come while the work is silent, and stop with it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from workers import actor
+from workers.actor import living
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(actor, "BEAT_SECONDS", 0.05)
+
+
+def test_what_is_put_comes_in_order_and_what_is_returned_comes_last():
+    def work(put):
+        put(1)
+        put(2)
+        return 3
+
+    assert list(living(work)) == [1, 2, 3]
+
+
+def test_signs_of_life_come_from_beside_the_work():
+    seen = list(living(lambda put: time.sleep(0.5)))
+    assert len(seen) > 3 and set(seen) == {None}
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()])
+def test_what_is_raised_ends_it(error):
+    def work(put):
+        put(1)
+        raise error
+
+    seen = living(work)
+    assert next(seen) == 1
+    with pytest.raises(type(error)):
+        next(seen)
