@@ -40,8 +40,8 @@ class TrialActor:
 
 
 def living(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
-    """Run work(put) in a thread: yield what it puts, what it returns last, and None every
-    BEAT_SECONDS, which says that this process lives. Raises what `work` raises."""
+    """Run work(put) in a thread: yield what it puts, what it returns last, and None at once and
+    every BEAT_SECONDS, which says that this process lives. Raises what `work` raises."""
     items: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -51,6 +51,7 @@ def living(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:
             items.put(("raised", error))
 
     threading.Thread(target=run, daemon=True).start()
+    yield None
     kind = ""
     while kind != "last":
         try:

@@ -41,7 +41,7 @@ KILLS = (
     Kill("ray::TrialActor", signal.SIGKILL, "training", 20, "the worker died", True),
     Kill("ray::TrialActor", signal.SIGSTOP, "training", 90, "no sign of life for 60 s", True),
     Kill("ray::prepare_stream", signal.SIGKILL, "preparing", 20, "prepares the corpus died"),
-    Kill("ray::prepare_stream", signal.SIGSTOP, "preparing", 90, "no sign of life for"),
+    Kill("ray::prepare_stream", signal.SIGSTOP, "preparing", 150, "no sign of life for"),
 )
 
 

@@ -21,7 +21,7 @@ def test_what_is_put_comes_in_order_and_what_is_returned_comes_last():
         put(2)
         return 3
 
-    assert list(living(work)) == [1, 2, 3]
+    assert list(living(work)) == [None, 1, 2, 3]
 
 
 def test_signs_of_life_come_from_beside_the_work():
@@ -36,6 +36,6 @@ def test_what_is_raised_ends_it(error):
         raise error
 
     seen = living(work)
-    assert next(seen) == 1
+    assert [next(seen), next(seen)] == [None, 1]
     with pytest.raises(type(error)):
         next(seen)
