@@ -7,6 +7,7 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
+from nas import interrupts
 from nas.pool import Event
 from nas.ray_limits import Limits
 from nas.ray_process import NoAnswer, RayProcess
@@ -42,10 +43,11 @@ class RayPool:
             check_reachable(address, limits.reach)
         self._process = RayProcess(local=not address, leave=limits.leave)
         try:
-            self._start(address, count, threads)
-            self._slots: int = self._process.ask(
-                "hire", count, threads, gpus, within=limits.start + limits.answer
-            )
+            with interrupts.breakable():
+                self._start(address, count, threads)
+                self._slots: int = self._process.ask(
+                    "hire", count, threads, gpus, within=limits.start + limits.answer
+                )
         except BaseException:
             self.close()
             raise

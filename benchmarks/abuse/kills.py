@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmarks.abuse.ray_machine import Launched, bad_words, launch, leftovers
+import psutil
+
+from benchmarks.abuse.processes import Command, hidden, last_line, trace
+from benchmarks.abuse.ray_machine import await_value, ray_of, rows, titled
+from benchmarks.abuse.studies import at_rest, write_study
+from nas.store import StudyState
 
 FULL, SHORT = 12, 1
 START_SECONDS = 120.0  # for a study to come to the moment, on a busy machine
@@ -47,69 +50,74 @@ KILLS = (
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[str]:
     """Two thirds of the kills for Ray, one for PostgreSQL where there are enough."""
-    postgres = count // 3 if importlib.util.find_spec("benchmarks.abuse.kills_postgres") else 0
+    postgres = count // 3
     for number in range(count - postgres):
         yield attempt(KILLS[number % len(KILLS)], folder / f"ray-{number}")
     if postgres:
-        module = importlib.import_module("benchmarks.abuse.kills_postgres")
-        yield from module.attempts(postgres, seed, folder / "postgres")
+        from benchmarks.abuse import kills_postgres  # needs a server's binaries
+
+        yield from kills_postgres.attempts(postgres, seed, folder / "postgres")
 
 
 def attempt(kill: Kill, folder: Path) -> str:
     """Launch a study, send the signal at the moment, judge the end; "" when it is right."""
-    lines = 4000 if kill.moment == "training" else 200_000
-    study = launch(folder, lines=lines, budget={"trials": 2, "trial_flops": 1.5e9})
-    name = f"{kill.title} {kill.signal.name} while {kill.moment}"
+    arguments = ["launch", write_study(folder, 2, 1.5e9)]
+    if kill.moment == "preparing":
+        corpus = folder / "corpus.txt"
+        corpus.write_text(corpus.read_text() * 50)  # enough to be met at it
+    study = Command(folder, *arguments)
     try:
         wait_for_moment(study, kill.moment)
-        victim = study.wait_for(lambda: study.ray(kill.title), 10, kill.title)[0]
-        victim.send_signal(kill.signal)
+        find = partial(titled_of, study, kill.title)
+        await_value(study, find, 10, kill.title)[0].send_signal(kill.signal)
         wrong = judge_survivor(study, kill) if kill.survives else judge_end(study, kill)
-        wrong = wrong or bad_words(study.errors()) or leftovers(study)
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
+    except RuntimeError as error:
         wrong = str(error)
-    finally:
-        study.end()
-    return f"{name}: {wrong}" if wrong else ""
+    wrong = wrong or trace(study.text()) or hidden(folder)
+    wrong = study.end(0 if wrong else 10) or wrong
+    return f"{kill.title} {kill.signal.name} while {kill.moment}: {wrong}" if wrong else ""
 
 
-def wait_for_moment(study: Launched, moment: str) -> None:
+def titled_of(study: Command, start: str) -> list[psutil.Process]:
+    """The processes of a study's Ray whose title begins so."""
+    return titled(ray_of(study), start)
+
+
+def wait_for_moment(study: Command, moment: str) -> None:
     """Until a trial has its first point, or a worker prepares the corpus."""
     if moment == "training":
-        study.wait_for(lambda: study.rows("select 1 from curve_point"), START_SECONDS, moment)
+        found = partial(rows, study, "select 1 from curve_point")
     else:
-        study.wait_for(lambda: study.ray("ray::prepare_stream"), START_SECONDS, moment)
+        found = partial(titled_of, study, "ray::prepare_stream")
+    await_value(study, found, START_SECONDS, moment)
 
 
-def judge_end(study: Launched, kill: Kill) -> str:
+def judge_end(study: Command, kill: Kill) -> str:
     """A study that cannot go on ends in time, with one line, exit code 1 and its state."""
-    code = study.process.wait(kill.seconds)
-    errors = [line for line in study.errors().splitlines() if line.startswith("Error: ")]
-    if code != 1:
-        return f"exit code {code}"
-    if len(errors) != 1 or kill.says not in errors[0]:
-        return f"the error is {study.errors()[-300:]!r}"
-    states = study.rows("select state from study")
+    if wrong := study.end(kill.seconds):
+        return wrong
+    errors = [line for line in study.text().splitlines() if line.startswith("Error: ")]
+    if study.process.returncode != 1:
+        return f"exit code {study.process.returncode}"
+    if len(errors) != 1 or kill.says not in errors[0] or last_line(study.text()) != errors[0]:
+        return f"its last lines are {study.text()[-300:]!r}"
     if kill.moment == "preparing":
-        return f"an unborn study is {states}" if states else ""
-    trials = study.rows("select status from trial")
-    if states != [("failed",)] or trials != [("stopped",)]:
-        return f"the study is {states}, its trials {trials}"
-    return ""
+        return "a study was stored" if rows(study, "select 1 from study") else ""
+    if (trials := rows(study, "select status from trial")) != [("stopped",)]:
+        return f"its trials are {trials}"
+    return at_rest(f"sqlite:///{study.folder}/nas.db", StudyState.FAILED)
 
 
-def judge_survivor(study: Launched, kill: Kill) -> str:
+def judge_survivor(study: Command, kill: Kill) -> str:
     """A study that lost a worker records its trial in time and goes on to its end."""
-    began = time.monotonic()
     ended = "select status, error from trial join result on result.trial_id = trial.id"
-    first = study.wait_for(lambda: study.rows(ended), kill.seconds + 30, "end of the trial")[0]
-    if (took := time.monotonic() - began) > kill.seconds:
-        return f"the trial ended after {took:.0f} s"
+    what = "end of the trial"
+    first = await_value(study, partial(rows, study, ended), kill.seconds, what)[0]
     if first[0] != "failed" or kill.says not in first[1]:
         return f"the trial ended as {first}"
-    code = study.process.wait(RUN_SECONDS)
-    states = study.rows("select state from study")
-    trials = [status for (status,) in study.rows("select status from trial order by number")]
-    if code != 0 or states != [("finished",)] or trials != ["failed", "finished"]:
-        return f"exit code {code}, the study is {states}, its trials {trials}"
-    return ""
+    if wrong := study.end(RUN_SECONDS):
+        return wrong
+    trials = [status for (status,) in rows(study, "select status from trial order by number")]
+    if study.process.returncode != 0 or trials != ["failed", "finished"]:
+        return f"exit code {study.process.returncode}, its trials are {trials}"
+    return at_rest(f"sqlite:///{study.folder}/nas.db", StudyState.FINISHED)

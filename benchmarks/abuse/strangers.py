@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.abuse.ray_machine import Launched, bad_words, launch
+from benchmarks.abuse.processes import Command, trace
+from benchmarks.abuse.ray_machine import await_value, ray_of, rows, titled
+from benchmarks.abuse.studies import write_study
 
 FULL, SHORT = 12, 4
 WRONG = "0" * 64
@@ -49,44 +51,42 @@ CLIENTS: tuple[tuple[str, dict[str, str], str], ...] = (
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[str]:
     """Every way in, one after another, against one running study."""
-    study = launch(folder / "study", budget={"trials": 500, "trial_flops": 1.5e9})
+    study = Command(folder / "study", "launch", write_study(folder / "study", 500, 1.5e9))
     try:
-        study.wait_for(lambda: points(study), 120, "training")
+        await_value(study, lambda: points(study), 120, "training")
         ways = [*raw_ways(), *client_ways(folder)]
         for number in range(count):
             name, way = ways[number % len(ways)]
             yield attempt(study, name, way)
     finally:
-        study.end()
+        study.end(0)
 
 
-def points(study: Launched) -> int:
+def points(study: Command) -> int:
     """How many points its curves have."""
-    rows = study.rows("select count(*) from curve_point")
-    return int(rows[0][0]) if rows else 0
+    found = rows(study, "select count(*) from curve_point")
+    return int(found[0][0]) if found else 0
 
 
-def attempt(study: Launched, name: str, way: Callable[[Launched], str]) -> str:
+def attempt(study: Command, name: str, way: Callable[[Command], str]) -> str:
     """Try the way in; the study must go on as if nothing had happened."""
     before = points(study)
     wrong = way(study)
     try:
-        study.wait_for(lambda: points(study) > before, 120, "progress after it")
+        await_value(study, lambda: points(study) > before, 120, "progress after it")
     except RuntimeError as error:
         wrong = wrong or str(error)
-    wrong = wrong or bad_words(study.errors())
+    wrong = wrong or trace(study.text())
     return f"{name}: {wrong}" if wrong else ""
 
 
-def client_ways(folder: Path) -> Iterator[tuple[str, Callable[[Launched], str]]]:
+def client_ways(folder: Path) -> Iterator[tuple[str, Callable[[Command], str]]]:
     """Ray's own clients."""
     token = folder / "token"
     token.write_text(WRONG)
     for name, environment, code in CLIENTS:
 
-        def run(
-            study: Launched, environment: dict[str, str] = environment, code: str = code
-        ) -> str:
+        def run(study: Command, environment: dict[str, str] = environment, code: str = code) -> str:
             host, port = next(iter(listening(study, "gcs_server")))
             address = f"{host}:{port}"
             given = {k: v.format(address, token) for k, v in environment.items()}
@@ -113,16 +113,16 @@ def refused(code: str, environment: dict[str, str]) -> str:
     return ""
 
 
-def raw_ways() -> Iterator[tuple[str, Callable[[Launched], str]]]:
+def raw_ways() -> Iterator[tuple[str, Callable[[Command], str]]]:
     """What needs no Ray: bytes to every port, and HTTP to the agent that installs packages."""
     yield "garbage to every port", garbage
     yield "HTTP without and with a wrong token", http
 
 
-def listening(study: Launched, title: str = "") -> dict[tuple[str, int], str]:
+def listening(study: Command, start: str = "") -> dict[tuple[str, int], str]:
     """(host, port) -> title of the process, for all TCP sockets that the study listens on."""
     found = {}
-    for process in study.ray(title):
+    for process in titled(ray_of(study), start):
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
                 host = connection.laddr.ip.removeprefix("::ffff:")
@@ -130,7 +130,7 @@ def listening(study: Launched, title: str = "") -> dict[tuple[str, int], str]:
     return found
 
 
-def garbage(study: Launched) -> str:
+def garbage(study: Command) -> str:
     """Random bytes, half a request and silence to every port; all must be loopback's."""
     ports = listening(study)
     if len(ports) < 5:
@@ -148,7 +148,7 @@ def garbage(study: Launched) -> str:
     return ""
 
 
-def http(study: Launched) -> str:
+def http(study: Command) -> str:
     """The runtime-environment agent can install packages: it must answer 401."""
     agents = [where for where, title in listening(study).items() if "RuntimeEnvAgent" in title]
     if len(agents) != 1:

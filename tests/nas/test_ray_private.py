@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.abuse.ray_machine import command, session
+from benchmarks.abuse.ray_machine import session, title, titled
 from benchmarks.abuse.strangers import JOIN, refused
 from nas import doctor, ray_folder
 from nas.ray_folder import private_folder
@@ -24,14 +24,14 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # a cluster of this one machine
 
 
 def gcs_address(pool):
-    (gcs,) = [p for p in session(pool._process.pid) if command(p).startswith("gcs_server")]
+    (gcs,) = titled(session(pool._process.pid), "gcs_server")
     (port,) = [c.laddr.port for c in gcs.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
     return f"127.0.0.1:{port}"
 
 
 def test_every_listening_socket_is_on_loopback(ray_pool):
     listening = {
-        (connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port): command(process)
+        (connection.laddr.ip.removeprefix("::ffff:"), connection.laddr.port): title(process)
         for process in session(ray_pool._process.pid)
         for connection in process.net_connections("tcp")
         if connection.status == psutil.CONN_LISTEN
