@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from search_space.errors import InputError, check_keys, require
+from search_space.checks import DIM, TOKENS, UNITS, real, whole
+from search_space.errors import check_keys, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +30,11 @@ class Backbone:
     rope_theta: float = 10_000.0
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name == "rope_theta":
-                continue
-            least = {"reference_d_ff": 0, "seq_len": 2, "vocab_size": 2}.get(f.name, 1)
-            ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-            require(ok, f"{f.name} must be a whole number of at least {least}: got {value!r}")
+        for name in ("d_model", "n_layers", "n_heads"):
+            whole(name, getattr(self, name), 1, DIM)
+        for name in ("vocab_size", "seq_len"):
+            whole(name, getattr(self, name), 2, TOKENS)
+        whole("reference_d_ff", self.reference_d_ff, 0, UNITS)
         if self.reference_d_ff == 0:
             object.__setattr__(self, "reference_d_ff", 4 * self.d_model)
         require(
@@ -43,8 +42,7 @@ class Backbone:
             f"d_model must be a multiple of 2 * n_heads (rotary pairs): {self.d_model} is not "
             f"a multiple of {2 * self.n_heads}",
         )
-        if not (isinstance(self.rope_theta, (int, float)) and self.rope_theta > 1):
-            raise InputError(f"rope_theta must be a number above 1: got {self.rope_theta!r}")
+        real("rope_theta", self.rope_theta, above=1)
 
     @property
     def head_dim(self) -> int:

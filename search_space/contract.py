@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from search_space.backbone import Backbone
+from search_space.checks import TOKENS, real, whole
 from search_space.errors import check_keys, require
 from search_space.spec import FFNSpec
 
@@ -52,13 +53,11 @@ class Recipe:
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        ok = isinstance(self.batch_size, int) and self.batch_size >= 1
-        require(ok, f"batch_size must be a whole number of at least 1: got {self.batch_size!r}")
-        for f in fields(self):
-            value = getattr(self, f.name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            require(number and value >= 0, f"{f.name} must be at least 0: got {value!r}")
-        require(self.lr > 0 and self.matrix_lr > 0, "lr and matrix_lr must be above 0")
+        whole("batch_size", self.batch_size, 1, TOKENS)
+        for name in ("lr", "matrix_lr"):
+            real(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "warmup", "decay", "grad_clip"):
+            real(name, getattr(self, name), least=0)
         require(
             self.warmup + self.decay <= 1,
             f"warmup + decay are shares of the budget, at most 1: got {self.warmup + self.decay:g}",

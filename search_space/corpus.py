@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from search_space.checks import is_real, text, whole
 from search_space.errors import InputError, check_keys, require
 from search_space.secrets import has_secret, redacted
+from search_space.shown import shown
 
 STDLIB = "stdlib"
 HUB_PREFIX = "hub:"
@@ -52,34 +54,29 @@ class CorpusSpec:
     def __post_init__(self) -> None:
         for key in ("source", "name", "split", "revision", "text_field", "tokenizer"):
             value = getattr(self, key)
-            require(isinstance(value, str), f"corpus: {key} must be text: got {value!r}")
+            text(f"corpus: {key}", value)
         for key in ("source", "split", "text_field"):
             default = type(self).__dataclass_fields__[key].default
             filled = bool(getattr(self, key).strip())
             require(filled, f"corpus: {key} must not be empty; the default is {default!r}")
-        whole = isinstance(self.max_bytes, int) and not isinstance(self.max_bytes, bool)
-        require(
-            whole and self.max_bytes >= 0,
-            f"corpus: max_bytes must be a whole number of at least 0 (0 = all): "
-            f"got {self.max_bytes!r}",
-        )
+        whole("corpus: max_bytes", self.max_bytes, 0)
         for key in ("validation", "test"):
             _check_share(key, getattr(self, key))
         self._check_source()
         self._check_hub()
 
     def _check_source(self) -> None:
+        require(
+            len(self.source) <= _LONGEST_SOURCE,
+            f"corpus: source is a path or URL of at most {_LONGEST_SOURCE:,} characters: got "
+            f"{len(self.source):,}",
+        )
         # A study's configuration is stored and shown, so a secret must never be part of it.
         require(
             not has_secret(self.source),
             f"corpus: source must hold no password, key or token: got {redacted(self.source)!r}; "
             "put a password for http(s) into ~/.netrc and others into the environment that the "
             "protocol's package reads (or fsspec's configuration), or download the text",
-        )
-        require(
-            len(self.source) <= _LONGEST_SOURCE,
-            f"corpus: source is a path or URL of at most {_LONGEST_SOURCE:,} characters: got "
-            f"{len(self.source):,}",
         )
         require(
             "\0" not in self.source,
@@ -90,14 +87,14 @@ class CorpusSpec:
         if self.is_hub:
             require(
                 _HUB_ID.fullmatch(self.hub_id) is not None,
-                f"corpus: a Hub source is hub:owner/name: got {self.source!r}",
+                f"corpus: a Hub source is hub:owner/name: got {shown(self.source)}",
             )
             return
         for key in ("name", "revision"):
             require(
                 not getattr(self, key),
-                f"corpus: {key} is for Hub datasets only: got {getattr(self, key)!r} with source "
-                f"{self.source!r}; leave {key} out or write source: hub:owner/name",
+                f"corpus: {key} is for Hub datasets only: got {shown(getattr(self, key))} with "
+                f"source {shown(self.source)}; leave {key} out or write source: hub:owner/name",
             )
 
     @property
@@ -125,15 +122,14 @@ class CorpusSpec:
     def from_dict(cls, data: Mapping[str, Any]) -> CorpusSpec:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
         if not isinstance(data, Mapping):
-            raise InputError(f"corpus is a mapping of its fields: got {data!r}")
+            raise InputError(f"corpus is a mapping of its fields: got {shown(data)}")
         check_keys("corpus", data, [f.name for f in fields(cls)])
         return cls(**data)
 
 
 def _check_share(key: str, value: object) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # Below a half each, so that some text is always left to train on.
     require(
-        number and 0 < float(value) < 0.5,  # type: ignore[arg-type]
-        f"corpus: {key} is a share of the bytes, above 0 and below 0.5: got {value!r}",
+        is_real(value) and 0 < value < 0.5,  # type: ignore[operator]
+        f"corpus: {key} is a share of the bytes, above 0 and below 0.5: got {shown(value)}",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from search_space.checks import CHOICES, flag, is_real, is_whole, real
 from search_space.errors import InputError, SpecError, check_keys, require
+from search_space.shown import shown
 from search_space.spec import FFNSpec
 
 Match = Literal["free", "active_flops", "total_params"]
@@ -35,7 +36,7 @@ class Range:
         for name in ("low", "high"):
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         require(self.low < self.high, f"low must be below high: got {self.low}, {self.high}")
-        require(isinstance(self.log, bool), f"log must be true or false: got {self.log!r}")
+        flag("log", self.log)
         require(self.low > 0 or not self.log, f"a log range needs low above 0: got {self.low}")
 
 
@@ -45,15 +46,15 @@ Domain = Numbers | Range
 
 
 def _number(where: str, value: object) -> float:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    require(ok, f"{where} must be a finite number: got {value!r}")
+    real(where, value)
     return float(value)  # type: ignore[arg-type]
 
 
 def read_domain(where: str, value: Any, kind: str) -> Domain | Choices:
     """A field's value as written -> its checked form; `kind` is the field's annotation."""
     if isinstance(value, Mapping):
-        require(kind == "Domain", f"{where} is a list of choices, not a range: got {dict(value)}")
+        if kind != "Domain":
+            raise InputError(f"{where} is a list of choices, not a range: got {shown(value)}")
         check_keys(where, value, ["low", "high", "log"])
         require("low" in value and "high" in value, f"{where}: a range needs low and high")
         value = Range(**value)
@@ -61,10 +62,15 @@ def read_domain(where: str, value: Any, kind: str) -> Domain | Choices:
         return value
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     require(bool(items), f"{where} is empty: give at least one choice")
+    require(
+        len(items) <= CHOICES,
+        f"{where} has {len(items):,} choices, at most {CHOICES} are searched; give fewer",
+    )
     if kind != "Choices":
         items = [_number(where, item) for item in items]
     for index, item in enumerate(items):
-        require(item not in items[:index], f"{where} lists {item!r} twice: give each choice once")
+        if item in items[:index]:
+            raise InputError(f"{where} lists {shown(item)} twice: give each choice once")
     return tuple(items)
 
 
@@ -84,11 +90,10 @@ def check_each(where: str, domain: Domain | Choices, build: Callable[[Any], FFNS
 
 def check_from(where: str, values: Sequence[Any], least: float, whole: bool = False) -> None:
     """Refuse values below `least`, or not whole where they must be."""
-    rule = f"{where} must be {'whole numbers' if whole else 'numbers'} of at least {least:g}"
+    kind, is_one = ("whole numbers", is_whole) if whole else ("numbers", is_real)
     for value in values:
-        kinds = int if whole else (int, float)
-        ok = isinstance(value, kinds) and not isinstance(value, bool) and value >= least
-        require(ok, f"{rule}: got {value!r}")
+        if not (is_one(value) and value >= least):
+            raise InputError(f"{where} must be {kind} of at least {least:g}: got {shown(value)}")
 
 
 def words(domain: Domain | Choices) -> str:

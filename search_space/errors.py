@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from search_space.shown import shown
+
 
 class InputError(ValueError):
     """Bad input from the user; its text is one line and the command exits with code 2."""
@@ -30,16 +32,18 @@ def require(condition: bool, message: str, error: type[InputError] = InputError)
         raise error(message)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """The way out for a misspelt word: the closest known one, or the whole list."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    # Comparing takes time with the square of a word's length.
+    text = word[:100] if isinstance(word, str) else shown(word)
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
-def check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_keys(where: str, given: Iterable[object], known: Iterable[str]) -> None:
     """Refuse the first key of `given` that is not in `known`."""
     known = list(known)
     for key in given:
         if key not in known:
-            raise InputError(f"{where}: unknown key {key!r}; {nearest(str(key), known)}")
+            raise InputError(f"{where}: unknown key {shown(key)}; {nearest(key, known)}")

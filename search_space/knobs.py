@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from search_space import spec as specs
+from search_space.checks import DIM, is_whole
 from search_space.domain import (
     Choices,
     Domain,
@@ -54,7 +55,7 @@ class Knobs:
 
     def _probe(self, name: str, value: Any) -> FFNSpec:
         # As many experts as any k needs, so that only the knob itself can be at fault.
-        n_experts = value**2 if name == "k" and isinstance(value, int) and value > 0 else 256
+        n_experts = value**2 if name == "k" and is_whole(value, 1, DIM) else 256
         selection = self.selection(**{**self.fixed, name: value})
         return FFNSpec(d_ff=n_experts, expert_width=1, selection=selection)
 

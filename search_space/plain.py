@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search_space.checks import WHOLE
 from search_space.errors import InputError, require
 from search_space.shown import shown
 
@@ -21,7 +22,6 @@ FILE_BYTES = 1 << 20  # of a file that people write; a study of 1,000 designs ha
 NODES = 100_000  # values of a document, each alias counted as all that it stands for
 DEPTH = 64  # lists and mappings within each other; a study has 4
 TEXT = 10_000  # characters of one text
-WHOLE = 2**63 - 1  # of a whole number, either way: what databases and torch hold
 
 
 def checked(value: Any, where: str) -> Any:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from search_space.backbone import Backbone
+from search_space.checks import known_word, one_of
 from search_space.cost import ffn_cost
 from search_space.domain import (
     Choices,
@@ -33,7 +34,7 @@ from search_space.domain import (
     check_from,
     read_domain,
 )
-from search_space.errors import InputError, SpecError, check_keys, nearest, require
+from search_space.errors import InputError, SpecError, check_keys, require
 from search_space.knobs import (
     KNOBS,
     HashKnobs,
@@ -45,6 +46,7 @@ from search_space.knobs import (
 )
 from search_space.parameters import HELD
 from search_space.plan import PLANS
+from search_space.shown import shown
 from search_space.spec import SELECTIONS, FFNSpec
 from search_space.walk import OutsideSpace, Walk
 
@@ -112,10 +114,7 @@ class SearchSpace:
 
     def _check_methods(self) -> None:
         for method in self.methods:
-            require(
-                method in SELECTIONS,
-                f"space.methods: unknown method {method!r}; {nearest(str(method), SELECTIONS)}",
-            )
+            known_word("space.methods", method, SELECTIONS, "method")
         routed = [method for method in self.methods if method in _ROUTED]
         require(
             not routed or min(self.expansion) > 1,
@@ -124,11 +123,7 @@ class SearchSpace:
         )
 
     def _check_sizes(self) -> None:
-        known = get_args(Match)
-        require(
-            self.match in known,
-            f"space.match must be one of {', '.join(known)}: got {self.match!r}",
-        )
+        one_of("space.match", self.match, get_args(Match))
         for width in self.active_width:
             require(width > 0, f"space.active_width must be above 0: got {width:g}")
         require(
@@ -216,14 +211,16 @@ class SearchSpace:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        require(isinstance(data, Mapping), f"space is a mapping of its fields: got {data!r}")
+        if not isinstance(data, Mapping):
+            raise InputError(f"space is a mapping of its fields: got {shown(data)}")
         check_keys("space", data, [f.name for f in dataclasses.fields(cls)])
         fields: dict[str, Any] = dict(data)
         for method, knobs in KNOBS.items():
             if method in fields:
                 given = fields[method]
                 where = f"space.{method}"
-                require(isinstance(given, Mapping), f"{where} is a mapping: got {given!r}")
+                if not isinstance(given, Mapping):
+                    raise InputError(f"{where} is a mapping: got {shown(given)}")
                 check_keys(where, given, [f.name for f in dataclasses.fields(knobs)])
                 fields[method] = knobs(**given)
         return cls(**fields)

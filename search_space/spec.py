@@ -14,6 +14,7 @@ so validation always runs again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -21,7 +22,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
-from search_space.errors import SpecError, check_keys, nearest, require
+from search_space.checks import DIM, UNITS, flag, known_word, one_of, real, whole
+from search_space.errors import SpecError, check_keys, require
+from search_space.shown import shown
 
 Activation = Literal["gelu", "relu", "silu"]
 Gate = Literal["softmax", "sigmoid"]
@@ -29,28 +32,15 @@ QueryNorm = Literal["batch", "layer", "none"]
 Values = Literal["peer", "pkm"]
 
 
-def _need(condition: bool, message: str) -> None:
-    require(condition, message, SpecError)
-
-
-def _positive(name: str, value: object, least: int = 1) -> None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    _need(ok, f"{name} must be a whole number of at least {least}: got {value!r}")
-
-
-def _weight(name: str, value: object) -> None:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-    ok = ok and math.isfinite(float(value)) and float(value) >= 0  # type: ignore[arg-type]
-    _need(ok, f"{name} must be a finite number of at least 0: got {value!r}")
+# A spec's own errors are SpecErrors, which a search steps over.
+_need = functools.partial(require, error=SpecError)
+_whole = functools.partial(whole, error=SpecError)
+_weight = functools.partial(real, least=0, error=SpecError)
+_flag = functools.partial(flag, error=SpecError)
 
 
 def _one_of(name: str, value: object, literal: Any) -> None:
-    known = get_args(literal)
-    _need(value in known, f"{name} must be one of {', '.join(known)}: got {value!r}")
-
-
-def _flag(name: str, value: object) -> None:
-    _need(isinstance(value, bool), f"{name} must be true or false: got {value!r}")
+    one_of(name, value, get_args(literal), SpecError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +110,7 @@ class Hash(Selection):
     def validate(self, spec: FFNSpec) -> None:
         _check_k(self.k, spec)
         _flag("balanced", self.balanced)
-        _positive("seed", self.seed, least=0)
+        _whole("seed", self.seed, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +158,8 @@ class ProductKey(Selection):
     values: Values = "peer"
 
     def validate(self, spec: FFNSpec) -> None:
-        _positive("heads", self.heads)
-        _positive("key_dim", self.key_dim, least=2)
+        _whole("heads", self.heads, most=DIM)
+        _whole("key_dim", self.key_dim, least=2, most=DIM)
         _need(self.key_dim % 2 == 0, f"key_dim is split in two halves: {self.key_dim} is odd")
         _one_of("gate", self.gate, Gate)
         _one_of("query_norm", self.query_norm, QueryNorm)
@@ -237,7 +227,7 @@ class ReLURouting(Selection):
 
 
 def _check_k(k: object, spec: FFNSpec) -> None:
-    _positive("k", k)
+    _whole("k", k)
     _need(
         k <= spec.n_experts,  # type: ignore[operator]
         f"k must be at most the number of experts, {spec.n_experts} "
@@ -277,14 +267,14 @@ class FFNSpec:
     lr_multiplier: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("d_ff", self.d_ff)
-        _positive("depth", self.depth)
+        _whole("d_ff", self.d_ff, most=UNITS)
+        _whole("depth", self.depth, most=DIM)
         if self.d_ff % self.depth:
             raise SpecError(
                 f"depth must divide d_ff: {self.depth} does not divide {self.d_ff}; "
                 f"nearest: {_nearest_divisors(self.d_ff, self.depth)}"
             )
-        _positive("expert_width", self.expert_width, least=0)
+        _whole("expert_width", self.expert_width, least=0, most=UNITS)
         width = self.d_ff // self.depth
         if self.expert_width == 0:
             object.__setattr__(self, "expert_width", width)
@@ -296,17 +286,15 @@ class FFNSpec:
         _one_of("activation", self.activation, Activation)
         _flag("gated", self.gated)
         _flag("output_gate", self.output_gate)
-        _positive("shared_width", self.shared_width, least=0)
+        _whole("shared_width", self.shared_width, least=0, most=UNITS)
         _need(
             self.shared_width % self.depth == 0,
             f"depth must divide shared_width: {self.depth} does not divide {self.shared_width}",
         )
         _weight("lr_multiplier", self.lr_multiplier)
         _need(self.lr_multiplier > 0, "lr_multiplier must be above 0: got 0")
-        _need(
-            isinstance(self.selection, Selection),
-            f"selection must be a Selection: got {self.selection!r}",
-        )
+        if not isinstance(self.selection, tuple(SELECTIONS.values())):
+            raise SpecError(f"selection must be a Selection: got {shown(self.selection)}")
         self.selection.validate(self)
         _need(
             not (self.output_gate and (self.expert_width == 1 or self.method == "product_key")),
@@ -387,7 +375,8 @@ class FFNSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FFNSpec:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        _need(isinstance(data, Mapping), f"a spec is a mapping of its fields: got {data!r}")
+        if not isinstance(data, Mapping):
+            raise SpecError(f"a spec is a mapping of its fields: got {shown(data)}")
         check_keys("spec", data, [f.name for f in dataclasses.fields(cls)])
         _need("d_ff" in data, "a spec needs d_ff, its hidden width: none given")
         fields = dict(data)
@@ -399,13 +388,10 @@ def selection_from_dict(data: Mapping[str, Any] | str) -> Selection:
     """`{"method": "topk", "k": 2}` or just `"topk"` -> the Selection."""
     if isinstance(data, str):
         data = {"method": data}
-    _need(isinstance(data, Mapping), f"selection is a name or a mapping: got {data!r}")
-    method = data.get("method")
-    _need(
-        method in SELECTIONS,
-        f"selection: unknown method {method!r}; {nearest(str(method), SELECTIONS)}",
-    )
-    cls = SELECTIONS[str(method)]
+    if not isinstance(data, Mapping):
+        raise SpecError(f"selection is a name or a mapping: got {shown(data)}")
+    method = known_word("selection", data.get("method"), SELECTIONS, "method", SpecError)
+    cls = SELECTIONS[method]
     knobs = {k: v for k, v in data.items() if k != "method"}
     check_keys(f"selection {method}", knobs, [f.name for f in dataclasses.fields(cls)])
     return cls(**knobs)
@@ -413,6 +399,8 @@ def selection_from_dict(data: Mapping[str, Any] | str) -> Selection:
 
 def _nearest_divisors(n: int, wanted: int) -> str:
     """The largest divisor of n up to `wanted` and the smallest above it."""
-    below = next(d for d in range(min(n, wanted), 0, -1) if n % d == 0)
-    above = next((d for d in range(wanted + 1, n + 1) if n % d == 0), n)
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    divisors = [*small, *(n // d for d in small)]
+    below = max(d for d in divisors if d <= wanted)
+    above = min((d for d in divisors if d > wanted), default=n)
     return f"{below}, {above}" if below != above else str(below)
