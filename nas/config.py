@@ -15,17 +15,23 @@ from nas.objectives import objective
 from nas.store.names import check_name
 from nas.yaml_file import read_yaml
 from search_space.backbone import Backbone
+from search_space.checks import DIM, WHOLE, is_whole, known_word, real, text, whole
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
-from search_space.errors import InputError, SpecError, check_keys, nearest, require
+from search_space.errors import InputError, check_keys, nearest, require
+from search_space.plain import checked
 from search_space.presets import PRESETS
+from search_space.shown import shown
 from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
 
 Device = Literal["auto", "cpu", "cuda"]
 SamplerKind = Literal["tpe", "random", "nsga2"]
 T = TypeVar("T")
+
+MOST_TRIALS = 1_000_000  # every ask reads all that were tried
+MOST_WARM_STARTS = 1_000
 
 # YAML 1.1 reads 1e12 and 1e-3 as text, because they have no dot.
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -34,43 +40,26 @@ _TEXT = {"name", "source", "split", "revision", "text_field", "tokenizer", "ray_
 
 def _numbers(value: Any) -> Any:
     """Plain data with numbers such as "1e12" read as numbers; texts keep theirs."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {k: v if k in _TEXT else _numbers(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return [_numbers(item) for item in value]
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         number = float(value)
-        return int(number) if number.is_integer() else number
+        return int(number) if number.is_integer() and abs(number) < WHOLE else number
     return value
 
 
 def _section(cls: type[T], where: str, data: Any) -> T:
     """A section's dataclass from its mapping, with errors that name the section."""
-    require(isinstance(data, Mapping), f"{where} is a mapping of its fields: got {data!r}")
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where} is a mapping of its fields: got {shown(data)}")
     known = fields(cls)  # type: ignore[arg-type]
     check_keys(where, data, [f.name for f in known])
     for f in known:
         given = f.name in data or f.default is not MISSING or f.default_factory is not MISSING
         require(given, f"{where} needs {f.name}: none given")
     return cls(**data)
-
-
-def _whole(where: str, value: object, least: int) -> None:
-    ok = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    require(ok, f"{where} must be a whole number of at least {least}: got {value!r}")
-
-
-def _real(where: str, value: object, *, above: float | None = None) -> None:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if above is None:
-        require(ok and float(value) >= 0, f"{where} must be at least 0: got {value!r}")  # type: ignore[arg-type]
-    else:
-        require(ok and float(value) > above, f"{where} must be above {above:g}: got {value!r}")  # type: ignore[arg-type]
-
-
-def _one_of(where: str, value: object, literal: Any) -> None:
-    known = get_args(literal)
-    require(value in known, f"{where}: unknown value {value!r}; {nearest(str(value), known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +76,7 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for name, ratio in self.ratios().items():
-            _real(f"constraints.{name}", ratio, above=0)
+            real(f"constraints.{name}", ratio, above=0)
 
     def ratios(self) -> dict[str, float]:
         """The bounds that are set."""
@@ -132,9 +121,9 @@ class Budget:
     flops: float = 0.0
 
     def __post_init__(self) -> None:
-        _whole("budget.trials", self.trials, 1)
-        _real("budget.trial_flops", self.trial_flops, above=0)
-        _real("budget.flops", self.flops)
+        whole("budget.trials", self.trials, 1, MOST_TRIALS)
+        real("budget.trial_flops", self.trial_flops, above=0)
+        real("budget.flops", self.flops, least=0)
         for name in ("trial_flops", "flops"):
             object.__setattr__(self, name, float(getattr(self, name)))
         require(
@@ -165,12 +154,11 @@ class Workers:
     ray_address: str = ""
 
     def __post_init__(self) -> None:
-        _whole("workers.count", self.count, 0)
-        _one_of("workers.device", self.device, Device)
-        _real("workers.gpus_per_trial", self.gpus_per_trial)
-        _whole("workers.threads", self.threads, 1)
-        address = self.ray_address
-        require(isinstance(address, str), f"workers.ray_address must be text: got {address!r}")
+        whole("workers.count", self.count, 0, DIM)
+        known_word("workers.device", self.device, get_args(Device), "value")
+        real("workers.gpus_per_trial", self.gpus_per_trial, least=0)
+        whole("workers.threads", self.threads, 1, DIM)
+        text("workers.ray_address", self.ray_address)
         require(
             self.device != "cuda" or self.gpus_per_trial > 0,
             "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "
@@ -211,12 +199,12 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        _whole("seed", self.seed, 0)
-        _one_of("sampler", self.sampler, SamplerKind)
+        whole("seed", self.seed, 0)
+        known_word("sampler", self.sampler, get_args(SamplerKind), "value")
         require(
-            isinstance(self.eval_tokens, int) and self.eval_tokens >= self.backbone.seq_len,
+            is_whole(self.eval_tokens, self.backbone.seq_len),
             "eval_tokens must be a whole number of at least one sequence, "
-            f"{self.backbone.seq_len} tokens: got {self.eval_tokens!r}",
+            f"{self.backbone.seq_len} tokens: got {shown(self.eval_tokens)}",
         )
         self._check_objectives()
         self._check_warm_start()
@@ -227,13 +215,18 @@ class StudyConfig:
         first = self.objectives[:1]
         require(
             first == ("bits_per_byte",),
-            f"objectives: the first must be bits_per_byte: got {list(self.objectives)}",
+            f"objectives: the first must be bits_per_byte: got {shown(list(self.objectives))}",
         )
         for index, name in enumerate(self.objectives):
-            objective(str(name))
+            objective(name)
             require(name not in self.objectives[:index], f"objectives: {name} is given twice")
 
     def _check_warm_start(self) -> None:
+        require(
+            len(self.warm_start) <= MOST_WARM_STARTS,
+            f"warm_start has {len(self.warm_start):,} designs, at most {MOST_WARM_STARTS:,} are "
+            "tried first; leave some out",
+        )
         names: dict[str, str] = {}
         for name, spec in self.warm_start_specs():
             broken = self.constraints.broken(spec, self.backbone)
@@ -250,7 +243,7 @@ class StudyConfig:
 
     def _check_space(self) -> None:
         closest = None
-        for spec, _ in self.space.shapes(self.backbone):
+        for spec in self.space.look(self.backbone):
             broken = self.constraints.broken(spec, self.backbone)
             if not broken:
                 return
@@ -280,7 +273,7 @@ class StudyConfig:
 
     def _all_specs(self) -> Iterator[FFNSpec]:
         warm = (spec for _, spec in self.warm_start_specs())
-        return chain(warm, (spec for spec, _ in self.space.shapes(self.backbone)))
+        return chain(warm, self.space.look(self.backbone))
 
     def warm_start_specs(self) -> list[tuple[str, FFNSpec]]:
         """The warm starts with the names that people know them by."""
@@ -315,8 +308,9 @@ class StudyConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StudyConfig:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        require(isinstance(data, Mapping), f"a study is a mapping of its fields: got {data!r}")
-        given = _numbers(data)
+        if not isinstance(data, Mapping):
+            raise InputError(f"a study is a mapping of its fields: got {shown(data)}")
+        given = _numbers(checked(data, "study"))
         check_keys("study", given, [f.name for f in fields(cls)])
         require("budget" in given, "a study needs budget, with trials and trial_flops: none given")
         for name, section in _SECTIONS.items():
@@ -352,18 +346,17 @@ _SECTIONS: dict[str, type] = {
 
 
 def _list(where: str, value: Any) -> list[Any]:
-    require(isinstance(value, list), f"{where} is a list: got {value!r}")
-    return list(value)
+    if not isinstance(value, list):
+        raise InputError(f"{where} is a list: got {shown(value)}")
+    return value
 
 
 def _read_warm_start(item: Any) -> str | FFNSpec:
     if isinstance(item, Mapping):
         try:
             return FFNSpec.from_dict(item)
-        except SpecError as error:
+        except InputError as error:
             raise InputError(f"warm_start: {error}") from None
-    require(
-        isinstance(item, str) and item in PRESETS,
-        f"warm_start: no preset is named {item!r}; {nearest(str(item), PRESETS)}",
-    )
-    return str(item)
+    if isinstance(item, str) and item in PRESETS:
+        return item
+    raise InputError(f"warm_start: no preset is named {shown(item)}; {nearest(item, PRESETS)}")

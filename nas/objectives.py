@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nas.store.records import TrialRecord
 from search_space.contract import Status
 from search_space.errors import InputError, nearest
+from search_space.shown import shown
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ def objective_values(trial: TrialRecord, names: Sequence[str]) -> tuple[float, .
     return finite if len(finite) == len(values) else None
 
 
-def objective(name: str) -> Objective:
+def objective(name: object) -> Objective:
     """The objective of that name; raise InputError with the nearest one when there is none."""
-    if name not in OBJECTIVES:
-        raise InputError(f"unknown objective {name!r}; {nearest(name, OBJECTIVES)}")
+    if not (isinstance(name, str) and name in OBJECTIVES):
+        raise InputError(f"unknown objective {shown(name)}; {nearest(name, OBJECTIVES)}")
     return OBJECTIVES[name]
 
 

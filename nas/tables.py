@@ -27,7 +27,7 @@ from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
 
 Row = dict[str, Any]
-COUNT_SECONDS = 15.0  # that `nas space` spends on counting
+COUNT_SECONDS = 3.0  # that `nas space` spends on counting
 
 
 def print_rows(rows: Sequence[Row], as_json: bool) -> None:

@@ -2,53 +2,163 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from search_space.errors import InputError
+from search_space.plain import DEPTH, NODES, TEXT, checked, read_text
+from search_space.shown import shown
+
+try:
+    from yaml import CSafeLoader as SafeLoader  # libyaml's parser: several times as fast
+except ImportError:  # a PyYAML that was built without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
+_TAGS = "tag:yaml.org,2002:"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, where YAML would keep the last silently."""
+class _Loader(SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError):
+            raise yaml.MarkedYAMLError(
+                problem=f"{shown(node.value)} is written as a date or a number and is none that "
+                "can be read; put texts in quotes",
+                problem_mark=node.start_mark,
+            ) from None
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} is given twice; keep one",
-                    problem_mark=key.start_mark,
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+
+# A lone = is text.
+_Loader.add_constructor(f"{_TAGS}value", lambda loader, node: str(node.value))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. InputError for a file that is not one."""
+    text = read_text(path, "a YAML file")
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror or error}; give the path of a YAML file"
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not text in UTF-8: write the configuration as YAML") from None
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader: plain data alone
+        _Survey().over(text)
+        data = yaml.load(text, Loader=_Loader)  # a safe loader: plain data alone
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
         raise InputError(f"{path}{line} is not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from None
+    except yaml.reader.ReaderError as error:
+        line = f":{text.count(chr(10), 0, error.position) + 1}"
+        character = shown(text[error.position : error.position + 1])
+        raise InputError(
+            f"{path}{line} is not valid YAML: the character {character} may not stand in it"
+        ) from None
     if data is None:
         raise InputError(f"{path} is empty: write a mapping such as 'name: my-study'")
     if not isinstance(data, dict):
         raise InputError(
             f"{path} holds a {type(data).__name__}, not a mapping: write 'key: value' lines"
         )
-    return data
+    out: dict[str, Any] = checked(data, str(path))
+    return out
+
+
+@dataclass
+class _Open:
+    """A list or mapping that has begun.
+
+    size: values in it so far, aliases counted as what they stand for.  height: levels below it.
+    keys: of a mapping; None for a list.  key_next: whether a mapping's next node is a key.
+    """
+
+    anchor: str | None
+    keys: set[str] | None
+    key_next: bool
+    size: int = 1
+    height: int = 0
+
+
+@dataclass
+class _Survey:
+    """Walks over a document's events before anything is built of it.
+
+    Building follows aliases and merges, which can stand for more than any memory holds, and it goes
+    as deep as the document does, which ends the process in libyaml. Events do neither.
+    """
+
+    open: list[_Open] = field(default_factory=list)
+    anchors: dict[str, _Open | None] = field(default_factory=dict)
+
+    def over(self, text: str) -> None:
+        """Raise MarkedYAMLError for what is not to be built."""
+        for event in yaml.parse(text, Loader=_Loader):
+            if isinstance(event, yaml.NodeEvent):
+                self.node(event)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                self.add(event, self.open.pop())
+
+    def node(self, event: yaml.NodeEvent) -> None:
+        if isinstance(event, yaml.AliasEvent):
+            self.key(event, None)
+            self.add(event, self.named(event))
+            return
+        tag = getattr(event, "tag", None)
+        if tag is not None and tag != "!":
+            short = shown(tag.replace(_TAGS, "!!"))[1:-1]
+            _refuse(event, f"tags such as {short} are not read; write the value without one")
+        if isinstance(event, yaml.ScalarEvent):
+            self.key(event, event.value)
+            if len(event.value) > TEXT:
+                _refuse(event, f"a text has at most {TEXT:,} characters: got {len(event.value):,}")
+            self.add(event, _Open(event.anchor, None, False))
+            return
+        self.key(event, None)
+        mapping = isinstance(event, yaml.MappingStartEvent)
+        anchor = event.anchor
+        self.open.append(_Open(anchor, set() if mapping else None, mapping))
+        if anchor is not None:
+            self.anchors[anchor] = None
+        if len(self.open) > DEPTH:
+            _refuse(event, f"nested more than {DEPTH} levels deep; write it flat")
+
+    def named(self, event: yaml.AliasEvent) -> _Open:
+        name = str(event.anchor)
+        if name not in self.anchors:
+            _refuse(event, f"no anchor &{name} stands before *{name}")
+        found = self.anchors[name]
+        if found is None:
+            _refuse(event, f"*{name} stands inside what it names; write it out")
+        return _Open(None, None, False, found.size, found.height)
+
+    def key(self, event: yaml.NodeEvent, word: str | None) -> None:
+        """Keep a mapping's keys apart; `word` is None for a node that is no scalar."""
+        at = self.open[-1] if self.open else None
+        if at is None or at.keys is None:
+            return
+        if at.key_next:
+            if word is None:
+                _refuse(event, "keys are text: got a list, a mapping or an alias")
+            if word in at.keys:
+                _refuse(event, f"key {shown(word)} is given twice; keep one")
+            at.keys.add(word)
+        at.key_next = not at.key_next
+
+    def add(self, event: yaml.Event, node: _Open) -> None:
+        """A node has ended: its parent has grown."""
+        if node.anchor is not None:
+            self.anchors[node.anchor] = node
+        if not self.open:
+            return
+        parent = self.open[-1]
+        parent.size += node.size
+        parent.height = max(parent.height, node.height + 1)
+        if parent.size > NODES:
+            _refuse(
+                event, f"more than {NODES:,} values, aliases counted as all that they stand for"
+            )
+        if len(self.open) + parent.height > DEPTH + 1:
+            _refuse(event, f"nested more than {DEPTH} levels deep; write it flat")
+
+
+def _refuse(event: yaml.Event, problem: str) -> NoReturn:
+    mark: Any = event.start_mark  # its type is another class with libyaml
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)

@@ -60,11 +60,11 @@ class Cost:
     decode_bytes: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(**{k: v + getattr(other, k) for k, v in asdict(self).items()})
+        return Cost(**{k: v + getattr(other, k) for k, v in vars(self).items()})
 
     def times(self, n: int) -> Cost:
         """n of these."""
-        return Cost(**{k: v * n for k, v in asdict(self).items()})
+        return Cost(**{k: v * n for k, v in vars(self).items()})
 
     def to_dict(self) -> dict[str, float]:
         """Plain data."""

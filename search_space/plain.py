@@ -68,7 +68,7 @@ class _Check:
         kind = type(value).__name__
         raise InputError(
             f"{self.path(at)}: values are text, numbers, true, false, null, lists and mappings: "
-            f"got a {kind}, {shown(value)}; put text in quotes"
+            f"got a {kind}; put text in quotes"
         )
 
     def text(self, value: str, at: str) -> str:

@@ -13,8 +13,11 @@ construction; the few combinations that are not raise SpecError.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -48,11 +51,13 @@ from search_space.parameters import HELD
 from search_space.plan import PLANS
 from search_space.shown import shown
 from search_space.spec import SELECTIONS, FFNSpec
-from search_space.walk import OutsideSpace, Walk
+from search_space.walk import Draw, OutsideSpace, Walk
 
 # Of `match: free`; a matched design has the width that its cost leaves it.
 _ACTIVE_WIDTHS = (0.5, 1.0, 2.0)
 _LR_MULTIPLIERS = Range(low=0.5, high=2.0, log=True)
+
+LOOKS = 4_000  # paths that a question about a whole space may try
 
 # Methods that read k of n experts: reading all of them would be the dense FFN again.
 _ROUTED = ("topk", "hash", "avgk", "direct", "relu_routing")
@@ -172,8 +177,26 @@ class SearchSpace:
         walks = self._walk(backbone, Walk({}, held=HELD))
         return ((spec, walk.multiplicity) for walk, spec in walks)
 
-    def _walk(self, backbone: Backbone, walk: Walk) -> Iterator[tuple[Walk, FFNSpec]]:
-        while walk.next_path():
+    def look(self, backbone: Backbone) -> Iterator[FFNSpec]:
+        """Legal designs among LOOKS paths in order and as many drawn ones: a bounded time.
+
+        Shows one of every shape while the space has no more paths than that.
+        """
+        walk = Walk({}, held=HELD)
+        yield from (spec for _, spec in self._walk(backbone, walk, most=LOOKS))
+        if walk.ended:
+            return
+        draw = Draw(seed=0)
+        for _ in range(LOOKS):
+            with contextlib.suppress(SpecError):
+                yield self.suggest(draw, backbone)
+
+    def _walk(
+        self, backbone: Backbone, walk: Walk, most: float = math.inf
+    ) -> Iterator[tuple[Walk, FFNSpec]]:
+        for looked in itertools.count():
+            if looked >= most or not walk.next_path():
+                return
             try:
                 spec = self.suggest(walk, backbone)
             except SpecError:
@@ -190,10 +213,12 @@ class SearchSpace:
     def params(self, spec: FFNSpec, backbone: Backbone) -> dict[str, Any]:
         """Parameters that make `suggest` yield a design with the key of `spec`.
 
-        Raises InputError when the spec lies outside the space.
+        Raises InputError when the spec lies outside the space, or is not among the first LOOKS
+        paths to designs that are alike.
         """
         try:
-            for walk, candidate in self._walk(backbone, Walk(_pins(spec.canonical()))):
+            walks = self._walk(backbone, Walk(_pins(spec.canonical())), most=LOOKS)
+            for walk, candidate in walks:
                 if candidate.key == spec.key:
                     return dict(walk.params)
         except OutsideSpace as error:

@@ -1,7 +1,8 @@
-"""Every path through a search space's choices, in order."""
+"""Paths through a search space's choices: every one in order, and drawn ones."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ class Walk:
 
     pinned: parameters that have one answer only. A range that is not pinned answers `low`.
     held: parameters that answer their first choice.  multiplicity: paths that this one stands for,
-    one for each combination of the choices held.
+    one for each combination of the choices held.  ended: whether all were visited.
     """
 
     def __init__(self, pinned: Mapping[str, Any], held: Collection[str] = ()) -> None:
@@ -23,6 +24,7 @@ class Walk:
         self.multiplicity = 1
         self._pinned = pinned
         self._held = held
+        self.ended = False
         self._path: list[tuple[int, int]] | None = None
         self._at = 0
 
@@ -37,6 +39,7 @@ class Walk:
             if index + 1 < size:
                 self._path.append((index + 1, size))
                 return True
+        self.ended = True
         return False
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -63,3 +66,18 @@ class Walk:
             raise OutsideSpace(f"{name} is {value:g}, its range is [{low:g}, {high:g}]")
         self.params[name] = value
         return value
+
+
+class Draw:
+    """Answers `suggest` like a trial, by chance alone; equal seeds give equal answers."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Any of the choices."""
+        return self._random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """`low`, as in a walk: a range changes no width and no cost."""
+        return low

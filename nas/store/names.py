@@ -8,16 +8,17 @@ from itertools import count
 
 from nas.store.models import NAME_LENGTH
 from search_space.errors import require
+from search_space.shown import shown
 
 _LEGAL = re.compile(rf"(?![.-])[A-Za-z0-9._-]{{1,{NAME_LENGTH}}}")
 
 
-def check_name(name: str) -> None:
+def check_name(name: object) -> None:
     """Raise InputError unless `name` is legal: it also names folders and command arguments."""
     require(
         isinstance(name, str) and _LEGAL.fullmatch(name) is not None,
         f"a study's name has 1 to {NAME_LENGTH} letters, digits, '.', '_' or '-', and starts "
-        f"with none of '.' and '-': got {name!r}",
+        f"with none of '.' and '-': got {shown(name)}",
     )
 
 
