@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nas import interrupts
-from nas.outcome import flush, outcome
+from nas.outcome import outcome
+from nas.terminal import echo, finish, prepare
+from search_space.checks import DIM, TOKENS, WHOLE
 from search_space.errors import WorkFailed
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ db_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
 study_argument = click.argument("study", required=False)
+trial_option = click.option(
+    "--trial", type=click.IntRange(0, 2**31 - 1), help="Trial number; without one, the best."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,7 +62,7 @@ def launch(config: Path, name: str | None, db: str) -> None:
     from nas.progress import StudyDisplay
     from nas.store import Store
     from nas.study import Study
-    from nas.tables import console
+    from nas.terminal import console
 
     settings = StudyConfig.load(config)
     with interrupts.held(), Store.open(db) as store:
@@ -120,12 +125,12 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
         if html is not None:
             with interrupts.held():  # written whole
                 write_html(pareto_figure(opened.record, opened.records()), html)
-            click.echo(f"wrote {html}", err=True)
+            echo(f"wrote {html}", err=True)
 
 
 @cli.command()
 @study_argument
-@click.option("--trial", type=int, help="Trial number; without one, the best.")
+@trial_option
 @db_option
 @json_option
 def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
@@ -140,26 +145,26 @@ def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
 @cli.command()
 @study_argument
 @click.option("--to", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
-@click.option("--trial", type=int, help="Trial number; without one, the best.")
+@trial_option
 @click.option("--no-verify", is_flag=True, help="Skip loading it in a fresh process.")
 @db_option
 def export(study: str | None, folder: Path, trial: int | None, no_verify: bool, db: str) -> None:
     """Write a trial of STUDY as a model directory that transformers loads."""
     with _open(study, db) as opened:
-        click.echo(str(opened.export(folder, trial, verify=not no_verify)))
+        echo(str(opened.export(folder, trial, verify=not no_verify)))
 
 
 @cli.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--prompt", default="def ", show_default=True)
-@click.option("--tokens", default=120, show_default=True, type=click.IntRange(1))
+@click.option("--tokens", default=120, show_default=True, type=click.IntRange(1, TOKENS))
 @click.option("--temperature", default=0.8, show_default=True, type=click.FloatRange(0))
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, WHOLE))
 def generate(model: Path, prompt: str, tokens: int, temperature: float, seed: int) -> None:
     """Sample text from an exported MODEL directory, through transformers."""
     from nas.generate import sample
 
-    click.echo(sample(model, prompt, tokens=tokens, temperature=temperature, seed=seed))
+    echo(sample(model, prompt, tokens=tokens, temperature=temperature, seed=seed))
 
 
 @cli.command()
@@ -174,7 +179,7 @@ def dashboard(port: int, host: str, db: str) -> None:
 
 
 @cli.command()
-@click.option("--d-model", default=128, show_default=True, type=click.IntRange(1))
+@click.option("--d-model", default=128, show_default=True, type=click.IntRange(1, DIM))
 @json_option
 def presets(d_model: int, as_json: bool) -> None:
     """List the published designs, scaled to a model width."""
@@ -203,11 +208,11 @@ def space(config: Path | None, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("design")
-@click.option("--d-model", default=128, show_default=True, type=click.IntRange(1))
-@click.option("--layers", default=4, show_default=True, type=click.IntRange(1))
-@click.option("--heads", default=4, show_default=True, type=click.IntRange(1))
-@click.option("--vocab", default=1024, show_default=True, type=click.IntRange(2))
-@click.option("--seq-len", default=128, show_default=True, type=click.IntRange(2))
+@click.option("--d-model", default=128, show_default=True, type=click.IntRange(1, DIM))
+@click.option("--layers", default=4, show_default=True, type=click.IntRange(1, DIM))
+@click.option("--heads", default=4, show_default=True, type=click.IntRange(1, DIM))
+@click.option("--vocab", default=1024, show_default=True, type=click.IntRange(2, TOKENS))
+@click.option("--seq-len", default=128, show_default=True, type=click.IntRange(2, TOKENS))
 @json_option
 def cost(
     design: str, d_model: int, layers: int, heads: int, vocab: int, seq_len: int, as_json: bool
@@ -234,7 +239,7 @@ def upgrade_database(db: str) -> None:
     from nas.store import Store
 
     with interrupts.held(), Store.upgrade(db) as store:
-        click.echo(f"{store.url} has this version's schema, {len(store.studies())} studies")
+        echo(f"{store.url} has this version's schema, {len(store.studies())} studies")
 
 
 @cli.command()
@@ -264,7 +269,7 @@ def _summary(study: Study) -> None:
     ledger = study.ledger()
     trials = study.records()
     finished = [trial for trial in trials if trial.status.value == "finished"]
-    click.echo(
+    echo(
         f"study {study.name}: {len(finished)} of {len(trials)} trials finished, "
         f"{ledger.spent:.3g} of {ledger.budget:.3g} FLOPs spent"
     )
@@ -279,10 +284,10 @@ def _summary(study: Study) -> None:
     assert result is not None and result.bits_per_byte is not None
     ngrams = study.record.facts["ngram_bits_per_byte"]
     shown = ", ".join(f"n={n} {bits:.3f}" for n, bits in sorted(ngrams.items()))
-    click.echo(f"best: {result.bits_per_byte:.4f} bits per byte; byte n-grams: {shown}")
+    echo(f"best: {result.bits_per_byte:.4f} bits per byte; byte n-grams: {shown}")
     trigram = ngrams.get("3")
     if trigram is not None and result.bits_per_byte >= trigram:
-        click.echo(
+        echo(
             "warning: no design beats the byte trigram, so nothing here has learned much and the "
             "frontier means little; raise budget.trial_flops",
             err=True,
@@ -300,6 +305,5 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """Entry point of the `nas` script."""
-    code = interrupts.command(lambda: run(sys.argv[1:]))
-    flush()
-    sys.exit(code)
+    prepare()
+    sys.exit(finish(interrupts.command(lambda: run(sys.argv[1:]))))

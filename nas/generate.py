@@ -10,12 +10,15 @@ from search_space.backbone import Backbone
 from search_space.cost import model_cost
 from search_space.errors import InputError, require
 from search_space.plain import read_json
+from search_space.shown import shown
 from search_space.spec import FFNSpec
 
 WEIGHTS = "model.safetensors"
 # Of the weights' bytes that the configuration may claim in parameters of at least a byte; the rest
 # is for buffers that are no parameters.
 _ROOM = 2.0
+
+COLDEST, HOTTEST = 0.01, 100.0  # beyond them logits overflow, or all tokens are alike
 
 
 def sample(
@@ -26,13 +29,22 @@ def sample(
     The directory's own code runs: InputError unless it is a local export.
     """
     require(
-        (folder / "config.json").is_file(),
+        os.path.isfile(folder / "config.json"),  # Path.is_file raises for a name that is too long
         f"a model directory holds config.json: {folder} does not; make one with nas export",
     )
     # A pipe would be waited for, and a device read, without end.
     odd = next((path for path in folder.iterdir() if not (path.is_file() or path.is_dir())), None)
     require(odd is None, f"a model directory holds files: {odd} is a pipe, device or broken link")
     require(prompt != "", "a prompt needs at least one character: got an empty one")
+    require(
+        not any("\ud800" <= character <= "\udfff" for character in prompt),
+        f"a prompt must be text in UTF-8: got {shown(prompt)}",
+    )
+    require(
+        temperature == 0 or COLDEST <= temperature <= HOTTEST,
+        f"a temperature is 0, for the likeliest token, or from {COLDEST:g} to {HOTTEST:g}: got "
+        f"{temperature:g}",
+    )
     check_size(folder)
     try:
         return _sample(folder, prompt, tokens, temperature, seed)

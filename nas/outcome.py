@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import sys
 
 import click
 
 from nas import interrupts
+from nas.terminal import echo
 from search_space.errors import InputError, WorkFailed
 
 log = logging.getLogger("nas")
@@ -30,7 +29,7 @@ def outcome(error: BaseException, debug: bool) -> int:
         # Taken for the signal's effect: what the command waited for may have got it, too.
         return _stopped(error)
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
+        echo(error.ctx.get_help() if error.ctx else error.format_message())
         return 2
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "nas"
@@ -46,6 +45,9 @@ def outcome(error: BaseException, debug: bool) -> int:
     if debug:
         raise error
     log.debug("unexpected", exc_info=error)
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return fail(f"{place}{error.strerror or error} (nas --debug shows where)", 1)
     if reason := getattr(error, "orig", None):  # a database driver's error, in its own words
         return fail(f"the database failed: {str(reason).strip().splitlines()[0]}", 1)
     return fail(f"{type(error).__name__}: {error} (nas --debug shows where)", 1)
@@ -54,17 +56,8 @@ def outcome(error: BaseException, debug: bool) -> int:
 def fail(message: str, code: int) -> int:
     """Print the one line; returns `code`."""
     with contextlib.suppress(OSError):  # a closed terminal: nobody is left to read it
-        click.echo(f"Error: {' '.join(message.split())}", err=True)
+        echo(f"Error: {' '.join(message.split())}", err=True)
     return code
-
-
-def flush() -> None:
-    """Give up what a closed pipe or terminal does not take: else Python makes the exit code 120."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stopped(reason: BaseException | None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from nas import interrupts
 from nas.store import Store
 from search_space.errors import InputError
+from search_space.shown import shown
 
 END_SECONDS = 5.0  # for the server to end in order
 
@@ -65,6 +66,8 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
+    except ValueError:  # of the coding of names, before anything is asked
+        raise InputError(f"--host is a name or an address: got {shown(host)}") from None
     except OSError as error:
         raise InputError(
             f"the dashboard's port must be free: {host}:{port} is not ({error.strerror}); "

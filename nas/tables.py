@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from nas.pareto import best, frontier
 from nas.store import Store, StudyRecord, TrialRecord
 from nas.study import Study, trial_row
+from nas.terminal import console, echo, plain
 from search_space.backbone import Backbone
 from search_space.contract import Status
 from search_space.cost import ffn_cost, model_cost
@@ -22,7 +21,9 @@ from search_space.count import count_designs
 from search_space.domain import words
 from search_space.errors import InputError, nearest
 from search_space.parameters import PARAMETERS
+from search_space.plain import parse_json, read_json
 from search_space.presets import PRESETS
+from search_space.shown import shown
 from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
 
@@ -33,36 +34,34 @@ COUNT_SECONDS = 3.0  # that `nas space` spends on counting
 def print_rows(rows: Sequence[Row], as_json: bool) -> None:
     """A table, or a JSON list."""
     if as_json:
-        click.echo(json.dumps(list(rows), indent=2))
+        echo(json.dumps(list(rows), indent=2))
         return
     if not rows:
-        click.echo("nothing to show yet")
+        echo("nothing to show yet")
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
+    screen = console()
     columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
     for name in columns:
         numeric = any(isinstance(row[name], (int, float)) for row in rows)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+        title = plain(name.replace("_", " "), screen.encoding)
+        table.add_column(title, justify="right" if numeric else "left")
     for row in rows:
-        table.add_row(*(escape(_cell(row[name])) for name in columns))
-    console().print(table)
+        table.add_row(*(escape(plain(_cell(row[name]), screen.encoding)) for name in columns))
+    screen.print(table)
 
 
 def print_record(record: Row, as_json: bool) -> None:
     """One thing, a line a field."""
     if as_json:
-        click.echo(json.dumps(record, indent=2))
+        echo(json.dumps(record, indent=2))
         return
     table = Table(box=None, show_header=False, pad_edge=False)
+    screen = console()
     for name, value in record.items():
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", escape(_cell(value)))
-    console().print(table)
-
-
-def console(stderr: bool = False) -> Console:
-    """A rich console; a pipe has no width, and 80 columns would cut every line."""
-    made = Console(highlight=False, stderr=stderr)
-    return made if made.is_terminal else Console(highlight=False, stderr=stderr, width=200)
+        shown = escape(plain(_cell(value), screen.encoding))
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", shown)
+    screen.print(table)
 
 
 def _cell(value: Any) -> str:
@@ -178,10 +177,10 @@ def space_record(space: SearchSpace, backbone: Backbone) -> Row:
 def print_space(record: Row, as_json: bool) -> None:
     """What `space_record` found: two tables and what is counted."""
     if as_json:
-        click.echo(json.dumps(record, indent=2))
+        echo(json.dumps(record, indent=2))
         return
     print_rows(record["parameters"], as_json=False)
-    click.echo()
+    echo()
     total = {"method": "total", "designs": record["designs"], "complete": record["complete"]}
     rows = [
         {
@@ -192,13 +191,13 @@ def print_space(record: Row, as_json: bool) -> None:
         for row in [*record["counts"], total]
     ]
     print_rows(rows, as_json=False)
-    click.echo(
+    echo(
         f"\nCounted: different legal designs at d_model {record['d_model']}, reference width "
         f"{record['reference_d_ff']}, match {record['match']}; a range counts as one value, "
         "constraints are not applied."
     )
     if not record["complete"]:
-        click.echo(f"At least: the count was stopped after {COUNT_SECONDS:g} seconds.")
+        echo(f"At least: the count was stopped after {COUNT_SECONDS:g} seconds.")
 
 
 def preset_rows(d_model: int) -> list[Row]:
@@ -232,16 +231,19 @@ def parse_design(design: str, backbone: Backbone) -> FFNSpec:
     """A preset's name, a spec as JSON, or the path of a file that holds one."""
     if design in PRESETS:
         return PRESETS[design](backbone)
-    text = design
-    if not design.lstrip().startswith("{"):
-        path = Path(design)
-        if not path.is_file():
-            raise InputError(
-                f"a design is a preset, a spec as JSON or a file: {design!r} is none; "
-                f"{nearest(design, PRESETS)}"
-            )
-        text = path.read_text()
+    if design.lstrip().startswith("{"):
+        try:
+            data = parse_json(design, "this one")
+        except InputError as error:
+            raise InputError(f'a spec is JSON such as {{"d_ff": 512}}: {error}') from None
+        return FFNSpec.from_dict(data)
+    if not os.path.exists(design):  # not Path.exists, which raises for a name that is too long
+        raise InputError(
+            f"a design is a preset, a spec as JSON or a file: {shown(design)} is none; "
+            f"{nearest(design, PRESETS)}"
+        )
+    data = read_json(design)
     try:
-        return FFNSpec.from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise InputError(f'a spec is JSON such as {{"d_ff": 512}}: {error}') from error
+        return FFNSpec.from_dict(data)
+    except InputError as error:
+        raise InputError(f"{design}: {error}") from None

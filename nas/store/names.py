@@ -13,10 +13,15 @@ from search_space.shown import shown
 _LEGAL = re.compile(rf"(?![.-])[A-Za-z0-9._-]{{1,{NAME_LENGTH}}}")
 
 
+def is_legal(name: object) -> bool:
+    """Whether a study may have that name."""
+    return isinstance(name, str) and _LEGAL.fullmatch(name) is not None
+
+
 def check_name(name: object) -> None:
     """Raise InputError unless `name` is legal: it also names folders and command arguments."""
     require(
-        isinstance(name, str) and _LEGAL.fullmatch(name) is not None,
+        is_legal(name),
         f"a study's name has 1 to {NAME_LENGTH} letters, digits, '.', '_' or '-', and starts "
         f"with none of '.' and '-': got {shown(name)}",
     )

@@ -14,11 +14,12 @@ from nas.store.database import Database
 from nas.store.engine import START_HINT
 from nas.store.errors import StoreError
 from nas.store.models import StudyRow
-from nas.store.names import check_name, free_name
+from nas.store.names import check_name, free_name, is_legal
 from nas.store.outage import lasting, now
 from nas.store.records import StudyRecord, StudyState
 from nas.store.rows import study_record
 from search_space.errors import InputError, nearest, require
+from search_space.shown import shown
 
 _NAME_ATTEMPTS = 100
 
@@ -93,12 +94,13 @@ class Studies(Database):
         if name is not None:
             query = query.where(StudyRow.name == name)
         with self._sessions() as session:
-            row = session.scalar(query)
+            # No database is asked for a name that it might not even be able to read.
+            row = session.scalar(query) if name is None or is_legal(name) else None
         if row is not None:
             return study_record(row)
         names = self._study_names()
         require(bool(names), f"no studies yet; {START_HINT}")
-        raise InputError(f"no study named {name!r}; {nearest(str(name), names)}")
+        raise InputError(f"no study named {shown(name)}; {nearest(name, names)}")
 
     @lasting
     def update_study(

@@ -1,0 +1,104 @@
+"""What people read: text for terminals that have not every character, and streams that fail."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+import unicodedata
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_PLAIN = {
+    "±": "+/-",
+    "×": "x",
+    "÷": "/",
+    "·": "-",
+    "…": "...",
+    "–": "-",
+    "—": "-",
+    "‘": "'",
+    "’": "'",
+    "“": '"',
+    "”": '"',
+    "→": "->",
+    "←": "<-",
+    "≤": "<=",
+    "≥": ">=",
+    "µ": "u",
+    "•": "*",
+    "─": "-",
+    "━": "-",
+    "╸": "-",
+    "╺": "-",
+    "│": "|",
+    "┃": "|",
+}
+
+
+def plain(text: str, encoding: str) -> str:
+    """`text` with a substitute for each character that the encoding has not."""
+    return text.encode(encoding, _NAME).decode(encoding)
+
+
+def _substitute(character: str) -> str:
+    known = _PLAIN.get(character)
+    if known is not None:
+        return known
+    if "─" <= character <= "╿":  # other lines of boxes
+        return "+"
+    if "▀" <= character <= "▟":  # blocks of bars
+        return "#"
+    letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return letters or "?"
+
+
+def _handle(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_substitute, error.object[error.start : error.end])), error.end
+
+
+_NAME = "nas-plain"
+codecs.register_error(_NAME, _handle)
+
+
+def prepare() -> None:
+    """Let standard output and error substitute what they cannot say."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # None where a stream is closed
+        if reconfigure is not None:
+            reconfigure(errors=_NAME)
+
+
+def finish(code: int) -> int:
+    """The exit code once all output is out: 1, with one line, when it could not be written."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError as error:
+            # Else the interpreter tries once more when it ends, and exits with a code of its own.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            if not isinstance(error, BrokenPipeError) and stream is sys.stdout and code == 0:
+                echo(f"Error: cannot write the output: {error.strerror}", err=True)
+            code = code or 1
+    return code
+
+
+def echo(text: str = "", err: bool = False) -> None:
+    """Print a line; to standard error with `err`."""
+    # Without a file, click writes UTF-8 to a stream that says it is ASCII.
+    click.echo(text, file=sys.stderr if err else sys.stdout)
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console; a pipe has no width, and 80 columns would cut every line."""
+    from rich.console import Console
+
+    made = Console(highlight=False, stderr=stderr)
+    return made if made.is_terminal else Console(highlight=False, stderr=stderr, width=200)
