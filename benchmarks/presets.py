@@ -28,12 +28,12 @@ from rich.progress import Progress as Bar
 
 from benchmarks.report import Row, at_least, commit, parser, publish
 from benchmarks.trials import UNIT, Outcome, State, Trial, run_trials
-from nas.launcher import cache_dir
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import STDLIB, CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError, nearest, require
+from search_space.places import cache_dir
 from search_space.presets import PRESETS
 from workers.corpus import prepare
 

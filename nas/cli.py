@@ -18,6 +18,7 @@ from nas.outcome import outcome
 from nas.terminal import echo, finish, prepare
 from search_space.checks import DIM, TOKENS, WHOLE
 from search_space.errors import WorkFailed
+from search_space.places import settle_home
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -306,4 +307,5 @@ def run(arguments: list[str]) -> int:
 def main() -> None:
     """Entry point of the `nas` script."""
     prepare()
+    settle_home()
     sys.exit(finish(interrupts.command(lambda: run(sys.argv[1:]))))

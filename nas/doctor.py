@@ -11,9 +11,9 @@ from typing import Any
 
 from nas import interrupts
 from nas.child import run_child
-from nas.launcher import cache_dir
 from nas.store import Store
 from search_space.errors import InputError, WorkFailed
+from search_space.places import cache_dir
 
 PACKAGES = ("torch", "triton", "optuna", "ray", "sqlalchemy", "streamlit", "datasets")
 
@@ -88,8 +88,11 @@ def _database(db: str) -> dict[str, Any]:
 
 
 def _cache() -> dict[str, Any]:
-    folder = cache_dir()
-    existing: Path = next(p for p in [folder, *folder.parents] if p.exists())
+    try:
+        folder = cache_dir()
+    except InputError as error:
+        return _row("cache", "broken", str(error))
+    existing: Path = next(p for p in [folder, *folder.parents] if os.path.exists(p))
     if not os.access(existing, os.W_OK):
         return _row("cache", "broken", f"{folder} is not writable; set FFN_NAS_CACHE")
     free = shutil.disk_usage(existing).free / 2**30

@@ -17,14 +17,9 @@ from nas.ending import recorded_ending
 from nas.pool import Pool
 from nas.preflight import check_store, check_study
 from nas.store import Store, StudyRecord
+from search_space.places import cache_dir, settle_home
 
 log = logging.getLogger(__name__)
-
-
-def cache_dir() -> Path:
-    """Where prepared corpora live: $FFN_NAS_CACHE, else the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("FFN_NAS_CACHE") or Path(base) / "ffn-nas")
 
 
 def open_pool(config: StudyConfig) -> Pool:
@@ -60,6 +55,8 @@ def launch_study(
     """
     if name is not None:
         store.check_name(name)
+    settle_home()
+    cache_dir()  # where it is unknown, nothing is started
     check_study(config)
     check_store(config, store, runs_dir(store))
     with interrupts.listening(), interrupts.held():

@@ -14,9 +14,10 @@ from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 
-from nas.store.engine import check_file, discard_empty, display, open_engine, parse_url, unusable
+from nas.store.engine import check_file, discard_empty, open_engine, parse_url, unusable
 from nas.store.migrate import ensure_schema
 from nas.store.outage import Outage
+from nas.store.redaction import display
 from search_space.errors import InputError
 
 
@@ -42,6 +43,8 @@ class Database:
         """
         parsed = parse_url(url)
         file = Path(str(parsed.database)) if parsed.drivername == "sqlite" else None
+        if file is not None:
+            check_file(file, create)
         made = file if file is not None and not file.exists() else None
         try:
             engine = _open_current(parsed, create)

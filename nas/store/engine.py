@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import stat
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from nas.store.redaction import display, hidden, without_secrets
 from search_space.errors import InputError, require
+from search_space.plain import checked
+from search_space.shown import shown
 
 DEFAULT_URL = "sqlite:///nas.db"
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
@@ -33,28 +38,36 @@ START_HINT = "start one with: nas launch STUDY.yaml"
 def parse_url(text: str) -> URL:
     """Read a database URL; raise InputError unless it is one of the two forms."""
     try:
+        checked(unquote(text), "a database URL")
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise InputError(f"a database URL has the form {FORMS}: got {_redacted(text)!r}") from None
+        raise InputError(f"a database URL has the form {FORMS}: got {hidden(text)}") from None
     if url.drivername in ("postgresql", "postgres"):
         url = url.set(drivername="postgresql+psycopg")
     require(
         url.drivername in ("sqlite", "postgresql+psycopg"),
-        f"the database must be SQLite or PostgreSQL: got {url.drivername!r}; use {FORMS}",
+        f"the database must be SQLite or PostgreSQL: got {shown(url.drivername)}; use {FORMS}",
+    )
+    require(
+        "@" not in (url.host or ""),
+        f"an @ in a database URL's user or password is written %40: got {hidden(text)}",
     )
     if url.drivername == "sqlite":
+        require(
+            url.host is None and url.username is None,
+            f"an SQLite URL is sqlite:/// and a path: got {hidden(text)}; use {DEFAULT_URL}",
+        )
         require(
             url.database not in (None, "", ":memory:"),
             "an SQLite database needs a file, because several processes read it: "
             f"got {display(url)}; use {DEFAULT_URL}",
         )
+        require(
+            not url.query,
+            f"an SQLite URL is sqlite:/// and a path, without '?': got {display(url)}; rename "
+            "the file if its name has one",
+        )
     return url
-
-
-def display(url: URL) -> str:
-    """The URL for people: no password, neither in the authority nor in the query."""
-    secret = [key for key in url.query if "pass" in key.lower()]
-    return url.difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def open_engine(url: URL, create: bool) -> Engine:
@@ -62,8 +75,6 @@ def open_engine(url: URL, create: bool) -> Engine:
 
     create: whether a missing SQLite file may be made.
     """
-    if url.drivername == "sqlite":
-        check_file(Path(str(url.database)), create)
     options: dict[str, Any] = {}
     if url.drivername != "sqlite":
         options = {"pool_pre_ping": True, "connect_args": CONNECTION}
@@ -82,17 +93,29 @@ def open_engine(url: URL, create: bool) -> Engine:
     except DBAPIError as error:
         engine.dispose()
         raise InputError(unusable(url, error)) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        # Drivers check a URL's options as they please.
+        engine.dispose()
+        reason = without_secrets(shown(str(error))[1:-1], url)
+        raise InputError(
+            f"the database URL {display(url)} has an option that its driver refuses: {reason}; "
+            f"use {FORMS}"
+        ) from None
     return engine
-
-
-def _redacted(text: str) -> str:
-    # A malformed URL may still hold a password: only what follows the last @ is shown.
-    head, at, tail = text.partition("?")[0].rpartition("@")
-    return f"***@{tail}" if at else tail or head
 
 
 def check_file(path: Path, create: bool) -> None:
     """Raise InputError unless an SQLite file is there, or may be made there with `create`."""
+    try:
+        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+    except OSError as error:
+        raise InputError(
+            f"cannot open the database {shown(str(path))}: {error.strerror}; choose another file"
+        ) from None
+    require(
+        stat.S_ISREG(mode) or stat.S_ISDIR(mode),  # opening a pipe would wait for ever
+        f"the database must be a file: {path} is a pipe, a device or a socket; choose another",
+    )
     require(
         path.parent.is_dir(),
         f"the database's folder must exist: {path.parent} does not; create it or choose another",
@@ -120,7 +143,7 @@ def discard_empty(file: Path) -> None:
 
 def unusable(url: URL, error: DBAPIError) -> str:
     """Why a database cannot be opened, and the way out."""
-    reason = str(error.orig).strip().split("\n")[0]
+    reason = without_secrets(str(error.orig).strip().split("\n")[0], url)
     if url.drivername != "sqlite":
         return f"cannot reach the database {display(url)}: {reason}; is the server running?"
     if "not a database" in reason:

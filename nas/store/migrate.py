@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from nas.store.engine import START_HINT, display
+from nas.store.engine import START_HINT
+from nas.store.redaction import display
 from search_space.errors import InputError
 
 if TYPE_CHECKING:

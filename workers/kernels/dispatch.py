@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from search_space.errors import InputError, require
+from search_space.places import cache_dir
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +52,14 @@ class Backend(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says about kernels."""
+    """What the environment says about kernels.
+
+    cache: None where there is neither FFN_NAS_CACHE nor a home; a CPU needs none.
+    """
 
     backend: Backend
     autotune: bool
-    cache: Path
+    cache: Path | None
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -67,8 +71,10 @@ class Settings:
             backend in list(Backend), f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}"
         )
         require(autotune in ("0", "1"), f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        cache = Path(os.environ.get("FFN_NAS_CACHE") or Path(base) / "ffn-nas")
+        try:
+            cache = cache_dir()
+        except InputError:
+            cache = None
         return cls(Backend(backend), autotune == "1", cache)
 
 
@@ -79,6 +85,11 @@ _environment = functools.cache(Settings.from_environment)
 def settings() -> Settings:
     """The settings in force."""
     return _override.get() or _environment()
+
+
+def cache_folder() -> Path:
+    """Where results of checks and timings are kept; InputError where no place is known."""
+    return settings().cache or cache_dir()
 
 
 @contextlib.contextmanager

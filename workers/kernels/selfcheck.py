@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workers.kernels import reference
 from workers.kernels.activations import ACTIVATIONS
-from workers.kernels.dispatch import override, settings
+from workers.kernels.dispatch import cache_folder, override
 from workers.kernels.expert_ffn import Pairs
 from workers.kernels.rms_norm import EPS
 from workers.kernels.triton import ops
@@ -42,7 +42,7 @@ Problem = tuple[str, Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
 def verdict(device: torch.device) -> str:
     """ "" where every operation agrees with float64 on `device`, else what did not."""
     entry = f"{torch.cuda.get_device_name(device)} triton {triton.__version__} {source_digest()}"
-    path = settings().cache / "kernels" / "self-check.json"
+    path = cache_folder() / "kernels" / "self-check.json"
     if entry in _passed(path):
         return ""
     try:

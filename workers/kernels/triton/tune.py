@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from workers.kernels.dispatch import settings
+from workers.kernels.dispatch import cache_folder, settings
 from workers.kernels.triton.config import Config
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def choose(
     name = torch.cuda.get_device_name(like.device)
     dtype = str(like.dtype).removeprefix("torch.")
     entry = f"{kernel}/{dtype}/{'x'.join(map(str, widths))}"
-    path = cache_file(settings().cache, name)
+    path = cache_file(cache_folder(), name)
     return _remembered(path, entry, configs) or _timed(path, entry, configs, run)
 
 

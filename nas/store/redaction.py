@@ -1,0 +1,43 @@
+"""Database URLs for people: without whatever might be a password."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy.engine import URL
+
+from search_space.secrets import HIDDEN
+from search_space.shown import shown
+
+# What may be shown of a URL's query: libpq has a dozen names for secrets, and gets new ones.
+_OPEN = {"host", "port", "dbname", "user", "sslmode", "application_name", "connect_timeout"}
+
+
+def display(url: URL) -> str:
+    """The URL with its password, and each part of its query that may be secret, hidden."""
+    if url.drivername.startswith("sqlite"):
+        return url.set(query={}).render_as_string(hide_password=True)
+    secret = [key for key in url.query if key.lower() not in _OPEN]
+    return url.difference_update_query(secret).render_as_string(hide_password=True)
+
+
+def hidden(text: str) -> str:
+    """A text that is no URL, as an error may show it: all of it, or its scheme alone."""
+    if not any(mark in text for mark in "@?="):  # a password stands beside one of them
+        return shown(text)
+    scheme, mark, _ = text.partition("://")
+    return shown(f"{scheme}{mark}{HIDDEN}" if mark and scheme.isidentifier() else HIDDEN)
+
+
+def without_secrets(text: str, url: URL) -> str:
+    """A driver's own words with every secret of the URL hidden, however it is spelt."""
+    values = [url.query[key] for key in url.query if key.lower() not in _OPEN]
+    secrets = [value for item in values for value in ([item] if isinstance(item, str) else item)]
+    if url.password is not None:
+        secrets.append(str(url.password))
+    for secret in filter(None, secrets):
+        for spelt in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
+            # A short password may be part of a longer word, which says nothing of it.
+            text = re.sub(rf"(?<!\w){re.escape(spelt)}(?!\w)", HIDDEN, text)
+    return text
