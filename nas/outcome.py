@@ -8,7 +8,7 @@ import logging
 import click
 
 from nas import interrupts
-from nas.terminal import echo
+from nas.terminal import echo, one_line
 from search_space.errors import InputError, WorkFailed
 
 log = logging.getLogger("nas")
@@ -56,7 +56,7 @@ def outcome(error: BaseException, debug: bool) -> int:
 def fail(message: str, code: int) -> int:
     """Print the one line; returns `code`."""
     with contextlib.suppress(OSError):  # a closed terminal: nobody is left to read it
-        echo(f"Error: {' '.join(message.split())}", err=True)
+        echo(f"Error: {one_line(message)}", err=True)
     return code
 
 

@@ -32,7 +32,11 @@ class Study:
     def open(cls, name: str | None = None, db: str = DEFAULT_DB) -> Study:
         """The study of that name, the newest without one. InputError when there is none."""
         store = Store.open(db, create=False)
-        return cls(store, store.study(name))
+        try:
+            return cls(store, store.study(name))
+        except BaseException:
+            store.close()  # or SQLite's files beside the database stay
+            raise
 
     def __enter__(self) -> Study:
         return self

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from search_space.secrets import redacted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
+_LONG = 1_500  # characters of the longest line about an error
 
 _PLAIN = {
     "±": "+/-",
@@ -88,6 +91,13 @@ def finish(code: int) -> int:
                 echo(f"Error: cannot write the output: {error.strerror}", err=True)
             code = code or 1
     return code
+
+
+def one_line(message: str) -> str:
+    """What a command says of an error: no secret of a URL, and cut where a word was endless."""
+    line = redacted(" ".join(message.split()))
+    # The way out stands at the end.
+    return line if len(line) <= _LONG else f"{line[: _LONG - 300]} ... {line[-200:]}"
 
 
 def echo(text: str = "", err: bool = False) -> None:

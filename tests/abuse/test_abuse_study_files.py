@@ -1,0 +1,10 @@
+"""A short form of the study files that the abuse benchmark tries."""
+
+from __future__ import annotations
+
+from benchmarks.abuse.attempts import failures
+from benchmarks.abuse.study_files import SHORT
+
+
+def test_every_attempt_ends_as_it_should():
+    assert failures("study_files", SHORT) == []
