@@ -38,8 +38,8 @@ NUMBERS = (
 TEXTS = (
     "", " ", "-", "--", "--help-me", "x", "first", "frist", "é", "💥", "\u202e", "\udcff", "a\nb",
     "x" * 5_000, "x/" * 3_000, "..", "../..", "/", ".", "/dev/zero", "/dev/full", "/proc/self/mem",
-    "pipe", "folder", "latin.json", "study.yaml", "none.yaml", "%s%n", "{}", "[]", "$(id)", "*", "~",
-    "~root", "http://u:p@h/x", "[bold]x[/bold]", "[/]", "first.", "1e5",
+    "pipe", "folder", "latin.json", "study.yaml", "none.yaml", "%s%n", "{}", "[]", "$(id)", "*",
+    "~", "~root", "http://u:p@h/x", "[bold]x[/bold]", "[/]", "first.", "1e5",
 )  # fmt: skip
 DATABASES = (
     *TEXTS, "nas.db", "sqlite:///nas.db", "sqlite:///none.db", "sqlite://", "sqlite:///", "sqlite:",

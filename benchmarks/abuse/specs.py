@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.abuse.commands import Late, in_process, time_limit, wrong, wrong_message
 from search_space.backbone import Backbone
+from search_space.checks import is_real
 from search_space.cost import model_cost
 from search_space.errors import InputError
 from search_space.presets import PRESETS
@@ -94,7 +95,8 @@ def _like(chance: random.Random, value: Any) -> Any:
         return chance.choice(WORDS)
     powers = 2 ** chance.randint(0, 70)
     scale = chance.choice((chance.randint(1, 8), powers, chance.choice(NUMBERS)))
-    return value * scale if chance.random() < 0.3 and abs(scale) < 2**80 else scale
+    numbers = is_real(value) and is_real(scale)
+    return value * scale if numbers and chance.random() < 0.3 else scale
 
 
 def built(chance: random.Random) -> functools.partial[FFNSpec]:
