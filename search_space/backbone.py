@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from search_space.checks import DIM, TOKENS, UNITS, real, whole
-from search_space.errors import check_keys, require
+from search_space.errors import InputError, check_keys, require
+from search_space.shown import shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,9 @@ class Backbone:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Backbone:
+    def from_dict(cls, data: Mapping[str, Any]) -> Backbone:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"backbone is a mapping of its fields: got {shown(data)}")
         check_keys("backbone", data, [f.name for f in fields(cls)])
         return cls(**data)

@@ -5,13 +5,15 @@ All are frozen, plain data (they travel through Ray as pickles of standard types
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.checks import TOKENS, real, whole
-from search_space.errors import check_keys, require
+from search_space.errors import InputError, check_keys, require
+from search_space.shown import shown
 from search_space.spec import FFNSpec
 
 # A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.
@@ -68,8 +70,10 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
+        if not isinstance(data, Mapping):
+            raise InputError(f"recipe is a mapping of its fields: got {shown(data)}")
         check_keys("recipe", data, [f.name for f in fields(cls)])
         return cls(**data)
 

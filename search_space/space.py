@@ -57,7 +57,7 @@ from search_space.walk import Draw, OutsideSpace, Walk
 _ACTIVE_WIDTHS = (0.5, 1.0, 2.0)
 _LR_MULTIPLIERS = Range(low=0.5, high=2.0, log=True)
 
-LOOKS = 4_000  # paths that a question about a whole space may try
+LOOKS = 2_000  # paths that a question about a whole space may try
 
 # Methods that read k of n experts: reading all of them would be the dense FFN again.
 _ROUTED = ("topk", "hash", "avgk", "direct", "relu_routing")

@@ -82,20 +82,18 @@ def open_engine(url: URL, create: bool) -> Engine:
         # A NaN would be legal on SQLite and illegal on PostgreSQL: refused on both.
         dumps = partial(json.dumps, allow_nan=False)
         engine = create_engine(url, json_serializer=dumps, **options)
+        if url.drivername == "sqlite":
+            event.listen(engine, "connect", _configure_sqlite)
+        engine.connect().close()
     except ModuleNotFoundError as error:
         raise InputError(
             f"{display(url)} needs the package {error.name}: pip install 'psycopg[binary]'"
         ) from None
-    if url.drivername == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
-    try:
-        engine.connect().close()
     except DBAPIError as error:
         engine.dispose()
         raise InputError(unusable(url, error)) from None
-    except (TypeError, ValueError, OverflowError) as error:
-        # Drivers check a URL's options as they please.
-        engine.dispose()
+    except (ArgumentError, TypeError, ValueError, OverflowError) as error:
+        # SQLAlchemy and the drivers check a URL's options as they please.
         reason = without_secrets(shown(str(error))[1:-1], url)
         raise InputError(
             f"the database URL {display(url)} has an option that its driver refuses: {reason}; "

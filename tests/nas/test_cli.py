@@ -323,6 +323,28 @@ def test_doctor(nas, in_process, folder):
         (["cost", "swich"], ["'swich' is none", "did you mean 'switch'?"]),
         (["cost", "{}"], ["a spec needs d_ff"]),
         (["cost", "{d_ff}"], ['a spec is JSON such as {"d_ff": 512}']),
+        (
+            ["cost", '{"d_ff": 512, "selection": {"method": ["topk"]}}'],
+            ["selection: unknown method ['topk']", "did you mean 'topk'?"],
+        ),
+        (["cost", f'{{"d_ff": {"9" * 400}}}'], ["d_ff: a whole number has at most 64 bits"]),
+        (["cost", f'{{"d_ff": {"9" * 5_000}}}'], ["a whole number has at most 64 bits"]),
+        (["cost", '{"d_ff": 4, "d_ff": 8}'], ["key 'd_ff' is given twice; keep one"]),
+        (["cost", '{"a":' * 5_000], ["nested more than 64 levels deep"]),
+        (["cost", "."], ["cannot read .: Is a directory", "give the path of a JSON file"]),
+        (["cost", "x" * 5_000], ["a design is a preset, a spec as JSON or a file"]),
+        (["cost", "dense", "--d-model", "9" * 400], ["'--d-model'", "1<=x<=65536"]),
+        (["cost", "dense", "--layers", "9" * 5_000], ["'--layers'", " ... ", "nas cost --help"]),
+        (["cost", "dense", "--vocab", "nan"], ["'--vocab'", "'nan'"]),
+        (["presets", "--d-model", "65537"], ["'--d-model'", "1<=x<=65536"]),
+        (["show", "--trial", "-1"], ["'--trial'", "0<=x<=2147483647"]),
+        (["show", "--trial", "1" + "0" * 30], ["'--trial'", "0<=x<=2147483647"]),
+        (["generate", ".", "--seed", "-1"], ["'--seed'", "0<=x<="]),
+        (["generate", ".", "--seed", str(2**64)], ["'--seed'", "0<=x<="]),
+        (["generate", ".", "--tokens", "1" + "0" * 12], ["'--tokens'", "1<=x<=16777216"]),
+        (["generate", "x" * 5_000], ["a model directory holds config.json"]),
+        (["launch", "x/" * 3_000], ["File name too long", "give the path of a YAML file"]),
+        (["space", "."], ["cannot read .: Is a directory"]),
         (["cost", "dense", "--d-model", "10"], ["d_model must be a multiple of", "8"]),
         (["cost", "dense", "--d-model", "0"], ["'--d-model'", "1<=x<=65536"]),
         (["presets", "--d-model", "7"], ["d_model must be even", "7"]),
@@ -407,6 +429,25 @@ def test_a_wrong_corpus(nas, in_process, source, text, changes, said):
         assert part in error
     assert not list(Path().glob("nas.db*"))
     assert not Path("nas-runs").exists()
+
+
+@pytest.mark.parametrize("option", [["--temperature", "nan"], ["--temperature", "1e-9"]])
+def test_a_temperature_that_gives_no_probabilities(nas, folder, option):
+    Path("config.json").write_text("{}")
+    error = the_error(nas("generate", ".", *option))
+    assert "a temperature is 0, for the likeliest token, or from 0.01 to 100" in error
+
+
+def test_a_host_that_is_none(nas, filled):
+    error = the_error(nas("dashboard", "--host", "a" * 100))
+    assert "--host is a name or an address: got 'aaa" in error
+
+
+@pytest.mark.parametrize("name", ["\udcff", "x" * 5_000, "a b", ""])
+def test_a_name_that_no_study_can_have(nas, filled, folder, name):
+    before = {path.name for path in folder.iterdir()}
+    assert "no study named '" in the_error(nas("status", name))
+    assert {path.name for path in folder.iterdir()} == before
 
 
 def test_an_unknown_study_or_trial(nas, filled):

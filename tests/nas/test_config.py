@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 
 from nas.config import Budget, Constraints, StudyConfig
+from nas.yaml_file import read_yaml
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError
 from search_space.space import SearchSpace
@@ -104,6 +107,12 @@ def test_a_cheaper_warm_start_is_the_smallest_design():
     assert minimal(warm_start=[tiny], budget={"trials": 1, "trial_flops": step})
 
 
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 3)}]\n" for n in range(1, 40)
+)
+MERGES = "a0: &a0 {k: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)
+)
 FILES = {
     "study.yaml is empty": "",
     r"study.yaml:2 is not valid YAML": "name: a\n  b: [1\n",
@@ -112,6 +121,27 @@ FILES = {
     "holds a list, not a mapping": "- name: a\n",
     "holds a str, not a mapping": "just text\n",
     "study.yaml: study: unknown key 'budgets'; did you mean 'budget'": "budgets: {trials: 1}\n",
+    "study.yaml:3 is not valid YAML: keys are text": "name: a\nspace:\n  ? [a, b]\n  : 1\n",
+    "study.yaml: keys are text: got 1; put it in quotes": "1: a\n",
+    "study.yaml:11 is not valid YAML: more than 100,000 values": BOMB,
+    "study.yaml:6 is not valid YAML: more than 100,000 values": MERGES,
+    "study.yaml:1 is not valid YAML: nested more than 64 levels deep": "a: " + "[" * 100_000,
+    "study.yaml:65 is not valid YAML: nested more than 64": "".join(
+        f"{' ' * level}a:\n" for level in range(900)
+    ),
+    r"study.yaml:1 is not valid YAML: \*a stands inside what it names": "name: &a [*a]\n",
+    "no anchor &b stands before": "name: *b\n",
+    "tags such as !!int are not read": "seed: !!int ''\n",
+    "tags such as !!set": "name: !!set {a}\n",
+    "a text has at most 10,000 characters": f"name: {'x' * 10_001}\n",
+    "study.yaml has more than 1,048,576 bytes": "# comment\n" * 120_000,
+    "study.yaml: name: values are text, .* got a date; put text in quotes": "name: 2001-01-01\n",
+    "study.yaml:2 is not valid YAML: '2001-99-99' is written as a date": "a: 1\nb: 2001-99-99\n",
+    "study.yaml:1 is not valid YAML: '999.*' is written as a date or a number": f"a: {'9' * 5_000}",
+    "study.yaml: seed: a whole number has at most 64 bits": f"seed: {'9' * 40}\n",
+    "study.yaml: seed: a number must be finite: got inf": "seed: .inf\n",
+    r"study.yaml:2 is not valid YAML: the character '\\x07' may not stand": "a: 1\nb: \x07\n",
+    "study.yaml: name: text holds no NUL": 'name: "\\0"\n',
     "is not valid YAML": "name: !!python/object/apply:os.getcwd []\n",
 }
 
@@ -124,7 +154,31 @@ def test_a_wrong_file_is_one_line_with_its_name(tmp_path, message):
     assert "\n" not in str(caught.value)
 
 
+def test_anchors_merges_and_marks_are_read(tmp_path):
+    text = """budget: &b {trials: 2, trial_flops: 1e13}
+workers: {count: 1}
+space:
+  topk: {balance_weight: &r {low: 0.0, high: 0.1}, z_weight: {<<: *r, high: 0.01}}
+  depth: [&one 1, 2]
+  granularity: *one
+"""
+    path = written(tmp_path, "\ufeff" + text)
+    space = StudyConfig.load(path).space
+    assert (space.topk.z_weight.low, space.topk.z_weight.high) == (0, 0.01)
+    assert space.granularity == (1,)
+    assert StudyConfig.load(path) == StudyConfig.load(written(tmp_path, text))
+
+
+def test_a_merge_met_before_its_own_mapping_is_no_double_key(tmp_path):
+    path = written(tmp_path, "p: {q: &q {<<: {x: 1}, x: 2}}\nr: {<<: *q}\n")
+    assert read_yaml(path) == {"p": {"q": {"x": 2}}, "r": {"x": 2}}
+
+
 def test_files_that_cannot_be_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="it is a pipe, a device or a socket"):
+            StudyConfig.load(odd)
     with pytest.raises(InputError, match=r"cannot read .*none.yaml: No such file"):
         StudyConfig.load(tmp_path / "none.yaml")
     with pytest.raises(InputError, match=r"cannot read .*directory"):
@@ -175,6 +229,29 @@ REFUSED = {
     "eval_tokens must be a whole number of at least one sequence, 128": {"eval_tokens": 100},
     "a study's name has": {"name": "../up"},
     "seed must be a whole number": {"seed": -1},
+    r"space.methods: unknown method \['dense'\]": {"space": {"methods": [["dense"]]}},
+    "space.methods: unknown method {'a': 1}": {"space": {"methods": [{"a": 1}]}},
+    r"warm_start: selection: unknown method \['topk'\]": {
+        "warm_start": [{"d_ff": 64, "selection": {"method": ["topk"]}}]
+    },
+    "warm_start: spec: unknown key 'dff'": {"warm_start": [{"dff": 64}]},
+    r"warm_start: no preset is named \['dense'\]": {"warm_start": [["dense"]]},
+    "warm_start has 1,001 designs": {"warm_start": ["dense"] * 1_001},
+    r"sampler: unknown value \['tpe'\]": {"sampler": ["tpe"]},
+    r"unknown objective \['active_flops'\]": {"objectives": ["bits_per_byte", ["active_flops"]]},
+    "study: a.b: values are text": {"a": {"b": {1, 2}}},
+    "rope_theta must be a finite number of at most 1e": {"backbone": {"rope_theta": 1e40}},
+    "batch_size must be a whole number of at least 1: got True": {"recipe": {"batch_size": True}},
+    "lr must be above 0: got '1e400x'": {"recipe": {"lr": "1e400x"}},
+    "lr must be a finite number of at most 1e": {"recipe": {"lr": "1e400"}},
+    "decay must be a finite number of at least 0: got None": {"recipe": {"decay": None}},
+    "d_model must be at most 65,536: got 65538": {"backbone": {"d_model": 65_538}},
+    "budget.trials must be at most 1,000,000": {
+        "budget": {"trials": 10_000_000, "trial_flops": 1e12}
+    },
+    "space.expansion has 101 choices, at most 100": {
+        "space": {"expansion": [1 + n / 100 for n in range(1, 102)]}
+    },
     "space: no combination is a legal design": {
         "space": {"methods": ["hash"], "width_multiple": 333, "granularity": [8]}
     },
@@ -187,6 +264,22 @@ def test_bad_input_is_one_line_with_the_rule(message):
     with pytest.raises(InputError, match=message) as caught:
         minimal(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_an_impossible_space_is_refused_in_a_bounded_time():
+    many = [1 + n / 3 for n in range(1, 100)]
+    space = {
+        "match": "active_flops",
+        "expansion": many,
+        "granularity": list(range(1, 100)),
+        "depth": list(range(1, 100)),
+        "shared_width": [n / 100 for n in range(100)],
+        "width_multiple": 99_999,
+    }
+    began = time.monotonic()
+    with pytest.raises(InputError, match="space: no combination is a legal design"):
+        minimal(space=space)
+    assert time.monotonic() - began < 15  # seconds; visiting every combination takes days
 
 
 def test_no_budget_is_refused():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from nas.store import Store
 from nas.store.endings import spent_flops
 from nas.store.migrate import HEAD, alembic_config
 from nas.store.names import free_name
+from nas.store.redaction import display, without_secrets
 from search_space.errors import InputError
 
 PASSWORD = "s3cret"
@@ -36,6 +40,72 @@ def test_a_malformed_url(url: str) -> None:
 
 def test_a_malformed_port() -> None:
     assert "a database URL has the form" in refusal(f"postgresql://me:{PASSWORD}@host:port/db")
+
+
+SHAPES = {
+    "an @ in a database URL's user or password is written %40": [
+        f"postgresql://me:p@{PASSWORD}@host/db",
+        f"postgresql://me:{PASSWORD}@p@host/db",
+    ],
+    "a database URL has the form": [
+        f"postgresql://me:{PASSWORD}@[::1/db",
+        f"host=h password={PASSWORD}",
+        f"postgresql://me:p?{PASSWORD}@host:x/db",
+        f"postgresql://me:{PASSWORD}\0@host/db",
+        f"postgresql://me:{PASSWORD}%00@host/db",
+        f"postgresql://me:{PASSWORD}\udcff@host/db",
+    ],
+    "an SQLite URL is": [
+        f"sqlite://me:{PASSWORD}@/nas.db",
+        "sqlite://host/nas.db",
+        f"sqlite:///nas.db?key={PASSWORD}",
+    ],
+    "a path holds no NUL|has the form": ["sqlite:///a%00b"],
+    "File name too long": [f"sqlite:///{'x' * 300}", f"sqlite:///{'x/' * 3_000}nas.db"],
+    "is a pipe, a device": ["sqlite:////dev/zero"],
+    "cannot reach the database": [
+        f"postgresql://me:{PASSWORD}%zz@127.0.0.1:1/db",
+        f"postgresql://me:%40{PASSWORD}/x@127.0.0.1:1/db",
+        f"postgresql:///db?host=127.0.0.1&port=1&password={PASSWORD}&sslpassword={PASSWORD}",
+        f"postgresql:///db?host=127.0.0.1&port=1&PASSWORD={PASSWORD}",
+        f"postgresql:///db?host=127.0.0.1&port=1&passfile={PASSWORD}&options=-c%20{PASSWORD}",
+        "postgresql://127.0.0.1:99999999/db",
+    ],
+    "has an option that its driver refuses": [
+        f"postgresql://me:{PASSWORD}@/db?host=a,b&port=x",
+    ],
+}
+
+
+@pytest.mark.parametrize(("said", "url"), [(said, u) for said in SHAPES for u in SHAPES[said]])
+def test_urls_of_every_shape(said: str, url: str) -> None:
+    pytest.importorskip("psycopg")
+    for create in (False, True):
+        assert re.search(said, refusal(url, create))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "nas.db")
+    assert "is a pipe" in refusal(f"sqlite:///{tmp_path}/nas.db")
+
+
+def test_a_driver_that_repeats_a_secret() -> None:
+    url = make_url(f"postgresql+psycopg://me:a%20{PASSWORD}@h/db?key={PASSWORD}2&host=open")
+    said = f"bad 'a {PASSWORD}', a%20{PASSWORD}, a+{PASSWORD} or {PASSWORD}2 at open"
+    assert without_secrets(said, url) == "bad '***', ***, *** or *** at open"
+    assert display(url) == "postgresql+psycopg://me:***@h/db?host=open"
+
+
+@pytest.mark.parametrize("query", ["", f"?sslpassword={PASSWORD}"])
+def test_a_debug_log_holds_no_password(query: str) -> None:
+    pytest.importorskip("psycopg")
+    command = [sys.executable, "-c", "from nas.cli import main; main()", "--debug", "list"]
+    url = f"postgresql://me:{PASSWORD}@127.0.0.1:1/db{query}"
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"NAS_DB": url}, timeout=120
+    )
+    assert done.returncode == 2 and "127.0.0.1:1" in done.stderr
+    assert PASSWORD not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("url", [f"mysql://me:{PASSWORD}@host/db", "sqlite+aiosqlite:///nas.db"])
