@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import chain
@@ -13,9 +12,9 @@ from typing import Any, Literal, TypeVar, get_args
 
 from nas.objectives import objective
 from nas.store.names import check_name
-from nas.yaml_file import read_yaml
+from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone
-from search_space.checks import DIM, WHOLE, is_whole, known_word, real, text, whole
+from search_space.checks import DIM, is_whole, known_word, real, text, whole
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
@@ -32,22 +31,6 @@ T = TypeVar("T")
 
 MOST_TRIALS = 1_000_000  # every ask reads all that were tried
 MOST_WARM_STARTS = 1_000
-
-# YAML 1.1 reads 1e12 and 1e-3 as text, because they have no dot.
-_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-_TEXT = {"name", "source", "split", "revision", "text_field", "tokenizer", "ray_address"}
-
-
-def _numbers(value: Any) -> Any:
-    """Plain data with numbers such as "1e12" read as numbers; texts keep theirs."""
-    if isinstance(value, dict):
-        return {k: v if k in _TEXT else _numbers(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        number = float(value)
-        return int(number) if number.is_integer() and abs(number) < WHOLE else number
-    return value
 
 
 def _section(cls: type[T], where: str, data: Any) -> T:
@@ -310,7 +293,7 @@ class StudyConfig:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
         if not isinstance(data, Mapping):
             raise InputError(f"a study is a mapping of its fields: got {shown(data)}")
-        given = _numbers(checked(data, "study"))
+        given = numbers(checked(data, "study"))
         check_keys("study", given, [f.name for f in fields(cls)])
         require("budget" in given, "a study needs budget, with trials and trial_flops: none given")
         for name, section in _SECTIONS.items():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
+from search_space.checks import WHOLE
 from search_space.errors import InputError
 from search_space.plain import DEPTH, NODES, TEXT, checked, read_text
 from search_space.shown import shown
@@ -16,6 +18,10 @@ try:
     from yaml import CSafeLoader as SafeLoader  # libyaml's parser: several times as fast
 except ImportError:  # a PyYAML that was built without libyaml
     from yaml import SafeLoader  # type: ignore[assignment]
+
+# YAML 1.1 reads 1e12 and 1e-3 as text, because they have no dot.
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_TEXT = {"name", "source", "split", "revision", "text_field", "tokenizer", "ray_address"}
 
 _TAGS = "tag:yaml.org,2002:"
 
@@ -60,6 +66,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         )
     out: dict[str, Any] = checked(data, str(path))
     return out
+
+
+def numbers(value: Any) -> Any:
+    """Plain data with numbers such as "1e12" read as numbers; texts keep theirs."""
+    if isinstance(value, dict):
+        return {k: v if k in _TEXT else numbers(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [numbers(item) for item in value]
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        number = float(value)
+        return int(number) if number.is_integer() and abs(number) < WHOLE else number
+    return value
 
 
 @dataclass
