@@ -6,15 +6,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.abuse.processes import Command, until
 from nas.cli import run
 from nas.pool import SimulatedPool
 from nas.store import Store, StudyState
@@ -500,54 +498,18 @@ def test_a_defect_is_one_line_and_debug_shows_where(nas, filled, monkeypatch):
 # In processes of their own, with Ray
 
 
-def start(*arguments: str) -> subprocess.Popen:
-    """The installed command in a process group of its own, as a shell starts it."""
-    code = "from nas.cli import main; main()"
-    root = str(Path(__file__).parents[2])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        env=os.environ | {"PYTHONPATH": root},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def session_members(session: int) -> set[int]:
-    """The processes of a session; those that ended and were not waited for do not count."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, sid = stat.read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(sid) == session and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
-
-
-def until(condition, seconds: float):
-    """The first true value of `condition()`, or the last one when time is up."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return value
-
-
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
 @needs_proc
-def test_an_empty_corpus_with_ray_leaves_no_process(nas):
-    process = start("launch", str(write_study(corpus=write_corpus(""))))
-    out, err = process.communicate(timeout=90)
-    assert process.returncode == 2 and out == ""
+def test_an_empty_corpus_with_ray_leaves_no_process(folder):
+    command = Command(folder, "launch", str(write_study(corpus=write_corpus(""))))
+    assert command.end(90) == ""
+    assert command.process.returncode == 2 and command.out.read_text() == ""
+    err = command.err.read_text()
     assert "Error: corpus: source 'corpus.txt' holds no text" in err.splitlines()[-1]
     assert "Traceback" not in err
-    assert until(lambda: not session_members(process.pid), 10)
-    assert not list(Path().glob("nas.db*"))
+    assert not list(folder.glob("nas.db*"))
 
 
 def running_trials() -> int:
@@ -560,21 +522,20 @@ def running_trials() -> int:
 
 
 @needs_proc
-def test_ctrl_c_ends_the_trials_and_every_process(nas):
+def test_ctrl_c_ends_the_trials_and_every_process(nas, folder):
     budget = {"trials": 500, "trial_flops": 1e12}
-    process = start("launch", str(write_study(corpus=write_corpus(), budget=budget)))
+    command = Command(folder, "launch", str(write_study(corpus=write_corpus(), budget=budget)))
     try:
-        assert until(running_trials, 90), "no trial began"
-        assert len(session_members(process.pid)) > 1
-        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-        _, err = process.communicate(timeout=60)
+        assert until(lambda: running_trials() > 0, 90), "no trial began"
+        assert len(command.left()) > 1
+        os.killpg(command.process.pid, signal.SIGINT)  # what a terminal does
     finally:
-        if process.poll() is None:
-            process.kill()
-    assert process.returncode == 130
+        wrong = command.end(60)
+    assert wrong == ""
+    assert command.process.returncode == 130
+    err = command.err.read_text()
     assert err.splitlines()[-1] == "Error: stopped; what was running is recorded as stopped"
     assert "Traceback" not in err
-    assert until(lambda: not session_members(process.pid), 10)
 
     status = json.loads(nas("status", "--json").out)
     assert status["state"] == "stopped" and status["running"] == 0
