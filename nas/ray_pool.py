@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from nas import interrupts
 from nas.pool import Event
 from nas.ray_limits import Limits
 from nas.ray_process import NoAnswer, RayProcess
@@ -38,16 +38,16 @@ class RayPool:
     ) -> None:
         self._limits = limits = limits or Limits()
         self._running: set[int] = set()
+        self._preparing = ""  # the cache that a corpus is being prepared in
         address = "" if address == "local" else address
         if address:
             check_reachable(address, limits.reach)
         self._process = RayProcess(local=not address, leave=limits.leave)
         try:
-            with interrupts.breakable():
-                self._start(address, count, threads)
-                self._slots: int = self._process.ask(
-                    "hire", count, threads, gpus, within=limits.start + limits.answer
-                )
+            self._start(address, count, threads)
+            self._slots: int = self._process.ask(
+                "hire", count, threads, gpus, within=limits.start + limits.answer
+            )
         except BaseException:
             self.close()
             raise
@@ -80,9 +80,11 @@ class RayPool:
         Raises InputError for what the corpus or the user did wrong, WorkFailed when a worker
         died of it, PoolLost.
         """
+        self._preparing = cache_dir
         facts: dict[str, Any] = self._process.ask(
             "prepare", spec, vocab_size, seq_len, cache_dir, within=self._limits.answer
         )
+        self._preparing = ""
         return facts
 
     def submit(self, request: EvalRequest) -> None:
@@ -109,6 +111,11 @@ class RayPool:
         """End the workers and leave Ray; what this pool did not start stays."""
         self._running.clear()
         self._process.end()
+        if self._preparing:
+            from workers.corpus import sweep
+
+            sweep(Path(self._preparing))  # the worker had no chance to remove its draft
+            self._preparing = ""
 
 
 def check_reachable(address: str, seconds: float) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from nas import interrupts
 from nas.pool import PoolLost
 from nas.ray_folder import private_folder, usable_tmpdir
 from search_space.errors import InputError, WorkFailed
@@ -92,7 +93,9 @@ class RayProcess:
 
     def _receive(self, within: float) -> tuple[str, Any]:
         try:
-            if not self._pipe.poll(within):
+            with interrupts.breakable():  # the wait alone: an answer is read whole
+                answered = self._pipe.poll(within)
+            if not answered:
                 self._mute = True
                 raise NoAnswer(
                     f"the workers are lost: the process that holds Ray gave no answer for "

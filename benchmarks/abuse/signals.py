@@ -125,9 +125,10 @@ def free_port() -> int:
         return port
 
 
-def size(attempt: Attempt) -> tuple[int, float]:
-    """Trials and their FLOPs: few for what comes at the end, many for what comes before."""
-    return (1, 3e7) if attempt.moment == "trials finished" else (50, 2e9)
+def size(attempt: Attempt) -> tuple[int, float, int]:
+    """Trials, their FLOPs and the corpus's lines: little for what comes after, much before."""
+    trials, flops = (1, 3e7) if attempt.moment == "trials finished" else (50, 2e9)
+    return trials, flops, 100_000 if "preparing" in str(attempt.moment) else 4000
 
 
 def press(command: Command, attempt: Attempt) -> None:

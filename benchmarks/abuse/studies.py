@@ -14,12 +14,15 @@ from search_space.errors import InputError
 WORDS = "the cat sat on a mat and then ran off to find some more fish in sea near old house"
 
 
-def write_study(folder: Path, trials: int, trial_flops: float = 3e7, **changes: object) -> str:
+def write_study(
+    folder: Path, trials: int, trial_flops: float = 3e7, lines: int = 4000, **changes: object
+) -> str:
     """Write corpus.txt and study.yaml into `folder`; returns the file's name."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
-    lines = (" ".join(draw.choices(WORDS.split(), k=9)) for _ in range(4000))
-    (folder / "corpus.txt").write_text("\n".join(lines))
+    words = WORDS.split()
+    text = "\n".join(" ".join(draw.choices(words, k=9)) for _ in range(lines))
+    (folder / "corpus.txt").write_text(text)
     study = {
         "name": "tiny",
         "corpus": {"source": "corpus.txt"},
