@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from nas.pool import Event
 from nas.ray_limits import Limits
 from nas.ray_process import NoAnswer, RayProcess
+from nas.ray_workers import sweep
 from search_space.contract import EvalRequest, EvalResult
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
@@ -112,9 +112,7 @@ class RayPool:
         self._running.clear()
         self._process.end()
         if self._preparing:
-            from workers.corpus import sweep
-
-            sweep(Path(self._preparing))  # the worker had no chance to remove its draft
+            sweep(self._preparing)
             self._preparing = ""
 
 

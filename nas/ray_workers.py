@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas.pool import Event
@@ -219,6 +220,14 @@ def prepare(
         kind = WorkFailed if facts.get("kind") == "failed" else InputError
         raise kind(facts["error"])
     return dict(facts)
+
+
+def sweep(cache_dir: str) -> None:
+    """Remove the drafts of corpora whose workers ended without a chance to do it."""
+    if any(Path(cache_dir).glob(".*")):  # the import takes a second
+        from workers.corpus import sweep as sweep_drafts
+
+        sweep_drafts(Path(cache_dir))
 
 
 def reason(error: Exception) -> str:
