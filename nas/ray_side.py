@@ -211,6 +211,8 @@ def main() -> None:
     try:
         side.serve()
     except (EOFError, OSError):
+        logging.debug("the pool has closed the pipe", exc_info=True)
+    finally:
         side.leave()
 
 
