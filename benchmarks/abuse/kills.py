@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.abuse.processes import Command, hidden, last_line, trace
-from benchmarks.abuse.ray_machine import await_value, ray_of, rows, titled
+from benchmarks.abuse.ray_machine import await_value, end_politely, folder_of, ray_of, rows, titled
 from benchmarks.abuse.studies import at_rest, write_study
 from nas.store import StudyState
 
@@ -65,16 +65,20 @@ def attempt(kill: Kill, folder: Path) -> str:
     if kill.moment == "preparing":
         corpus = folder / "corpus.txt"
         corpus.write_text(corpus.read_text() * 50)  # enough to be met at it
-    study = Command(folder, *arguments)
+    study, private = Command(folder, *arguments), folder
     try:
         wait_for_moment(study, kill.moment)
+        private = folder_of(study)
         find = partial(titled_of, study, kill.title)
         await_value(study, find, 10, kill.title)[0].send_signal(kill.signal)
         wrong = judge_survivor(study, kill) if kill.survives else judge_end(study, kill)
     except RuntimeError as error:
         wrong = str(error)
     wrong = wrong or trace(study.text()) or hidden(folder)
-    wrong = study.end(0 if wrong else 10) or wrong
+    wrong = wrong or study.end(10)
+    if not wrong and private.exists():
+        wrong = f"left {private}"
+    end_politely(study)
     return f"{kill.title} {kill.signal.name} while {kill.moment}: {wrong}" if wrong else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -50,13 +51,22 @@ def wait_for(pool: RayPool, start: str, seconds: float = 60.0) -> psutil.Process
     raise RuntimeError(f"no process {start} within {seconds:g} s")
 
 
-def ray_of(command: Command) -> list[psutil.Process]:
-    """The living processes of the local Ray of a `nas launch`."""
+def sides_of(command: Command) -> list[psutil.Process]:
+    """The processes of a `nas launch` that hold Ray: one, once it has started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(command.process.pid).children()
-        leaders = [child.pid for child in children if "nas.ray_side" in child.cmdline()]
-        return [process for leader in leaders for process in session(leader)]
+        return [child for child in children if "nas.ray_side" in child.cmdline()]
     return []
+
+
+def folder_of(command: Command) -> Path:
+    """The private folder of the Ray of a `nas launch` that has one."""
+    return Path(sides_of(command)[0].cmdline()[-1])
+
+
+def ray_of(command: Command) -> list[psutil.Process]:
+    """The living processes of the local Ray of a `nas launch`."""
+    return [process for side in sides_of(command) for process in session(side.pid)]
 
 
 def rows(command: Command, query: str) -> list[tuple[Any, ...]]:
@@ -81,3 +91,9 @@ def await_value(command: Command, found: Callable[[], Any], seconds: float, what
             raise RuntimeError(f"no {what} within {seconds:g} s")
         time.sleep(0.02)
     return value
+
+
+def end_politely(command: Command) -> str:
+    """End a study that may still run, so that it clears its folders; what was wrong, or ""."""
+    command.send(signal.SIGINT)
+    return command.end(60)

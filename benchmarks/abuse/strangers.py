@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.abuse.processes import Command, trace
-from benchmarks.abuse.ray_machine import await_value, ray_of, rows, titled
+from benchmarks.abuse.ray_machine import await_value, end_politely, ray_of, rows, titled
 from benchmarks.abuse.studies import write_study
 
 FULL, SHORT = 12, 4
@@ -59,7 +59,7 @@ def attempts(count: int, seed: int, folder: Path) -> Iterator[str]:
             name, way = ways[number % len(ways)]
             yield attempt(study, name, way)
     finally:
-        study.end(0)
+        end_politely(study)
 
 
 def points(study: Command) -> int:
