@@ -11,7 +11,7 @@ from typing import Any
 
 from nas import interrupts
 from nas.child import run_child
-from nas.store import Store
+from nas.store import NeedsMigration, NoStudiesYet, Store
 from search_space.errors import InputError, WorkFailed
 from search_space.places import cache_dir
 
@@ -76,14 +76,17 @@ def _ray() -> dict[str, Any]:
 
 
 def _database(db: str) -> dict[str, Any]:
-    with interrupts.held():  # a signal before `discard_if_unused` would leave an empty file
-        try:
-            store = Store.open(db)
-        except InputError as error:
-            return _row("database", "broken", str(error))
-        found = f"{store.url}, {len(store.studies())} studies"
-        store.discard_if_unused()
-        store.close()
+    try:
+        with Store.open(db, create=False) as store:
+            found, file = f"{store.url}, {len(store.studies())} studies", store.file
+    except NoStudiesYet as error:
+        return _row("database", "ok", str(error))
+    except NeedsMigration as error:
+        return _row("database", "note", str(error))
+    except (InputError, WorkFailed) as error:
+        return _row("database", "broken", str(error))
+    if file is not None and not (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK)):
+        return _row("database", "note", f"{found}; read only: nas launch needs another --db")
     return _row("database", "ok", found)
 
 

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from nas.store.records import TrialRecord
 from search_space.contract import Status
 from search_space.errors import InputError, nearest
 from search_space.shown import shown
+
+
+class Measured(Protocol):
+    """What an objective reads of a trial; the store's records have it."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def cost(self) -> Mapping[str, float]: ...
+
+    @property
+    def bits_per_byte(self) -> float | None: ...
+
+    @property
+    def active_flops(self) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -22,10 +41,10 @@ class Objective:
     name: str
     title: str
     unit: str
-    value: Callable[[TrialRecord], float | None]
+    value: Callable[[Measured], float | None]
 
 
-def objective_values(trial: TrialRecord, names: Sequence[str]) -> tuple[float, ...] | None:
+def objective_values(trial: Measured, names: Sequence[str]) -> tuple[float, ...] | None:
     """The trial's values of the named objectives, all finite; None unless it finished with them.
 
     Raises InputError for an unknown objective.
@@ -45,18 +64,17 @@ def objective(name: object) -> Objective:
     return OBJECTIVES[name]
 
 
-def _bits_per_byte(trial: TrialRecord) -> float | None:
-    return trial.result.bits_per_byte if trial.result else None
+def _bits_per_byte(trial: Measured) -> float | None:
+    return trial.bits_per_byte
 
 
-def _active_flops(trial: TrialRecord) -> float | None:
+def _active_flops(trial: Measured) -> float | None:
     # A design whose activity depends on the data is priced by what was measured.
-    if trial.result is not None and trial.result.active_flops is not None:
-        return trial.result.active_flops
-    return trial.cost.get("active_flops")
+    measured = trial.active_flops
+    return trial.cost.get("active_flops") if measured is None else measured
 
 
-def _cost(name: str) -> Callable[[TrialRecord], float | None]:
+def _cost(name: str) -> Callable[[Measured], float | None]:
     return lambda trial: trial.cost.get(name)
 
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from nas.store.database import Database
 from nas.store.errors import StoreError
@@ -32,10 +32,14 @@ class Curves(Database):
         rows = [_curve_values(point) for point in points if math.isfinite(point.loss)]
         if not rows:
             return
-        dialect = sqlite if self._engine.dialect.name == "sqlite" else postgresql
+        # Imported here: PostgreSQL's dialect is slow to import, and readers need neither.
+        if self._engine.dialect.name == "sqlite":
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
         try:
             with self._sessions.begin() as session:
-                session.execute(dialect.insert(CurvePointRow).on_conflict_do_nothing(), rows)
+                session.execute(insert(CurvePointRow).on_conflict_do_nothing(), rows)
         except IntegrityError:
             trials = sorted({point.trial for point in points})
             raise StoreError(f"progress of an unknown trial: ids {trials}") from None
@@ -43,8 +47,8 @@ class Curves(Database):
     def curve(self, trial_id: int) -> list[Progress]:
         """The trial's points, by step."""
         query = select(CurvePointRow).where(CurvePointRow.trial_id == trial_id)
-        with self._sessions() as session:
-            return [progress(row) for row in session.scalars(query.order_by(CurvePointRow.step))]
+        query = query.order_by(CurvePointRow.step)
+        return self._read(lambda session: [progress(row) for row in session.scalars(query)])
 
     def curves(self, study_id: int) -> dict[int, list[Progress]]:
         """Trial number -> points by step, for the trials that have any."""
@@ -54,11 +58,14 @@ class Curves(Database):
             .where(TrialRow.study_id == study_id)
             .order_by(TrialRow.number, CurvePointRow.step)
         )
-        curves: dict[int, list[Progress]] = defaultdict(list)
-        with self._sessions() as session:
+
+        def read(session: Session) -> dict[int, list[Progress]]:
+            curves: dict[int, list[Progress]] = defaultdict(list)
             for number, row in session.execute(query):
                 curves[number].append(progress(row))
-        return dict(curves)
+            return dict(curves)
+
+        return self._read(read)
 
 
 def _curve_values(point: Progress) -> dict[str, Any]:

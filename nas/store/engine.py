@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, StatementError
 
+from nas.store.errors import NoStudiesYet
 from nas.store.redaction import display, hidden, without_secrets
+from nas.store.sqlite_file import CHANGES, SQLiteFile
 from search_space.errors import InputError, require
 from search_space.plain import checked
 from search_space.shown import shown
@@ -63,9 +66,9 @@ def parse_url(text: str) -> URL:
             f"got {display(url)}; use {DEFAULT_URL}",
         )
         require(
-            not url.query,
-            f"an SQLite URL is sqlite:/// and a path, without '?': got {display(url)}; rename "
-            "the file if its name has one",
+            "?" not in text,
+            f"an SQLite URL is sqlite:/// and a path, without '?' and options: got {display(url)} "
+            "and more; a ? in the file's name is written %3F",
         )
     return url
 
@@ -73,18 +76,22 @@ def parse_url(text: str) -> URL:
 def open_engine(url: URL, create: bool) -> Engine:
     """An engine whose server answered; raise InputError with the reason when it did not.
 
-    create: whether a missing SQLite file may be made.
+    create: whether it will be written; PostgreSQL is asked for read-only transactions otherwise.
     """
     options: dict[str, Any] = {}
     if url.drivername != "sqlite":
         options = {"pool_pre_ping": True, "connect_args": CONNECTION}
+        options["execution_options"] = {"postgresql_readonly": not create}
     try:
         # A NaN would be legal on SQLite and illegal on PostgreSQL: refused on both.
         dumps = partial(json.dumps, allow_nan=False)
         engine = create_engine(url, json_serializer=dumps, **options)
         if url.drivername == "sqlite":
             event.listen(engine, "connect", _configure_sqlite)
-        engine.connect().close()
+        with engine.connect() as connection:
+            if url.drivername == "sqlite":
+                # SQLite opens a file that it may not write without a word: ask for the lock.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
     except ModuleNotFoundError as error:
         raise InputError(
             f"{display(url)} needs the package {error.name}: pip install 'psycopg[binary]'"
@@ -102,26 +109,72 @@ def open_engine(url: URL, create: bool) -> Engine:
     return engine
 
 
+def reader_engine(url: URL, file: SQLiteFile, *, still: bool) -> Engine:
+    """An engine that reads an SQLite file, a connection a session: none stays open in between.
+
+    A reader that is the last to leave a WAL database cannot tidy up behind its writer.
+    """
+    creator = partial(file.connect, still=still)
+    engine = create_engine(url, creator=creator, poolclass=NullPool)
+    event.listen(engine, "connect", _wait_for_locks)
+    return engine
+
+
 def check_file(path: Path, create: bool) -> None:
-    """Raise InputError unless an SQLite file is there, or may be made there with `create`."""
+    """Raise InputError unless an SQLite file is there, or can be made with `create`."""
     try:
-        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
+        folder, exists = path.parent.is_dir(), path.exists()
+        mode = path.stat().st_mode if exists else stat.S_IFREG
+        needed = [path.parent, path] if exists else [path.parent]
+        writable = all(os.access(each, os.W_OK) for each in needed)
     except OSError as error:
         raise InputError(
-            f"cannot open the database {shown(str(path))}: {error.strerror}; choose another file"
+            f"cannot open the database {shown(str(path))}: {error.strerror}; choose another file, "
+            "or check your rights"
         ) from None
     require(
         stat.S_ISREG(mode) or stat.S_ISDIR(mode),  # opening a pipe would wait for ever
         f"the database must be a file: {path} is a pipe, a device or a socket; choose another",
     )
     require(
-        path.parent.is_dir(),
+        folder,
         f"the database's folder must exist: {path.parent} does not; create it or choose another",
     )
     require(
-        not path.is_dir(), f"the database must be a file: {path} is a folder; name a file in it"
+        not stat.S_ISDIR(mode),
+        f"the database must be a file: {path} is a folder; name a file in it",
     )
-    require(create or path.exists(), f"no studies at {path} yet; {START_HINT}")
+    # Asked for first: SQLite waits half a minute for a lock that it cannot have.
+    require(
+        writable or not create,
+        f"cannot write the database {path}: check that the file and its folder are writable",
+    )
+    require(create or exists, f"no studies at {path} yet; {START_HINT}", NoStudiesYet)
+
+
+def unreadable(url: URL, error: SQLAlchemyError) -> str:
+    """Why a database cannot be read, in one line without SQL and without its password."""
+    reason, where = _reason(url, error), display(url)
+    if url.drivername != "sqlite":
+        return f"cannot read the database {where}: {reason}; check that its server runs"
+    if "not a database" in reason:
+        return f"{url.database} is not an SQLite database; choose another file"
+    changes = Path(f"{url.database}{CHANGES}")
+    if "unable to open" in reason and changes.exists():
+        return (
+            f"cannot read the database {url.database}: its last changes lie in {changes.name}, "
+            "and SQLite reads them only where it may make files; copy both to such a folder"
+        )
+    return (
+        f"cannot read the database {url.database}: {reason}; check that the file can be read "
+        "and is whole"
+    )
+
+
+def _reason(url: URL, error: SQLAlchemyError) -> str:
+    cause = error.orig if isinstance(error, StatementError) else error.args[0]
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return without_secrets(lines[0], url)
 
 
 def discard_empty(file: Path) -> None:
@@ -141,15 +194,19 @@ def discard_empty(file: Path) -> None:
 
 def unusable(url: URL, error: DBAPIError) -> str:
     """Why a database cannot be opened, and the way out."""
-    reason = without_secrets(str(error.orig).strip().split("\n")[0], url)
+    reason = _reason(url, error)
     if url.drivername != "sqlite":
         return f"cannot reach the database {display(url)}: {reason}; is the server running?"
     if "not a database" in reason:
         return f"{url.database} is not an SQLite database; choose another file"
     return (
-        f"cannot open the database {url.database}: {reason}; "
+        f"cannot write the database {url.database}: {reason}; "
         "check that the file and its folder are writable"
     )
+
+
+def _wait_for_locks(connection: Any, _record: object) -> None:
+    connection.execute(f"PRAGMA busy_timeout={LOCK_WAIT_MS}")
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, inspect, text
 
 from nas.store.engine import START_HINT
+from nas.store.errors import NeedsMigration, NoStudiesYet
 from nas.store.redaction import display
 from search_space.errors import InputError
 
@@ -26,23 +27,28 @@ def ensure_schema(engine: Engine, create: bool) -> None:
     Raises InputError when the database is from a newer version, or when `create` is false
     and the tables are missing or old.
     """
-    where = display(engine.url)
     with engine.connect() as connection:
         found = current_version(connection)
+    if create and (found is None or found < HEAD):
+        _upgrade(engine)
+    else:
+        require_head(found, display(engine.url))
+
+
+def require_head(found: str | None, where: str) -> None:
+    """Raise InputError unless the schema's version is `HEAD`."""
     if found == HEAD:
         return
-    if found is not None and found > HEAD:
+    if found is None:
+        raise NoStudiesYet(f"the database {where} has no studies yet; {START_HINT}")
+    if found > HEAD:
         raise InputError(
             f"the database {where} has schema {found} and this version knows up to {HEAD}; "
             "upgrade ffn-nas"
         )
-    if not create:
-        if found is None:
-            raise InputError(f"the database {where} has no studies yet; {START_HINT}")
-        raise InputError(
-            f"the database {where} has schema {found}, {HEAD} is needed; run: nas db upgrade"
-        )
-    _upgrade(engine)
+    raise NeedsMigration(
+        f"the database {where} has schema {found}, {HEAD} is needed; run: nas db upgrade"
+    )
 
 
 def current_version(connection: Connection) -> str | None:

@@ -19,7 +19,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import Double, TypeDecorator
 
 NAME_LENGTH = 64
@@ -98,8 +98,6 @@ class TrialRow(Base):
     status: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
-
-    result: Mapped[ResultRow | None] = relationship(lazy="raise", viewonly=True)
 
 
 class ResultRow(Base):

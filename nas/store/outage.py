@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
 from nas import interrupts
-from search_space.errors import WorkFailed
+from nas.store.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 60.0  # from the first failure until a writer gives up
@@ -32,7 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StoreLost(WorkFailed):
+class StoreLost(StoreUnavailable):
     """The database did not answer, or refused to; the text says which and why."""
 
 

@@ -69,6 +69,27 @@ class TrialRecord:
     created_at: datetime
     ended_at: datetime | None
 
+    @property
+    def bits_per_byte(self) -> float | None:
+        """As measured; None while it runs and where it has none."""
+        return self.result.bits_per_byte if self.result else None
+
+    @property
+    def active_flops(self) -> float | None:
+        """FLOPs a token in inference as measured; None where they were not."""
+        return self.result.active_flops if self.result else None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialMeasures:
+    """What comparing trials needs of one: a small part of `TrialRecord`, read in bulk."""
+
+    number: int
+    status: Status
+    cost: dict[str, float]
+    bits_per_byte: float | None
+    active_flops: float | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:

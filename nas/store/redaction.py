@@ -17,7 +17,9 @@ _OPEN = {"host", "port", "dbname", "user", "sslmode", "application_name", "conne
 def display(url: URL) -> str:
     """The URL with its password, and each part of its query that may be secret, hidden."""
     if url.drivername.startswith("sqlite"):
-        return url.set(query={}).render_as_string(hide_password=True)
+        # As a URL writes a path: SQLAlchemy would spell more of its characters otherwise.
+        path = (url.database or "").replace("%", "%25").replace("?", "%3F")
+        return f"sqlite:///{path}" if path else "sqlite://"
     secret = [key for key in url.query if key.lower() not in _OPEN]
     return url.difference_update_query(secret).render_as_string(hide_password=True)
 

@@ -16,6 +16,7 @@ from nas.store.errors import StoreError
 from nas.store.models import StudyRow
 from nas.store.names import check_name, free_name, is_legal
 from nas.store.outage import lasting, now
+from nas.store.reading import read_studies
 from nas.store.records import StudyRecord, StudyState
 from nas.store.rows import study_record
 from search_space.errors import InputError, nearest, require
@@ -84,20 +85,19 @@ class Studies(Database):
 
     def studies(self) -> list[StudyRecord]:
         """All studies, the newest first."""
-        with self._sessions() as session:
-            rows = session.scalars(select(StudyRow).order_by(StudyRow.id.desc()))
-            return [study_record(row) for row in rows]
+        query = select(StudyRow).order_by(StudyRow.id.desc())
+        return self._read(lambda session: read_studies(session, query))
 
     def study(self, name: str | None = None) -> StudyRecord:
         """The study of that name, or the newest; raise InputError when there is none."""
         query = select(StudyRow).order_by(StudyRow.id.desc()).limit(1)
         if name is not None:
             query = query.where(StudyRow.name == name)
-        with self._sessions() as session:
-            # No database is asked for a name that it might not even be able to read.
-            row = session.scalar(query) if name is None or is_legal(name) else None
-        if row is not None:
-            return study_record(row)
+        # No database is asked for a name that it might not even be able to read.
+        legal = name is None or is_legal(name)
+        found = self._read(lambda session: read_studies(session, query)) if legal else []
+        if found:
+            return found[0]
         names = self._study_names()
         require(bool(names), f"no studies yet; {START_HINT}")
         raise InputError(f"no study named {shown(name)}; {nearest(name, names)}")
@@ -122,13 +122,12 @@ class Studies(Database):
 
     def _created(self, at: datetime, config: dict[str, Any]) -> StudyRecord | None:
         """The study that an earlier attempt of the same call stored."""
-        with self._sessions() as session:
-            rows = session.scalars(select(StudyRow).where(StudyRow.created_at == at))
-            return next((study_record(row) for row in rows if row.config == config), None)
+        query = select(StudyRow).where(StudyRow.created_at == at)
+        found = self._read(lambda session: read_studies(session, query))
+        return next((study for study in found if study.config == config), None)
 
     def _study_names(self) -> set[str]:
-        with self._sessions() as session:
-            return set(session.scalars(select(StudyRow.name)))
+        return self._read(lambda session: set(session.scalars(select(StudyRow.name))))
 
 
 def _taken(name: str) -> InputError:

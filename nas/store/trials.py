@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select, update
-from sqlalchemy.orm import joinedload
+from sqlalchemy import ColumnElement, or_, select, update
 
 from nas.store.database import Database
 from nas.store.endings import settled, spent_flops
@@ -17,7 +16,8 @@ from nas.store.errors import StoreError
 from nas.store.ledger import balance, entry
 from nas.store.models import EntryKind, StudyRow, TrialRow
 from nas.store.outage import lasting, now
-from nas.store.records import Ledger, TrialRecord
+from nas.store.reading import read_measures, read_trials
+from nas.store.records import Ledger, TrialMeasures, TrialRecord
 from nas.store.rows import result_row, trial_record
 from search_space.contract import EvalResult, Status
 from search_space.errors import InputError
@@ -55,10 +55,9 @@ class Trials(Database):
             )
             if n_trials is None:
                 raise StoreError(f"no study with id {study_id}")
-            if twin := session.scalar(_added(study_id, spec.key, at)):
-                found = trial_record(twin)
+            if twins := read_trials(session, *_added(study_id, spec.key, at)):
                 session.rollback()
-                return found
+                return twins[0]
             row = TrialRow(
                 study_id=study_id,
                 number=n_trials - 1,
@@ -71,12 +70,11 @@ class Trials(Database):
                 cost=cost,
                 status=Status.RUNNING.value,
                 created_at=at,
-                result=None,
             )
             session.add(row)
             session.flush()
             session.add(entry(study_id, row.id, EntryKind.RESERVE, train_flops))
-        return trial_record(row)
+        return trial_record(row, None)
 
     @lasting
     def end_trial(self, result: EvalResult, at: datetime | None = None) -> TrialRecord:
@@ -106,42 +104,59 @@ class Trials(Database):
                 session.add(result_row(replace(ending, flops=spent)))
                 session.add(entry(study_id, result.trial, EntryKind.SPEND, spent))
                 session.add(entry(study_id, result.trial, EntryKind.REFUND, reserved - spent))
-        with self._sessions() as session:
-            return trial_record(session.scalars(_trials().where(TrialRow.id == result.trial)).one())
+        found = self._read(lambda session: read_trials(session, TrialRow.id == result.trial))
+        return found[0]
 
-    def trials(self, study_id: int, statuses: Iterable[Status] | None = None) -> list[TrialRecord]:
-        """The study's trials by number, all or those with one of `statuses`."""
-        query = _trials().where(TrialRow.study_id == study_id).order_by(TrialRow.number)
+    def trials(
+        self, study_id: int, statuses: Iterable[Status] | None = None, *, stats: bool = True
+    ) -> list[TrialRecord]:
+        """The study's trials by number, all or those with one of `statuses`.
+
+        stats: read `EvalResult.stats`, too; they are most of a trial's bytes.
+        """
+        where: list[ColumnElement[bool]] = [TrialRow.study_id == study_id]
         if statuses is not None:
-            query = query.where(TrialRow.status.in_([status.value for status in statuses]))
-        with self._sessions() as session:
-            return [trial_record(row) for row in session.scalars(query)]
+            where.append(TrialRow.status.in_([status.value for status in statuses]))
+        return self._read(lambda session: read_trials(session, *where, stats=stats))
+
+    def some_trials(
+        self, study_id: int, numbers: Collection[int] = (), *, since: int | None = None
+    ) -> list[TrialRecord]:
+        """The trials of these numbers, and those from the number `since` on, without stats.
+
+        An ended trial never changes and numbers only grow: with the trials that were running and
+        the number of those that were known, this is all that can have happened since.
+        """
+        wanted: ColumnElement[bool] = TrialRow.number.in_(numbers)
+        if since is not None:
+            wanted = or_(wanted, TrialRow.number >= since)
+        mine = TrialRow.study_id == study_id
+        return self._read(lambda session: read_trials(session, mine, wanted, stats=False))
+
+    def measures(self, study_id: int) -> list[TrialMeasures]:
+        """What comparing the study's trials needs, by number: a tenth of `trials`' time."""
+        return self._read(lambda session: read_measures(session, study_id))
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
         """One trial of the study; raise InputError when it has none of that number."""
-        query = _trials().where(TrialRow.study_id == study_id, TrialRow.number == number)
-        with self._sessions() as session:
-            row = session.scalar(query)
-            count = session.scalar(select(StudyRow.n_trials).where(StudyRow.id == study_id))
-        if row is None:
-            have = f"it has 0 to {count - 1}" if count else "it has no trials yet"
+        where = TrialRow.study_id == study_id, TrialRow.number == number
+        count = select(StudyRow.n_trials).where(StudyRow.id == study_id)
+        found, trials = self._read(
+            lambda session: (read_trials(session, *where), session.scalar(count))
+        )
+        if not found:
+            have = f"it has 0 to {trials - 1}" if trials else "it has no trials yet"
             raise InputError(f"no trial {number} in this study; {have}")
-        return trial_record(row)
+        return found[0]
 
     def ledger(self, study_id: int) -> Ledger:
         """The study's account, in whole FLOPs; raise StoreError for an unknown study."""
-        with self._sessions() as session:
-            return balance(session, study_id)
+        return self._read(lambda session: balance(session, study_id))
 
 
-def _trials() -> Select[TrialRow]:
-    return select(TrialRow).options(joinedload(TrialRow.result))
-
-
-def _added(study_id: int, key: str, at: datetime) -> Select[TrialRow]:
-    """The trial that an earlier attempt of the same call added."""
-    same = (TrialRow.study_id == study_id, TrialRow.key == key, TrialRow.created_at == at)
-    return _trials().where(*same)
+def _added(study_id: int, key: str, at: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Finds the trial that an earlier attempt of the same call added."""
+    return TrialRow.study_id == study_id, TrialRow.key == key, TrialRow.created_at == at
 
 
 def _check_flops(name: str, value: float) -> None:

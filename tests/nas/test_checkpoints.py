@@ -309,7 +309,8 @@ def test_a_checkpoint_from_before_identities_must_agree_in_all_it_says(former, f
         tokenizer = folder / "cache"
         tokenizer.mkdir()
         (tokenizer / "tokenizer.json").write_text("{}")
-        study.store.update_study(study.record.id, facts={"corpus_dir": str(tokenizer)})
+        with Store.open(former) as writer:
+            writer.update_study(study.record.id, facts={"corpus_dir": str(tokenizer)})
         study.record = study.store.study("tiny")
         _former_checkpoint(study, trial, place)
         assert find_checkpoint(study.store, study.record, trial).weights.parent == place
