@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from nas.bounds import absolute
 from nas.objectives import objective
 from nas.store.names import check_name
 from nas.yaml_file import numbers, read_yaml
@@ -68,8 +69,7 @@ class Constraints:
 
     def limits(self, backbone: Backbone) -> dict[str, float]:
         """The bounds in FLOPs a token and parameters."""
-        reference = model_cost(FFNSpec(d_ff=backbone.reference_d_ff), backbone)
-        return {name: ratio * getattr(reference, name) for name, ratio in self.ratios().items()}
+        return absolute(self.ratios(), backbone)
 
     def violations(self, spec: FFNSpec, backbone: Backbone) -> dict[str, float]:
         """Priced cost / limit - 1 by name: at most 0 where the bound is kept."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas import interrupts
+from nas.bounds import violations
 from nas.checkpoints import trial_folder
 from nas.config import StudyConfig
-from nas.objectives import objective, objective_values
+from nas.objectives import objective_values
 from nas.pool import Pool
 from nas.sampler import Sampler, SpaceExhausted, Told
 from nas.store import Store, StudyRecord, TrialRecord
@@ -37,6 +38,17 @@ class Snapshot:
     running: dict[int, Progress]
     spent: float
     refused: int
+
+
+def told(trial: TrialRecord, objectives: Sequence[str], bounds: Mapping[str, float]) -> Told:
+    """A trial in the sampler's words: values, and violations of the bounds where measured."""
+    return Told(
+        params=trial.params,
+        key=trial.key,
+        values=objective_values(trial, objectives),
+        violations=violations(trial, bounds),
+        running=trial.status is Status.RUNNING,
+    )
 
 
 class Driver:
@@ -110,7 +122,7 @@ class Driver:
             params = self.sampler.params(spec)
         else:
             try:
-                proposal = self.sampler.propose(len(trials), [self._told(t) for t in trials])
+                proposal = self.sampler.propose(len(trials), self._told(trials))
             except SpaceExhausted as error:
                 log.warning("no new design is left: %s", error)
                 self.exhausted = True
@@ -130,6 +142,11 @@ class Driver:
         self.running.add(trial.id)
         self.pool.submit(self._request(trial, spec))
 
+    def _told(self, trials: Sequence[TrialRecord]) -> list[Told]:
+        """The trials in the sampler's words."""
+        bounds = self.config.limits()
+        return [told(trial, self.config.objectives, bounds) for trial in trials]
+
     def _request(self, trial: TrialRecord, spec: FFNSpec) -> EvalRequest:
         config = self.config
         return EvalRequest(
@@ -146,22 +163,6 @@ class Driver:
             number=trial.number,
             device=config.workers.device,
             threads=config.workers.threads,
-        )
-
-    def _told(self, trial: TrialRecord) -> Told:
-        """A trial in the sampler's words: values, and constraint violations where measured."""
-        limits = self.config.limits()
-        measured = {name: objective(name).value(trial) for name in limits}
-        return Told(
-            params=trial.params,
-            key=trial.key,
-            values=objective_values(trial, self.config.objectives),
-            violations={
-                name: value / limits[name] - 1
-                for name, value in measured.items()
-                if value is not None and trial.status is Status.FINISHED
-            },
-            running=trial.status is Status.RUNNING,
         )
 
     def _record(self, event: Progress | EvalResult) -> None:

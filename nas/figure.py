@@ -1,16 +1,19 @@
-"""The figures: the Pareto scatter and the training curves, as Plotly figures.
+"""The figures: the Pareto scatter and the training curves, as plain data and as Plotly figures.
 
 Plotly is imported when a figure is made, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
 
+import html
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.bounds import excess, limits, words
 from nas.objectives import Objective, objective, objective_values
 from nas.pareto import frontier
 from nas.store.records import StudyRecord, TrialRecord
@@ -28,70 +31,98 @@ COLOURS: dict[str, str] = dict(zip(SELECTIONS, _PALETTE, strict=True))
 SYMBOLS: dict[str, str] = dict(zip(SELECTIONS, _SYMBOLS, strict=True))
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _FADED = 0.3
+CURVE_POINTS = 300  # of one curve that are drawn: a page is not much wider
 _GREY = "#888888"
 _GRID = "rgba(128,128,128,0.18)"
 
+Data = dict[str, Any]  # plain data as plotly.js takes it: making Plotly's objects takes ten times
 Point = tuple[float, float, TrialRecord]
 
 
 def pareto_figure(
     study: StudyRecord, trials: Sequence[TrialRecord], chosen: int | None = None
 ) -> Figure:
+    """`pareto_data` as Plotly's own object."""
+    import plotly.graph_objects as go
+
+    return go.Figure(pareto_data(study, trials, chosen))
+
+
+def pareto_data(
+    study: StudyRecord, trials: Sequence[TrialRecord], chosen: int | None = None
+) -> Data:
     """Quality (y) against cost (x, log scale) of the finished trials.
 
     y is the study's first objective and x its second (active FLOPs when it has one); the line
     is the frontier of these two. Points that are dominated in all the study's objectives are
-    faded, and the trial of number `chosen` is ringed. A point's `customdata` is [trial number].
+    faded, those that break a bound as measured are hollow and grey, and the trial of number
+    `chosen` is ringed. A point's `customdata` is [trial number].
     """
-    import plotly.graph_objects as go
-
     y, x = (objective(name) for name in _axes(study))
-    points = _points(trials, y, x)
-    kept = {trial.number for trial in frontier(trials, study.objectives)}
-    figure = go.Figure()
-    _add_front(figure, [trial for _, _, trial in points], y, x)
+    points, bounds = _points(trials, y, x), limits(study)
+    over = {trial.number: excess(trial, bounds) for _, _, trial in points}
+    feasible = [point for point in points if not over[point[2].number]]
+    kept = {trial.number for trial in frontier([p[2] for p in feasible], study.objectives)}
+    traces = [_front([trial for _, _, trial in feasible], y, x)]
+    traces.append(_infeasible([point for point in points if over[point[2].number]], over))
     for method in SELECTIONS:
-        mine = [point for point in points if point[2].spec.method == method]
+        mine = [point for point in feasible if point[2].spec.method == method]
         front = [point for point in mine if point[2].number in kept]
         dominated = [point for point in mine if point[2].number not in kept]
-        _add_method(figure, method, front, y, faded=False, legend=True)
-        _add_method(figure, method, dominated, y, faded=True, legend=not front)
-    _add_ring(figure, [point for point in points if point[2].number == chosen])
+        traces.append(_method(method, front, y, faded=False, legend=True))
+        traces.append(_method(method, dominated, y, faded=True, legend=not front))
+    traces += [_ring(point) for point in points if point[2].number == chosen]
     low, high = _y_range(points, y)
-    _add_ngrams(figure, study, low, high)
-    _style(figure, y.title, f"{x.title} (log scale)", revision=study.name)
-    figure.update_xaxes(type="log", tickformat="~s")
-    figure.update_yaxes(range=[low, high])
-    return figure
+    layout = _layout(y.title, f"{x.title} (log scale)", revision=study.name)
+    layout |= _ngrams(study, low, high)
+    layout["xaxis"] |= {"type": "log", "tickformat": "~s"}
+    layout["yaxis"] |= {"range": [low, high]}
+    return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
 
 
 def curves_figure(
     curves: Mapping[int, Sequence[Progress]], trials: Sequence[TrialRecord]
 ) -> Figure:
+    """`curves_data` as Plotly's own object."""
+    import plotly.graph_objects as go
+
+    return go.Figure(curves_data(curves, trials))
+
+
+def curves_data(curves: Mapping[int, Sequence[Progress]], trials: Sequence[TrialRecord]) -> Data:
     """Training loss (nats a token) against training FLOPs.
 
     curves: trial number -> points.  trials: those to draw, in this order.
     """
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
+    traces: list[Data] = []
     seen: dict[str, int] = defaultdict(int)
     for trial in trials:
-        points = curves.get(trial.number, ())
+        points = thinned(curves.get(trial.number, ()))
         dash = _DASHES[seen[trial.spec.method] % len(_DASHES)]
         seen[trial.spec.method] += 1
-        figure.add_scatter(
-            x=[point.flops for point in points],
-            y=[point.loss for point in points],
-            name=f"#{trial.number} {trial.spec.label}",
-            mode="lines+markers" if len(points) < 3 else "lines",
-            line={"color": COLOURS[trial.spec.method], "dash": dash, "width": 2},
-            hovertemplate="%{y:.3f} nats/token at %{x:.3s}FLOPs",
+        traces.append(
+            {
+                "type": "scatter",
+                "x": [point.flops for point in points],
+                "y": [point.loss for point in points],
+                "name": f"#{trial.number} {shown(trial.spec.label)}",
+                "mode": "lines+markers" if len(points) < 3 else "lines",
+                "line": {"color": COLOURS[trial.spec.method], "dash": dash, "width": 2},
+                "hovertemplate": "%{y:.3f} nats/token at %{x:.3s}FLOPs",
+            }
         )
-    _style(figure, "Training loss (nats per token)", "Training FLOPs", revision="curves")
-    figure.update_xaxes(tickformat="~s", rangemode="tozero")
-    figure.update_layout(showlegend=True, hovermode="closest")
-    return figure
+    layout = _layout("Training loss (nats per token)", "Training FLOPs", revision="curves")
+    layout["xaxis"] |= {"tickformat": "~s", "rangemode": "tozero"}
+    layout |= {"showlegend": True, "hovermode": "closest"}
+    return {"data": traces, "layout": layout}
+
+
+def thinned(points: Sequence[Progress]) -> Sequence[Progress]:
+    """At most CURVE_POINTS of a curve's points, spread evenly; the first and the last are kept."""
+    if len(points) <= CURVE_POINTS:
+        return points
+    last = len(points) - 1
+    return [points[round(i * last / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
 
 
 def write_html(figure: Figure, path: str | Path) -> Path:
@@ -121,65 +152,83 @@ def _points(trials: Sequence[TrialRecord], y: Objective, x: Objective) -> list[P
     return found
 
 
-def _add_front(figure: Figure, trials: Sequence[TrialRecord], y: Objective, x: Objective) -> None:
+def _front(trials: Sequence[TrialRecord], y: Objective, x: Objective) -> Data:
     front = frontier(trials, [y.name, x.name])
-    if not front:
-        return
-    figure.add_scatter(
-        x=[x.value(trial) for trial in front],
-        y=[y.value(trial) for trial in front],
-        name="Pareto frontier",
-        mode="lines",
+    return {
+        "type": "scatter",
+        "x": [x.value(trial) for trial in front],
+        "y": [y.value(trial) for trial in front],
+        "name": "Pareto frontier",
+        "mode": "lines",
         # Between two designs one can have the quality of the cheaper: a step, not a slope.
-        line={"color": _GREY, "width": 1.5, "shape": "hv"},
-        hoverinfo="skip",
-    )
+        "line": {"color": _GREY, "width": 1.5, "shape": "hv"},
+        "hoverinfo": "skip",
+    }
 
 
-def _add_method(
-    figure: Figure, method: str, points: Sequence[Point], y: Objective, *, faded: bool, legend: bool
-) -> None:
-    if not points:
-        return
+def _method(
+    method: str, points: Sequence[Point], y: Objective, *, faded: bool, legend: bool
+) -> Data:
     errors = [_standard_error(trial, y) for _, _, trial in points]
     colour = COLOURS[method]
-    figure.add_scatter(
-        x=[point[0] for point in points],
-        y=[point[1] for point in points],
-        name=method,
-        mode="markers",
-        legendgroup=method,
-        showlegend=legend,
-        opacity=_FADED if faded else 1.0,
-        marker={
+    return _markers(points, [_hover(trial) for _, _, trial in points]) | {
+        "name": method,
+        "legendgroup": method,
+        "showlegend": legend,
+        "opacity": _FADED if faded else 1.0,
+        "marker": {
             "color": colour,
             "symbol": SYMBOLS[method],
             "size": 8 if faded else 11,
             "line": {"color": "white", "width": 1},
         },
-        error_y={
+        "error_y": {
             "array": errors,
             "color": colour,
             "thickness": 1,
             "width": 3,
             "visible": any(errors),
         },
-        customdata=[[trial.number] for _, _, trial in points],
-        text=[_hover(trial) for _, _, trial in points],
-        hovertemplate="%{text}<extra></extra>",
-    )
+    }
 
 
-def _add_ring(figure: Figure, points: Sequence[Point]) -> None:
-    for x, y, _ in points:
-        figure.add_scatter(
-            x=[x],
-            y=[y],
-            mode="markers",
-            marker={"symbol": "circle-open", "size": 22, "color": _GREY, "line": {"width": 2}},
-            hoverinfo="skip",  # the point below is the one to hover and click
-            showlegend=False,
-        )
+def _infeasible(points: Sequence[Point], over: Mapping[int, Mapping[str, float]]) -> Data:
+    texts = [
+        f"{_hover(trial)}<br>infeasible: {shown(words(over[trial.number]))}"
+        for _, _, trial in points
+    ]
+    return _markers(points, texts) | {
+        "name": "breaks a bound",
+        "marker": {
+            "color": _GREY,
+            "symbol": [f"{SYMBOLS[trial.spec.method]}-open" for _, _, trial in points],
+            "size": 8,
+        },
+    }
+
+
+def _markers(points: Sequence[Point], texts: Sequence[str]) -> Data:
+    return {
+        "type": "scatter",
+        "x": [point[0] for point in points],
+        "y": [point[1] for point in points],
+        "mode": "markers",
+        "customdata": [[trial.number] for _, _, trial in points],
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+    }
+
+
+def _ring(point: Point) -> Data:
+    return {
+        "type": "scatter",
+        "x": [point[0]],
+        "y": [point[1]],
+        "mode": "markers",
+        "marker": {"symbol": "circle-open", "size": 22, "color": _GREY, "line": {"width": 2}},
+        "hoverinfo": "skip",  # the point below is the one to hover and click
+        "showlegend": False,
+    }
 
 
 def _standard_error(trial: TrialRecord, y: Objective) -> float:
@@ -189,7 +238,7 @@ def _standard_error(trial: TrialRecord, y: Objective) -> float:
 
 
 def _hover(trial: TrialRecord) -> str:
-    lines = [f"<b>#{trial.number} {trial.spec.label}</b>"]
+    lines = [f"<b>#{trial.number} {shown(trial.spec.label)}</b>"]
     if trial.result is not None and trial.result.bits_per_byte is not None:
         error = trial.result.bits_per_byte_se
         spread = "" if error is None else f" ± {error:.4f}"
@@ -211,34 +260,54 @@ def _y_range(points: Sequence[Point], y: Objective) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _add_ngrams(figure: Figure, study: StudyRecord, low: float, high: float) -> None:
-    if study.objectives[0] != "bits_per_byte":
-        return
+def _ngrams(study: StudyRecord, low: float, high: float) -> Data:
+    """A line for each baseline that lies in the range."""
     baselines: dict[str, Any] = study.facts.get("ngram_bits_per_byte", {})
-    for order, value in baselines.items():
-        if isinstance(value, int | float) and low < value < high:
-            figure.add_hline(
-                y=value,
-                line={"dash": "dot", "color": _GREY, "width": 1},
-                annotation={
-                    "text": f"{order}-gram {value:.2f}",
-                    "font": {"size": 11, "color": _GREY},
-                },
-                annotation_position="top right",
-            )
+    if study.objectives[0] != "bits_per_byte":
+        baselines = {}
+    drawn = {
+        order: value
+        for order, value in baselines.items()
+        if isinstance(value, int | float) and low < value < high
+    }
+    across = {"xref": "x domain", "yref": "y"}
+    line = {"type": "line", "x0": 0, "x1": 1, "line": {"dash": "dot", "color": _GREY, "width": 1}}
+    note = {"x": 1, "xanchor": "right", "yanchor": "bottom", "showarrow": False}
+    note |= {"font": {"size": 11, "color": _GREY}}
+    return {
+        "shapes": [across | line | {"y0": value, "y1": value} for value in drawn.values()],
+        "annotations": [
+            across | note | {"y": value, "text": f"{shown(order)}-gram {value:.2f}"}
+            for order, value in drawn.items()
+        ],
+    }
 
 
-def _style(figure: Figure, y_title: str, x_title: str, revision: str) -> None:
-    figure.update_layout(
+def _layout(y_title: str, x_title: str, revision: str) -> Data:
+    axis = {"gridcolor": _GRID, "zeroline": False}
+    return {
         # The same revision keeps the reader's zoom when the data are refreshed.
-        uirevision=revision,
-        template="plotly_white",
-        margin={"l": 60, "r": 20, "t": 20, "b": 50},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        hoverlabel={"align": "left"},
-    )
-    figure.update_xaxes(title=x_title, gridcolor=_GRID, zeroline=False)
-    figure.update_yaxes(title=y_title, gridcolor=_GRID, zeroline=False)
+        "uirevision": revision,
+        "template": _template(),
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        "hoverlabel": {"align": "left"},
+        "xaxis": axis | {"title": {"text": x_title}},
+        "yaxis": axis | {"title": {"text": y_title}},
+    }
+
+
+@cache
+def _template() -> Data:
+    import plotly.io
+
+    template: Data = plotly.io.templates["plotly_white"].to_plotly_json()
+    return template
+
+
+def shown(text: str) -> str:
+    """A text that Plotly draws as it is: it would read tags and entities in it."""
+    return html.escape(str(text), quote=False)
 
 
 def si(value: float, digits: int = 3) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from nas.bounds import excess, words
 from nas.config import StudyConfig
 from nas.driver import Snapshot
 from nas.pareto import best, frontier
@@ -78,6 +79,7 @@ class StudyDisplay:
     def started(self, study: StudyRecord, config: StudyConfig) -> None:
         """The study is stored and its trials begin."""
         self.study, self.config, self.began = study, config, time.monotonic()
+        self.bounds = config.limits()
         corpus = study.facts["corpus"]
         ngrams = study.facts["ngram_bits_per_byte"]
         self._print(
@@ -99,7 +101,7 @@ class StudyDisplay:
             if trial.id not in self.told:
                 self.told.add(trial.id)
                 if not self.console.is_terminal:
-                    done = f"[{len(ended)}/{self.config.budget.trials}] {_line(trial)}"
+                    done = f"[{len(ended)}/{self.config.budget.trials}] {_line(trial, self.bounds)}"
                     self._print(escape(done))
         if self.console.is_terminal:
             self._draw(snapshot, len(ended))
@@ -109,8 +111,8 @@ class StudyDisplay:
         training = sum(p.flops for p in snapshot.running.values())
         done = (snapshot.spent + training) / budget
         running = len(snapshot.trials) - ended
-        first = best(snapshot.trials)
-        front = frontier(snapshot.trials, self.study.objectives)
+        first = best(snapshot.trials, self.bounds)
+        front = frontier(snapshot.trials, self.study.objectives, self.bounds)
         text = f"{running} running, frontier {len(front)}"
         if first is not None and first.result is not None:
             text += f", best {first.result.bits_per_byte:.3f} bits per byte"
@@ -127,14 +129,15 @@ class StudyDisplay:
         self._show(lambda: self.live.update(Group(self.bars, _running_table(snapshot))))
 
 
-def _line(trial: TrialRecord) -> str:
+def _line(trial: TrialRecord, bounds: Mapping[str, float]) -> str:
     result = trial.result
     assert result is not None
     if result.bits_per_byte is None:
         return f"trial {trial.number} {trial.spec.label}: {trial.status.value}: {result.error}"
+    over = words(excess(trial, bounds))
     return (
         f"trial {trial.number} {trial.spec.label}: {result.bits_per_byte:.4f} bits per byte, "
-        f"{result.seconds:.0f} s"
+        f"{result.seconds:.0f} s{f', infeasible: {over}' if over else ''}"
     )
 
 

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas import interrupts
-from nas.checkpoints import find_checkpoint
-from nas.config import StudyConfig
-from nas.export import export_trial
-from nas.new_folder import check_target
+from nas.bounds import excess, limits, words
 from nas.objectives import OBJECTIVES
-from nas.pareto import best, frontier
+from nas.pareto import NO_BOUNDS, best, frontier
 from nas.store import Ledger, Store, StudyRecord, TrialRecord
 from search_space.errors import InputError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from nas.config import StudyConfig
 
 DEFAULT_DB = "sqlite:///nas.db"
 
@@ -49,33 +48,51 @@ class Study:
         """The study's name in its database."""
         return self.record.name
 
-    def records(self) -> list[TrialRecord]:
-        """The trials as the store has them."""
-        return self.store.trials(self.record.id)
+    def records(self, *, stats: bool = True) -> list[TrialRecord]:
+        """The trials as the store has them; without `stats`, their results' are left empty."""
+        return self.store.trials(self.record.id, stats=stats)
+
+    def limits(self) -> dict[str, float]:
+        """Upper bounds by objective, in FLOPs a token and parameters."""
+        return limits(self.record)
 
     def ledger(self) -> Ledger:
         """FLOPs budgeted, reserved and spent."""
         return self.store.ledger(self.record.id)
 
     def trials(self) -> DataFrame:
-        """Every trial: number, status, design, measures and costs."""
-        return data_frame(self.records())
+        """Every trial: number, status, design, measures, costs and the bounds that it breaks."""
+        return data_frame(self.records(stats=False), self.limits())
 
     def frontier(self, objectives: Sequence[str] | None = None) -> DataFrame:
-        """The non-dominated trials under the study's objectives, or the given ones."""
-        return data_frame(frontier(self.records(), objectives or self.record.objectives))
+        """The non-dominated feasible trials under the study's objectives, or the given ones."""
+        return data_frame(self.frontier_records(objectives), self.limits())
+
+    def frontier_records(self, objectives: Sequence[str] | None = None) -> list[TrialRecord]:
+        """`frontier` as the store has it, without stats."""
+        names = objectives or self.record.objectives
+        front = frontier(self.store.measures(self.record.id), names, self.limits())
+        numbers = [trial.number for trial in front]
+        found = {trial.number: trial for trial in self.store.some_trials(self.record.id, numbers)}
+        return [found[number] for number in numbers]
 
     def best(self) -> TrialRecord:
-        """The finished trial of lowest bits per byte. InputError when none finished."""
-        found = best(self.records())
+        """The feasible trial of lowest bits per byte. InputError when there is none."""
+        trials = self.store.measures(self.record.id)
+        found = best(trials, self.limits())
         if found is None:
-            raise InputError(
-                f"study {self.name!r} has no finished trial; see: nas status {self.name}"
-            )
-        return found
+            any_finished = best(trials) is not None
+            what = "finished trial that keeps its constraints" if any_finished else "finished trial"
+            see = f"nas pareto --all {self.name}" if any_finished else f"nas status {self.name}"
+            raise InputError(f"study {self.name!r} has no {what}; see: {see}")
+        return self.store.trial(self.record.id, found.number)
 
     def export(self, folder: str | Path, trial: int | None = None, *, verify: bool = True) -> Path:
         """Write a trial (the best one by default) as a transformers model directory."""
+        from nas.checkpoints import find_checkpoint
+        from nas.export import export_trial
+        from nas.new_folder import check_target
+
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
         check_target(Path(folder))  # before a checkpoint of any size is read
         checkpoint = find_checkpoint(self.store, self.record, chosen)
@@ -89,6 +106,7 @@ def launch(
 
     options go to `nas.launcher.launch_study` (name, report, started, listen, pool_factory).
     """
+    from nas.config import StudyConfig
     from nas.launcher import launch_study
 
     if isinstance(config, (str, Path)):
@@ -105,9 +123,13 @@ def launch(
             raise
 
 
-def trial_row(trial: TrialRecord) -> dict[str, Any]:
-    """One trial as flat plain data: the row of every table, data frame and --json."""
-    result = trial.result
+def trial_row(trial: TrialRecord, bounds: Mapping[str, float] = NO_BOUNDS) -> dict[str, Any]:
+    """One trial as flat plain data: the row of every table, data frame and --json.
+
+    Its `violations` are `nas.bounds.excess` of the study's bounds, {} for a feasible trial;
+    `infeasible` says the same in words.
+    """
+    result, over = trial.result, excess(trial, bounds)
     row: dict[str, Any] = {
         "number": trial.number,
         "status": trial.status.value,
@@ -117,13 +139,14 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
         "bits_per_byte_se": result.bits_per_byte_se if result else None,
         "seconds": result.seconds if result else None,
         "error": result.error if result else "",
+        "infeasible": words(over),
     }
     values = {name: objective.value(trial) for name, objective in OBJECTIVES.items()}
-    return row | values | {"spec": trial.spec.to_dict()}
+    return row | values | {"spec": trial.spec.to_dict(), "violations": over}
 
 
-def data_frame(trials: Sequence[TrialRecord]) -> DataFrame:
+def data_frame(trials: Sequence[TrialRecord], bounds: Mapping[str, float] = NO_BOUNDS) -> DataFrame:
     """`trial_row` of each trial as a pandas data frame."""
     import pandas as pd
 
-    return pd.DataFrame([trial_row(trial) for trial in trials])
+    return pd.DataFrame([trial_row(trial, bounds) for trial in trials])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from nas.bounds import excess, limits
+from nas.bounds import words as bound_words
 from nas.pareto import best, frontier
 from nas.store import Store, StudyRecord, TrialRecord
 from nas.study import Study, trial_row
@@ -17,15 +20,13 @@ from nas.terminal import console, echo, plain
 from search_space.backbone import Backbone
 from search_space.contract import Status
 from search_space.cost import ffn_cost, model_cost
-from search_space.count import count_designs
-from search_space.domain import words
 from search_space.errors import InputError, nearest
-from search_space.parameters import PARAMETERS
 from search_space.plain import parse_json, read_json
-from search_space.presets import PRESETS
 from search_space.shown import shown
-from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
+
+if TYPE_CHECKING:
+    from search_space.space import SearchSpace
 
 Row = dict[str, Any]
 COUNT_SECONDS = 3.0  # that `nas space` spends on counting
@@ -80,43 +81,48 @@ def _cell(value: Any) -> str:
 
 def study_row(store: Store, study: StudyRecord) -> Row:
     """One study as `list` and `status` show it."""
-    trials, ledger = store.trials(study.id), store.ledger(study.id)
-    first = best(trials)
-    counts = {status: sum(t.status is status for t in trials) for status in Status}
-    finished = counts.pop(Status.FINISHED)
-    running = counts.pop(Status.RUNNING)
+    trials, ledger, bounds = store.measures(study.id), store.ledger(study.id), limits(study)
+    kept = [trial for trial in trials if not excess(trial, bounds)]
+    first = best(kept)
+    counts = Counter(trial.status for trial in trials)
+    finished, running = counts.pop(Status.FINISHED, 0), counts.pop(Status.RUNNING, 0)
     return {
         "study": study.name,
         "state": study.state.value,
         "trials": len(trials),
         "finished": finished,
         "running": running,
-        "not_finished": sum(counts.values()),
+        "not_finished": counts.total(),
+        "infeasible": len(trials) - len(kept),
         "flops_spent": ledger.spent,
         "flops_budget": ledger.budget,
-        "best_bits_per_byte": first.result.bits_per_byte if first and first.result else None,
-        "best_design": first.spec.label if first else None,
-        "frontier": len(frontier(trials, study.objectives)),
+        "best_bits_per_byte": first.bits_per_byte if first else None,
+        "best_design": store.some_trials(study.id, [first.number])[0].spec.label if first else None,
+        "frontier": len(frontier(kept, study.objectives)),
         "started": study.created_at.isoformat(timespec="seconds"),
     }
 
 
 def pareto_rows(study: Study, everything: bool) -> list[Row]:
-    """The frontier, or every trial with the frontier marked."""
-    trials = study.records()
-    front = frontier(trials, study.record.objectives)
+    """The frontier, or every trial with the frontier and the infeasible ones marked."""
+    bounds = study.limits()
     if not everything:
-        return [_pareto_row(trial) for trial in front]
-    numbers = {trial.number for trial in front}
+        return [_pareto_row(trial, bounds) for trial in study.frontier_records()]
+    trials = study.records(stats=False)
+    on_front = {trial.number for trial in frontier(trials, study.record.objectives, bounds)}
     return [
-        _pareto_row(trial)
-        | {"status": trial.status.value, "frontier": "*" if trial.number in numbers else ""}
+        _pareto_row(trial, bounds)
+        | {
+            "status": trial.status.value,
+            "frontier": "*" if trial.number in on_front else "",
+            "infeasible": bound_words(excess(trial, bounds)),
+        }
         for trial in trials
     ]
 
 
-def _pareto_row(trial: TrialRecord) -> Row:
-    row = trial_row(trial)
+def _pareto_row(trial: TrialRecord, bounds: Mapping[str, float]) -> Row:
+    row = trial_row(trial, bounds)
     return {
         "trial": row["number"],
         "design": row["design"],
@@ -126,12 +132,14 @@ def _pareto_row(trial: TrialRecord) -> Row:
         "total_params": row["total_params"],
         "source": row["source"],
         "spec": row["spec"],
+        "violations": row["violations"],
     }
 
 
 def trial_record(study: Study, trial: TrialRecord) -> Row:
     """Everything that is known of a trial."""
-    record = {"study": study.name} | trial_row(trial) | {"cost": trial.cost, "seed": trial.seed}
+    row = trial_row(trial, study.limits())
+    record = {"study": study.name} | row | {"cost": trial.cost, "seed": trial.seed}
     result = trial.result
     if result is not None:
         record |= {
@@ -150,6 +158,10 @@ def trial_record(study: Study, trial: TrialRecord) -> Row:
 
 def space_record(space: SearchSpace, backbone: Backbone) -> Row:
     """A space: its parameters, and how many legal designs of each method it offers."""
+    from search_space.count import count_designs
+    from search_space.domain import words
+    from search_space.parameters import PARAMETERS
+
     counts = count_designs(space, backbone, seconds=COUNT_SECONDS)
     return {
         "d_model": backbone.d_model,
@@ -202,6 +214,8 @@ def print_space(record: Row, as_json: bool) -> None:
 
 def preset_rows(d_model: int) -> list[Row]:
     """Every preset on a backbone of that width."""
+    from search_space.presets import PRESETS
+
     heads = max(1, d_model // 32)
     while d_model % (2 * heads):
         heads -= 1
@@ -229,6 +243,8 @@ def cost_record(design: str, backbone: Backbone) -> Row:
 
 def parse_design(design: str, backbone: Backbone) -> FFNSpec:
     """A preset's name, a spec as JSON, or the path of a file that holds one."""
+    from search_space.presets import PRESETS
+
     if design in PRESETS:
         return PRESETS[design](backbone)
     if design.lstrip().startswith("{"):
