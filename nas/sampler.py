@@ -1,12 +1,13 @@
 """Proposals of designs: an Optuna study in memory, rebuilt from the records at every ask.
 
-The store is the one truth. Nothing is kept between asks but a cache, and a sampler's seed comes
+The store is the one truth. Nothing is kept between asks but caches, and a sampler's seed comes
 from (study seed, trial number) alone, so a study that was interrupted goes on as if it had not
 been.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -22,6 +23,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from nas.config import Constraints, SamplerKind
+from nas.pareto import non_dominated
 from search_space.backbone import Backbone
 from search_space.errors import InputError, SpecError, require
 from search_space.space import SearchSpace
@@ -31,6 +33,8 @@ STARTUP_TRIALS = 16  # finished trials before TPE models anything
 POPULATION = 16  # of NSGA-II
 _GENERATION = "NSGAIISampler:generation"  # where NSGA-II looks for a trial's generation
 MODEL_ASKS, RANDOM_ASKS = 16, 64  # before a space is searched for what is left of it
+MOST_TOLD = 1000  # finished trials that a model learns from, beside the frontier
+_Replayed = tuple[str, str, dict[str, BaseDistribution]]
 
 
 class SpaceExhausted(InputError):
@@ -83,7 +87,9 @@ class Sampler:
     ) -> None:
         self.space, self.backbone, self.constraints = space, backbone, constraints
         self.objectives, self.seed, self.kind = tuple(objectives), seed, kind
-        self._replayed: dict[str, tuple[str, dict[str, BaseDistribution]]] = {}
+        # Caches of what is a function of their keys: they change the time of an ask, nothing else.
+        self._replayed: dict[str, _Replayed] = {}
+        self._made: dict[tuple[Any, ...], FrozenTrial] = {}
 
     def params(self, spec: FFNSpec) -> dict[str, Any]:
         """The parameters of a design, by which it is told; empty when it lies outside the space."""
@@ -142,43 +148,38 @@ class Sampler:
 
     def _study(self, trials: Sequence[Told]) -> optuna.Study:
         study = optuna.create_study(directions=["minimize"] * len(self.objectives))
-        finished = 0
+        finished, telling = 0, list[tuple[Told, int]]()
         for told in trials:
-            trial = self._frozen(told, generation=finished // POPULATION)
-            if trial is not None:
-                study.add_trial(trial)
+            if self._tells(told):
+                telling.append((told, finished // POPULATION))
                 finished += not told.running
+        for told, generation in _most_telling(telling, finished):
+            study.add_trial(self._frozen(told, generation))
         return study
 
-    def _frozen(self, told: Told, generation: int) -> FrozenTrial | None:
-        """The trial in Optuna's form; None when there is nothing to learn from it."""
-        if not told.params:
-            return None
-        _, distributions = self._replay(told.params)
-        params = dict(told.params)
-        if told.running:
-            return create_trial(
-                state=TrialState.RUNNING, params=params, distributions=distributions
-            )
+    def _tells(self, told: Told) -> bool:
+        """Whether there is something to learn from the trial."""
+        if not told.params or told.running:
+            return bool(told.params)
         if told.values is None:
-            return None
+            return False
         require(
             len(told.values) == len(self.objectives),
             f"a trial is told {len(told.values)} values for {len(self.objectives)} objectives",
         )
         # Optuna would rank infinities as if they were measured.
-        if not all(map(math.isfinite, (*told.values, *told.violations.values()))):
-            return None
-        return create_trial(
-            params=params,
-            distributions=distributions,
-            values=told.values,
-            constraints=dict(told.violations),
-            system_attrs={_GENERATION: generation},
-        )
+        return all(map(math.isfinite, (*told.values, *told.violations.values())))
 
-    def _replay(self, params: Mapping[str, Any]) -> tuple[str, dict[str, BaseDistribution]]:
-        """A told trial's key and the distributions of its parameters."""
+    def _frozen(self, told: Told, generation: int) -> FrozenTrial:
+        """The trial in Optuna's form."""
+        _, name, distributions = self._replay(told.params)
+        made = (name, told.running, told.values, tuple(told.violations.items()), generation)
+        if made not in self._made:
+            self._made[made] = _optuna_trial(told, distributions, generation)
+        return self._made[made]
+
+    def _replay(self, params: Mapping[str, Any]) -> _Replayed:
+        """A told trial's key, its parameters as text, and their distributions."""
         name = json.dumps(dict(params), sort_keys=True)
         if name not in self._replayed:
             trial = FixedTrial(dict(params))
@@ -188,8 +189,47 @@ class Sampler:
                 raise InputError(
                     f"a stored trial does not fit the study's space: {error} (parameters {name})"
                 ) from None
-            self._replayed[name] = key, trial.distributions
+            self._replayed[name] = key, name, trial.distributions
         return self._replayed[name]
+
+
+class _SharedTrial(FrozenTrial):
+    """A told trial in Optuna's form. Nobody changes what it holds, so that copies share it:
+    Optuna copies every trial that a study is given to its last part."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+        return copy.copy(self)
+
+
+def _optuna_trial(
+    told: Told, distributions: dict[str, BaseDistribution], generation: int
+) -> FrozenTrial:
+    given: dict[str, Any] = {"params": dict(told.params), "distributions": distributions}
+    if told.running:
+        given["state"] = TrialState.RUNNING
+    else:
+        given |= {"values": told.values, "constraints": dict(told.violations)}
+        given["system_attrs"] = {_GENERATION: generation}
+    trial = create_trial(**given)
+    trial.__class__ = _SharedTrial
+    return trial
+
+
+def _most_telling(telling: Sequence[tuple[Told, int]], finished: int) -> Sequence[tuple[Told, int]]:
+    """The running trials, the newest MOST_TOLD finished ones, and all that are on the frontier.
+
+    TPE models the best few (at most 25) against all others, and gives old ones among these
+    hardly any weight, yet its time grows with their number.
+    """
+    if finished <= MOST_TOLD:
+        return telling
+    kept = {i for i, (told, _) in enumerate(telling) if told.running}
+    ended = [i for i in range(len(telling)) if i not in kept]
+    feasible = [i for i in ended if all(v <= 0 for v in telling[i][0].violations.values())]
+    mask = non_dominated([telling[i][0].values or () for i in feasible])
+    kept.update(i for i, keep in zip(feasible, mask, strict=True) if keep)
+    kept.update(ended[-MOST_TOLD:])
+    return [telling[i] for i in sorted(kept)]
 
 
 def _tpe(seed: int) -> BaseSampler:

@@ -13,7 +13,14 @@ import optuna
 import pytest
 
 from nas.config import Constraints
-from nas.sampler import STARTUP_TRIALS, Proposal, Sampler, SpaceExhausted, Told
+from nas.sampler import (
+    STARTUP_TRIALS,
+    Proposal,
+    Sampler,
+    SpaceExhausted,
+    Told,
+    _most_telling,
+)
 from search_space.backbone import Backbone
 from search_space.cost import model_cost
 from search_space.errors import InputError
@@ -80,6 +87,45 @@ def test_a_rebuilt_study_goes_on_as_if_it_had_not_stopped(kind):
         Told(params=json.loads(json.dumps(t.params)), values=t.values, key=t.key) for t in half
     ]
     assert [t.params for t in run(sampler(kind), n, stored)] == [t.params for t in whole]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_between_asks_changes_no_proposal(kind, monkeypatch):
+    """Beyond the most that a model is told, too, and while trials run and end out of order."""
+    monkeypatch.setattr("nas.sampler.MOST_TOLD", STARTUP_TRIALS + 2)
+    one, trials, open_ = sampler(kind), [], []
+    for number in range(STARTUP_TRIALS + 12):
+        warm = one.propose(number, trials)
+        fresh = sampler(kind).propose(number, trials)
+        assert (warm.params, warm.source, warm.refused) == (
+            fresh.params,
+            fresh.source,
+            fresh.refused,
+        )
+        trials.append(told(warm, values=None, running=True))
+        open_.append((number, told(warm, violations={"active_flops": number % 3 - 1.0})))
+        if number % 3 == 2:
+            for index, ended in reversed(open_):
+                trials[index] = ended
+            open_.clear()
+
+
+def test_a_model_is_told_the_newest_the_running_and_the_frontier(monkeypatch):
+    monkeypatch.setattr("nas.sampler.MOST_TOLD", 5)
+    params = {"x": 1}
+    values = [(3.0, 3.0)] * 4 + [(1.0, 9.0), (0.0, 0.0), (9.0, 1.0)] + [(4.0, 4.0)] * 8
+    trials = [Told(params=params, values=each) for each in values]
+    trials[2] = Told(params=params, running=True)
+    trials[5] = Told(params=params, values=(0.0, 0.0), violations={"active_flops": 0.1})
+    telling = [(trial, 0) for trial in trials]
+    kept = [telling.index(pair) for pair in _most_telling(telling, len(trials) - 1)]
+    # Trial 0 is on the frontier with its equals; 5 is better than all, and infeasible.
+    equals = [i for i, trial in enumerate(trials) if trial.values == (3.0, 3.0)]
+    assert equals == [0, 1, 3]
+    found = [trials[i] for i in kept]
+    assert found.count(trials[0]) == 3 and trials[2] in found and trials[5] not in found
+    assert trials[4] in found and trials[6] in found and found.count(trials[-1]) == 5
+    assert _most_telling(telling[:5], 4) == telling[:5]
 
 
 FRESH = """
