@@ -7,11 +7,11 @@ The page only reads it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import streamlit as st
 
 from dashboard.charts import load_plotly
-from dashboard.data import headline, read
 from dashboard.sections import (
     draw_detail,
     draw_headline,
@@ -19,51 +19,60 @@ from dashboard.sections import (
     draw_running,
     draw_table,
 )
-from nas.store import Store, StudyRecord, StudyState
-from search_space.errors import InputError
+from dashboard.source import Source
+from dashboard.text import verbatim
+from nas.store import StudyRecord, StudyState
+from search_space.errors import InputError, WorkFailed
 
 REFRESH_S = 3.0
+TITLE = "FFN architecture search"
 
 
 @st.cache_resource(show_spinner=False)
-def open_store(url: str) -> Store:
-    """One store a server, shared by its pages."""
-    return Store.open(url, create=False)
+def open_source(url: str) -> Source:
+    """One source a server, shared by its pages."""
+    return Source(url)
 
 
 def main() -> None:
-    """Draw the page; bad input is one line, no traceback."""
-    st.set_page_config("FFN architecture search", page_icon="📉", layout="wide")
+    """Draw the page; whatever is wrong with the database is one line, no traceback."""
+    st.set_page_config(TITLE, page_icon="📉", layout="wide")
+    source = open_source(os.environ.get("NAS_DB", "sqlite:///nas.db"))
     try:
-        page(open_store(os.environ.get("NAS_DB", "sqlite:///nas.db")))
-    except InputError as error:
-        st.title("FFN architecture search")
-        st.error(str(error))
+        page(source)
+    except (InputError, WorkFailed) as error:
+        st.title(TITLE)
+        st.error(verbatim(str(error)))
+        again(wait_for, source, [])
 
 
-def page(store: Store) -> None:
+def page(source: Source) -> None:
     """Choose a study, then show it."""
-    studies = store.studies()
+    studies = source.studies()
     if not studies:
-        st.title("FFN architecture search")
+        st.title(TITLE)
         st.info("No studies yet. Start one with: `nas launch STUDY.yaml`, then reload this page.")
         return
     study = choose_study(studies)
-    st.title(study.name)
+    snapshot = source.snapshot(study.name)
+    st.title(verbatim(study.name))
     load_plotly()
-    live = study.state is StudyState.RUNNING
-    st.fragment(board, run_every=REFRESH_S if live else None)(store, study.name, live)
+    draw_headline(source, snapshot)
+    once(board, source, study.name)
+    if study.state is StudyState.RUNNING:
+        again(running, source, study.name, snapshot.stamp)
+    draw_table(source, snapshot)
 
 
 def choose_study(studies: list[StudyRecord]) -> StudyRecord:
     """The sidebar: which study, and what it is."""
     with st.sidebar:
-        st.header("FFN architecture search")
+        st.header(TITLE)
         names = {study.name: study for study in studies}
         name = st.selectbox("Study", list(names), key="study")
         study = names[name]
         st.caption(f"{study.state}, started {study.created_at:%Y-%m-%d %H:%M} UTC")
-        st.caption(f"Objectives: {', '.join(study.objectives)}")
+        st.caption(f"Objectives: {', '.join(map(verbatim, study.objectives))}")
         with st.expander("Configuration"):
             st.json(study.config, expanded=2)
         with st.expander("Facts"):
@@ -71,20 +80,52 @@ def choose_study(studies: list[StudyRecord]) -> StudyRecord:
     return study
 
 
-def board(store: Store, name: str, live: bool) -> None:
-    """The part that refreshes itself while the study runs."""
+# A part that reruns alone: what it does not draw is neither made nor sent again.
+
+
+def once(part: Callable[..., None], *arguments: object) -> None:
+    """Draw a part of the page, and again when the reader does something in it."""
+    st.fragment(guarded)(part, *arguments)
+
+
+def again(part: Callable[..., None], *arguments: object) -> None:
+    """Draw a part of the page, and again every REFRESH_S seconds."""
+    st.fragment(guarded, run_every=REFRESH_S)(part, *arguments)
+
+
+def guarded(part: Callable[..., None], *arguments: object) -> None:
+    """Draw a part, or the one line that says why it cannot be drawn."""
     try:
-        snapshot = read(store, name)
-        draw_headline(headline(snapshot))
-        draw_pareto(snapshot)
-        draw_detail(store, snapshot)
-        draw_running(snapshot)
-        draw_table(snapshot)
-    except InputError as error:
-        st.error(str(error))
+        part(*arguments)
+    except (InputError, WorkFailed) as error:
+        st.error(verbatim(str(error)))
+
+
+def board(source: Source, name: str) -> None:
+    """The scatter and the design that is chosen in it."""
+    snapshot = source.snapshot(name)
+    draw_pareto(source, snapshot)
+    draw_detail(source, snapshot, again)
+
+
+def running(source: Source, name: str, drawn: tuple[object, ...]) -> None:
+    """The running trials. When one began or ended, the whole page is drawn again."""
+    snapshot = source.snapshot(name)
+    if snapshot.stamp != drawn:
+        st.rerun()
+    draw_running(snapshot)
+
+
+def wait_for(source: Source, looked: list[bool]) -> None:
+    """Draw the whole page again, once in REFRESH_S seconds, when its database can be read."""
+    if not looked:  # the page was drawn just now
+        looked.append(True)
         return
-    if live and snapshot.ended:
-        st.rerun()  # the whole page, which then stops refreshing
+    try:
+        source.studies()
+    except (InputError, WorkFailed):
+        return
+    st.rerun()
 
 
 if __name__ == "__main__":

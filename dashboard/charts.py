@@ -10,12 +10,9 @@ package: no network is needed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache
 
 import streamlit as st
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 _LOADER = "ffn-nas.plotly_script"
 _CHART = "ffn-nas.plotly_chart"
@@ -61,18 +58,23 @@ export default function ({data, parentElement, setTriggerValue}) {
 
 def load_plotly() -> None:
     """Send Plotly's script to the page; call it once in a run, outside the refreshed part."""
+    st.components.v2.component(_LOADER, js=_loader_script())(key=_LOADER, height=1)
+
+
+@cache
+def _loader_script() -> str:
     from plotly.offline import get_plotlyjs
 
-    script = get_plotlyjs() + "\nexport default function () {}\n"
-    st.components.v2.component(_LOADER, js=script)(key=_LOADER, height=1)
+    return get_plotlyjs() + "\nexport default function () {}\n"
 
 
 def live_chart(
-    figure: Figure, key: str, height: int, on_click: Callable[[int], None] | None = None
+    figure: str, key: str, height: int, on_click: Callable[[int], None] | None = None
 ) -> None:
     """Draw `figure`, or bring the chart of that `key` up to date.
 
-    height: in pixels.  on_click: called with the first `customdata` of a clicked point.
+    figure: Plotly's, as JSON.  height: in pixels.  on_click: called with the first `customdata`
+    of a clicked point.
     """
     component = st.components.v2.component(_CHART, js=_CHART_JS, isolate_styles=False)
 
@@ -81,5 +83,5 @@ def live_chart(
         if on_click is not None and number is not None:
             on_click(int(number))
 
-    data = {"figure": figure.to_json(), "height": height}
+    data = {"figure": figure, "height": height}
     component(key=key, data=data, height=height, on_clicked_change=clicked)

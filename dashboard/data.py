@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from nas.bounds import excess, limits, words
 from nas.figure import si
-from nas.objectives import OBJECTIVES, objective_values
-from nas.pareto import best, frontier, hypervolume_share
+from nas.objectives import OBJECTIVES
+from nas.pareto import best, feasible_values, frontier, hypervolume_share
 from nas.store import Ledger, Store, StudyRecord, StudyState, TrialRecord
 from search_space.contract import Progress, Status
 
@@ -20,6 +22,7 @@ COLUMNS = (
     "method",
     "status",
     "frontier",
+    "infeasible",
     "bits_per_byte",
     "bits_per_byte_se",
     "active_flops",
@@ -35,11 +38,15 @@ FAILURES = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One reading of a study; `live` are the curves of its running trials, by number."""
+    """One reading of a study, its trials by number.
+
+    bounds: upper bounds by objective.  live: the curves of its running trials, by number.
+    """
 
     study: StudyRecord
     trials: list[TrialRecord]
     ledger: Ledger
+    bounds: dict[str, float]
     live: dict[int, list[Progress]]
 
     @property
@@ -52,16 +59,27 @@ class Snapshot:
         """Whether nothing more will happen to the study."""
         return self.study.state is not StudyState.RUNNING
 
+    @property
+    def stamp(self) -> tuple[str, str, int, int]:
+        """Equal for readings that differ in the curves of running trials alone.
+
+        Trials are only added and end once: how many there are, and run, tells all.
+        """
+        study = self.study
+        return study.uid, study.state.value, len(self.trials), len(self.running)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
     """The study in a few numbers.
 
+    infeasible: finished, and a bound is broken as measured.
     best, best_se: bits per byte of the best design.  ngram: (order, bits per byte) of the best
     n-gram baseline.  hypervolume: share of the box up to the worst values, in [0, 1).
     """
 
     finished: int
+    infeasible: int
     running: int
     stopped: int
     failed: int
@@ -74,42 +92,58 @@ class Headline:
     hypervolume: float
 
 
-def read(store: Store, name: str) -> Snapshot:
-    """The study as it stands; raise InputError when it does not exist."""
+def read(store: Store, name: str, before: Snapshot | None = None) -> Snapshot:
+    """The study as it stands; raise InputError when it does not exist.
+
+    before: an earlier reading. Its ended trials are not read again, for they never change.
+    """
     study = store.study(name)
-    trials = store.trials(study.id)
+    if before is None or before.study.uid != study.uid or not before.trials:
+        trials, ledger = store.trials(study.id, stats=False), store.ledger(study.id)
+    else:
+        trials, ledger = before.trials, before.ledger
+        running = {trial.number: trial for trial in before.running}
+        since = trials[-1].number + 1
+        changed = store.some_trials(study.id, running, since=since)
+        if changed != list(running.values()):
+            known = {trial.number: trial for trial in (*trials, *changed)}
+            trials, ledger = list(known.values()), store.ledger(study.id)
     live = {t.number: store.curve(t.id) for t in trials if t.status is Status.RUNNING}
-    return Snapshot(study=study, trials=trials, ledger=store.ledger(study.id), live=live)
+    return Snapshot(study=study, trials=trials, ledger=ledger, bounds=limits(study), live=live)
 
 
 def headline(snapshot: Snapshot) -> Headline:
     """Count and compare the study's trials."""
-    study, trials = snapshot.study, snapshot.trials
-    valued = [objective_values(trial, study.objectives) for trial in trials]
-    winner = best(trials)
+    study, bounds = snapshot.study, snapshot.bounds
+    counts = Counter(trial.status for trial in snapshot.trials)
+    kept = [trial for trial in snapshot.trials if not excess(trial, bounds)]
+    winner = best(kept)
     result = winner.result if winner else None
     baselines: dict[str, float] = study.facts.get("ngram_bits_per_byte", {})
-    counts = pd.Series([trial.status for trial in trials], dtype=object).value_counts()
     return Headline(
-        finished=int(counts.get(Status.FINISHED, 0)),
-        running=int(counts.get(Status.RUNNING, 0)),
-        stopped=int(counts.get(Status.STOPPED, 0)),
-        failed=sum(int(counts.get(status, 0)) for status in FAILURES),
+        finished=counts[Status.FINISHED],
+        infeasible=len(snapshot.trials) - len(kept),
+        running=counts[Status.RUNNING],
+        stopped=counts[Status.STOPPED],
+        failed=sum(counts[status] for status in FAILURES),
         spent=snapshot.ledger.spent,
         budget=snapshot.ledger.budget,
         best=result.bits_per_byte if result else None,
         best_se=result.bits_per_byte_se if result else None,
         ngram=min(baselines.items(), key=lambda item: item[1]) if baselines else None,
-        frontier=len(frontier(trials, study.objectives)),
-        hypervolume=hypervolume_share([values for values in valued if values is not None]),
+        frontier=len(frontier(kept, study.objectives)),
+        hypervolume=hypervolume_share(
+            [values for values, _ in feasible_values(kept, study.objectives)]
+        ),
     )
 
 
-def trial_frame(study: StudyRecord, trials: Sequence[TrialRecord]) -> pd.DataFrame:
+def trial_frame(snapshot: Snapshot) -> pd.DataFrame:
     """One row a trial, with missing values where a trial has none."""
-    on_front = {trial.number for trial in frontier(trials, study.objectives)}
+    front = frontier(snapshot.trials, snapshot.study.objectives, snapshot.bounds)
+    on_front = {trial.number for trial in front}
     return pd.DataFrame(
-        [_row(trial, trial.number in on_front) for trial in trials],
+        [_row(trial, trial.number in on_front, snapshot.bounds) for trial in snapshot.trials],
         columns=list(COLUMNS),
     )
 
@@ -124,10 +158,12 @@ def spec_frame(trial: TrialRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["field", "value"])
 
 
-def outcome_frame(trial: TrialRecord) -> pd.DataFrame:
+def outcome_frame(trial: TrialRecord, bounds: Mapping[str, float]) -> pd.DataFrame:
     """What the design costs and how its training ended, one (measure, value) row each."""
+    over = excess(trial, bounds)
     rows = [
         ("status", trial.status.value),
+        *([("infeasible", words(over))] if over else []),
         ("proposed by", trial.source),
         ("seed", str(trial.seed)),
     ]
@@ -155,7 +191,7 @@ def outcome_frame(trial: TrialRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "value"])
 
 
-def _row(trial: TrialRecord, on_front: bool) -> dict[str, Any]:
+def _row(trial: TrialRecord, on_front: bool, bounds: Mapping[str, float]) -> dict[str, Any]:
     result = trial.result
     values = {name: each.value(trial) for name, each in OBJECTIVES.items()}
     return {
@@ -164,6 +200,7 @@ def _row(trial: TrialRecord, on_front: bool) -> dict[str, Any]:
         "method": trial.spec.method,
         "status": trial.status.value,
         "frontier": on_front,
+        "infeasible": words(excess(trial, bounds)),
         "bits_per_byte": values["bits_per_byte"],
         "bits_per_byte_se": result.bits_per_byte_se if result else None,
         "active_flops": values["active_flops"],

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import streamlit as st
 from pandas import DataFrame
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.charts import live_chart
-from dashboard.data import Headline, Snapshot, outcome_frame, spec_frame, trial_frame
-from nas.figure import curves_figure, pareto_figure, si
+from dashboard.data import Headline, Snapshot, headline, outcome_frame, spec_frame, trial_frame
+from dashboard.source import Source
+from dashboard.text import verbatim
+from nas.bounds import excess
+from nas.figure import curves_data, pareto_data, si
 from nas.pareto import best
-from nas.store import Store, TrialRecord
-from search_space.contract import Status
+from nas.store import TrialRecord
+from search_space.contract import Progress, Status
 
 _PARETO_HEIGHT = 470
 _LIVE_HEIGHT = 330
 _DETAIL_HEIGHT = 440
+Live = Callable[..., None]  # calls a function with its arguments, again and again
 
 
-def draw_headline(head: Headline) -> None:
+def draw_headline(source: Source, snapshot: Snapshot) -> None:
     """The study in five numbers."""
+    head: Headline = source.once(("headline", snapshot.stamp), lambda: headline(snapshot))
     trials, flops, quality, front, volume = st.columns(5)
     others = [
         f"{count} {word}"
         for count, word in (
             (head.running, "running"),
+            (head.infeasible, "infeasible"),
             (head.failed, "failed"),
             (head.stopped, "stopped"),
         )
@@ -34,7 +43,7 @@ def draw_headline(head: Headline) -> None:
     share = f"{head.spent / head.budget:.0%} of {si(head.budget)}"
     _metric(flops, "Training FLOPs spent", si(head.spent), share)
     error = f"± {head.best_se:.3f}" if head.best_se is not None else None
-    baseline = f"{head.ngram[0]}-gram: {head.ngram[1]:.3f}" if head.ngram else None
+    baseline = f"{verbatim(head.ngram[0])}-gram: {head.ngram[1]:.3f}" if head.ngram else None
     _metric(
         quality,
         "Best bits per byte",
@@ -54,7 +63,7 @@ def draw_headline(head: Headline) -> None:
     )
 
 
-def draw_pareto(snapshot: Snapshot) -> None:
+def draw_pareto(source: Source, snapshot: Snapshot) -> None:
     """The scatter; a click on a point chooses its trial."""
     st.subheader("Quality against cost")
     if not any(trial.status is Status.FINISHED for trial in snapshot.trials):
@@ -70,34 +79,43 @@ def draw_pareto(snapshot: Snapshot) -> None:
     def choose(number: int) -> None:
         st.session_state[_choice_key(snapshot)] = number
 
-    figure = pareto_figure(snapshot.study, snapshot.trials, _chosen(snapshot))
+    chosen = _chosen(snapshot)
+    figure = source.once(
+        ("pareto", snapshot.stamp, chosen),
+        lambda: json.dumps(pareto_data(snapshot.study, snapshot.trials, chosen)),
+    )
     live_chart(figure, f"pareto-{snapshot.study.id}", _PARETO_HEIGHT, choose)
+    hollow = "hollow ones break a bound as they were measured; " if snapshot.bounds else ""
     st.caption(
         "Click a point to see its design. Solid points are on the Pareto frontier of all the "
-        "study's objectives, faded ones are dominated; bars are one standard error."
+        f"study's objectives, faded ones are dominated; {hollow}bars are one standard error."
     )
 
 
-def draw_detail(store: Store, snapshot: Snapshot) -> None:
-    """The chosen trial: its design, its outcome, its curve."""
+def draw_detail(source: Source, snapshot: Snapshot, live: Live) -> None:
+    """The chosen trial: its design, its outcome, its curve, which is `live` while it runs."""
     if not snapshot.trials:
         return
     st.subheader("Design")
     trials = {trial.number: trial for trial in snapshot.trials}
     key = _choice_key(snapshot)
     st.session_state[key] = _chosen(snapshot)
-    trial = trials[
-        st.selectbox(
-            "Trial", list(trials), key=key, format_func=lambda n: f"#{n}  {trials[n].spec.label}"
-        )
-    ]
+    labels = source.once(("labels", snapshot.stamp), lambda: _labels(snapshot))
+    trial = trials[st.selectbox("Trial", list(trials), key=key, format_func=labels.__getitem__)]
     if trial.result is not None and trial.result.error:
-        st.error(f"{trial.status}: {trial.result.error}")
+        st.error(f"{trial.status}: {verbatim(trial.result.error)}")
+    if excess(trial, snapshot.bounds):
+        st.warning(
+            "This design is on no frontier: it breaks a bound of the study as it was measured."
+        )
     spec, outcome, curve = st.columns([3, 4, 6])
     _facts(spec, spec_frame(trial), f"spec-{key}")
-    _facts(outcome, outcome_frame(trial), f"outcome-{key}")
+    _facts(outcome, outcome_frame(trial, snapshot.bounds), f"outcome-{key}")
     with curve:
-        _draw_curve(store, snapshot, trial)
+        if trial.status is Status.RUNNING:
+            live(_draw_live_curve, source, snapshot.study.name, trial)
+        else:
+            _draw_curve(snapshot, trial, source.curve(trial.id))
 
 
 def draw_running(snapshot: Snapshot) -> None:
@@ -106,7 +124,8 @@ def draw_running(snapshot: Snapshot) -> None:
     if not running:
         return
     st.subheader(f"Running: {_plural(len(running), 'trial', count=True)}")
-    live_chart(curves_figure(snapshot.live, running), f"live-{snapshot.study.id}", _LIVE_HEIGHT)
+    figure = json.dumps(curves_data(snapshot.live, running))
+    live_chart(figure, f"live-{snapshot.study.id}", _LIVE_HEIGHT)
     columns = st.columns(min(4, len(running)))
     for i, trial in enumerate(running):
         points = snapshot.live[trial.number]
@@ -116,7 +135,7 @@ def draw_running(snapshot: Snapshot) -> None:
         columns[i % len(columns)].progress(done, f"**#{trial.number}** {words}")
 
 
-def draw_table(snapshot: Snapshot) -> None:
+def draw_table(source: Source, snapshot: Snapshot) -> None:
     """All trials, sortable, with a CSV download."""
     heading, button = st.columns([5, 1], vertical_alignment="bottom")
     heading.subheader("Trials")
@@ -127,10 +146,10 @@ def draw_table(snapshot: Snapshot) -> None:
             else "No trial has started yet: the first appears within seconds of the launch."
         )
         return
-    frame = trial_frame(snapshot.study, snapshot.trials)
+    frame = source.once(("frame", snapshot.stamp), lambda: trial_frame(snapshot))
     button.download_button(
         "Download CSV",
-        frame.to_csv(index=False),
+        source.once(("csv", snapshot.stamp), lambda: frame.to_csv(index=False)),
         file_name=f"{snapshot.study.name}.csv",
         mime="text/csv",
         key=f"csv-{snapshot.study.id}",
@@ -138,12 +157,13 @@ def draw_table(snapshot: Snapshot) -> None:
         width="stretch",
     )
     number = st.column_config.NumberColumn
+    hidden = {"active_params", "source"} | (set() if snapshot.bounds else {"infeasible"})
     st.dataframe(
         frame,
         hide_index=True,
         key=f"trials-{snapshot.study.id}",
         placeholder="",
-        column_order=[name for name in frame.columns if name not in ("active_params", "source")],
+        column_order=[name for name in frame.columns if name not in hidden],
         column_config={
             "trial": number("trial", width="small", pinned=True),
             "bits_per_byte": number("bits/byte", format="%.4f"),
@@ -175,15 +195,23 @@ def _facts(place: DeltaGenerator, frame: DataFrame, key: str) -> None:
     place.dataframe(frame, hide_index=True, height=_DETAIL_HEIGHT, key=key)
 
 
-def _draw_curve(store: Store, snapshot: Snapshot, trial: TrialRecord) -> None:
-    points = snapshot.live.get(trial.number) or store.curve(trial.id)
+def _draw_live_curve(source: Source, study: str, trial: TrialRecord) -> None:
+    snapshot = source.snapshot(study)
+    _draw_curve(snapshot, trial, snapshot.live.get(trial.number) or source.curve(trial.id))
+
+
+def _draw_curve(snapshot: Snapshot, trial: TrialRecord, points: list[Progress]) -> None:
     if not points:
         st.info("This trial has reported no training loss yet.")
         return
-    figure = curves_figure({trial.number: points}, [trial])
+    figure = curves_data({trial.number: points}, [trial])
     # Another trial is another curve: its own zoom.
-    figure.update_layout(uirevision=f"curve-{trial.id}", showlegend=False)
-    live_chart(figure, f"curve-{snapshot.study.id}", _DETAIL_HEIGHT)
+    figure["layout"] |= {"uirevision": f"curve-{trial.id}", "showlegend": False}
+    live_chart(json.dumps(figure), f"curve-{snapshot.study.id}", _DETAIL_HEIGHT)
+
+
+def _labels(snapshot: Snapshot) -> dict[int, str]:
+    return {trial.number: f"#{trial.number}  {trial.spec.label}" for trial in snapshot.trials}
 
 
 def _choice_key(snapshot: Snapshot) -> str:
@@ -195,7 +223,7 @@ def _chosen(snapshot: Snapshot) -> int:
     number = st.session_state.get(_choice_key(snapshot))
     if number in {trial.number for trial in snapshot.trials}:
         return int(number)
-    return (best(snapshot.trials) or snapshot.trials[0]).number
+    return (best(snapshot.trials, snapshot.bounds) or snapshot.trials[0]).number
 
 
 def _plural(n: int, word: str, count: bool = False) -> str:

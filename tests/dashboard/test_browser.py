@@ -18,6 +18,7 @@ import pytest
 import dashboard
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
+from search_space.spec import FFNSpec
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 30_000
@@ -104,6 +105,34 @@ def test_a_click_shows_the_design_and_a_refresh_keeps_the_zoom(
         )
         assert chart.evaluate("(div) => [div.same, div.layout.xaxis.range]") == [True, [5.2, 5.5]]
         assert [address for address in outside if not address.startswith(("data:", "blob:"))] == []
+
+
+NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; ``f`` _g_ # h ~~i~~ <3"
+
+
+def test_an_error_reads_as_it_was_written_and_a_lost_database_comes_back(
+    url: str, server: str, browser
+) -> None:
+    with Store.open(url) as store:
+        study = store.create_study("a_b--c", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
+        more = {"seed": 0, "source": "x", "params": {}, "train_flops": 1.0, "cost": {}}
+        trial = store.add_trial(study.id, FFNSpec(d_ff=8), **more)
+        store.end_trial(EvalResult(trial=trial.id, status=Status.FAILED, error=NASTY))
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(server)
+    alert = page.locator("[data-testid=stAlert]", has_text="failed:")
+    alert.wait_for(timeout=WAIT_MS)
+    assert alert.inner_text().strip() == f"failed: {NASTY}"
+    assert page.locator("h1", has_text="a_b--c").inner_text().strip() == "a_b--c"
+
+    file = Path(url.removeprefix("sqlite:///"))
+    aside = file.rename(file.with_name("aside.db"))
+    gone = page.locator("[data-testid=stAlert]", has_text="no studies at")
+    gone.first.wait_for(timeout=WAIT_MS)
+    aside.rename(file)
+    gone.first.wait_for(state="detached", timeout=WAIT_MS)
+    alert.wait_for(timeout=WAIT_MS)
+    assert page.locator("[data-testid=stException]").count() == 0
 
 
 def click_trial(page, chart, number: int) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from dashboard.data import headline, outcome_frame, read, spec_frame, trial_frame
+from dashboard.source import KEPT, Source
 from nas.store import Store, StudyState
+from search_space.contract import EvalResult, Status
 from search_space.errors import InputError
+from search_space.spec import FFNSpec
 
 
 def test_the_headline_counts_and_compares(url: str, fill) -> None:
@@ -46,11 +50,48 @@ def test_a_snapshot_holds_the_running_curves_only(url: str, fill) -> None:
     assert (running.ended, done.ended, done.live) == (False, True, {})
 
 
+def test_a_second_reading_reads_what_happened_since(url: str, fill, monkeypatch) -> None:
+    with Store.open(url) as store:
+        study = fill(store, "demo", StudyState.RUNNING)
+        first = read(store, "demo")
+        monkeypatch.setattr(Store, "trials", None)  # never all of them again
+        assert read(store, "demo", first) == first
+        more = {"seed": 0, "source": "x", "params": {}, "train_flops": 1e9, "cost": {}}
+        new = store.add_trial(study.id, FFNSpec(d_ff=8), **more)
+        ending = EvalResult(trial=first.running[0].id, status=Status.STOPPED, flops=1e11)
+        ended = store.end_trial(ending)
+        second = read(store, "demo", first)
+        assert second.stamp != first.stamp
+        assert second.trials == [*first.trials[:4], ended, new]
+        assert second.ledger == store.ledger(study.id)
+        monkeypatch.undo()
+        assert read(store, "demo") == second
+
+
+def test_a_study_made_anew_is_read_whole(url: str, fill) -> None:
+    with Store.open(url) as store:
+        fill(store, "demo", StudyState.FINISHED)
+        found = read(store, "demo")
+        other = replace(found, study=replace(found.study, uid="other"), trials=found.trials[:1])
+        assert read(store, "demo", other) == found
+
+
+def test_a_source_remembers_what_was_drawn(url: str) -> None:
+    made, source = [], Source(url)
+    for key in ("a", "b", "a"):
+        assert source.once(key, lambda key=key: made.append(key) or key) == key
+    assert made == ["a", "b"]
+    for key in range(KEPT):
+        source.once(key, int)
+    source.once("a", lambda: made.append("a"))
+    assert made == ["a", "b", "a"]
+
+
 def test_the_trial_frame_has_a_row_a_trial(url: str, fill) -> None:
     with Store.open(url) as store:
         fill(store, "demo", StudyState.RUNNING)
         snapshot = read(store, "demo")
-    frame = trial_frame(snapshot.study, snapshot.trials).set_index("trial")
+    frame = trial_frame(snapshot).set_index("trial")
     assert list(frame.index) == [0, 1, 2, 3, 4]
     assert list(frame["design"]) == [trial.spec.label for trial in snapshot.trials]
     assert list(frame["frontier"]) == [False, True, True, False, False]
@@ -58,7 +99,7 @@ def test_the_trial_frame_has_a_row_a_trial(url: str, fill) -> None:
     assert frame["bits_per_byte"].isna().tolist() == [False, False, False, True, True]
     assert frame.loc[1, "active_flops"] == 8e5
     assert frame.loc[3, "error"] == "the loss is not finite at step 3"
-    assert trial_frame(snapshot.study, []).empty
+    assert trial_frame(replace(snapshot, trials=[])).empty
 
 
 def test_the_detail_shows_every_field_of_the_spec(url: str, fill) -> None:
@@ -70,7 +111,7 @@ def test_the_detail_shows_every_field_of_the_spec(url: str, fill) -> None:
     knobs = {f"· {name}" for name in spec.pop("selection")} - {"· method"}
     assert set(shown) == set(spec) | {"selection"} | knobs
     assert (shown["selection"], shown["· k"], shown["gated"]) == ("topk", "8", "no")
-    outcome = dict(outcome_frame(trial).itertuples(index=False))
+    outcome = dict(outcome_frame(trial, {}).itertuples(index=False))
     assert outcome["Bits per byte"] == "2.0000"
     assert outcome["Standard error"] == "0.0100"
     assert outcome["Active FLOPs per token"] == "800k"
