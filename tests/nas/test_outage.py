@@ -322,3 +322,15 @@ def test_a_host_that_drops_packets(monkeypatch):
         assert 1 < time.monotonic() - began < 6
         for client in waiting:
             client.close()
+
+
+def test_what_a_writer_reads_outlasts_an_outage_too(server, monkeypatch):
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 30.0)
+    with Store.open(server.url) as store:
+        study = create(store, "read")
+        for read in (lambda: store.ledger(study.id), lambda: store.trials(study.id), store.studies):
+            server.stop()
+            starting = threading.Timer(0.5, server.start)
+            starting.start()
+            read()
+            starting.join()
