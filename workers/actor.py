@@ -99,6 +99,6 @@ def _failure(error: Exception) -> str:
             "lower corpus.max_bytes"
         )
     return (
-        f"preparing the corpus failed: {reason(error)}; the worker's log has the traceback; "
-        "try a part of the source to see which file it is"
+        f"preparing the corpus failed: {reason(error)}; try a part of the source to see which file "
+        "it is"
     )

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -181,12 +182,13 @@ sys.exit(run(["list", "--db", sys.argv[2]]))
 """
 
 
-def test_a_database_of_another_user(file: Path, tmp_path: Path) -> None:
+def test_a_database_of_another_user(file: Path, request: pytest.FixtureRequest) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    theirs = tmp_path / "theirs"
+    base = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+    request.addfinalizer(lambda: shutil.rmtree(base))
+    base.chmod(0o755)
+    theirs = base / "theirs"
     shutil.copytree(file.parent, theirs)
     command = [sys.executable, "-c", AS_NOBODY, f"sqlite:///{file}", f"sqlite:///{theirs}/nas.db"]
 

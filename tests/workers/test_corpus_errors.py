@@ -25,11 +25,11 @@ SPEC = CorpusSpec()
         (WorkFailed("the disk is full"), "failed", "the disk is full"),
         (MemoryError(), "failed", "too little memory to hold its text; lower corpus.max_bytes"),
         (OSError(errno.EIO, "Input/output error", "/x"), "failed", "failed: Input/output error;"),
-        (KeyError("parts"), "failed", "preparing the corpus failed: 'parts'; the worker's log"),
-        (zlib.error("Error -3\nwhile"), "failed", "failed: Error -3 while; the worker's log"),
-        (RuntimeError(), "failed", "failed: it gives no reason; the worker's log"),
+        (KeyError("parts"), "failed", "preparing the corpus failed: 'parts'; try a part"),
+        (zlib.error("Error -3\nwhile"), "failed", "failed: Error -3 while; try a part"),
+        (RuntimeError(), "failed", "failed: it gives no reason; try a part"),
         (ValueError("http://me:hunter2@h/x"), "failed", "http://me:***@h/x"),
-        (RuntimeError("OSError: [Errno 5] bad"), "failed", "failed: bad; the worker's log"),
+        (RuntimeError("OSError: [Errno 5] bad"), "failed", "failed: bad; try a part"),
     ],
 )
 def test_an_error_of_any_class_is_one_line(error, kind, line, monkeypatch, tmp_path, caplog):
