@@ -27,8 +27,8 @@ from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.spec import FFNSpec, TopK
 from workers.model import ProxyLM
-from workers.optim import Optimizers
-from workers.trainer import train_step
+from workers.training.loop import train_step
+from workers.training.optimizers import Optimizers
 
 BATCH = 8  # sequences
 

@@ -18,7 +18,8 @@ from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.kernels.dispatch import describe
 from workers.model import ProxyLM
-from workers.trainer import Diverged, build_proxy, evaluate_quality, measure_routing, train
+from workers.training.loop import Diverged, Training, build_proxy
+from workers.training.measure import evaluate_quality, measure_routing
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
         torch.set_num_threads(request.threads)
     corpus = Corpus.open(request.corpus_dir)
     model = build_proxy(request, corpus)
-    trained = train(model, request, corpus, report)
+    trained = Training(model, request, corpus, report).run()
     seq_len = request.backbone.seq_len
     quality = evaluate_quality(model, corpus, request.eval_tokens, seq_len, request.device)
     routing = measure_routing(model, corpus, seq_len, request.device)

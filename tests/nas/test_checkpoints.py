@@ -232,7 +232,7 @@ def test_a_worker_never_overwrites_a_checkpoint(folder):
     from search_space.contract import EvalRequest, Recipe
     from workers.checkpoint import save_checkpoint
     from workers.corpus import Corpus
-    from workers.trainer import build_proxy
+    from workers.training.loop import build_proxy
 
     request = EvalRequest(
         trial=1,

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import layers, train
 from benchmarks.train import Ours, Shape, Theirs, batches, compare, transformers_model
-from workers.muon import PERIOD
+from workers.training.muon import PERIOD
 
 TINY = {"d_model": 16, "n_layers": 1, "n_heads": 2, "vocab_size": 64, "seq_len": 8}
 SHAPES = {"dense": Shape(**TINY, hidden=24), "routed": Shape(**TINY, hidden=8, experts=4, k=2)}

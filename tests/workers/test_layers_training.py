@@ -27,8 +27,8 @@ from search_space.spec import (
 from workers.layers.build import SELECTIONS as LAYERS
 from workers.layers.stats import NEAR_ZERO, record_stats
 from workers.model import ProxyLM
-from workers.muon import PERIOD
-from workers.optim import Optimizers
+from workers.training.muon import PERIOD
+from workers.training.optimizers import Optimizers
 
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=VOCAB, seq_len=8)
 DESIGNS = [

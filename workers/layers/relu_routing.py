@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, ReLURouting
+from workers.layers.carried import AdaptiveActivity
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected
@@ -16,7 +17,7 @@ from workers.layers.routing import Ragged, Selected
 LEAST, MOST = 1e-30, 1e30  # the coefficient stays a normal float32 however long it moves one way
 
 
-class ReLURoutingSelection(nn.Module):
+class ReLURoutingSelection(nn.Module, AdaptiveActivity):
     """w = relu(x W_r), S = {b: w_b > 0}; a token with no open expert gets zero from them.
 
     The loss is l1_coefficient * mean of w over tokens and experts (ours: the mean over experts,
@@ -30,7 +31,7 @@ class ReLURoutingSelection(nn.Module):
         self.knobs = spec.selection
         self.router = Router(d_model, spec.n_experts)
         self.register_buffer("l1_coefficient", torch.tensor(self.knobs.l1_start))
-        self.training_activity = self.knobs.target_activity  # of the last training forward
+        self.training_activity = self.knobs.target_activity
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing, and in training the penalty."""

@@ -1,5 +1,4 @@
-"""Muon for the weight matrices, row-wise Adam for tables, AdamW for the rest, and the
-warmup-stable-decay schedule.
+"""Muon for the weight matrices, row-wise Adam for tables, AdamW for the rest.
 
 A matrix parameter is one that its module names in `matrices`; its last two dims are the matrix,
 dims before them a batch (experts, or q, k and v). A table parameter is one that its module names in
@@ -8,7 +7,6 @@ dims before them a batch (experts, or q, k and v). A table parameter is one that
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from enum import StrEnum
@@ -17,8 +15,8 @@ import torch
 from torch import nn
 
 from search_space.contract import Recipe
-from workers import muon
-from workers.row_optim import RowAdam, coalesced
+from workers.training import muon
+from workers.training.row_adam import RowAdam, coalesced
 
 BETAS = (0.9, 0.99)
 
@@ -59,6 +57,16 @@ class Optimizers:
             if kind is Kind.MATRIX
             for p in params
         )
+
+    def state_of(self, p: nn.Parameter) -> dict[str, torch.Tensor]:
+        """The moments of a parameter by name; empty before its first step."""
+        return next((dict(o.state[p]) for o in self.optimizers if p in o.state), {})
+
+    def set_state_of(self, p: nn.Parameter, moments: dict[str, torch.Tensor]) -> None:
+        """Put moments in place of the parameter's own."""
+        for optimizer in self.optimizers:
+            if any(p is own for group in optimizer.param_groups for own in group["params"]):
+                optimizer.state[p] = {name: m.to(p.device) for name, m in moments.items()}
 
     def step(self, factor: float) -> None:
         """Apply the gradients at `factor` times the learning rates, and clear them."""
@@ -117,15 +125,3 @@ def clip_gradients(params: Iterable[nn.Parameter], limit: float) -> None:
     scale = (limit / (torch.nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
     for value in values:
         value.mul_(scale)
-
-
-def schedule(share: float, recipe: Recipe) -> float:
-    """Warmup-stable-decay over the share of the budget that is spent, in [0, 1].
-
-    Linear warmup, constant, then 1 - sqrt (Hagele et al. 2024).
-    """
-    if share < recipe.warmup:
-        return share / recipe.warmup
-    if share > 1 - recipe.decay:
-        return 1 - math.sqrt((share - 1 + recipe.decay) / recipe.decay)
-    return 1.0

@@ -9,8 +9,9 @@ from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.spec import FFNSpec, ProductKey, TopK
 from workers.model import ProxyLM
-from workers.muon import PERIOD, Muon, orthogonalize
-from workers.optim import Kind, Optimizers, group_parameters, schedule
+from workers.training.muon import PERIOD, Muon, orthogonalize
+from workers.training.optimizers import Kind, Optimizers, group_parameters
+from workers.training.schedule import schedule
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 32, 32)])

@@ -13,7 +13,8 @@ from search_space.cost import step_flops
 from search_space.spec import FFNSpec, Hash, ReLURouting, StraightThrough, TopK
 from workers import evaluate as evaluation
 from workers.evaluate import evaluate
-from workers.trainer import bits_per_byte, build_proxy, evaluate_quality
+from workers.training.loop import build_proxy
+from workers.training.measure import bits_per_byte, evaluate_quality
 
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
 SPECS = {
@@ -78,7 +79,7 @@ def test_a_budget_below_one_step_is_said_in_figures(small_corpus):
 
 
 def test_divergence_is_its_own_ending(small_corpus, monkeypatch):
-    monkeypatch.setattr("workers.trainer.train_step", lambda *a: math.nan)
+    monkeypatch.setattr("workers.training.loop.train_step", lambda *a: math.nan)
     result = evaluate(request(small_corpus), lambda p: None)
     assert result.status is Status.DIVERGED
     assert result.error == "the loss is nan at step 1"

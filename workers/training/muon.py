@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.layers.carried import Carried
+
 # Quintic Newton-Schulz towards an orthogonal matrix. One step fewer than usual leaves small
 # singular values smaller, and the proxies' losses where they were (docs/recipe.md).
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -80,7 +82,7 @@ def step_flops(batch: int, rows: int, cols: int) -> float:
 Triple = tuple[Tensor, Tensor, Tensor]
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(torch.optim.Optimizer, Carried):
     """Momentum, orthogonalised: w -= lr * update, Nesterov, matrices of one shape as one batch.
 
     Matrices take turns: a step moves every `PERIOD`th of them, `PERIOD` times as far. The momentum
@@ -107,6 +109,14 @@ class Muon(torch.optim.Optimizer):
                 for batch in batches(triples, CHUNK // (rows * cols)):
                     update(batch, group)
         self.turn += 1
+
+    def carried(self) -> dict[str, float]:
+        """Whose turn it is."""
+        return {"turn": self.turn}
+
+    def carry(self, numbers: dict[str, float]) -> None:
+        """Go on with the turns."""
+        self.turn = int(numbers["turn"])
 
     def _matrices(self, p: Tensor, momentum: float, first: int) -> Triple:
         """Weights, gradients and new momenta of a parameter's matrices whose turn it is."""

@@ -12,8 +12,8 @@ from torch import nn
 
 from search_space.contract import Recipe
 from workers.layers.value_table import ValueTable
-from workers.optim import Optimizers, clip_gradients
-from workers.row_optim import RowAdam
+from workers.training.optimizers import Optimizers, clip_gradients
+from workers.training.row_adam import RowAdam
 
 LR = 0.1
 

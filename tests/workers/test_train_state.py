@@ -1,0 +1,209 @@
+"""Training that is taken up from a saved state is the training that never stopped, to the bit."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from search_space.backbone import Backbone
+from search_space.contract import EvalRequest, Recipe
+from search_space.cost import step_flops
+from search_space.errors import InputError
+from search_space.presets import PRESETS
+from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
+from workers.corpus import Corpus
+from workers.layers.carried import Carried
+from workers.training.loop import Training, build_proxy
+from workers.training.measure import evaluate_quality
+from workers.training.state import load_state, save_state
+
+BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
+STEPS = 9
+SPECS = {name: preset(BACKBONE) for name, preset in PRESETS.items()} | {
+    "biased": FFNSpec(d_ff=64, expert_width=16, selection=TopK(k=2, bias_rate=0.1)),
+    "sparse rows": FFNSpec(
+        d_ff=4096, expert_width=1, selection=ProductKey(heads=2, k=4, key_dim=8)
+    ),
+    "relu": FFNSpec(d_ff=64, expert_width=16, depth=2, selection=ReLURouting()),
+    "out-gate": FFNSpec(d_ff=64, expert_width=16, depth=2, output_gate=True, shared_width=16),
+}
+
+
+def make_request(corpus, spec, steps=STEPS):
+    return EvalRequest(
+        trial=7,
+        spec=spec,
+        backbone=BACKBONE,
+        recipe=Recipe(batch_size=4),
+        corpus_dir=str(corpus.dir),
+        train_flops=step_flops(spec, BACKBONE, 4) * (steps + 0.5),
+        eval_tokens=1024,
+    )
+
+
+def start(request, corpus, points):
+    return Training(build_proxy(request, corpus), request, corpus, points.append)
+
+
+def seen(training, points):
+    """All that a training left, for comparison."""
+    state = training.state()
+    quality = evaluate_quality(training.model, training.corpus, 1024, 32, "cpu")
+    curve = [replace(point, seconds=0.0) for point in points]
+    numbers = {name: dict(value) for name, value in state.numbers.items()}
+    numbers["curve"].pop("seconds")
+    return state.step, state.tensors, numbers, quality, curve
+
+
+def assert_same(one, other):
+    assert one[0] == other[0]
+    assert one[1].keys() == other[1].keys()
+    for name, tensor in one[1].items():
+        assert torch.equal(tensor, other[1][name]), name
+    assert one[2:] == other[2:]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_a_training_taken_up_again_is_identical(small_corpus, tmp_path, spec):
+    torch.set_num_threads(1)
+    request = make_request(small_corpus, spec)
+    points = []
+    whole = start(request, small_corpus, points)
+    whole.run()
+    parts = []
+    for stop in (1, 4, 10**6):
+        part = start(request, small_corpus, parts)
+        part.model.train()
+        state = load_state(str(tmp_path))
+        if state is not None:
+            part.take_up(state)
+        while part.steps < stop and part.meter.affords_a_step():
+            part.step()
+        save_state(part.state(), str(tmp_path))
+    assert_same(seen(part, parts), seen(whole, points))
+
+
+ELSEWHERE = """
+import pickle, sys
+import torch
+torch.set_num_threads(1)
+from workers.corpus import Corpus
+from workers.training.loop import Training, build_proxy
+from workers.training.state import load_state, save_state
+request, folder, stop = pickle.loads(bytes.fromhex(sys.argv[1]))
+corpus = Corpus.open(request.corpus_dir)
+training = Training(build_proxy(request, corpus), request, corpus, lambda point: None)
+training.model.train()
+state = load_state(folder)
+if state is not None:
+    training.take_up(state)
+while training.steps < stop and training.meter.affords_a_step():
+    training.step()
+save_state(training.state(), folder)
+"""
+
+
+@pytest.mark.parametrize("name", ["relu", "sparse rows"])
+def test_another_process_goes_on_identically(small_corpus, tmp_path, name):
+    import pickle
+
+    torch.set_num_threads(1)
+    request = make_request(small_corpus, SPECS[name])
+    whole = start(request, small_corpus, [])
+    whole.run()
+    for stop in (3, 10**6):
+        told = pickle.dumps((request, str(tmp_path), stop)).hex()
+        done = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE, told], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    state = load_state(str(tmp_path))
+    assert state.step == whole.steps
+    for key, tensor in whole.state().tensors.items():
+        assert torch.equal(tensor, state.tensors[key]), key
+
+
+def test_whatever_a_training_carries_is_declared(small_corpus):
+    """A number that a step changes and no state has would be lost: nothing of the kind is there."""
+    for spec in SPECS.values():
+        request = make_request(small_corpus, spec)
+        training = start(request, small_corpus, [])
+        training.model.train()
+        parts = {*training.model.modules(), *training.optimizers.optimizers, training.meter}
+
+        def numbers(part):
+            return {k: v for k, v in vars(part).items() if isinstance(v, (int, float))}
+
+        before = {part: numbers(part) for part in parts}
+        training.step()
+        for part in parts:
+            changed = {k for k, v in numbers(part).items() if before[part].get(k) != v}
+            declared = set(part.carried()) if isinstance(part, Carried) else set()
+            assert changed <= declared, (spec.label, type(part).__name__, changed - declared)
+
+
+def test_only_the_newest_two_states_stay_and_no_draft(small_corpus, tmp_path):
+    training = start(make_request(small_corpus, SPECS["dense"]), small_corpus, [])
+    training.model.train()
+    for _ in range(4):
+        training.step()
+        save_state(training.state(), str(tmp_path))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"step-{n}.{s}" for n in (3, 4) for s in ("json", "safetensors")}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "step-2.safetensors").write_bytes(b"no"),
+        lambda f: (f / "step-2.safetensors").unlink(),
+        lambda f: (f / "step-2.json").write_text("{"),
+        lambda f: (f / "step-2.json").write_text("{}"),
+    ],
+)
+def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
+    small_corpus, tmp_path, caplog, damage
+):
+    training = start(make_request(small_corpus, SPECS["dense"]), small_corpus, [])
+    training.model.train()
+    for _ in range(2):
+        training.step()
+        save_state(training.state(), str(tmp_path))
+    damage(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert load_state(str(tmp_path)).step == 1
+    assert "step-2 is damaged" in caplog.text
+
+
+def test_a_state_lives_at_any_fsspec_url(small_corpus):
+    training = start(make_request(small_corpus, SPECS["dense"]), small_corpus, [])
+    training.model.train()
+    training.step()
+    save_state(training.state(), "memory://states/a")
+    again = start(make_request(small_corpus, SPECS["dense"]), small_corpus, [])
+    again.take_up(load_state("memory://states/a"))
+    assert again.steps == 1
+    assert load_state("memory://states/none") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"spec": SPECS["biased"]}, {"number": 3}, {"study": "x"}, {"train_flops": 1e9}],
+)
+def test_a_state_of_another_training_is_refused(small_corpus, change):
+    request = make_request(small_corpus, SPECS["dense"])
+    state = start(request, small_corpus, []).state()
+    other = start(replace(request, **change), small_corpus, [])
+    with pytest.raises(
+        InputError, match=f"its own state: its {next(iter(change)).replace('number', 'trial')} is"
+    ):
+        other.take_up(state)
+
+
+def test_the_corpus_is_known_by_its_content(small_corpus):
+    assert Corpus.open(small_corpus.dir).meta["hash"] == small_corpus.dir.name

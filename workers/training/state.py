@@ -1,0 +1,212 @@
+"""`TrainState`: all that training carries from one step to the next, and its files.
+
+A state is two files of a folder, a path or any fsspec URL: `step-N.safetensors` and then
+`step-N.json`, which has the first one's checksum. So a state is whole or absent, and one that was
+damaged later is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import torch
+from fsspec import AbstractFileSystem
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from search_space.contract import EvalRequest
+from search_space.errors import InputError
+from workers.layers.carried import Carried
+from workers.training.optimizers import Optimizers
+
+log = logging.getLogger(__name__)
+FORMAT = 1
+KEPT = 2  # the newest, and the one before it for when that is damaged
+_NAME = re.compile(r"step-(\d+)\.json")
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """step: steps done.  request: whose training it is, as plain data.
+
+    tensors: parameters, buffers and moments by name.  numbers: what parts carry beside, by the
+    part's name.
+    """
+
+    step: int
+    request: dict[str, Any]
+    tensors: dict[str, Tensor]
+    numbers: dict[str, dict[str, float]]
+
+
+def identity(request: EvalRequest) -> dict[str, Any]:
+    """What decides a training: two requests with equal ones do the same steps."""
+    return {
+        "study": request.study,
+        "trial": request.number,
+        "spec": request.spec.to_dict(),
+        "backbone": request.backbone.to_dict(),
+        "recipe": request.recipe.to_dict(),
+        "seed": request.seed,
+        "train_flops": request.train_flops,
+        "corpus": os.path.basename(request.corpus_dir.rstrip("/")),
+    }
+
+
+def gather(
+    request: EvalRequest,
+    step: int,
+    model: nn.Module,
+    optimizers: Optimizers,
+    parts: Mapping[str, Carried],
+) -> TrainState:
+    """Everything that training carries after `step` steps; tensors are shared, not copied."""
+    tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
+    for name, p in model.named_parameters():
+        for key, value in optimizers.state_of(p).items():
+            tensors[f"moment.{name}.{key}"] = value
+    found = _carriers(model, optimizers, parts)
+    numbers = {name: part.carried() for name, part in found.items()}
+    return TrainState(step, identity(request), tensors, numbers)
+
+
+def restore(
+    state: TrainState,
+    request: EvalRequest,
+    model: nn.Module,
+    optimizers: Optimizers,
+    parts: Mapping[str, Carried],
+) -> int:
+    """Put a state into a fresh model and its optimizers; returns the steps done.
+
+    Raises InputError when the state is another training's, or lacks a part.
+    """
+    mine = identity(request)
+    for name, value in mine.items():
+        if state.request.get(name) != value:
+            raise InputError(
+                f"a training goes on from its own state: its {name} is {value!r}, the state's "
+                f"{state.request.get(name)!r}"
+            )
+    own = _model_tensors(model)
+    held = {name: t for name, t in state.tensors.items() if name.startswith("model.")}
+    if {f"model.{name}" for name in own} != set(held):
+        raise InputError("a training state holds other tensors than its model: it is of no use")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(held[f"model.{name}"])
+    for name, p in model.named_parameters():
+        prefix = f"moment.{name}."
+        moments = {
+            key.removeprefix(prefix): value
+            for key, value in state.tensors.items()
+            if key.startswith(prefix) and "." not in key.removeprefix(prefix)
+        }
+        if moments:
+            optimizers.set_state_of(p, moments)
+    for name, part in _carriers(model, optimizers, parts).items():
+        part.carry(state.numbers[name])
+    return state.step
+
+
+def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, those too that a checkpoint of the model leaves out."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _carriers(
+    model: nn.Module, optimizers: Optimizers, parts: Mapping[str, Carried]
+) -> dict[str, Carried]:
+    layers = {f"model.{n}": m for n, m in model.named_modules() if isinstance(m, Carried)}
+    steppers = {
+        f"optimizer.{type(o).__name__}": o for o in optimizers.optimizers if isinstance(o, Carried)
+    }
+    return {**layers, **steppers, **parts}
+
+
+def save_state(state: TrainState, place: str) -> None:
+    """Write a state into the folder `place`, a path or an fsspec URL; the newest `KEPT` stay.
+
+    Raises OSError when it cannot be written.
+    """
+    fs, folder = fsspec.core.url_to_fs(place)
+    fs.makedirs(folder, exist_ok=True)
+    data = save_tensors({name: t.detach().contiguous() for name, t in state.tensors.items()})
+    facts = {
+        "format": FORMAT,
+        "step": state.step,
+        "request": state.request,
+        "numbers": state.numbers,
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    stem = f"{folder}/step-{state.step}"
+    _write(fs, f"{stem}.safetensors", data)
+    _write(fs, f"{stem}.json", json.dumps(facts, indent=1).encode())
+    for step in _steps(fs, folder)[KEPT:]:
+        # The facts go first: a state without them is absent.
+        for suffix in ("json", "safetensors"):
+            fs.rm_file(f"{folder}/step-{step}.{suffix}")
+
+
+def load_state(place: str) -> TrainState | None:
+    """The newest whole state in the folder `place`; None when there is none.
+
+    One that is damaged is passed over, with a warning, for the one before.
+    """
+    fs, folder = fsspec.core.url_to_fs(place)
+    for step in _steps(fs, folder):
+        try:
+            return _read(fs, f"{folder}/step-{step}")
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            log.warning(
+                "the training state %s/step-%d is damaged (%s); taking the one before",
+                folder, step, error,
+            )  # fmt: skip
+    return None
+
+
+def _read(fs: AbstractFileSystem, stem: str) -> TrainState:
+    facts = json.loads(fs.cat_file(f"{stem}.json"))
+    data = fs.cat_file(f"{stem}.safetensors")
+    if facts["format"] != FORMAT:
+        raise ValueError(f"its format is {facts['format']}, this version reads {FORMAT}")
+    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        raise ValueError("its checksum differs")
+    return TrainState(facts["step"], facts["request"], load_tensors(data), facts["numbers"])
+
+
+def _steps(fs: AbstractFileSystem, folder: str) -> list[int]:
+    """The steps that states are of, the newest first."""
+    if not fs.isdir(folder):
+        return []
+    names = (str(path).rsplit("/", 1)[-1] for path in fs.ls(folder, detail=False, refresh=True))
+    found = (_NAME.fullmatch(name) for name in names)
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def _write(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    """Whole or not at all: an object store does that by itself, a file system by a rename."""
+    if not isinstance(fs, fsspec.implementations.local.LocalFileSystem):
+        fs.pipe_file(path, data)
+        return
+    draft = f"{path}.{uuid.uuid4().hex[:8]}"
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        if os.path.exists(draft):
+            os.unlink(draft)
