@@ -48,6 +48,11 @@ def trial_folder(trial: TrialRecord) -> str:
     return f"trial-{trial.number}"
 
 
+def state_folder(trial: TrialRecord) -> str:
+    """Where the trial's training keeps its states while it runs; hidden, and gone after it."""
+    return f".{trial_folder(trial)}.state"
+
+
 def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Checkpoint:
     """The trial's checkpoint, once identity, design and checksums agree with the store.
 
@@ -163,7 +168,7 @@ def _digest(path: Path) -> str:
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove what workers that died left of unfinished checkpoints in a study's folder."""
+    """Remove what workers that died left of checkpoints and states in a study's folder."""
     for draft in folder.glob(".*"):
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas import interrupts
 from nas.bounds import violations
-from nas.checkpoints import trial_folder
+from nas.checkpoints import state_folder, trial_folder
 from nas.config import StudyConfig
 from nas.objectives import objective_values
-from nas.pool import Pool
+from nas.pool import Event, Pool
 from nas.sampler import Sampler, SpaceExhausted, Told
 from nas.store import Store, StudyRecord, TrialRecord
-from search_space.contract import EvalRequest, EvalResult, Progress, Status
+from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
 from search_space.cost import model_cost
 from search_space.errors import WorkFailed
 from search_space.spec import FFNSpec
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
+MOST_LOSSES = 3  # workers that a trial may lose before it is set aside
 MOST_FAILURES = 5  # trials that fail one after another before the study gives up
 
 
@@ -76,7 +79,8 @@ class Driver:
         self.warm_starts = list(config.warm_start_specs())
         # The driver is the study's only writer, so it need not read back what it wrote.
         self.trials = {trial.id: trial for trial in store.trials(study.id)}
-        self.running: set[int] = set()
+        self.running: dict[int, EvalRequest] = {}
+        self.lost: Counter[int] = Counter()  # workers, by trial
         self.progress: dict[int, Progress] = {}
         self.refused = self.failures = 0
         self.exhausted = False
@@ -139,8 +143,8 @@ class Driver:
             cost=model_cost(spec, self.config.backbone).to_dict(),
         )
         self.trials[trial.id] = trial
-        self.running.add(trial.id)
-        self.pool.submit(self._request(trial, spec))
+        self.running[trial.id] = self._request(trial, spec)
+        self.pool.submit(self.running[trial.id])
 
     def _told(self, trials: Sequence[TrialRecord]) -> list[Told]:
         """The trials in the sampler's words."""
@@ -159,17 +163,37 @@ class Driver:
             seed=trial.seed,
             eval_tokens=config.eval_tokens,
             checkpoint_dir=str(self.folder / trial_folder(trial)),
+            state_dir=str(self.folder / state_folder(trial)),
             study=self.study.uid,
             number=trial.number,
             device=config.workers.device,
             threads=config.workers.threads,
         )
 
-    def _record(self, event: Progress | EvalResult) -> None:
+    def _record(self, event: Event) -> None:
         if isinstance(event, Progress):
             self.store.add_progress([event])
             self.progress[event.trial] = event
+        elif isinstance(event, WorkerLost):
+            self._take_up_again(event)
+        else:
+            self._finish(event)
+
+    def _take_up_again(self, event: WorkerLost) -> None:
+        """Give the trial to another worker, which goes on from its last state; in the end, fail."""
+        self.lost[event.trial] += 1
+        count = self.lost[event.trial]
+        if interrupts.asked() or count == MOST_LOSSES:
+            error = f"{event.error}; it was the last of {count} workers that this trial may lose"
+            self._finish(EvalResult(trial=event.trial, status=event.status, error=error))
             return
+        request = self.running[event.trial]
+        log.warning("trial %d: %s; another worker takes it up", request.number, event.error)
+        # A checkpoint that was written but not told of is nobody's.
+        shutil.rmtree(request.checkpoint_dir, ignore_errors=True)
+        self.pool.submit(request)
+
+    def _finish(self, event: EvalResult) -> None:
         if interrupts.asked() and event.status is Status.FAILED:
             # A signal to the whole process group ends the workers, too.
             event = _stopped(event.trial)
@@ -185,7 +209,7 @@ class Driver:
     def _end(self, result: EvalResult) -> TrialRecord:
         ended = self.store.end_trial(self._with_flops(result))
         self.trials[ended.id] = ended
-        self.running.discard(ended.id)
+        del self.running[ended.id]
         return ended
 
     def _with_flops(self, result: EvalResult) -> EvalResult:

@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from search_space.contract import EvalRequest, EvalResult, Progress
+from search_space.contract import EvalRequest, EvalResult, Progress, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import WorkFailed
 
-Event = Progress | EvalResult
+Event = Progress | EvalResult | WorkerLost
 
 
 class PoolLost(WorkFailed):
@@ -18,7 +18,7 @@ class PoolLost(WorkFailed):
 
 
 class Pool(Protocol):
-    """Trials go in, events come out; the last event of every trial is its EvalResult."""
+    """Trials go in, events come out; the last one of each is its EvalResult, or WorkerLost."""
 
     @property
     def slots(self) -> int:

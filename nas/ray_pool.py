@@ -11,7 +11,7 @@ from nas.pool import Event
 from nas.ray_limits import Limits
 from nas.ray_process import NoAnswer, RayProcess
 from nas.ray_workers import sweep
-from search_space.contract import EvalRequest, EvalResult
+from search_space.contract import EvalRequest, Progress
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -104,7 +104,7 @@ class RayPool:
         found: list[Event] = self._process.ask(
             "events", timeout, within=timeout + self._limits.answer
         )
-        self._running -= {event.trial for event in found if isinstance(event, EvalResult)}
+        self._running -= {event.trial for event in found if not isinstance(event, Progress)}
         return found
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from nas.pool import Event
 from nas.ray_limits import Limits
-from search_space.contract import EvalRequest, EvalResult, Progress, Status
+from search_space.contract import EvalRequest, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -147,8 +147,8 @@ class Workers:
             with contextlib.suppress(self._ray.exceptions.RayError):  # its stream says it, too
                 worker.pid = self._ray.get(worker.ready)
 
-    def _give_up(self, stream: Any, why: str, status: Status = Status.FAILED) -> EvalResult:
-        """The trial ends so, and its slot gets a new worker."""
+    def _give_up(self, stream: Any, why: str, status: Status = Status.FAILED) -> WorkerLost:
+        """The trial loses its worker, and its slot gets a new one."""
         running = self._running.pop(stream)
         worker = running.worker
         self._ray.kill(worker.actor)
@@ -156,7 +156,7 @@ class Workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)  # a stopped process does not hear Ray
         self._workers[self._workers.index(worker)] = self._hire()
-        return EvalResult(trial=running.request.trial, status=status, error=why)
+        return WorkerLost(trial=running.request.trial, status=status, error=why)
 
     def close(self) -> None:
         """End the actors."""

@@ -1,4 +1,4 @@
-"""What a driver and a worker say to each other: EvalRequest, Progress, EvalResult.
+"""What a driver and a worker say to each other: EvalRequest, Progress, EvalResult, WorkerLost.
 
 All are frozen, plain data (they travel through Ray as pickles of standard types).
 """
@@ -86,6 +86,8 @@ class EvalRequest:
     train_flops: model FLOPs that training may spend (2 a multiply-add; evaluation not counted).
     eval_tokens: validation tokens that the result is measured on.
     checkpoint_dir: new folder for the checkpoint; empty writes none.
+    state_dir: where training keeps its states on the way, a folder or an fsspec URL, so that
+        another worker can go on when this one is lost; empty keeps none.
     study, number: the study's uid and the trial's number in it, kept in the checkpoint.
     device: torch device string.  threads: torch threads on the CPU.
     """
@@ -99,6 +101,7 @@ class EvalRequest:
     seed: int = 0
     eval_tokens: int = 65_536
     checkpoint_dir: str = ""
+    state_dir: str = ""
     study: str = ""
     number: int = 0
     device: str = "cpu"
@@ -119,6 +122,18 @@ class Progress:
     flops: float
     loss: float
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A trial's worker died or hung. The trial has not ended: another worker may take it up.
+
+    error: what happened to the worker, in one line.  status: the trial's, if none does.
+    """
+
+    trial: int
+    error: str
+    status: Status = Status.FAILED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.kernels.dispatch import describe
 from workers.model import ProxyLM
+from workers.training.keeping import discard_states, kept_states
 from workers.training.loop import Diverged, Training, build_proxy
 from workers.training.measure import evaluate_quality, measure_routing
 
@@ -64,6 +65,8 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
     except Exception as error:
         log.exception("trial %d failed", request.trial)
         return ending(Status.FAILED, f"{type(error).__name__}: {error}")
+    finally:
+        discard_states(request.state_dir)  # the trial has ended: no other worker takes it up
 
 
 def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: float) -> EvalResult:
@@ -71,7 +74,8 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
         torch.set_num_threads(request.threads)
     corpus = Corpus.open(request.corpus_dir)
     model = build_proxy(request, corpus)
-    trained = Training(model, request, corpus, report).run()
+    training = Training(model, request, corpus, report)
+    trained = training.run(kept_states(training, request.state_dir))
     seq_len = request.backbone.seq_len
     quality = evaluate_quality(model, corpus, request.eval_tokens, seq_len, request.device)
     routing = measure_routing(model, corpus, seq_len, request.device)

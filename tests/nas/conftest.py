@@ -10,7 +10,7 @@ import pytest
 
 from nas.ray_pool import RayPool
 from search_space.backbone import Backbone
-from search_space.contract import EvalRequest, EvalResult, Recipe
+from search_space.contract import EvalRequest, Progress, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops
 from search_space.spec import FFNSpec
@@ -48,7 +48,7 @@ def drain():
         while unfinished and time.monotonic() < deadline:
             for event in pool.events(0.5):
                 events.append(event)
-                if isinstance(event, EvalResult):
+                if not isinstance(event, Progress):
                     unfinished.remove(event.trial)
         assert not unfinished, "the pool went silent"
         return events

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from nas.config import StudyConfig
-from nas.driver import MOST_FAILURES, StudyFailed
+from nas.driver import MOST_FAILURES, MOST_LOSSES, StudyFailed
 from nas.launcher import launch_study
 from nas.pareto import frontier
 from nas.pool import SimulatedPool
 from nas.store import Store, StudyState
-from search_space.contract import EvalRequest, EvalResult, Progress, Status
+from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
 from search_space.errors import InputError
 
 CONFIG = {
@@ -116,6 +117,64 @@ def test_a_study_in_which_everything_fails_gives_up(store):
     assert all(t.status.ended for t in trials)
     assert sum(t.status is Status.FAILED for t in trials) == MOST_FAILURES
     assert pools[0].closed
+
+
+def loses(times: int, trial: int = 3):
+    """Work that loses the worker of one trial so often; and the requests that it was given."""
+    asked = []
+
+    def work(request):
+        if request.trial != trial:
+            return ends_well(request)
+        asked.append(request)
+        if len(asked) > times:
+            return ends_well(request)
+        progress, _ = ends_well(request)[1]
+        return 1.0, [progress, WorkerLost(trial=request.trial, error="the worker died: killed")]
+
+    return work, asked
+
+
+def test_a_trial_that_loses_its_worker_is_taken_up_by_another(store, caplog):
+    work, asked = loses(MOST_LOSSES - 1)
+    study = launch(store, work=work)
+    trials = store.trials(study.id)
+    assert {t.status for t in trials} == {Status.FINISHED}
+    assert len(trials) == 12
+    assert len(asked) == MOST_LOSSES and len(set(map(str, asked))) == 1
+    assert asked[0].state_dir.endswith("/.trial-2.state")
+    text = "trial 2: the worker died: killed; another worker takes it up"
+    assert caplog.text.count(text) == MOST_LOSSES - 1
+    ledger = store.ledger(study.id)
+    assert ledger.reserved == 0 and ledger.spent == sum(t.result.flops for t in trials)
+
+
+def test_a_design_that_kills_its_workers_is_set_aside(store):
+    work, asked = loses(100)
+    study = launch(store, work=work)
+    trials = store.trials(study.id)
+    assert len(asked) == MOST_LOSSES
+    failed = [t for t in trials if t.status is Status.FAILED]
+    assert [t.number for t in failed] == [2]
+    assert failed[0].result.error == (
+        "the worker died: killed; it was the last of 3 workers that this trial may lose"
+    )
+    assert failed[0].result.flops == failed[0].train_flops / 2  # what its progress told
+    assert study.state is StudyState.FINISHED and len(trials) == 12
+
+
+def test_a_checkpoint_that_a_lost_worker_did_not_tell_of_gives_way(store):
+    work, asked = loses(1)
+
+    def writes(request):
+        place = Path(request.checkpoint_dir)
+        assert not place.exists()
+        place.mkdir(parents=True)
+        return work(request)
+
+    study = launch(store, work=writes)
+    assert {t.status for t in store.trials(study.id)} == {Status.FINISHED}
+    assert len(asked) == 2
 
 
 def test_a_single_failure_is_recorded_and_passed_over(store):

@@ -16,7 +16,7 @@ from nas.launcher import launch_study
 from nas.new_folder import new_folder
 from nas.pool import SimulatedPool
 from nas.store import Store, StudyState
-from search_space.contract import EvalResult, Progress, Status
+from search_space.contract import EvalResult, Progress, Status, WorkerLost
 from search_space.errors import InputError, WorkFailed
 
 CONFIG = {
@@ -146,12 +146,13 @@ def test_a_signal_inside_a_commit_is_noted(store, monkeypatch):
     rests(store, StudyState.STOPPED)
 
 
-def test_workers_that_die_of_the_same_signal_are_stopped_trials(store):
+@pytest.mark.parametrize("lost", [EvalResult, WorkerLost])
+def test_workers_that_die_of_the_same_signal_are_stopped_trials(store, lost):
     def work(request):
         if request.trial < 3:
             return trains(request)
         signal.raise_signal(signal.SIGTERM)
-        return 1.0, [EvalResult(trial=request.trial, status=Status.FAILED, error="killed")]
+        return 1.0, [lost(trial=request.trial, status=Status.FAILED, error="killed")]
 
     with pytest.raises(KeyboardInterrupt):
         launch(store, {}, work)

@@ -10,7 +10,7 @@ from benchmarks.abuse.ray_machine import wait_for
 from nas.pool import SimulatedPool
 from nas.ray_pool import RayPool
 from nas.ray_workers import fitting
-from search_space.contract import EvalResult, Progress, Status
+from search_space.contract import EvalResult, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 
@@ -81,7 +81,7 @@ class TestRayPool(PoolContract):
         pool.submit(make_request(corpus_dir, 5, steps=100_000))
         wait_for(pool, "ray::TrialActor.run").kill()
         events = drain(pool, {5})
-        assert events[-1].status is Status.FAILED
+        assert isinstance(events[-1], WorkerLost)
         assert events[-1].error.startswith("the worker died: its process was killed or crashed")
         pool.submit(make_request(corpus_dir, 6))
         assert drain(pool, {6})[-1].status is Status.FINISHED

@@ -19,7 +19,7 @@ from nas.ray_pool import RayPool, check_reachable
 from nas.ray_process import RayProcess
 from nas.ray_side import refused
 from nas.ray_workers import Running, Worker, Workers
-from search_space.contract import Status
+from search_space.contract import Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -52,7 +52,7 @@ def test_a_stopped_worker_is_ended_and_replaced(hasty_pool, ray_corpus_dir, make
     hasty_pool.submit(make_request(ray_corpus_dir, 1, steps=1_000_000))
     wait_for(hasty_pool, "ray::TrialActor.run").send_signal(signal.SIGSTOP)
     (ended,) = [e for e in drain(hasty_pool, {1}, 60) if not hasattr(e, "step")]
-    assert ended.status is Status.FAILED
+    assert isinstance(ended, WorkerLost)
     assert ended.error == "the worker gave no sign of life for 6 s and was ended"
     hasty_pool.submit(make_request(ray_corpus_dir, 2))
     assert drain(hasty_pool, {2})[-1].status is Status.FINISHED

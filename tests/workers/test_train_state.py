@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from search_space.backbone import Backbone
-from search_space.contract import EvalRequest, Recipe
+from search_space.contract import EvalRequest, Recipe, Status
 from search_space.cost import step_flops
 from search_space.errors import InputError
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
 from workers.corpus import Corpus
+from workers.evaluate import evaluate
 from workers.layers.carried import Carried
 from workers.training.loop import Training, build_proxy
 from workers.training.measure import evaluate_quality
@@ -93,6 +94,7 @@ import pickle, sys
 import torch
 torch.set_num_threads(1)
 from workers.corpus import Corpus
+from workers.evaluate import evaluate
 from workers.training.loop import Training, build_proxy
 from workers.training.state import load_state, save_state
 request, folder, stop = pickle.loads(bytes.fromhex(sys.argv[1]))
@@ -207,3 +209,41 @@ def test_a_state_of_another_training_is_refused(small_corpus, change):
 
 def test_the_corpus_is_known_by_its_content(small_corpus):
     assert Corpus.open(small_corpus.dir).meta["hash"] == small_corpus.dir.name
+
+
+@pytest.mark.parametrize("name", ["dense", "relu"])
+def test_an_evaluation_goes_on_from_the_state_of_a_lost_worker(
+    small_corpus, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("workers.training.keeping.STATE_SECONDS", 0.0)
+    place = tmp_path / ".trial-0.state"
+    request = make_request(small_corpus, SPECS[name])
+    whole = evaluate(request, lambda point: None)
+
+    class Lost(BaseException):
+        """Ends a worker as a kill does: nothing is caught, nothing cleaned up."""
+
+    def lose(point):
+        if point.step == 5:
+            raise Lost
+
+    monkeypatch.setattr("workers.evaluate.discard_states", lambda place: None)
+    with pytest.raises(Lost):
+        evaluate(replace(request, state_dir=str(place)), lose)
+    monkeypatch.undo()
+    points = []
+    again = evaluate(replace(request, state_dir=str(place)), points.append)
+    assert points[0].step == 5, "it began anew"
+    assert replace(again, seconds=0.0) == replace(whole, seconds=0.0)
+    assert not place.exists()
+
+
+def test_a_state_that_cannot_be_kept_costs_a_warning_alone(
+    small_corpus, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr("workers.training.keeping.STATE_SECONDS", 0.0)
+    (tmp_path / "file").touch()
+    request = make_request(small_corpus, SPECS["dense"], steps=2)
+    result = evaluate(replace(request, state_dir=str(tmp_path / "file" / "x")), lambda point: None)
+    assert result.status is Status.FINISHED, result.error
+    assert "could not be kept" in caplog.text
