@@ -345,6 +345,8 @@ def main() -> None:
     prepare()
     settle_home()
     code = finish(interrupts.command(lambda: run(sys.argv[1:])))
-    # What lives now goes with the process: a last search for cycles in it takes 0.1 s.
-    gc.freeze()
+    if "torch" not in sys.modules:
+        # What lives now goes with the process: a last search for cycles in it takes 0.1 s. With
+        # torch, triton would take what is not searched for leaks, and list them.
+        gc.freeze()
     sys.exit(code)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,14 @@ def model(tmp_path, monkeypatch):
 
 def test_a_whole_directory_samples(model):
     assert sample(model, "def ", tokens=4, temperature=0).startswith("def ")
+
+
+def test_the_command_prints_the_text_and_nothing_else(model):
+    code = "from nas.cli import main; main()"
+    arguments = ["generate", str(model), "--tokens", "4", "--temperature", "0"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("def ")
 
 
 def test_weights_that_lack_a_tensor_are_never_drawn_at_random(model):
