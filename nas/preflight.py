@@ -17,6 +17,9 @@ from search_space.spec import FFNSpec
 MOST_TRIALS = 2**31 - 1  # the store numbers trials in 32 bits
 MOST_TOKENS = 2.0**53  # of a trial: beyond this a double skips whole numbers
 BYTES_PER_PARAMETER = 4  # checkpoints are float32
+# Parameters' worth of a running training's states: weights and two moments, in three files each
+# (the newest, the one before, and one that is being written).
+STATES = 9
 # A trial's design, result and curve, as SQLite and PostgreSQL keep them, and an empty database.
 DATABASE_BYTES_PER_TRIAL, DATABASE_BYTES = 32 * 2**10, 2**20
 
@@ -54,16 +57,17 @@ def check_store(config: StudyConfig, store: Store, runs: Path) -> None:
     folder = check_writable(runs)
     designs = [model_cost(spec, config.backbone).total_params for spec in _known(config)]
     checkpoints = config.budget.trials * max(designs) * BYTES_PER_PARAMETER
+    states = _workers(config) * STATES * max(designs) * BYTES_PER_PARAMETER
     database = 0
     if store.url.startswith("sqlite:"):
         database = DATABASE_BYTES + config.budget.trials * DATABASE_BYTES_PER_TRIAL
     free = shutil.disk_usage(folder).free
     require(
-        checkpoints + database <= free,
+        checkpoints + states + database <= free,
         f"a study's disk must hold its checkpoints: {config.budget.trials:,} trials of about "
-        f"{max(designs):,.0f} parameters need {_size(checkpoints)}, and the database "
-        f"{_size(database)}; {folder} has {_size(free)} free; free some, lower budget.trials or "
-        "the backbone, or choose another --db",
+        f"{max(designs):,.0f} parameters need {_size(checkpoints)}, running trainings "
+        f"{_size(states)}, and the database {_size(database)}; {folder} has {_size(free)} free; "
+        "free some, lower budget.trials or the backbone, or choose another --db",
     )
 
 
@@ -88,6 +92,10 @@ def check_writable(runs: Path) -> Path:
             f"{way_out}"
         ) from error
     return found
+
+
+def _workers(config: StudyConfig) -> int:
+    return config.workers.count or max(1, (os.cpu_count() or 1) // config.workers.threads)
 
 
 def _known(config: StudyConfig) -> list[FFNSpec]:

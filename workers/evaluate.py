@@ -95,7 +95,7 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
         active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
         activity=activity,
         stats={"routing": routing} | lost,
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - min(began, training.curve.began),
         checkpoint=checkpoint,
         checkpoint_digest=digest,
         backend=backend_name(request),
@@ -108,7 +108,13 @@ def _keep(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, st
     What was trained and measured is kept all the same.
     """
     try:
-        return *save_checkpoint(model, request, corpus), {}
+        try:
+            return *save_checkpoint(model, request, corpus), {}
+        except (OSError, SafetensorError):
+            if not discard_states(request.state_dir):
+                raise
+            # The training's states had the room that the weights need.
+            return *save_checkpoint(model, request, corpus), {}
     except (OSError, SafetensorError) as error:
         log.exception("trial %d: its checkpoint could not be written", request.trial)
         reason = getattr(error, "strerror", None) or str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,15 @@ def test_a_disk_that_cannot_hold_the_checkpoints(store):
     assert "free; free some, lower budget.trials" in said
 
 
-def test_the_need_is_the_checkpoints_and_the_database(store, tmp_path, monkeypatch):
+def test_the_need_is_the_checkpoints_the_states_and_the_database(store, tmp_path, monkeypatch):
     from search_space.cost import model_cost
     from search_space.spec import FFNSpec
 
     given = config()
+    given = replace(given, workers=replace(given.workers, count=3))
     spec = FFNSpec(d_ff=given.backbone.reference_d_ff)
-    need = 4 * 4 * model_cost(spec, given.backbone).total_params + 2**20 + 4 * 32 * 2**10
+    params = model_cost(spec, given.backbone).total_params
+    need = (4 + 3 * 9) * 4 * params + 2**20 + 4 * 32 * 2**10
 
     def free(count):
         usage = type("usage", (), {"free": count})

@@ -16,9 +16,11 @@ from search_space.cost import step_flops
 from search_space.errors import InputError
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
+from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.evaluate import evaluate
 from workers.layers.carried import Carried
+from workers.training.keeping import discard_states
 from workers.training.loop import Training, build_proxy
 from workers.training.measure import evaluate_quality
 from workers.training.state import load_state, save_state
@@ -97,8 +99,10 @@ ELSEWHERE = """
 import pickle, sys
 import torch
 torch.set_num_threads(1)
+from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.evaluate import evaluate
+from workers.training.keeping import discard_states
 from workers.training.loop import Training, build_proxy
 from workers.training.state import load_state, save_state
 request, folder, stop = pickle.loads(bytes.fromhex(sys.argv[1]))
@@ -163,6 +167,12 @@ def test_only_the_newest_two_states_stay_and_no_draft(small_corpus, tmp_path):
     assert names == {f"step-{n}.{s}" for n in (3, 4) for s in ("json", "safetensors")}
 
 
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -170,6 +180,9 @@ def test_only_the_newest_two_states_stay_and_no_draft(small_corpus, tmp_path):
         lambda f: (f / "step-2.safetensors").unlink(),
         lambda f: (f / "step-2.json").write_text("{"),
         lambda f: (f / "step-2.json").write_text("{}"),
+        lambda f: (f / "step-2.json").write_text("[]"),
+        lambda f: edit(f / "step-2.json", '"step": 2', '"step": 3'),
+        lambda f: edit(f / "step-2.json", '"spent": ', '"spent": 9'),
     ],
 )
 def test_a_damaged_state_falls_back_to_the_one_before_and_says_so(
@@ -251,3 +264,64 @@ def test_a_state_that_cannot_be_kept_costs_a_warning_alone(
     result = evaluate(replace(request, state_dir=str(tmp_path / "file" / "x")), lambda point: None)
     assert result.status is Status.FINISHED, result.error
     assert "could not be kept" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a::b", "x://y", "a b#c?d%20"])
+def test_a_path_is_a_path_whatever_its_letters(small_corpus, tmp_path, name):
+    beside = tmp_path / name.partition("::")[0].partition(":")[0]
+    beside.mkdir()
+    (beside / "mine.txt").write_text("keep me")
+    place = tmp_path / name / ".trial-0.state"
+    training = start(make_request(small_corpus, SPECS["dense"]), small_corpus, [])
+    training.model.train()
+    training.step()
+    save_state(training.state(), str(place))
+    assert {path.name for path in place.iterdir()} == {"step-1.json", "step-1.safetensors"}
+    assert load_state(str(place)).step == 1
+    assert discard_states(str(place))
+    assert not place.exists()
+    assert (beside / "mine.txt").read_text() == "keep me"
+
+
+def test_states_go_and_what_others_put_beside_them_stays(small_corpus, tmp_path):
+    training = start(make_request(small_corpus, SPECS["dense"]), small_corpus, [])
+    training.model.train()
+    training.step()
+    save_state(training.state(), str(tmp_path))
+    (tmp_path / "step-9.json.0123abcd").write_text("a draft of a worker that was killed")
+    (tmp_path / "mine.txt").write_text("keep me")
+    assert discard_states(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert not discard_states(str(tmp_path))
+    assert not discard_states("")
+
+
+def test_states_make_room_for_the_weights(small_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("workers.training.keeping.STATE_SECONDS", 0.0)
+    place, seen = tmp_path / ".trial-0.state", []
+    request = replace(
+        make_request(small_corpus, SPECS["dense"], steps=2),
+        state_dir=str(place),
+        checkpoint_dir=str(tmp_path / "trial-0"),
+    )
+
+    def full(*arguments):
+        seen.append(place.exists())
+        if place.exists():
+            raise OSError(28, "No space left on device")
+        return save_checkpoint(*arguments)
+
+    monkeypatch.setattr("workers.evaluate.save_checkpoint", full)
+    result = evaluate(request, lambda point: None)
+    assert seen == [True, False]
+    assert result.checkpoint == "trial-0" and "checkpoint_error" not in result.stats
+
+
+def test_the_seconds_of_a_trial_are_those_of_all_its_workers(small_corpus, tmp_path):
+    request = replace(make_request(small_corpus, SPECS["dense"], 2), state_dir=str(tmp_path / "s"))
+    training = start(request, small_corpus, [])
+    training.curve.began -= 1000.0
+    save_state(training.state(), request.state_dir)
+    points = []
+    result = evaluate(request, points.append)
+    assert result.seconds >= points[-1].seconds >= 1000.0

@@ -6,10 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
-import fsspec
-
 from workers.training.loop import Training
-from workers.training.state import load_state, save_state
+from workers.training.state import load_state, remove_states, save_state
 
 log = logging.getLogger(__name__)
 STATE_SECONDS = 60.0  # of training that a lost worker may cost
@@ -43,13 +41,10 @@ def kept_states(training: Training, place: str) -> Callable[[Training], None]:
     return keep
 
 
-def discard_states(place: str) -> None:
-    """Remove the states of a trial that has ended."""
-    if not place:
-        return
-    fs, folder = fsspec.core.url_to_fs(place)
+def discard_states(place: str) -> bool:
+    """Remove the states of a trial that has ended; whether there were any."""
     try:
-        if fs.exists(folder):
-            fs.rm(folder, recursive=True)
+        return bool(place) and remove_states(place)
     except OSError as error:
         log.warning("training states stay in %s: %s", place, error)
+        return False

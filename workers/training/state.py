@@ -1,8 +1,8 @@
 """`TrainState`: all that training carries from one step to the next, and its files.
 
 A state is two files of a folder, a path or any fsspec URL: `step-N.safetensors` and then
-`step-N.json`, which has the first one's checksum. So a state is whole or absent, and one that was
-damaged later is known.
+`step-N.json`, which has the first one's checksum and a seal of its own. So a state is whole or
+absent, and one that was damaged later is known.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import fsspec
 import torch
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 KEPT = 2  # the newest, and the one before it for when that is damaged
 _NAME = re.compile(r"step-(\d+)\.json")
+_STATE = re.compile(r"(^|/)step-\d+\.(json|safetensors)(\.[0-9a-f]{8})?$")  # drafts of writes too
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def save_state(state: TrainState, place: str) -> None:
 
     Raises OSError when it cannot be written.
     """
-    fs, folder = fsspec.core.url_to_fs(place)
+    fs, folder = _open(place)
     fs.makedirs(folder, exist_ok=True)
     data = save_tensors({name: t.detach().contiguous() for name, t in state.tensors.items()})
     facts = {
@@ -152,7 +154,7 @@ def save_state(state: TrainState, place: str) -> None:
     }
     stem = f"{folder}/step-{state.step}"
     _write(fs, f"{stem}.safetensors", data)
-    _write(fs, f"{stem}.json", json.dumps(facts, indent=1).encode())
+    _write(fs, f"{stem}.json", json.dumps(facts | {"seal": _seal(facts)}, indent=1).encode())
     for step in _steps(fs, folder)[KEPT:]:
         # The facts go first: a state without them is absent.
         for suffix in ("json", "safetensors"):
@@ -164,7 +166,7 @@ def load_state(place: str) -> TrainState | None:
 
     One that is damaged is passed over, with a warning, for the one before.
     """
-    fs, folder = fsspec.core.url_to_fs(place)
+    fs, folder = _open(place)
     for step in _steps(fs, folder):
         try:
             return _read(fs, f"{folder}/step-{step}")
@@ -176,14 +178,43 @@ def load_state(place: str) -> TrainState | None:
     return None
 
 
+def remove_states(place: str) -> bool:
+    """Remove all states in the folder `place`, and the folder when nothing else is in it; whether
+    there were any. Raises OSError when they cannot be removed."""
+    fs, folder = _open(place)
+    if not fs.isdir(folder):
+        return False
+    # Only files that were written here: a folder is never removed with what others put there.
+    states = [path for path in fs.ls(folder, detail=False, refresh=True) if _STATE.search(path)]
+    for path in states:
+        fs.rm_file(path)
+    if isinstance(fs, LocalFileSystem) and not os.listdir(folder):
+        os.rmdir(folder)
+    return bool(states)
+
+
+def _open(place: str) -> tuple[AbstractFileSystem, str]:
+    # In a path, "::" and "://" are letters; fsspec would chain file systems by them.
+    if os.path.isabs(place):
+        return LocalFileSystem(), place
+    fs, folder = fsspec.core.url_to_fs(place)
+    return fs, str(folder)
+
+
 def _read(fs: AbstractFileSystem, stem: str) -> TrainState:
     facts = json.loads(fs.cat_file(f"{stem}.json"))
-    data = fs.cat_file(f"{stem}.safetensors")
+    if not isinstance(facts, dict) or facts.pop("seal", None) != _seal(facts):
+        raise ValueError("its facts are not those that were written")
     if facts["format"] != FORMAT:
         raise ValueError(f"its format is {facts['format']}, this version reads {FORMAT}")
+    data = fs.cat_file(f"{stem}.safetensors")
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:
         raise ValueError("its checksum differs")
     return TrainState(facts["step"], facts["request"], load_tensors(data), facts["numbers"])
+
+
+def _seal(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _steps(fs: AbstractFileSystem, folder: str) -> list[int]:
@@ -197,7 +228,7 @@ def _steps(fs: AbstractFileSystem, folder: str) -> list[int]:
 
 def _write(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     """Whole or not at all: an object store does that by itself, a file system by a rename."""
-    if not isinstance(fs, fsspec.implementations.local.LocalFileSystem):
+    if not isinstance(fs, LocalFileSystem):
         fs.pipe_file(path, data)
         return
     draft = f"{path}.{uuid.uuid4().hex[:8]}"
