@@ -112,8 +112,10 @@ class Database:
         """What `body` reads in a session; every read passes here. `body` may run again.
 
         A writer outlasts an outage. Raises StoreUnavailable when the database cannot be read, is
-        gone, or was replaced.
+        gone, or was replaced; inside an operation, which decides, what the driver raised.
         """
+        if self.outage.inside:
+            return self._read_once(body)
         try:
             if self.outage.patient:
                 return self.outage.outlast(partial(self._read_once, body))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -46,9 +47,28 @@ class Outage:
     def __init__(self, where: str, patient: bool) -> None:
         self.where, self.patient = where, patient
         self.began: float | None = None
+        self._thread = threading.local()
+
+    @property
+    def inside(self) -> bool:
+        """Whether this thread is inside an operation, which alone decides about another attempt."""
+        return bool(getattr(self._thread, "inside", False))
 
     def outlast(self, operation: Callable[[], T]) -> T:
-        """The operation's answer; StoreLost when the database does not give one in time."""
+        """The operation's answer; StoreLost when the database does not give one in time.
+
+        A part of another operation is run once: where its reads succeed and its writes fail, the
+        outage goes on.
+        """
+        if self.inside:
+            return operation()
+        self._thread.inside = True
+        try:
+            return self._outlast(operation)
+        finally:
+            self._thread.inside = False
+
+    def _outlast(self, operation: Callable[[], T]) -> T:
         pause = FIRST_PAUSE
         while True:
             try:

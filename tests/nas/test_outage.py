@@ -142,6 +142,36 @@ def test_a_locked_sqlite_database_is_waited_for_and_then_given_up(tmp_path, monk
         assert store.update_study(study.id, state=StudyState.FAILED).state is StudyState.FAILED
 
 
+def test_a_study_that_can_be_looked_up_and_not_written_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "LOCK_WAIT_MS", 20)
+    path = tmp_path / "nas.db"
+    with Store.open(f"sqlite:///{path}") as store:
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        ending = threading.Timer(10, other.rollback)  # so that a loop without end ends, and fails
+        ending.start()
+        with pytest.raises(StoreLost, match=r"has failed for 1 s: database is locked$"):
+            create(store)
+        ending.cancel()
+        other.close()
+        assert create(store).name == "a"
+
+
+def test_a_lookup_that_fails_inside_an_operation_is_tried_again_with_it(store, monkeypatch):
+    real, failed = store._read_once, []
+
+    def once(body):
+        if not failed:
+            failed.append(1)
+            raise OperationalError(
+                "SELECT", {}, ConnectionError("gone"), connection_invalidated=True
+            )
+        return real(body)
+
+    monkeypatch.setattr(store, "_read_once", once)
+    assert create(store).name == "a" and failed
+
+
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit on file sizes here")
 def test_a_full_disk_is_one_line_without_sql(store):
     study = create(store)
