@@ -27,7 +27,7 @@ def serve(db: str, host: str, port: int) -> int:
     spec = importlib.util.find_spec("dashboard")
     assert spec is not None and spec.submodule_search_locations
     app = Path(next(iter(spec.submodule_search_locations))) / "app.py"
-    command = [sys.executable, "-m", "nas.tether", "streamlit", "run", str(app)]
+    command = [sys.executable, "-P", "-m", "nas.tether", "streamlit", "run", str(app)]
     command += ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]
     command += ["--client.toolbarMode", "viewer"]

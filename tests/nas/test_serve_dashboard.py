@@ -27,6 +27,8 @@ def listens(port: int) -> bool:
 def test_the_server_ends_with_its_command(tmp_path, number):
     with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
         store.create_study("a", {}, 0, 1e9, ["bits_per_byte"])
+    # A module of the folder that the command runs in is not ours, whatever its name.
+    (tmp_path / "streamlit.py").write_text("raise SystemExit('a stranger was run')\n")
     port = free_port()
     command = Command(tmp_path, "dashboard", "--port", str(port))
     try:
