@@ -21,14 +21,24 @@ def display(url: URL) -> str:
         path = (url.database or "").replace("%", "%25").replace("?", "%3F")
         return f"sqlite:///{path}" if path else "sqlite://"
     secret = [key for key in url.query if key.lower() not in _OPEN]
+    if ambiguous(url):
+        url = url.set(database=HIDDEN)
     return url.difference_update_query(secret).render_as_string(hide_password=True)
+
+
+def ambiguous(url: URL) -> bool:
+    """Whether what reads as the database's name may be a user and a password: no host is given."""
+    return not url.host and ":" in (url.database or "")
 
 
 def hidden(text: str) -> str:
     """A text that is no URL, as an error may show it: all of it, or its scheme alone."""
-    if not any(mark in text for mark in "@?="):  # a password stands beside one of them
+    scheme, mark, rest = text.partition("://")
+    # A password stands beside one of these; the first colon may be the scheme's own.
+    if not any(sign in text for sign in "@?=") and ":" not in (
+        rest if mark else text.partition(":")[2]
+    ):
         return shown(text)
-    scheme, mark, _ = text.partition("://")
     return shown(f"{scheme}{mark}{HIDDEN}" if mark and scheme.isidentifier() else HIDDEN)
 
 
@@ -38,6 +48,8 @@ def without_secrets(text: str, url: URL) -> str:
     secrets = [value for item in values for value in ([item] if isinstance(item, str) else item)]
     if url.password is not None:
         secrets.append(str(url.password))
+    if ambiguous(url):
+        secrets.append(str(url.database))
     for secret in filter(None, secrets):
         for spelt in {secret, quote(secret, safe=""), quote_plus(secret), repr(secret)[1:-1]}:
             # A short password may be part of a longer word, which says nothing of it.

@@ -49,6 +49,10 @@ SHAPES = {
     ],
     "a database URL has the form": [
         f"postgresql://me:{PASSWORD}@[::1/db",
+        f"postgresql://me:{PASSWORD}/db",
+        f"postgresql+psycopg://me:{PASSWORD}",
+        f"postgresql:me:{PASSWORD}",
+        f"postgresql:/me:{PASSWORD}/db",
         f"host=h password={PASSWORD}",
         f"postgresql://me:p?{PASSWORD}@host:x/db",
         f"postgresql://me:{PASSWORD}\0@host/db",
@@ -64,6 +68,7 @@ SHAPES = {
     "File name too long": [f"sqlite:///{'x' * 300}", f"sqlite:///{'x/' * 3_000}nas.db"],
     "is a pipe, a device": ["sqlite:////dev/zero"],
     "cannot reach the database": [
+        f"postgresql:///me:{PASSWORD}",
         f"postgresql://me:{PASSWORD}%zz@127.0.0.1:1/db",
         f"postgresql://me:%40{PASSWORD}/x@127.0.0.1:1/db",
         f"postgresql:///db?host=127.0.0.1&port=1&password={PASSWORD}&sslpassword={PASSWORD}",
