@@ -112,6 +112,21 @@ class Side:
         remove(self._folder)
 
 
+def own_code_alone() -> Any:
+    """A job whose workers import what is installed and ours, nothing of the user's folder.
+
+    Ray puts the driver's working directory first on its workers' path, unless the job has a folder
+    of its own for code; the directory itself stays, which relative paths are meant from.
+    """
+    from ray.job_config import JobConfig
+
+    class OwnCode(JobConfig):  # type: ignore[misc]
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    return OwnCode()
+
+
 def start_local(folder: str, cpus: int) -> None:
     """A Ray of our own: private and on loopback."""
     import ray
@@ -127,6 +142,7 @@ def start_local(folder: str, cpus: int) -> None:
             log_to_driver=False,
             _temp_dir=folder,
             _node_ip_address="127.0.0.1",
+            job_config=own_code_alone(),
         )
     except Exception as error:
         logging.exception("a local Ray did not start")
@@ -149,7 +165,12 @@ def join_cluster(address: str) -> None:
     import ray
 
     try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            job_config=own_code_alone(),
+        )
     except Exception as error:
         logging.exception("the cluster did not take us in")
         raise refused(address, error) from error

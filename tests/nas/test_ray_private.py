@@ -18,6 +18,7 @@ from nas import doctor, ray_folder
 from nas.ray_folder import private_folder
 from nas.ray_pool import RayPool
 from nas.ray_process import environment
+from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # a cluster of this one machine
@@ -166,3 +167,19 @@ def test_a_clusters_settings_are_the_users(short, monkeypatch, given, mode):
     assert made.get("RAY_AUTH_MODE") == mode
     assert {k: v for k, v in made.items() if k in given} == given
     assert str(short / "token") not in made.values()
+
+
+def test_workers_run_nothing_of_the_users_folder_and_read_its_corpus(tmp_path, monkeypatch):
+    for name in ("workers/__init__.py", "queue.py", "torch.py"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("raise RuntimeError('a stranger was run')\n")
+    text = "\n\n".join(f"paragraph {n} of a small corpus, {n * n}" for n in range(12_000))
+    (tmp_path / "corpus.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    pool = RayPool(count=1)
+    try:
+        facts = pool.prepare(CorpusSpec(source="corpus.txt"), 300, 32, str(tmp_path / "cache"))
+    finally:
+        pool.close()
+    assert facts["meta"]["vocab_size"] == 300
