@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from nas.store.curves import Curves
+from nas.store.engine import discard_unused
 from nas.store.studies import Studies
 from nas.store.trials import Trials
 from search_space.errors import WorkFailed
@@ -16,7 +17,7 @@ class Store(Studies, Trials, Curves):
     """Studies, their trials, curves and ledger. Make it with `Store.open(url)`."""
 
     def discard_if_unused(self) -> None:
-        """Remove the SQLite file that `open` made, when no study was stored in it."""
+        """Remove the SQLite file that `open` made, when no study is in it and nobody else has it open."""
         try:
             if self.made_file is None or self.studies():
                 return
@@ -25,5 +26,4 @@ class Store(Studies, Trials, Curves):
             log.warning("%s was not removed: %s", self.made_file, error)
             return
         self.close()
-        for suffix in ("", "-wal", "-shm"):
-            self.made_file.with_name(self.made_file.name + suffix).unlink(missing_ok=True)
+        discard_unused(self.made_file)

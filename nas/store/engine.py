@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 import stat
@@ -23,6 +24,7 @@ from search_space.errors import InputError, require
 from search_space.plain import checked
 from search_space.shown import shown
 
+log = logging.getLogger(__name__)
 DEFAULT_URL = "sqlite:///nas.db"
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
 LOCK_WAIT_MS = 30_000
@@ -190,6 +192,24 @@ def discard_empty(file: Path) -> None:
     if empty:
         for part in parts:
             part.unlink(missing_ok=True)
+
+
+def discard_unused(file: Path) -> None:
+    """Remove an SQLite file that holds no study and that nobody else has open."""
+    try:
+        with closing(
+            sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=0)
+        ) as alone:
+            # SQLite leaves the WAL only for whoever is alone, and then keeps all others out.
+            alone.execute("PRAGMA locking_mode=EXCLUSIVE")
+            alone.execute("PRAGMA journal_mode=DELETE")
+            alone.execute("BEGIN EXCLUSIVE")
+            if alone.execute("SELECT count(*) FROM study").fetchone()[0] == 0:
+                file.unlink()
+    except (sqlite3.Error, OSError) as error:
+        log.debug("%s was not removed", file, exc_info=True)
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+            log.warning("%s was not removed: %s", file, error)
 
 
 def unusable(url: URL, error: DBAPIError) -> str:

@@ -452,3 +452,20 @@ class TestSchema:
         with engine.begin() as connection:
             connection.execute(set_version, {"version": HEAD})
         engine.dispose()
+
+
+def test_a_file_that_somebody_else_has_open_is_not_removed(tmp_path):
+    url = f"sqlite:///{tmp_path}/nas.db"
+    with Store.open(url) as refused:
+        with Store.open(url) as other:
+            refused.discard_if_unused()
+            study = other.create_study("a", {}, 0, 1e9, ["bits_per_byte"])
+            assert other.study("a") == study
+        with Store.open(url, create=False) as reader:
+            assert reader.study("a") == study
+
+
+def test_a_file_that_nobody_used_is_removed_whole(tmp_path):
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as refused:
+        refused.discard_if_unused()
+    assert list(tmp_path.iterdir()) == []
