@@ -18,6 +18,7 @@ from nas.objectives import objective_values
 from nas.pool import Event, Pool
 from nas.sampler import Sampler, SpaceExhausted, Told
 from nas.store import Store, StudyRecord, TrialRecord
+from nas.store.outage import StoreLost
 from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
 from search_space.cost import model_cost
 from search_space.errors import WorkFailed
@@ -224,6 +225,11 @@ class Driver:
         for trial in list(self.running):
             try:
                 self._end(_stopped(trial))
+            except StoreLost as error:
+                # The others would fail of the same, each after its own wait.
+                numbers = ", ".join(str(self.trials[each].number) for each in self.running)
+                log.warning("not recorded as stopped: trial %s: %s", numbers, error)
+                return
             except Exception as error:
                 number = self.trials[trial].number
                 log.warning("trial %d could not be recorded as stopped: %s", number, error)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from nas.store.engine import (
     check_file,
     discard_empty,
+    hurry_where,
     open_engine,
     parse_url,
     reader_engine,
@@ -54,6 +55,8 @@ class Database:
         self._sessions = sessionmaker(engine, expire_on_commit=False)
         self.url = display(engine.url)
         self.outage = Outage(self.url, patient)
+        if patient and file is not None:
+            hurry_where(engine, self.outage.hurried)
         self.made_file: Path | None = None  # the SQLite file that `open` had to make
 
     @classmethod

@@ -7,6 +7,7 @@ import logging
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 DEFAULT_URL = "sqlite:///nas.db"
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
 LOCK_WAIT_MS = 30_000
+SHORT_LOCK_WAIT_MS = 2_000  # once the lock was waited for in vain, or somebody asked to stop
 CONNECT_WAIT_S = 10
 # A network that drops what is sent ends a connection after half a minute, not after two hours.
 CONNECTION = {
@@ -227,6 +229,16 @@ def unusable(url: URL, error: DBAPIError) -> str:
 
 def _wait_for_locks(connection: Any, _record: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={LOCK_WAIT_MS}")
+
+
+def hurry_where(engine: Engine, hurried: Callable[[], bool]) -> None:
+    """Let every session of an SQLite writer that begins while `hurried()` wait for locks briefly."""
+
+    def set_wait(connection: Any, _record: object, _proxy: object) -> None:
+        wait = min(LOCK_WAIT_MS, SHORT_LOCK_WAIT_MS) if hurried() else LOCK_WAIT_MS
+        connection.execute(f"PRAGMA busy_timeout={wait}")
+
+    event.listen(engine, "checkout", set_wait)
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

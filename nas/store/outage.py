@@ -49,6 +49,10 @@ class Outage:
         self.began: float | None = None
         self._thread = threading.local()
 
+    def hurried(self) -> bool:
+        """Whether an attempt that takes long would break the time that is left."""
+        return self.began is not None or interrupts.asked()
+
     @property
     def inside(self) -> bool:
         """Whether this thread is inside an operation, which alone decides about another attempt."""

@@ -142,6 +142,27 @@ def test_a_locked_sqlite_database_is_waited_for_and_then_given_up(tmp_path, monk
         assert store.update_study(study.id, state=StudyState.FAILED).state is StudyState.FAILED
 
 
+def test_a_study_ends_in_time_when_its_database_stays_locked(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(engine, "LOCK_WAIT_MS", 3000)
+    monkeypatch.setattr(engine, "SHORT_LOCK_WAIT_MS", 20)
+    path, began = tmp_path / "nas.db", []
+    with Store.open(f"sqlite:///{path}") as store:
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+        def happen(turn):
+            if turn == 1:
+                other.execute("BEGIN IMMEDIATE")
+                began.append(time.monotonic())
+
+        with pytest.raises(WorkFailed, match=r"could not be recorded, so it reads 'running'"):
+            launch(store, happen)
+        # One long wait, the time for attempts, and a short wait for each of two last words.
+        assert time.monotonic() - began[0] < 6
+        assert caplog.text.count("recorded as stopped") == 1
+        assert "not recorded as stopped: trial 0, 1: the database" in caplog.text
+        other.close()
+
+
 def test_a_study_that_can_be_looked_up_and_not_written_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "LOCK_WAIT_MS", 20)
     path = tmp_path / "nas.db"
