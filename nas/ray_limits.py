@@ -19,6 +19,7 @@ class Limits:
     answer: for the process that holds Ray to answer what never takes long.
     stopped: that Ray's own processes may be stopped by a signal.
     leave: to leave a cluster in order.
+    note: between two notes that a corpus is still being prepared, which has no end of its own.
     """
 
     reach: float = 5.0
@@ -29,3 +30,4 @@ class Limits:
     answer: float = 60.0
     stopped: float = 30.0
     leave: float = 10.0
+    note: float = 300.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,8 @@ from nas.ray_workers import sweep
 from search_space.contract import EvalRequest, Progress
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
+
+log = logging.getLogger(__name__)
 
 
 class RayPool:
@@ -82,7 +86,13 @@ class RayPool:
         """
         self._preparing = cache_dir
         facts: dict[str, Any] = self._process.ask(
-            "prepare", spec, vocab_size, seq_len, cache_dir, within=self._limits.answer
+            "prepare",
+            spec,
+            vocab_size,
+            seq_len,
+            cache_dir,
+            within=self._limits.answer,
+            beat=Notes(self._limits.note).beat,
         )
         self._preparing = ""
         return facts
@@ -114,6 +124,20 @@ class RayPool:
         if self._preparing:
             sweep(self._preparing)
             self._preparing = ""
+
+
+class Notes:
+    """Says every `seconds` that a corpus is still being prepared: no time is too long for that."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._began, self._said = seconds, time.monotonic(), 0
+
+    def beat(self) -> None:
+        """Called every second or so."""
+        passed = time.monotonic() - self._began
+        if passed >= (self._said + 1) * self._seconds:
+            self._said = int(passed // self._seconds)
+            log.warning("still preparing the corpus after %.0f min; Ctrl-C stops it", passed / 60)
 
 
 def check_reachable(address: str, seconds: float) -> None:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,12 @@ class RayProcess:
         assert self._process is not None
         return self._process.pid
 
-    def ask(self, name: str, *args: Any, within: float) -> Any:
+    def ask(
+        self, name: str, *args: Any, within: float, beat: Callable[[], None] = lambda: None
+    ) -> Any:
         """What `nas.ray_side` answers to `name`; at most `within` seconds between two signs of it.
 
+        beat: called at each sign of life that comes before the answer.
         Raises InputError and WorkFailed as the other side says, NoAnswer, PoolLost.
         """
         if self._asking:
@@ -85,6 +89,7 @@ class RayProcess:
             self._pipe.send((name, args))
         kind, value = self._receive(within)
         while kind == "beat":
+            beat()
             kind, value = self._receive(within)
         self._asking = kind == "lost"
         if kind in ERRORS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -187,3 +188,31 @@ def test_the_word_about_a_token_comes_from_the_whole_chain():
     error.__cause__ = PermissionError("Unauthenticated: wrong token")
     assert "RAY_AUTH_TOKEN_PATH" in str(refused("h:1", error))
     assert "h:1 is not (no luck)" in str(refused("h:1", ConnectionError("no luck\nstack")))
+
+
+def test_a_preparation_that_goes_on_is_told_of(monkeypatch, caplog):
+    clock = [0.0]
+    monkeypatch.setattr("nas.ray_pool.time.monotonic", lambda: clock[0])
+
+    class Process:
+        def ask(self, name, *args, within, beat):
+            for clock[0] in (1.0, 299.0, 301.0, 302.0, 1000.0, 1001.0):
+                beat()
+            return {"dir": ""}
+
+    pool = object.__new__(RayPool)
+    pool._limits, pool._process = Limits(), Process()
+    assert pool.prepare(CorpusSpec(), 300, 32, "") == {"dir": ""}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"still preparing the corpus after {minutes} min; Ctrl-C stops it" for minutes in (5, 17)
+    ]
+
+
+def test_a_question_passes_on_the_signs_of_life_before_its_answer():
+    process, beats = object.__new__(RayProcess), []
+    process._asking = False
+    process._pipe, theirs = multiprocessing.Pipe()
+    for message in (("beat", None), ("beat", None), ("done", 7)):
+        theirs.send(message)
+    assert process.ask("prepare", within=5, beat=lambda: beats.append(1)) == 7
+    assert beats == [1, 1]
