@@ -17,7 +17,7 @@ class Store(Studies, Trials, Curves):
     """Studies, their trials, curves and ledger. Make it with `Store.open(url)`."""
 
     def discard_if_unused(self) -> None:
-        """Remove the SQLite file that `open` made, when no study is in it and nobody else has it open."""
+        """Remove the SQLite file that `open` made, unless it holds a study or is open elsewhere."""
         try:
             if self.made_file is None or self.studies():
                 return

@@ -232,7 +232,7 @@ def _wait_for_locks(connection: Any, _record: object) -> None:
 
 
 def hurry_where(engine: Engine, hurried: Callable[[], bool]) -> None:
-    """Let every session of an SQLite writer that begins while `hurried()` wait for locks briefly."""
+    """Let an SQLite writer's sessions wait only briefly for locks while `hurried()`."""
 
     def set_wait(connection: Any, _record: object, _proxy: object) -> None:
         wait = min(LOCK_WAIT_MS, SHORT_LOCK_WAIT_MS) if hurried() else LOCK_WAIT_MS
