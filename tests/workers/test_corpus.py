@@ -15,7 +15,7 @@ from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 from workers.corpus import Corpus, build, prepare
 from workers.corpus.account import Account
-from workers.corpus.given import END_OF_TEXT
+from workers.corpus.given import END_OF_TEXT, GivenTokenizer
 from workers.corpus.hub import HubUnreachable
 from workers.corpus.split import SPLITS
 from workers.corpus.stream import SHUFFLED
@@ -250,10 +250,32 @@ def test_a_corpus_prepared_before_serves_when_the_hub_is_silent(folder, tmp_path
 
     monkeypatch.setattr(build, "resolve_commit", silent)
     said: list[str] = []
-    assert prepare(spec, VOCAB, 32, tmp_path, said.append).dir == first.dir
+    again = prepare(spec, VOCAB, 32, tmp_path, said.append)
+    assert again.dir == first.dir
     assert said == ["no answer; using the corpus prepared before"]
+    assert again.meta["notes"] == [*said, *first.meta["notes"]]
     with pytest.raises(HubUnreachable, match="no answer"):
         prepare(spec, VOCAB + 1, 32, tmp_path)
+
+
+def test_changed_files_are_not_served_from_before_when_the_hub_is_silent(tmp_path, monkeypatch):
+    text, cache = tmp_path / "text.txt", tmp_path / "cache"
+    text.write_text(make_text(1, lines=400))
+    spec = CorpusSpec(source=str(text), tokenizer="owner/model")
+    given = GivenTokenizer(lossy_tokenizer([make_text(1)]).to_str(), eos="[SEP]", bos="", pad="")
+    monkeypatch.setattr(build, "read_tokenizer", lambda *a: given)
+    first = prepare(spec, VOCAB, 8, cache)
+
+    def silent(*args):
+        raise HubUnreachable("no answer")
+
+    monkeypatch.setattr(build, "read_tokenizer", silent)
+    again = prepare(spec, VOCAB, 8, cache)
+    assert again.dir == first.dir
+    assert again.meta["notes"][0] == "no answer; using the corpus prepared before"
+    text.write_text(make_text(2, lines=400))
+    with pytest.raises(HubUnreachable, match="no answer"):
+        prepare(spec, VOCAB, 8, cache)
 
 
 def lossy_tokenizer(texts: list[str]) -> Tokenizer:

@@ -94,14 +94,19 @@ def prepare(
     """
     cache = Path(cache_dir).expanduser()
     account = Account()
+    if not spec.tokenizer:
+        check_vocab_size(vocab_size)
+    files = () if spec.is_hub else tuple(list_files(spec, account))
+    notes = account.notes
     try:
-        plan = _plan(spec, vocab_size, cache, account)
+        plan = _plan(spec, vocab_size, files, cache)
         folder = cache / plan.hash
     except HubUnreachable as error:
-        made_before = _made_before(spec, vocab_size, cache)
+        made_before = _made_before(spec, vocab_size, files, cache)
         if made_before is None:
             raise
-        report(f"{error}; using the corpus prepared before")
+        notes = [f"{error}; using the corpus prepared before", *notes]
+        report(notes[0])
         folder = made_before
     else:
         wrong = _fault(folder)
@@ -115,7 +120,7 @@ def prepare(
     # What the cache holds may have been made from another folder with the same files.
     corpus.meta["source"] = spec.source
     corpus.meta["dropped"] = account.dropped | corpus.meta["dropped"]
-    corpus.meta["notes"] = account.notes + corpus.meta["notes"]
+    corpus.meta["notes"] = notes + corpus.meta["notes"]
     corpus.require_sequences(seq_len)
     return corpus
 
@@ -127,27 +132,37 @@ def _fault(folder: Path) -> str:
     return wrong or ("" if meta and meta["hash"] == folder.name else "it is another corpus")
 
 
-def _plan(spec: CorpusSpec, vocab_size: int, cache: Path, account: Account) -> _Plan:
-    if not spec.tokenizer:
-        check_vocab_size(vocab_size)
+def _plan(spec: CorpusSpec, vocab_size: int, files: tuple[SourceFile, ...], cache: Path) -> _Plan:
     return _Plan(
         spec=spec,
         vocab_size=vocab_size,
-        files=() if spec.is_hub else tuple(list_files(spec, account)),
+        files=files,
         commit=resolve_commit(spec.hub_id, spec.revision, "dataset") if spec.is_hub else "",
         tokenizer=read_tokenizer(spec.tokenizer, cache) if spec.tokenizer else None,
     )
 
 
-def _made_before(spec: CorpusSpec, vocab_size: int, cache: Path) -> Path | None:
-    """The newest corpus of the same request, for when the Hub cannot say what is newest."""
+def _files_digest(files: tuple[SourceFile, ...]) -> str:
+    """Names what the files hold, in their order; not where they lie."""
+    held = [[file.format, file.digest] for file in files]
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()
+
+
+def _made_before(
+    spec: CorpusSpec, vocab_size: int, files: tuple[SourceFile, ...], cache: Path
+) -> Path | None:
+    """The newest corpus of the same request and files, when the Hub cannot say what is newest."""
     request = {"corpus": spec.to_dict(), "vocab_size": vocab_size}
+    wanted = (request, _files_digest(files))
     found = [
-        meta
-        for meta in cache.glob(f"[0-9a-f]*/{META}")
-        if (read_sealed(meta) or {}).get("request") == request and not _fault(meta.parent)
+        path
+        for path in cache.glob(f"[0-9a-f]*/{META}")
+        if (meta := read_sealed(path))
+        # A Hub dataset that was prepared before the files were noted has none.
+        and (meta.get("request"), meta.get("files", _files_digest(()))) == wanted
+        and not _fault(path.parent)
     ]
-    return max(found, key=lambda meta: meta.stat().st_mtime).parent if found else None
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def _build(plan: _Plan, folder: Path, report: Report) -> None:
@@ -243,6 +258,7 @@ def _meta(plan: _Plan, accounts: dict[str, SplitAccount]) -> dict[str, Any]:
     return {
         "hash": plan.hash,
         "request": plan.request,
+        "files": _files_digest(plan.files),
         "source": plan.spec.source,
         "commit": plan.commit,
         "vocab_size": plan.vocab_size,
