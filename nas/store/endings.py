@@ -15,7 +15,7 @@ def settled(result: EvalResult) -> EvalResult:
     A finished trial without a finite `bits_per_byte` is recorded as diverged. A measure that
     is not finite becomes None.
     """
-    status, error = result.status, " ".join(result.error.replace("\0", " ").split())
+    status, error = result.status, " ".join(_text(result.error).replace("\0", " ").split())
     if status is Status.FINISHED and _finite(result.bits_per_byte) is None:
         status = Status.DIVERGED
         reason = f"bits_per_byte is {result.bits_per_byte}, not a finite number"
@@ -51,7 +51,14 @@ def _finite(value: float | None) -> float | None:
 def _plain(value: Any) -> Any:
     # JSON has no NaN: PostgreSQL refuses one, SQLite would hand it on.
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return _text(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _text(text: str) -> str:
+    """`text` with lone surrogates (of a file's name, say) spelled out: no database takes them."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -246,3 +246,19 @@ def test_a_launch_from_python_that_is_refused_leaves_no_database(tmp_path):
     with pytest.raises(InputError, match="the corpus is odd"):
         nas.launch(CONFIG, f"sqlite:///{tmp_path}/nas.db", pool_factory=lambda config: pool)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_half_of_a_surrogate_pair_does_not_end_a_study(tmp_path):
+    def dies(request):
+        name = "a\udcff.bin"
+        stats = {name: [name], "n": 1}
+        result = EvalResult(trial=request.trial, status=Status.DIVERGED, error=name, stats=stats)
+        return 1.0, [result]
+
+    with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:
+        config = StudyConfig.from_dict(CONFIG)
+        study = launch_study(config, store, pool_factory=lambda config: SimulatedPool(2, dies))
+        (result, *_) = [trial.result for trial in store.trials(study.id)]
+    assert study.state is StudyState.FINISHED
+    assert result.error == "a\\udcff.bin"
+    assert result.stats == {"a\\udcff.bin": ["a\\udcff.bin"], "n": 1}
