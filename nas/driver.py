@@ -84,6 +84,7 @@ class Driver:
         self.lost: Counter[int] = Counter()  # workers, by trial
         self.progress: dict[int, Progress] = {}
         self.refused = self.failures = 0
+        self.last_error = ""
         self.exhausted = False
 
     def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
@@ -100,6 +101,11 @@ class Driver:
                     break
                 for event in self.pool.events(POLL_SECONDS):
                     self._record(event)
+                # After the whole turn: what else came in with the last failure is in hand.
+                if self.failures >= MOST_FAILURES:
+                    raise StudyFailed(
+                        f"{self.failures} trials in a row failed; the last: {self.last_error}"
+                    )
                 listen(self._snapshot())
                 interrupts.check()
         except BaseException:
@@ -203,9 +209,7 @@ class Driver:
         if lost := event.stats.get("checkpoint_error"):
             log.warning("trial %d is measured, its weights are lost: %s", ended.number, lost)
         self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
-        if self.failures >= MOST_FAILURES:
-            error = ended.result.error if ended.result else ""
-            raise StudyFailed(f"{self.failures} trials in a row failed; the last: {error}")
+        self.last_error = ended.result.error if ended.result else ""
 
     def _end(self, result: EvalResult) -> TrialRecord:
         ended = self.store.end_trial(self._with_flops(result))

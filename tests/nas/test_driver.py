@@ -119,6 +119,40 @@ def test_a_study_in_which_everything_fails_gives_up(store):
     assert pools[0].closed
 
 
+class Together(SimulatedPool):
+    """Hands out the events of all that runs in one turn, in the order of the trials."""
+
+    def events(self, timeout):
+        found = [event for _, events in self._running for event in events]
+        self._running.clear()
+        return found
+
+
+def launch_together(store, failing, slots=6):
+    def work(request):
+        return fails(request) if request.number in failing else ends_well(request)
+
+    config = StudyConfig.from_dict(CONFIG)
+    return launch_study(config, store, pool_factory=lambda config: Together(slots, work))
+
+
+def test_a_result_that_comes_with_the_last_failure_is_kept(store):
+    study = launch_together(store, failing=range(5))
+    assert study.state is StudyState.FINISHED
+    trials = store.trials(study.id)
+    assert [t.status for t in trials[:6]] == [Status.FAILED] * 5 + [Status.FINISHED]
+
+    with pytest.raises(StudyFailed, match="6 trials in a row failed; the last: no such luck"):
+        launch_together(store, failing=range(6))
+
+
+def test_a_result_among_failures_that_end_the_study_is_kept(store):
+    with pytest.raises(StudyFailed, match="5 trials in a row failed"):
+        launch_together(store, failing={*range(5), *range(6, 11)}, slots=11)
+    trials = store.trials(store.study("simulated").id)
+    assert [t.number for t in trials if t.status is Status.FINISHED] == [5]
+
+
 def loses(times: int, trial: int = 3):
     """Work that loses the worker of one trial so often; and the requests that it was given."""
     asked = []
