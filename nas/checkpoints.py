@@ -8,6 +8,7 @@ store keeps paths relative to that folder. So a database that is moved or copied
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
             f"{study.name!r} is {trial.status.value}; see: nas show {study.name}"
         )
     places = _places(store, study, result.checkpoint)
-    found = next((place for place in places if (place / WEIGHTS).is_file()), None)
+    # Not Path.is_file: a place that may not be looked at must not hide the others.
+    found = next((place for place in places if os.path.isfile(place / WEIGHTS)), None)
     if found is None:
         raise InputError(
             f"the checkpoint of trial {trial.number} of {study.name!r} is gone: it was looked for "
@@ -83,7 +85,7 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
     else:
         _check_former(found, manifest, study, trial)
         tokenizer = Path(str(study.facts.get("corpus_dir", ""))) / TOKENIZER
-    if not tokenizer.is_file():
+    if not os.path.isfile(tokenizer):
         raise InputError(f"the tokenizer of {study.name!r} is gone: {tokenizer}; {_WAY_OUT}")
     return Checkpoint(found / WEIGHTS, tokenizer, manifest["spec"], manifest["backbone"])
 
@@ -125,7 +127,7 @@ def _check_own(
     files = {WEIGHTS: folder / WEIGHTS, TOKENIZER: folder.parent / TOKENIZER}
     sums = manifest.get("files")
     for name, path in files.items():
-        if path.is_file() and (not isinstance(sums, dict) or sums.get(name) != _digest(path)):
+        if os.path.isfile(path) and (not isinstance(sums, dict) or sums.get(name) != _digest(path)):
             raise InputError(
                 f"{path} is damaged or another trial's: its checksum is not the one in "
                 f"{folder / MANIFEST}; {_WAY_OUT}"

@@ -28,7 +28,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _filled(target: Path) -> Iterator[Path]:
     check_target(target)
-    inside = target.exists()
+    inside = os.path.exists(target)
     made = [] if inside else _missing_folders(target)
     draft = None
     try:
@@ -52,11 +52,19 @@ def _filled(target: Path) -> Iterator[Path]:
 
 def check_target(target: Path) -> None:
     """Raise InputError unless `target` is missing or an empty directory."""
-    if not os.path.lexists(target):
-        return
     way_out = "choose another --to"
-    require(target.exists(), f"export needs a directory: {target} is a link to nothing; {way_out}")
-    require(target.is_dir(), f"export needs a directory: {target} is a file; {way_out}")
+    try:
+        target.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # what stands above it is told when its folders are made
+    except OSError as error:
+        raise InputError(f"export cannot look at {target}: {error.strerror}; {way_out}") from None
+    except ValueError as error:  # a NUL, or what no file name can hold
+        raise InputError(f"export cannot look at {str(target)!r}: {error}; {way_out}") from None
+    # Not Path.exists: a link may lead where nobody may look.
+    there = os.path.exists(target)
+    require(there, f"export needs a directory: {target} is a link to nothing; {way_out}")
+    require(os.path.isdir(target), f"export needs a directory: {target} is a file; {way_out}")
     try:
         empty = not any(target.iterdir())
     except OSError as error:
@@ -66,7 +74,7 @@ def check_target(target: Path) -> None:
 
 def _missing_folders(target: Path) -> list[Path]:
     """The folders above `target` that have to be made for it, the innermost first."""
-    return [folder for folder in target.absolute().parents if not folder.exists()]
+    return [folder for folder in target.absolute().parents if not os.path.exists(folder)]
 
 
 def _make_draft(folder: Path) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -367,6 +368,7 @@ def test_an_export_into_a_mounted_volume(folder):
     [
         (lambda p: p.symlink_to("nowhere"), "target is a link to nothing"),
         (lambda p: p.touch(), "target is a file"),
+        (lambda p: p.symlink_to("x" * 300), "target is a link to nothing"),
         (lambda p: (p.mkdir(), (p / "mine").touch()), "target holds files"),
     ],
 )
@@ -379,6 +381,25 @@ def test_other_targets_are_refused_and_left_alone(folder, make, message):
     with pytest.raises(InputError, match=message), new_folder(target):
         raise AssertionError("nothing is written")
     assert sorted(str(path) for path in folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "a/" * 3000 + "b", "new/" + "x" * 300 + "/b"])
+def test_a_target_that_cannot_be_looked_at_is_refused_in_a_line(folder, target):
+    from nas.new_folder import new_folder
+
+    before = sorted(str(path) for path in folder.rglob("*"))
+    message = r"export cannot (look at|write to) \S+: File name too long; choose another --to"
+    with pytest.raises(InputError, match=message), new_folder(Path(target)):
+        raise AssertionError("nothing is written")
+    assert sorted(str(path) for path in folder.rglob("*")) == before
+
+
+def test_a_place_that_cannot_be_looked_at_hides_no_other(folder):
+    study = launch("sqlite:///nas.db", DENSE)
+    trial = study.store.trial(study.record.id, 0)
+    result = replace(trial.result, checkpoint="x" * 300)
+    with pytest.raises(InputError, match=r"trial 0 of 'tiny' is gone: it was looked for at .*xxx"):
+        find_checkpoint(study.store, study.record, replace(trial, result=result))
 
 
 @pytest.mark.parametrize("target", ["new", "deep/new", "empty"])

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 from workers.corpus import Corpus, prepare
+from workers.corpus.given import read_tokenizer
 from workers.corpus.split import SPLITS
 from workers.corpus.tokenizer import _RUN, _WORD, _sampled, train_bpe
 
@@ -177,3 +178,17 @@ def test_a_sentencepiece_model_alone_is_named(tmp_path):
 def test_a_tokenizer_larger_than_the_vocabulary_is_refused(tmp_path):
     with pytest.raises(InputError, match="has 290 tokens, more than the backbone's vocab_size 280"):
         prepared(tmp_path, given(tmp_path / "tok"), 280)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("~nobody-of-this-name/tokenizer.json", "does not exist; give a tokenizer.json"),
+        ("./" + "x" * 300, "File name too long; check the path and its permissions"),
+        ("x" * 300, "File name too long; check the path and its permissions"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_looked_at_is_refused_in_a_line(tmp_path, name, rule):
+    with pytest.raises(InputError) as caught:
+        read_tokenizer(name, tmp_path)
+    assert repr(name) in str(caught.value) and rule in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,10 @@ class Specials:
 
 def read_tokenizer(name: str, cache_dir: Path) -> GivenTokenizer:
     """Read a tokenizer.json, a folder that holds one, or a Hub model's; InputError if none is."""
-    path = Path(name).expanduser()
-    if not path.exists():
+    # Not Path.expanduser and Path.exists: they raise for an unknown user and an unreadable folder.
+    path = Path(os.path.expanduser(name))
+    _require_visible(name, path)
+    if not os.path.exists(path):
         looks_local = path.is_absolute() or name.startswith((".", "~")) or name.endswith(".json")
         require(
             not looks_local and name.count("/") <= 1,
@@ -62,7 +65,8 @@ def read_tokenizer(name: str, cache_dir: Path) -> GivenTokenizer:
         )
         path = fetch_tokenizer(name, cache_dir)
     file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
+    _require_visible(name, file)
+    if not os.path.isfile(file):
         only = " (a SentencePiece model alone)" if any(path.glob("*.model")) else ""
         raise InputError(
             f"corpus: {name!r} holds no tokenizer.json{only}; load it with transformers and save "
@@ -81,6 +85,19 @@ def read_tokenizer(name: str, cache_dir: Path) -> GivenTokenizer:
     return GivenTokenizer(json=text, **found)
 
 
+def _require_visible(name: str, path: Path) -> None:
+    """Raise InputError when nobody can say whether `path` is there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"corpus: cannot read tokenizer {name!r}: {reason(error)}; check the path and its "
+            "permissions"
+        ) from error
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
@@ -92,7 +109,7 @@ def _text(file: Path) -> str:
 
 def _named_tokens(config: Path) -> dict[str, str]:
     """The special tokens that a tokenizer_config.json names, by `eos`, `bos` and `pad`."""
-    if not config.is_file():
+    if not os.path.isfile(config):
         return {}
     try:
         data = json.loads(_text(config))
