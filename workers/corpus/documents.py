@@ -13,7 +13,7 @@ from workers.corpus.account import Account
 from workers.corpus.content import decoded, opened
 from workers.corpus.files import SourceFile
 from workers.corpus.reasons import reason, unreadable
-from workers.corpus.rows import json_rows, parquet_rows, row_texts
+from workers.corpus.rows import STREAM_PATIENCE, json_rows, parquet_rows, row_texts
 
 
 def read_documents(
@@ -52,7 +52,7 @@ def _file_texts(spec: CorpusSpec, file: SourceFile, account: Account) -> Iterato
                 yield from _whole_text(decoded(stream.read(), account, name), name, account)
             else:
                 rows = (
-                    json_rows(stream, file.path, name, account)
+                    json_rows(stream, file.path, name, spec.text_field, account)
                     if file.format == "json"
                     else parquet_rows(stream, file.path, spec.text_field, account)
                 )
@@ -102,7 +102,7 @@ def _hub_texts(spec: CorpusSpec, commit: str, cache: str, account: Account) -> I
             streaming=True,
             cache_dir=cache,
         )
-        yield from row_texts(rows, spec.text_field, spec.source, account)
+        yield from row_texts(rows, spec.text_field, spec.source, account, STREAM_PATIENCE)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # The client lets its HTTP library's errors through, as they are.

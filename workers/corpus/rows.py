@@ -13,29 +13,33 @@ from workers.corpus.account import Account
 from workers.corpus.content import decoded, replaced, seekable, wide_encoding
 from workers.corpus.reasons import unreadable
 
-# Rows without the text field before a source is taken to have none: a stream may never end.
-_PATIENCE = 1000
+# Rows without the text field before a stream, which may never end, is taken to have none.
+STREAM_PATIENCE = 1000
 _FIELDS_SHOWN = 20
 _BATCH_ROWS = 1024
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Control characters inside strings are common, and no reader of JSON lines minds them.
 _DECODER = json.JSONDecoder(strict=False)
 
 
 def row_texts(
-    rows: Iterable[Mapping[str, Any]], field: str, where: str, account: Account
+    rows: Iterable[Mapping[str, Any]],
+    field: str,
+    where: str,
+    account: Account,
+    patience: int | None = None,
 ) -> Iterator[str]:
     """The text of each row that has some, in order; the others are counted.
 
-    where: what errors call the source.  Raises InputError when no row has the field, or when one
+    where: what errors call the source.  patience: rows without the field before it is taken to be
+    in none; None reads them all.  Raises InputError when no row has the field, or when one
     holds something else than text.
     """
     found, missing = False, 0
     for number, row in enumerate(rows, start=1):
         if field not in row:
             missing += 1
-            if not found and missing >= _PATIENCE:
+            if not found and missing == patience:
                 raise _no_field(where, field, row)
             account.add("missing_rows")
             continue
@@ -94,19 +98,37 @@ def _listed(names: Iterable[str]) -> str:
     return (", ".join(names[:_FIELDS_SHOWN]) or "none, the row is empty") + more
 
 
+class _Objects:
+    """Decodes a JSON text; tells whether the object that it is has a field more than once."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        # Control characters inside strings are common, and no reader of JSON lines minds them.
+        self.decode = json.JSONDecoder(strict=False, object_pairs_hook=self._object).decode
+        self.repeated = False
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # The outermost object is the last to end, so it is the one that is remembered.
+        row = dict(pairs)
+        self.repeated = len(row) < len(pairs) and [k for k, _ in pairs].count(self._field) > 1
+        return row
+
+
 def json_rows(
-    stream: io.BufferedReader, path: str, name: str, account: Account
+    stream: io.BufferedReader, path: str, name: str, field: str, account: Account
 ) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines; blank lines are nothing.
 
-    Raises InputError with the number of a line that is not one object.
+    Raises InputError with the number of a line that is not one object, or has the text `field`
+    more than once.
     """
+    objects = _Objects(field)
     for number, line in enumerate(_lines(stream, name, account), start=1):
-        if line.isspace():
+        if not line.strip():
             continue
         for text in _objects(line):
             try:
-                row = _DECODER.decode(text)
+                row = objects.decode(text)
             except json.JSONDecodeError as error:
                 why = f"line {number} is no JSON object: {error.msg} at character {error.pos + 1}"
                 raise unreadable(path, why) from error
@@ -116,6 +138,8 @@ def json_rows(
             if not isinstance(row, dict):
                 held = _JSON_NAMES.get(type(row), "text" if isinstance(row, str) else "null")
                 raise unreadable(path, f"line {number} holds {held}, not an object")
+            if objects.repeated:
+                raise unreadable(path, f"line {number} has the field {field!r} more than once")
             yield row
 
 
