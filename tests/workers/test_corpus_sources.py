@@ -77,6 +77,29 @@ def test_globs_and_urls(tmp_path):
         assert read(CorpusSpec(source=source), tmp_path / "cache") == ["from memory"]
 
 
+@pytest.mark.parametrize("remote", [False, True], ids=["local", "remote"])
+@pytest.mark.parametrize(
+    ("glob", "names", "skipped"),
+    [  # skipped: locally, where folders are walked; remotely, where files are listed
+        ("**/*.txt", ["a", "deep/a"], (3, 3)),
+        ("**/*/*.txt", ["deep/a"], (3, 3)),
+        ("*/*.txt", ["deep/a"], (2, 2)),
+        ("node_modules/*.txt", ["node_modules/a"], (0, 0)),
+        ("**/node_modules/*.txt", ["deep/node_modules/a", "node_modules/a"], (1, 0)),
+        ("**/__pycache__/*", ["__pycache__/a"], (2, 0)),
+    ],
+)
+def test_caches_and_packages_are_left_out_of_a_glob(tmp_path, glob, names, skipped, remote):
+    root = f"memory://skips-{tmp_path.name}" if remote else str(tmp_path)
+    for folder in ("", "deep/", "node_modules/", "deep/node_modules/", "__pycache__/"):
+        with fsspec.open(f"{root}/{folder}a.txt", "w", auto_mkdir=True) as file:
+            file.write(f"{folder}a")
+    spec, account = CorpusSpec(source=f"{root}/{glob}"), Account()
+    files = list_files(spec, account)
+    assert sorted(read_documents(spec, files, "", tmp_path)) == names
+    assert account.dropped.get("skipped_folders", 0) == skipped[remote]
+
+
 def test_a_digest_follows_the_content(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one")

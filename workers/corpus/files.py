@@ -86,7 +86,7 @@ def _find(source: str, account: Account) -> tuple[AbstractFileSystem | None, lis
     elif os.path.lexists(path):
         found = find_local(path, _SKIPS, account)
     else:
-        found = glob_local(path, account)
+        found = glob_local(path, _SKIPS, account)
     require(
         bool(found),
         f"corpus: no file matches source {source!r}{_told(account)}; give a path, folder, glob or "
@@ -115,14 +115,25 @@ def _find_remote(fs: AbstractFileSystem, path: str, account: Account) -> list[st
                 else:
                     found.append(info["name"])
         return found
-    asked = [part for part in path.split("/") if part.startswith(".")]
-    found = []
-    for name in fs.glob(path):
-        dotted = [part for part in name.split("/") if part.startswith(".")]
-        if not all(any(fnmatch.fnmatchcase(d, a) for a in asked) for d in dotted):
+    return _glob_remote(fs, path, account)
+
+
+def _glob_remote(fs: AbstractFileSystem, pattern: str, account: Account) -> list[str]:
+    asked = [part for part in pattern.split("/") if part.startswith(".")]
+    skips = _SKIPS - set(pattern.split("/"))
+    found, skipped = [], set()
+    for name in fs.glob(pattern):
+        parts = name.split("/")
+        inside = next((i for i, part in enumerate(parts[:-1]) if part in skips), None)
+        dotted = [part for part in parts if part.startswith(".")]
+        if inside is not None:
+            skipped.add("/".join(parts[: inside + 1]))
+        elif not all(any(fnmatch.fnmatchcase(d, a) for a in asked) for d in dotted):
             account.add("hidden", name=PurePosixPath(name).name)
         elif fs.isfile(name):
             found.append(name)
+    for folder in sorted(skipped):
+        account.add("skipped_folders", name=PurePosixPath(folder).name)
     return found
 
 

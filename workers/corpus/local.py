@@ -38,27 +38,28 @@ def find_local(path: str, skips: Collection[str], account: Account) -> list[str]
             f"corpus: a source is a file or a folder: {path!r} is a pipe, socket or device; write "
             "its text into a file"
         )
-    found = _Found(account)
-    for folder in _folders(path, skips, found):
+    found = _Found(account, frozenset(skips))
+    for folder in _folders(path, found):
         for entry in _entries(folder, account):
             if entry.name.startswith("."):
-                found.hide(entry.path)
+                found.leave_out("hidden", entry.path)
             else:
                 found.take(entry.path)
     return found.files()
 
 
-def glob_local(pattern: str, account: Account) -> list[str]:
+def glob_local(pattern: str, skips: Collection[str], account: Account) -> list[str]:
     """The files that a glob matches: `*`, `?` and `[...]` in a name, `**` for folders below.
 
     A name that begins with a dot counts only where its part of the pattern does. A part that
     exists as it is written is that name.
+    skips: names of folders that are not entered, but where the pattern spells them.
     """
-    found = _Found(account)
     start = "/" if pattern.startswith("/") else ""
     parts = [part for part in pattern.split("/") if part]
     # Two of ** in a row match what one does, and would take the square of its time.
     parts = [part for i, part in enumerate(parts) if part != "**" or parts[i - 1 : i] != ["**"]]
+    found = _Found(account, frozenset(skips) - set(parts))
     for path in _expand(start, parts, found):
         found.take(path)
     return found.files()
@@ -73,7 +74,7 @@ def _expand(base: str, parts: list[str], found: _Found) -> Iterator[str]:
     if os.path.lexists(literal):
         yield from _expand(literal, rest, found)
     elif part == "**":
-        for folder in _folders(base or ".", (), found):
+        for folder in _folders(base or ".", found):
             inside = folder.removeprefix("./") if base == "" else folder
             yield from _expand("" if inside == "." else inside, rest or ["*"], found)
     elif _MAGIC.search(part):
@@ -83,12 +84,14 @@ def _expand(base: str, parts: list[str], found: _Found) -> Iterator[str]:
                 continue
             path = os.path.join(base, entry.name)
             if entry.name.startswith(".") and not part.startswith("."):
-                found.hide(path)
+                found.leave_out("hidden", path)
+            elif rest and entry.name in found.skips:
+                found.leave_out("skipped_folders", path)
             else:
                 yield from _expand(path, rest, found)
 
 
-def _folders(root: str, skips: Collection[str], found: _Found) -> Iterator[str]:
+def _folders(root: str, found: _Found) -> Iterator[str]:
     """`root` and the folders below, each real folder once: links come after all the others."""
     waiting, links, seen = [root], [], set()
     while waiting or links:
@@ -103,9 +106,9 @@ def _folders(root: str, skips: Collection[str], found: _Found) -> Iterator[str]:
             if _kind(entry.path) != "folder":
                 continue
             if entry.name.startswith("."):
-                found.hide(entry.path)
-            elif entry.name in skips:
-                found.account.add("skipped_folders", name=entry.name)
+                found.leave_out("hidden", entry.path)
+            elif entry.name in found.skips:
+                found.leave_out("skipped_folders", entry.path)
             else:
                 (links if entry.is_symlink() else waiting).append(entry.path)
 
@@ -137,10 +140,10 @@ def _kind(path: str) -> str:
 class _Found:
     """Collects files; where several paths lead to one, the one that is no link is kept."""
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
+    def __init__(self, account: Account, skips: frozenset[str]) -> None:
+        self.account, self.skips = account, skips
         self.paths: set[str] = set()
-        self.hidden: set[str] = set()
+        self.left_out: set[str] = set()
         self.real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
 
     def take(self, path: str) -> None:
@@ -150,11 +153,12 @@ class _Found:
         elif kind != "folder":
             self.account.add(kind, name=os.path.basename(path))
 
-    def hide(self, path: str) -> None:
+    def leave_out(self, kind: str, path: str) -> None:
+        """Count `path` once, however often it is met."""
         path = os.path.normpath(path)
-        if path not in self.hidden:
-            self.hidden.add(path)
-            self.account.add("hidden", name=os.path.basename(path))
+        if path not in self.left_out:
+            self.left_out.add(path)
+            self.account.add(kind, name=os.path.basename(path))
 
     def files(self) -> list[str]:
         """Sorted by path."""
