@@ -292,7 +292,7 @@ def _places() -> Iterator[Case]:
         "the byte cap",
         lambda d: put(d, {"c.txt": b"c", "d.txt": b"d"}, max_bytes=10_000),
         [BASE[:10_000]],
-        {"cut_documents": 1, "unread_files": 2},
+        {"capped": 1, "unread_files": 2},
     )
     yield Case("nothing there", lambda d: {"source": f"{d}/none*.txt"}, refused="no file matches")
     for url, refused in (

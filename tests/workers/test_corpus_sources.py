@@ -100,6 +100,18 @@ def test_caches_and_packages_are_left_out_of_a_glob(tmp_path, glob, names, skipp
     assert account.dropped.get("skipped_folders", 0) == skipped[remote]
 
 
+def test_the_byte_cap_says_where_it_was_reached(tmp_path):
+    source = write(tmp_path / "a.jsonl")
+    cap = len(TEXTS[0].encode()) + 2
+    spec, account = CorpusSpec(source=source, max_bytes=cap), Account()
+    read_texts = list(read_documents(spec, list_files(spec), "", tmp_path, account))
+    assert read_texts == [TEXTS[0], "se"]
+    assert account.notes == [
+        "1 place where max_bytes was reached: the rest of the source was not read "
+        "(a.jsonl, document 2)"
+    ]
+
+
 def test_a_digest_follows_the_content(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("one")

@@ -38,7 +38,8 @@ KINDS: dict[str, _Kind] = {
     "nul_characters": _Kind("NUL character", "NUL characters",
                             "kept: a binary file, or UTF-16 without its mark"),
     "line_ends": _Kind("line end", "line ends", "of text files, CR or CR LF, read as LF"),
-    "cut_documents": _Kind("document", "documents", "cut or left out: max_bytes was reached"),
+    "capped": _Kind("place", "places",
+                    "where max_bytes was reached: the rest of the source was not read"),
     "unread_files": _Kind("file", "files", "not read: max_bytes was reached"),
     # While it is encoded:
     "unknown_tokens": _Kind("place", "places", "of text that the given tokenizer does not know"),

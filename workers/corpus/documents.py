@@ -34,9 +34,10 @@ def read_documents(
     account = account or Account()
     cap = _Cap(spec.byte_cap, account)
     if spec.is_hub:
-        yield from cap.limit(_hub_texts(spec, commit, str(cache_dir / "datasets"), account))
+        texts = _hub_texts(spec, commit, str(cache_dir / "datasets"), account)
+        yield from cap.limit(texts, spec.source)
     for number, file in enumerate(files, start=1):
-        yield from cap.limit(_file_texts(spec, file, account))
+        yield from cap.limit(_file_texts(spec, file, account), PurePosixPath(file.path).name)
         if cap.reached:
             account.add("unread_files", len(files) - number)
             return
@@ -119,15 +120,16 @@ class _Cap:
         self._room, self._account = limit, account
         self.reached = False
 
-    def limit(self, texts: Iterable[str]) -> Iterator[str]:
-        for text in texts:
+    def limit(self, texts: Iterable[str], name: str) -> Iterator[str]:
+        """The texts of the source's part `name`, while there is room."""
+        for number, text in enumerate(texts, start=1):
             if self._room is None:
                 yield text
                 continue
             data = text.encode()
             if len(data) > self._room:
                 self.reached = True
-                self._account.add("cut_documents")
+                self._account.add("capped", name=f"{name}, document {number}")
                 # "ignore" drops the character that the cap cuts in two.
                 if piece := data[: self._room].decode(errors="ignore"):
                     yield piece
