@@ -14,9 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 from workers.corpus import Corpus, build, prepare
-from workers.corpus.account import Account
-from workers.corpus.given import END_OF_TEXT, GivenTokenizer
-from workers.corpus.hub import HubUnreachable
+from workers.corpus.given import END_OF_TEXT
 from workers.corpus.split import SPLITS
 from workers.corpus.stream import SHUFFLED
 from workers.corpus.tokenizer import train_bpe
@@ -178,7 +176,7 @@ def test_the_hash_follows_everything_that_decides_the_corpus(folder, tmp_path):
 
     def name(vocab_size: int = VOCAB, **change) -> str:
         given = CorpusSpec.from_dict(spec.to_dict() | change)
-        return build._plan(given, vocab_size, tmp_path, Account()).hash
+        return build._plan(given, vocab_size, tuple(build.list_files(given)), tmp_path).hash
 
     same = {name(), name(source=str(tmp_path / "moved")), name(validation=0.05)}
     assert len(same) == 1
@@ -235,47 +233,6 @@ def test_a_failed_preparation_leaves_nothing(tmp_path, folder, monkeypatch):
     with pytest.raises(InputError, match="no more disk"):
         prepare(CorpusSpec(source=str(folder)), VOCAB, 32, tmp_path / "cache")
     assert {p.name for p in (tmp_path / "cache").iterdir()} <= {"datasets"}
-
-
-def test_a_corpus_prepared_before_serves_when_the_hub_is_silent(folder, tmp_path, monkeypatch):
-    spec = CorpusSpec(source="hub:owner/set")
-    texts = [make_text(s, lines=60) for s in range(20)]
-    monkeypatch.setattr(build, "resolve_commit", lambda *a: "c0ffee")
-    monkeypatch.setattr(build, "read_documents", lambda *a: iter(texts))
-    first = prepare(spec, VOCAB, 32, tmp_path)
-    assert first.meta["commit"] == "c0ffee"
-
-    def silent(*args):
-        raise HubUnreachable("no answer")
-
-    monkeypatch.setattr(build, "resolve_commit", silent)
-    said: list[str] = []
-    again = prepare(spec, VOCAB, 32, tmp_path, said.append)
-    assert again.dir == first.dir
-    assert said == ["no answer; using the corpus prepared before"]
-    assert again.meta["notes"] == [*said, *first.meta["notes"]]
-    with pytest.raises(HubUnreachable, match="no answer"):
-        prepare(spec, VOCAB + 1, 32, tmp_path)
-
-
-def test_changed_files_are_not_served_from_before_when_the_hub_is_silent(tmp_path, monkeypatch):
-    text, cache = tmp_path / "text.txt", tmp_path / "cache"
-    text.write_text(make_text(1, lines=400))
-    spec = CorpusSpec(source=str(text), tokenizer="owner/model")
-    given = GivenTokenizer(lossy_tokenizer([make_text(1)]).to_str(), eos="[SEP]", bos="", pad="")
-    monkeypatch.setattr(build, "read_tokenizer", lambda *a: given)
-    first = prepare(spec, VOCAB, 8, cache)
-
-    def silent(*args):
-        raise HubUnreachable("no answer")
-
-    monkeypatch.setattr(build, "read_tokenizer", silent)
-    again = prepare(spec, VOCAB, 8, cache)
-    assert again.dir == first.dir
-    assert again.meta["notes"][0] == "no answer; using the corpus prepared before"
-    text.write_text(make_text(2, lines=400))
-    with pytest.raises(HubUnreachable, match="no answer"):
-        prepare(spec, VOCAB, 8, cache)
 
 
 def lossy_tokenizer(texts: list[str]) -> Tokenizer:
