@@ -5,6 +5,7 @@ All are frozen, plain data (they travel through Ray as pickles of standard types
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
@@ -106,6 +107,19 @@ class EvalRequest:
     number: int = 0
     device: str = "cpu"
     threads: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the training, and whose it is: plain data for checkpoints and states."""
+        return {
+            "study": self.study,
+            "trial": self.number,
+            "spec": self.spec.to_dict(),
+            "backbone": self.backbone.to_dict(),
+            "recipe": self.recipe.to_dict(),
+            "seed": self.seed,
+            "train_flops": self.train_flops,
+            "corpus": os.path.basename(self.corpus_dir.rstrip("/")),  # named by its content
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,8 @@ def save_checkpoint(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tup
             WEIGHTS: file_digest(draft / WEIGHTS),
             TOKENIZER: keep_tokenizer(corpus, place.parent),
         }
-        text = json.dumps(_facts(request, corpus) | {"files": files}, indent=2) + "\n"
+        manifest = {"format": MANIFEST_FORMAT} | request.identity() | {"files": files}
+        text = json.dumps(manifest, indent=2) + "\n"
         (draft / MANIFEST).write_text(text, encoding="utf-8")
         _sync(draft / WEIGHTS, draft / MANIFEST, draft)
         draft.chmod(0o755)
@@ -86,20 +87,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _facts(request: EvalRequest, corpus: Corpus) -> dict[str, object]:
-    return {
-        "format": MANIFEST_FORMAT,
-        "study": request.study,
-        "trial": request.number,
-        "spec": request.spec.to_dict(),
-        "backbone": request.backbone.to_dict(),
-        "recipe": request.recipe.to_dict(),
-        "seed": request.seed,
-        "train_flops": request.train_flops,
-        "corpus": corpus.meta["hash"],
-    }
 
 
 def _sync(*paths: Path) -> None:

@@ -90,7 +90,7 @@ def _require_visible(name: str, path: Path) -> None:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        pass  # it is not there, which the caller says in its own words
     except (OSError, ValueError) as error:
         raise InputError(
             f"corpus: cannot read tokenizer {name!r}: {reason(error)}; check the path and its "

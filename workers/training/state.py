@@ -52,20 +52,6 @@ class TrainState:
     numbers: dict[str, dict[str, float]]
 
 
-def identity(request: EvalRequest) -> dict[str, Any]:
-    """What decides a training: two requests with equal ones do the same steps."""
-    return {
-        "study": request.study,
-        "trial": request.number,
-        "spec": request.spec.to_dict(),
-        "backbone": request.backbone.to_dict(),
-        "recipe": request.recipe.to_dict(),
-        "seed": request.seed,
-        "train_flops": request.train_flops,
-        "corpus": os.path.basename(request.corpus_dir.rstrip("/")),
-    }
-
-
 def gather(
     request: EvalRequest,
     step: int,
@@ -80,7 +66,7 @@ def gather(
             tensors[f"moment.{name}.{key}"] = value
     found = _carriers(model, optimizers, parts)
     numbers = {name: part.carried() for name, part in found.items()}
-    return TrainState(step, identity(request), tensors, numbers)
+    return TrainState(step, request.identity(), tensors, numbers)
 
 
 def restore(
@@ -94,7 +80,7 @@ def restore(
 
     Raises InputError when the state is another training's, or lacks a part.
     """
-    mine = identity(request)
+    mine = request.identity()
     for name, value in mine.items():
         if state.request.get(name) != value:
             raise InputError(
