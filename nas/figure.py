@@ -80,15 +80,6 @@ def pareto_data(
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
 
 
-def curves_figure(
-    curves: Mapping[int, Sequence[Progress]], trials: Sequence[TrialRecord]
-) -> Figure:
-    """`curves_data` as Plotly's own object."""
-    import plotly.graph_objects as go
-
-    return go.Figure(curves_data(curves, trials))
-
-
 def curves_data(curves: Mapping[int, Sequence[Progress]], trials: Sequence[TrialRecord]) -> Data:
     """Training loss (nats a token) against training FLOPs.
 

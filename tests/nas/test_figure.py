@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 
-from nas.figure import COLOURS, SYMBOLS, curves_figure, pareto_figure, si, write_html
+from nas.figure import COLOURS, SYMBOLS, curves_data, pareto_figure, si, write_html
 from nas.store import StudyRecord, StudyState, TrialRecord
 from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError
@@ -135,7 +136,7 @@ def test_one_objective_is_drawn_against_another(objectives: list[str]) -> None:
 
 def test_an_empty_study_has_an_empty_figure() -> None:
     assert len(pareto_figure(STUDY, []).data) == 0
-    assert len(curves_figure({}, []).data) == 0
+    assert curves_data({}, [])["data"] == []
 
 
 def test_curves_are_told_apart_within_a_method() -> None:
@@ -146,7 +147,7 @@ def test_curves_are_told_apart_within_a_method() -> None:
         ]
         for number in (1, 2)
     }
-    figure = curves_figure(curves, [TRIALS[1], TRIALS[2], TRIALS[3]])
+    figure = go.Figure(curves_data(curves, [TRIALS[1], TRIALS[2], TRIALS[3]]))
     assert [trace.name.split()[0] for trace in figure.data] == ["#1", "#2", "#3"]
     assert list(figure.data[0].x) == [1e9, 2e9, 3e9]
     assert list(figure.data[0].y) == [4.0, 3.0, 2.0]

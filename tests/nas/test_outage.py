@@ -380,8 +380,9 @@ def test_what_a_writer_reads_outlasts_an_outage_too(server, monkeypatch):
     with Store.open(server.url) as store:
         study = create(store, "read")
         for read in (lambda: store.ledger(study.id), lambda: store.trials(study.id), store.studies):
+            before = read()
             server.stop()
             starting = threading.Timer(0.5, server.start)
             starting.start()
-            read()
+            assert read() == before
             starting.join()

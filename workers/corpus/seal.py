@@ -31,12 +31,28 @@ _SEAL = "seal"
 _known: dict[Path, tuple[tuple[int, ...], str]] = {}
 
 
+def sealed(data: dict[str, Any]) -> str:
+    """JSON with a checksum of itself."""
+    return json.dumps(data | {_SEAL: _checksum_of(data)}, indent=1)
+
+
+def unsealed(text: str | bytes) -> dict[str, Any] | None:
+    """What `sealed` was given, or None where that is not what `text` holds."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    seal = data.pop(_SEAL, None)
+    return data if seal == _checksum_of(data) else None
+
+
 def write_sealed(path: Path, data: dict[str, Any]) -> None:
-    """Write JSON with a checksum of itself; another process sees the old file or the new one."""
-    text = json.dumps(data | {_SEAL: _checksum_of(data)}, indent=1)
+    """Write sealed JSON; another process sees the old file or the new one."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(sealed(data), encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -45,13 +61,9 @@ def write_sealed(path: Path, data: dict[str, Any]) -> None:
 def read_sealed(path: Path) -> dict[str, Any] | None:
     """What `write_sealed` wrote, or None where that is not what `path` holds."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return unsealed(path.read_bytes())
+    except OSError:
         return None
-    if not isinstance(data, dict):
-        return None
-    seal = data.pop(_SEAL, None)
-    return data if seal == _checksum_of(data) else None
 
 
 def _checksum_of(data: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ absent, and one that was damaged later is known.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from search_space.contract import EvalRequest
 from search_space.errors import InputError
+from workers.corpus.seal import sealed, unsealed
 from workers.layers.carried import Carried
 from workers.training.optimizers import Optimizers
 
@@ -140,7 +140,7 @@ def save_state(state: TrainState, place: str) -> None:
     }
     stem = f"{folder}/step-{state.step}"
     _write(fs, f"{stem}.safetensors", data)
-    _write(fs, f"{stem}.json", json.dumps(facts | {"seal": _seal(facts)}, indent=1).encode())
+    _write(fs, f"{stem}.json", sealed(facts).encode())
     for step in _steps(fs, folder)[KEPT:]:
         # The facts go first: a state without them is absent.
         for suffix in ("json", "safetensors"):
@@ -188,8 +188,8 @@ def _open(place: str) -> tuple[AbstractFileSystem, str]:
 
 
 def _read(fs: AbstractFileSystem, stem: str) -> TrainState:
-    facts = json.loads(fs.cat_file(f"{stem}.json"))
-    if not isinstance(facts, dict) or facts.pop("seal", None) != _seal(facts):
+    facts = unsealed(fs.cat_file(f"{stem}.json"))
+    if facts is None:
         raise ValueError("its facts are not those that were written")
     if facts["format"] != FORMAT:
         raise ValueError(f"its format is {facts['format']}, this version reads {FORMAT}")
@@ -197,10 +197,6 @@ def _read(fs: AbstractFileSystem, stem: str) -> TrainState:
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:
         raise ValueError("its checksum differs")
     return TrainState(facts["step"], facts["request"], load_tensors(data), facts["numbers"])
-
-
-def _seal(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _steps(fs: AbstractFileSystem, folder: str) -> list[int]:
