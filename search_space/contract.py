@@ -1,5 +1,8 @@
 """What a driver and a worker say to each other: EvalRequest, Progress, EvalResult, WorkerLost.
 
+A trial is a design, a run one training of it with one seed, an evaluation a run that is brought to
+a rung and measured there.
+
 All are frozen, plain data (they travel through Ray as pickles of standard types).
 """
 
@@ -12,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from search_space.backbone import Backbone
-from search_space.checks import TOKENS, real, whole
+from search_space.checks import TOKENS, is_whole, real, whole
 from search_space.errors import InputError, check_keys, require
 from search_space.shown import shown
 from search_space.spec import FFNSpec
@@ -23,19 +26,30 @@ MANIFEST_FORMAT = 2
 
 
 class Status(StrEnum):
-    """Where a trial stands. `RUNNING` is the only one that is not an ending."""
+    """Where an evaluation or a trial stands.
+
+    An evaluation is running, stopped (it can be taken up), or has ended in one of the other ways.
+    A trial is `FINISHED` once it was measured at the top rung, and `PAUSED` while a lower rung
+    is the highest that it was measured at; an evaluation is never paused.
+    """
 
     RUNNING = "running"
-    FINISHED = "finished"
     STOPPED = "stopped"
+    PAUSED = "paused"
+    FINISHED = "finished"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     FAILED = "failed"
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to the trial."""
+        """Whether nothing is running now."""
         return self is not Status.RUNNING
+
+    @property
+    def final(self) -> bool:
+        """Whether an evaluation has its result, which never changes."""
+        return self not in (Status.RUNNING, Status.STOPPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +57,8 @@ class Recipe:
     """How a proxy is trained. The defaults are the low-noise recipe of docs/recipe.md.
 
     batch_size: sequences a step.  lr: AdamW (embeddings, norms, routers, keys, gates).
-    matrix_lr: Muon (weight matrices).  warmup, decay: shares of the FLOPs; the decay is 1 - sqrt.
+    matrix_lr: Muon (weight matrices).  warmup: steps.  decay: the last share of a run's FLOPs up to
+    a rung, in which the rate falls as 1 - sqrt; before it, the rate is a function of the step.
     grad_clip: on the global gradient norm of AdamW's parameters; 0 turns it off.
     """
 
@@ -51,7 +66,7 @@ class Recipe:
     lr: float = 1e-2
     matrix_lr: float = 7e-3
     weight_decay: float = 0.0
-    warmup: float = 0.02
+    warmup: int = 10
     decay: float = 0.3
     grad_clip: float = 1.0
 
@@ -59,11 +74,16 @@ class Recipe:
         whole("batch_size", self.batch_size, 1, TOKENS)
         for name in ("lr", "matrix_lr"):
             real(name, getattr(self, name), above=0)
-        for name in ("weight_decay", "warmup", "decay", "grad_clip"):
+        for name in ("weight_decay", "decay", "grad_clip"):
             real(name, getattr(self, name), least=0)
         require(
-            self.warmup + self.decay <= 1,
-            f"warmup + decay are shares of the budget, at most 1: got {self.warmup + self.decay:g}",
+            is_whole(self.warmup, 0) and self.warmup <= TOKENS,
+            f"recipe.warmup is a whole number of steps: got {shown(self.warmup)}; "
+            "versions before 0003 took a share of the FLOPs",
+        )
+        require(
+            self.decay <= 1,
+            f"recipe.decay is a share of the FLOPs up to a rung, at most 1: got {self.decay:g}",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,35 +101,46 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalRequest:
-    """Train one spec with one seed to a FLOP level and evaluate it.
+    """Bring one run (a spec and a seed) to a rung and measure it there.
 
-    trial: the store's id of the trial.  corpus_dir: a prepared corpus (workers.corpus).
-    train_flops: model FLOPs that training may spend (2 a multiply-add; evaluation not counted).
+    evaluation, attempt: the store's id of the evaluation, and the fencing token of its lease.
+    study, number, rung: the study's uid, the trial's number in it, and the rung.
+    corpus_dir: a prepared corpus (workers.corpus).
+    until_flops: the rung's level: model FLOPs (2 a multiply-add; evaluation not counted) that the
+        run may spend up to its end, from its first step and without the branches of lower rungs.
+    start_flops: where the rung below left the trunk, in the same count: FLOPs that are paid for.
     eval_tokens: validation tokens that the result is measured on.
+    curve_flops: model FLOPs between two points of the curve; 0 for a fortieth of `until_flops`.
     checkpoint_dir: new folder for the checkpoint; empty writes none.
-    state_dir: where training keeps its states on the way, a folder or an fsspec URL, so that
-        another worker can go on when this one is lost; empty keeps none.
-    study, number: the study's uid and the trial's number in it, kept in the checkpoint.
+    state_dir: where the run keeps its states, a folder or an fsspec URL, so that another worker
+        can go on when this one is lost, and the next rung where this one's branch left the trunk;
+        empty keeps none.
+    keep_trunk: whether the trunk's state must be kept where the branch leaves it.
     device: torch device string.  threads: torch threads on the CPU.
     """
 
-    trial: int
+    evaluation: int
     spec: FFNSpec
     backbone: Backbone
     recipe: Recipe
     corpus_dir: str
-    train_flops: float
-    seed: int = 0
-    eval_tokens: int = 65_536
-    checkpoint_dir: str = ""
-    state_dir: str = ""
+    until_flops: float
+    attempt: int = 1
     study: str = ""
     number: int = 0
+    rung: int = 0
+    start_flops: float = 0.0
+    seed: int = 0
+    eval_tokens: int = 65_536
+    curve_flops: float = 0.0
+    checkpoint_dir: str = ""
+    state_dir: str = ""
+    keep_trunk: bool = False
     device: str = "cpu"
     threads: int = 1
 
     def identity(self) -> dict[str, Any]:
-        """What decides the training, and whose it is: plain data for checkpoints and states."""
+        """What decides the run, at every rung, and whose it is: plain data for states."""
         return {
             "study": self.study,
             "trial": self.number,
@@ -117,20 +148,21 @@ class EvalRequest:
             "backbone": self.backbone.to_dict(),
             "recipe": self.recipe.to_dict(),
             "seed": self.seed,
-            "train_flops": self.train_flops,
             "corpus": os.path.basename(self.corpus_dir.rstrip("/")),  # named by its content
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One point of a running trial's curve.
+    """One point of a run's curve, of the evaluation that is under way.
 
-    flops: model FLOPs spent so far.  loss: training loss in nats a token, the mean since
-    the last point.  seconds: since the trial began.
+    flops: model FLOPs of the run so far, lower rungs' branches left out.  loss: training loss in
+    nats a token, the mean since the last point.  step, steps: of the run, and how many it will have
+    at the rung.  seconds: since the evaluation began.
     """
 
-    trial: int
+    evaluation: int
+    attempt: int = 1
     step: int
     steps: int
     flops: float
@@ -140,39 +172,45 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLost:
-    """A trial's worker died or hung. The trial has not ended: another worker may take it up.
+    """An evaluation's worker died or hung. It has not ended: another worker may take it up.
 
-    error: what happened to the worker, in one line.  status: the trial's, if none does.
+    error: what happened to the worker, in one line.  status: the evaluation's, if none does.
     """
 
-    trial: int
+    evaluation: int
     error: str
     status: Status = Status.FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult:
-    """How a trial ended; the measures are None unless it finished.
+    """How an evaluation ended; the measures are None unless it finished.
 
     bits_per_byte, bits_per_byte_se: on the validation split, and its standard error over sequences.
-    loss: nats a token.  flops: model FLOPs spent.  optimizer_flops: spent beside them.
+    loss: nats a token.  windows: nats of each validation sequence, in their fixed order.
+    steps, tokens: of the run up to the rung.  flops: model FLOPs that this evaluation spent beyond
+    `start_flops`.  optimizer_flops: the optimizer's beside them.
+    trunk_flops: where the branch left the trunk, in the run's model FLOPs.
     active_flops: forward FLOPs a token in inference, with the measured activity.
     activity: share of active blocks by layer.  stats: further measures by name.
     checkpoint: the checkpoint's folder in the study's, or "".  checkpoint_digest: SHA-256 of its
     manifest, which has those of its files.  backend: kernels and device that were used.
-    error: one line when the trial did not finish.
+    error: one line when the evaluation did not finish.
     """
 
-    trial: int
+    evaluation: int
     status: Status
+    attempt: int = 1
     error: str = ""
     bits_per_byte: float | None = None
     bits_per_byte_se: float | None = None
     loss: float | None = None
+    windows: list[float] = field(default_factory=list)
     steps: int = 0
     tokens: int = 0
     flops: float = 0.0
     optimizer_flops: float = 0.0
+    trunk_flops: float = 0.0
     active_flops: float | None = None
     activity: list[float] = field(default_factory=list)
     stats: dict[str, Any] = field(default_factory=dict)
