@@ -46,12 +46,17 @@ class StudyRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """One design being evaluated in a study.
+    """One design of a study, and where it stands.
 
     id: unique in the database.  number: 0, 1, 2... in its study.  key: the spec's.
     params: the sampler's parameters.  source: who proposed it (a preset, the sampler).
-    train_flops: training FLOPs reserved for it.  cost: closed-form costs by name.
-    result: None while the trial runs.
+    cost: closed-form costs by name.
+    status: of its first run; `FINISHED` once the top rung was measured, whatever repeats do.
+    rung: the highest that was measured, None before any.
+    seeds: runs that were measured there.
+    bits_per_byte: their mean.  active_flops: FLOPs a token in inference as measured, their mean.
+    flops: training FLOPs spent on the trial, over all runs and rungs.
+    result: how the first run's last evaluation ended; None before one has.
     """
 
     id: int
@@ -60,24 +65,51 @@ class TrialRecord:
     spec: FFNSpec
     key: str
     params: dict[str, Any]
-    seed: int
     source: str
-    train_flops: float
     cost: dict[str, float]
     status: Status
-    result: EvalResult | None
+    rung: int | None = None
+    seeds: int = 0
+    bits_per_byte: float | None = None
+    active_flops: float | None = None
+    flops: float = 0.0
+    result: EvalResult | None = None
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRecord:
+    """A run (a trial and a seed) that was, or is being, brought to a rung.
+
+    trial: the trial's number.  attempt: the fencing token, one more at each claim.
+    losses: workers that it lost.  owner: who holds its lease, "" for nobody.
+    until_flops, start_flops: as in `EvalRequest`.  reserved: FLOPs held for it now.
+    flops: FLOPs charged for it so far.  trunk_flops: where its branch left the trunk.
+    The measures are None unless it finished.
+    """
+
+    id: int
+    trial_id: int
+    trial: int
+    seed: int
+    rung: int
+    attempt: int
+    losses: int
+    owner: str
+    status: Status
+    until_flops: float
+    start_flops: float
+    reserved: float
+    flops: float
+    trunk_flops: float
+    bits_per_byte: float | None
+    bits_per_byte_se: float | None
+    active_flops: float | None
+    seconds: float
+    error: str
     created_at: datetime
     ended_at: datetime | None
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """As measured; None while it runs and where it has none."""
-        return self.result.bits_per_byte if self.result else None
-
-    @property
-    def active_flops(self) -> float | None:
-        """FLOPs a token in inference as measured; None where they were not."""
-        return self.result.active_flops if self.result else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +119,8 @@ class TrialMeasures:
     number: int
     status: Status
     cost: dict[str, float]
+    rung: int | None
+    seeds: int
     bits_per_byte: float | None
     active_flops: float | None
 
@@ -95,8 +129,8 @@ class TrialMeasures:
 class Ledger:
     """A study's account, in training FLOPs.
 
-    reserved: held for running trials.  spent: by ended ones, which may exceed what was
-    reserved for them by the rounding of a step.
+    reserved: held for evaluations that have not ended.  spent: by ended ones, which may exceed what
+    was reserved for them by the rounding of a step.
     """
 
     budget: float
@@ -105,5 +139,5 @@ class Ledger:
 
     @property
     def left(self) -> float:
-        """What a new trial may still reserve; negative when trials overspent."""
+        """What may still be reserved; negative when evaluations overspent."""
         return self.budget - self.reserved - self.spent
