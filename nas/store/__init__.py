@@ -1,23 +1,37 @@
-"""The store: the one truth about studies, trials, results, curves and the FLOP ledger."""
+"""The store: the one truth about studies, trials, evaluations, curves and the FLOP ledger."""
 
 from nas.store.api import Store
 from nas.store.errors import (
     BrokenRecord,
+    LeaseLost,
     NeedsMigration,
     NoStudiesYet,
     StoreError,
     StoreUnavailable,
+    StudyHeld,
 )
-from nas.store.records import Ledger, StudyRecord, StudyState, TrialMeasures, TrialRecord
+from nas.store.records import (
+    EvaluationRecord,
+    Hold,
+    Ledger,
+    StudyRecord,
+    StudyState,
+    TrialMeasures,
+    TrialRecord,
+)
 
 __all__ = [
     "BrokenRecord",
+    "EvaluationRecord",
+    "Hold",
+    "LeaseLost",
     "Ledger",
     "NeedsMigration",
     "NoStudiesYet",
     "Store",
     "StoreError",
     "StoreUnavailable",
+    "StudyHeld",
     "StudyRecord",
     "StudyState",
     "TrialMeasures",

@@ -6,6 +6,7 @@ import logging
 
 from nas.store.curves import Curves
 from nas.store.engine import discard_unused
+from nas.store.holds import Holds
 from nas.store.studies import Studies
 from nas.store.trials import Trials
 from search_space.errors import WorkFailed
@@ -13,8 +14,8 @@ from search_space.errors import WorkFailed
 log = logging.getLogger(__name__)
 
 
-class Store(Studies, Trials, Curves):
-    """Studies, their trials, curves and ledger. Make it with `Store.open(url)`."""
+class Store(Studies, Holds, Trials, Curves):
+    """Studies, their trials, evaluations, curves and ledger. Make it with `Store.open(url)`."""
 
     def discard_if_unused(self) -> None:
         """Remove the SQLite file that `open` made, unless it holds a study or is open elsewhere."""

@@ -1,4 +1,4 @@
-"""What a trial's ending may carry: only finite numbers, and a finished trial has a measure."""
+"""What an ending may carry: only finite numbers, and a finished evaluation has a measure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from search_space.contract import EvalResult, Status
 def settled(result: EvalResult) -> EvalResult:
     """The ending as it is recorded, but for its FLOPs.
 
-    A finished trial without a finite `bits_per_byte` is recorded as diverged. A measure that
+    A finished evaluation without a finite `bits_per_byte` is recorded as diverged. A measure that
     is not finite becomes None.
     """
     status, error = result.status, " ".join(_text(result.error).replace("\0", " ").split())
@@ -21,6 +21,7 @@ def settled(result: EvalResult) -> EvalResult:
         reason = f"bits_per_byte is {result.bits_per_byte}, not a finite number"
         error = f"{error}; {reason}" if error else reason
     activity = result.activity if all(map(math.isfinite, result.activity)) else []
+    windows = result.windows if all(map(math.isfinite, result.windows)) else []
     return replace(
         result,
         status=status,
@@ -28,7 +29,9 @@ def settled(result: EvalResult) -> EvalResult:
         bits_per_byte=_finite(result.bits_per_byte),
         bits_per_byte_se=_finite(result.bits_per_byte_se),
         loss=_finite(result.loss),
+        windows=list(windows),
         optimizer_flops=_finite(result.optimizer_flops) or 0.0,
+        trunk_flops=_finite(result.trunk_flops) or 0.0,
         active_flops=_finite(result.active_flops),
         activity=list(activity),
         stats=_plain(result.stats),

@@ -6,11 +6,19 @@ from search_space.errors import InputError, WorkFailed
 
 
 class StoreError(RuntimeError):
-    """A caller broke a rule of the store: an unknown id, or a second ending of one trial."""
+    """A caller broke a rule of the store: an unknown id, or a second ending of one evaluation."""
 
 
 class StoreUnavailable(WorkFailed):
     """The database was opened and cannot be read now; the text holds no SQL and no password."""
+
+
+class LeaseLost(WorkFailed):
+    """A late writer: what it held was taken over by somebody else meanwhile."""
+
+
+class StudyHeld(InputError):
+    """Another driver holds the study; the text says who, since when, and until when."""
 
 
 class BrokenRecord(WorkFailed):

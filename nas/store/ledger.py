@@ -11,10 +11,14 @@ from nas.store.outage import now
 from nas.store.records import Ledger
 
 
-def entry(study_id: int, trial_id: int, kind: EntryKind, flops: float) -> LedgerEntryRow:
+def entry(study_id: int, evaluation_id: int, kind: EntryKind, flops: float) -> LedgerEntryRow:
     """A new line, dated now."""
     return LedgerEntryRow(
-        study_id=study_id, trial_id=trial_id, kind=kind.value, flops=flops, created_at=now()
+        study_id=study_id,
+        evaluation_id=evaluation_id,
+        kind=kind.value,
+        flops=flops,
+        created_at=now(),
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -60,7 +61,13 @@ class Base(DeclarativeBase):
 
 
 class StudyRow(Base):
-    """One study. `n_trials` hands out trial numbers, `uid` tells it from all other studies."""
+    """One study. `n_trials` hands out trial numbers, `uid` tells it from all other studies.
+
+    rungs: how many it has.  deviation: of one seed at the top rung, pooled over its trials.
+    owner, owner_since, lease_until, fence: the driver that holds it, until when by the database's
+    clock (seconds since 1970), and the token that its writes must show.
+    asked: what its driver is asked to do, such as to stop.
+    """
 
     __tablename__ = "study"
     __table_args__ = (UniqueConstraint("name"), Index(None, "uid", unique=True))
@@ -75,12 +82,22 @@ class StudyRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)
     n_trials: Mapped[int] = mapped_column(Integer)
+    rungs: Mapped[int] = mapped_column(Integer, server_default="1")
+    deviation: Mapped[float | None] = mapped_column(Double)
+    owner: Mapped[str] = mapped_column(Text, server_default="")
+    owner_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    lease_until: Mapped[float] = mapped_column(Double, server_default="0")
+    fence: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    asked: Mapped[str] = mapped_column(String(16), server_default="")
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
 class TrialRow(Base):
-    """One trial; its measures are in `result`."""
+    """One design, and where it stands: `nas.store.standing` makes that of its evaluations.
+
+    evaluation_id: the evaluation whose ending is shown as the trial's.
+    """
 
     __tablename__ = "trial"
     __table_args__ = (UniqueConstraint("study_id", "number"), Index(None, "study_id", "key"))
@@ -91,48 +108,85 @@ class TrialRow(Base):
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     key: Mapped[str] = mapped_column(String(32))
     params: Mapped[dict[str, Any]] = mapped_column(JSON)
-    seed: Mapped[int] = mapped_column(BigInteger)
     source: Mapped[str] = mapped_column(Text)
-    train_flops: Mapped[float] = mapped_column(Double)
     cost: Mapped[dict[str, float]] = mapped_column(JSON)
     status: Mapped[str] = mapped_column(String(16))
+    rung: Mapped[int | None] = mapped_column(Integer)
+    seeds: Mapped[int] = mapped_column(Integer, server_default="0")
+    bits_per_byte: Mapped[float | None] = mapped_column(Double)
+    active_flops: Mapped[float | None] = mapped_column(Double)
+    flops: Mapped[float] = mapped_column(Double, server_default="0")
+    evaluation_id: Mapped[int | None] = mapped_column(RowId)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
-class ResultRow(Base):
-    """How a trial ended: `EvalResult` without its status, which the trial carries."""
+class RunRow(Base):
+    """One training of a trial with one seed."""
 
-    __tablename__ = "result"
+    __tablename__ = "run"
+    __table_args__ = (UniqueConstraint("trial_id", "seed"),)
 
-    trial_id: Mapped[int] = mapped_column(
-        RowId, ForeignKey("trial.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
-    error: Mapped[str] = mapped_column(Text)
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+class EvaluationRow(Base):
+    """A run brought to a rung: its lease, and how it ended (the fields of `EvalResult`).
+
+    attempt: the fencing token.  losses: workers that it lost.
+    owner, lease_until: who holds its lease, and until when by the database's clock.
+    reserved: FLOPs held for it now.  flops: FLOPs charged so far.
+    windows: nats of each validation window, as little-endian doubles.
+    """
+
+    __tablename__ = "evaluation"
+    __table_args__ = (UniqueConstraint("run_id", "rung"), Index(None, "study_id", "status"))
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    rung: Mapped[int] = mapped_column(Integer)
+    attempt: Mapped[int] = mapped_column(Integer)
+    losses: Mapped[int] = mapped_column(Integer)
+    owner: Mapped[str] = mapped_column(Text)
+    lease_until: Mapped[float] = mapped_column(Double)
+    status: Mapped[str] = mapped_column(String(16))
+    until_flops: Mapped[float] = mapped_column(Double)
+    start_flops: Mapped[float] = mapped_column(Double)
+    reserved: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    error: Mapped[str] = mapped_column(Text, server_default="")
     bits_per_byte: Mapped[float | None] = mapped_column(Double)
     bits_per_byte_se: Mapped[float | None] = mapped_column(Double)
     loss: Mapped[float | None] = mapped_column(Double)
+    windows: Mapped[bytes] = mapped_column(LargeBinary)
     steps: Mapped[int] = mapped_column(BigInteger)
     tokens: Mapped[int] = mapped_column(BigInteger)
     flops: Mapped[float] = mapped_column(Double)
     optimizer_flops: Mapped[float] = mapped_column(Double)
+    trunk_flops: Mapped[float] = mapped_column(Double)
     active_flops: Mapped[float | None] = mapped_column(Double)
     activity: Mapped[list[float]] = mapped_column(JSON)
     stats: Mapped[dict[str, Any]] = mapped_column(JSON)
     seconds: Mapped[float] = mapped_column(Double)
-    checkpoint: Mapped[str] = mapped_column(Text)
+    checkpoint: Mapped[str] = mapped_column(Text, server_default="")
     checkpoint_digest: Mapped[str] = mapped_column(Text, server_default="")
-    backend: Mapped[str] = mapped_column(Text)
+    backend: Mapped[str] = mapped_column(Text, server_default="")
 
 
 class CurvePointRow(Base):
-    """One `Progress` of a trial."""
+    """One `Progress` of an evaluation."""
 
     __tablename__ = "curve_point"
 
-    trial_id: Mapped[int] = mapped_column(
-        RowId, ForeignKey("trial.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
-    )
+    evaluation_id: Mapped[int] = mapped_column(
+        RowId, ForeignKey("evaluation.id", ondelete="CASCADE"), primary_key=True,
+        autoincrement=False,
+    )  # fmt: skip
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     steps: Mapped[int] = mapped_column(BigInteger)
     flops: Mapped[float] = mapped_column(Double)
@@ -156,7 +210,7 @@ class LedgerEntryRow(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
-    trial_id: Mapped[int] = mapped_column(ForeignKey("trial.id", ondelete="CASCADE"))
+    evaluation_id: Mapped[int] = mapped_column(ForeignKey("evaluation.id", ondelete="CASCADE"))
     kind: Mapped[str] = mapped_column(String(16))
     flops: Mapped[float] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)

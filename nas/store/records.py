@@ -28,6 +28,9 @@ class StudyRecord:
     config: the study's configuration as plain data.  budget_flops: training FLOPs it may spend.
     objectives: names in `nas.objectives.OBJECTIVES`, all minimised; the first is the quality.
     facts: what was learnt on the way (corpus, n-gram baselines, machine).
+    rungs: how many it has.  deviation: the standard deviation of one seed at the top rung, in bits
+    per byte, pooled over the trials that were repeated; None before any.
+    owner, owner_since: who holds it ("" for nobody), in `nas.holder`'s form, and since when.
     created_at, ended_at: aware UTC times.
     """
 
@@ -40,8 +43,17 @@ class StudyRecord:
     objectives: list[str]
     state: StudyState
     facts: dict[str, Any]
+    rungs: int = 1
+    deviation: float | None = None
+    owner: str = ""
+    owner_since: datetime | None = None
     created_at: datetime
-    ended_at: datetime | None
+    ended_at: datetime | None = None
+
+    @property
+    def top(self) -> int:
+        """The highest rung."""
+        return self.rungs - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +135,19 @@ class TrialMeasures:
     seeds: int
     bits_per_byte: float | None
     active_flops: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hold:
+    """A driver's right to write a study.
+
+    owner: as `StudyRecord.owner`.  fence: the token that its writes show; a later holder has a
+    higher one.
+    """
+
+    study_id: int
+    owner: str
+    fence: int
 
 
 @dataclass(frozen=True, kw_only=True)

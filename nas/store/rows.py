@@ -1,20 +1,33 @@
-"""Table rows to records, and the ending of a trial to its row.
+"""Table rows to records, and an evaluation's ending to its columns.
 
 A row that makes no sense (changed by hand, cut off, of another version) is a `BrokenRow`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import struct
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
-from nas.store.models import CurvePointRow, ResultRow
-from nas.store.records import StudyRecord, StudyState, TrialMeasures, TrialRecord
+from nas.store.models import CurvePointRow
+from nas.store.records import (
+    EvaluationRecord,
+    StudyRecord,
+    StudyState,
+    TrialMeasures,
+    TrialRecord,
+)
 from search_space.contract import EvalResult, Progress, Status
 from search_space.spec import FFNSpec
 
-MEASURES = [f.name for f in fields(EvalResult) if f.name not in ("trial", "status")]
+# The fields of an ending that its row has under the same names.
+MEASURES = [
+    f.name
+    for f in fields(EvalResult)
+    if f.name not in ("evaluation", "status", "attempt", "windows", "stats")
+]
+STANDING = ("rung", "seeds", "bits_per_byte", "active_flops", "flops")
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError)  # what a row of nonsense raises
 _NUMBERS = {int, float}
 
@@ -37,20 +50,23 @@ def study_record(row: Any) -> StudyRecord:
         objectives=row.objectives,
         state=StudyState(row.state),
         facts=row.facts,
+        rungs=row.rungs,
+        deviation=row.deviation,
+        owner=row.owner,
+        owner_since=row.owner_since,
         created_at=row.created_at,
         ended_at=row.ended_at,
     )
 
 
-def trial_record(row: Any, result: Any, *, stats: bool = True) -> TrialRecord:
-    """The trial with its result, detached.
+def trial_record(row: Any, result: EvalResult | None) -> TrialRecord:
+    """The trial, detached.
 
-    row: has the columns of a trial.  result: those of a result, but for `stats` when it is
-    false; None without one.
+    row: has the columns of a trial.  result: of the evaluation that it names.
     """
     _expect(row, dict, "spec", "params", "cost")
     _expect_numbers("cost", row.cost.values())
-    status = Status(row.status)
+    _expect_measures(row)
     return TrialRecord(
         id=row.id,
         study_id=row.study_id,
@@ -58,14 +74,13 @@ def trial_record(row: Any, result: Any, *, stats: bool = True) -> TrialRecord:
         spec=FFNSpec.from_dict(row.spec),
         key=row.key,
         params=row.params,
-        seed=row.seed,
         source=row.source,
-        train_flops=row.train_flops,
         cost=row.cost,
-        status=status,
-        result=None if result is None else _result(row.id, status, result, stats),
+        status=Status(row.status),
+        result=result,
         created_at=row.created_at,
         ended_at=row.ended_at,
+        **{name: getattr(row, name) for name in STANDING},
     )
 
 
@@ -75,35 +90,68 @@ def trial_measures(row: Any) -> TrialMeasures:
     _expect_numbers("cost", row.cost.values())
     _expect_measures(row)
     return TrialMeasures(
-        row.number, Status(row.status), row.cost, row.bits_per_byte, row.active_flops
+        row.number,
+        Status(row.status),
+        row.cost,
+        row.rung,
+        row.seeds,
+        row.bits_per_byte,
+        row.active_flops,
     )
 
 
-def result_row(result: EvalResult) -> ResultRow:
-    """The measures of an ending; its status belongs to the trial's row."""
-    return ResultRow(trial_id=result.trial, **{name: getattr(result, name) for name in MEASURES})
+def evaluation_record(row: Any) -> EvaluationRecord:
+    """The evaluation, detached, from a row that has its columns, `trial_id`, `trial` and `seed`."""
+    _expect_measures(row)
+    values = {f.name: getattr(row, f.name) for f in fields(EvaluationRecord)}
+    return EvaluationRecord(**values | {"status": Status(row.status)})
+
+
+def eval_result(row: Any, stats: bool) -> EvalResult:
+    """How an evaluation ended, but for its windows, from its columns.
+
+    stats: whether the row has them.
+    """
+    _expect_measures(row)
+    _expect(row, list, "activity")
+    _expect_numbers("activity", row.activity)
+    if stats:
+        _expect(row, dict, "stats")
+    return EvalResult(
+        evaluation=row.id,
+        status=Status(row.status),
+        attempt=row.attempt,
+        stats=row.stats if stats else {},
+        **{name: getattr(row, name) for name in MEASURES},
+    )
+
+
+def result_values(result: EvalResult) -> dict[str, Any]:
+    """The columns of an ending."""
+    values = {name: getattr(result, name) for name in MEASURES}
+    return values | {"stats": result.stats, "windows": packed(result.windows)}
+
+
+def packed(windows: Sequence[float]) -> bytes:
+    """Numbers as little-endian doubles."""
+    return struct.pack(f"<{len(windows)}d", *windows)
+
+
+def unpacked(data: bytes) -> list[float]:
+    """What `packed` made bytes of."""
+    return list(struct.unpack(f"<{len(data) // 8}d", data))
 
 
 def progress(row: CurvePointRow) -> Progress:
     """One point of a curve."""
     return Progress(
-        trial=row.trial_id,
+        evaluation=row.evaluation_id,
         step=row.step,
         steps=row.steps,
         flops=row.flops,
         loss=row.loss,
         seconds=row.seconds,
     )
-
-
-def _result(trial_id: int, status: Status, row: Any, stats: bool) -> EvalResult:
-    _expect_measures(row)
-    _expect(row, list, "activity")
-    _expect_numbers("activity", row.activity)
-    measures = {name: getattr(row, name) for name in MEASURES if stats or name != "stats"}
-    if stats:
-        _expect(row, dict, "stats")
-    return EvalResult(trial=trial_id, status=status, **measures)
 
 
 def _expect(row: Any, kind: type, *names: str) -> None:

@@ -43,6 +43,7 @@ class Studies(Database):
         budget_flops: float,
         objectives: list[str],
         exact: bool = False,
+        rungs: int = 1,
         at: datetime | None = None,
     ) -> StudyRecord:
         """A new running study, named `base_name` or, when that is taken, `base_name-2`...
@@ -71,6 +72,7 @@ class Studies(Database):
                 state=StudyState.RUNNING.value,
                 facts={},
                 n_trials=0,
+                rungs=rungs,
                 created_at=at,
             )
             try:
@@ -131,4 +133,7 @@ class Studies(Database):
 
 
 def _taken(name: str) -> InputError:
-    return InputError(f"a study's name must be new: {name!r} exists; choose another")
+    return InputError(
+        f"a study's name must be new: {name!r} exists; choose another, or go on with it: "
+        f"nas resume {name}"
+    )

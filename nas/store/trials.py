@@ -1,31 +1,27 @@
-"""`Trials`: the store's part that begins, ends and reads trials, and the account of their FLOPs."""
+"""`Trials`: the store's part that adds and reads trials, and the account of their FLOPs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, or_, select
 
-from nas.store.database import Database
-from nas.store.endings import settled, spent_flops
-from nas.store.errors import StoreError
-from nas.store.ledger import balance, entry
-from nas.store.models import EntryKind, StudyRow, TrialRow
+from nas.store.evaluations import Evaluations, add_row, check_flops
+from nas.store.holds import touch
+from nas.store.ledger import balance
+from nas.store.models import EvaluationRow, RunRow, StudyRow, TrialRow
 from nas.store.outage import lasting, now
-from nas.store.reading import read_measures, read_trials
-from nas.store.records import Ledger, TrialMeasures, TrialRecord
-from nas.store.rows import result_row, trial_record
-from search_space.contract import EvalResult, Status
+from nas.store.reading import read_evaluations, read_measures, read_trials
+from nas.store.records import EvaluationRecord, Hold, Ledger, TrialMeasures, TrialRecord
+from search_space.contract import Status
 from search_space.errors import InputError
 from search_space.spec import FFNSpec
 
 
-class Trials(Database):
-    """Begin, end and find trials."""
+class Trials(Evaluations):
+    """Begin and find trials."""
 
     @lasting
     def add_trial(
@@ -36,76 +32,50 @@ class Trials(Database):
         seed: int,
         source: str,
         params: dict[str, Any],
-        train_flops: float,
+        until_flops: float,
         cost: dict[str, float],
+        rung: int = 0,
+        hold: Hold | None = None,
         at: datetime | None = None,
-    ) -> TrialRecord:
-        """A new running trial with the study's next number; reserves `train_flops` for it.
+    ) -> tuple[TrialRecord, EvaluationRecord]:
+        """A new trial with the study's next number, and its first evaluation, which runs.
 
+        until_flops: training FLOPs that are reserved for it.
         at: the time of the call; the same call again finds the trial of the first.
+        Raises LeaseLost for a late driver, StoreError for an unknown study.
         """
-        _check_flops("train_flops", train_flops)
+        check_flops("until_flops", until_flops)
         at = at or now()
         with self._sessions.begin() as session:
-            n_trials = session.scalar(
-                update(StudyRow)
-                .where(StudyRow.id == study_id)
-                .values(n_trials=StudyRow.n_trials + 1)
-                .returning(StudyRow.n_trials)
+            n_trials = touch(
+                session, study_id, hold, StudyRow.n_trials, n_trials=StudyRow.n_trials + 1
             )
-            if n_trials is None:
-                raise StoreError(f"no study with id {study_id}")
             if twins := read_trials(session, *_added(study_id, spec.key, at)):
                 session.rollback()
-                return twins[0]
+                own = read_evaluations(session, RunRow.trial_id == twins[0].id)
+                return twins[0], own[0]
             row = TrialRow(
                 study_id=study_id,
                 number=n_trials - 1,
                 spec=spec.to_dict(),
                 key=spec.key,
                 params=params,
-                seed=seed,
                 source=source,
-                train_flops=train_flops,
                 cost=cost,
                 status=Status.RUNNING.value,
+                seeds=0,
+                flops=0.0,
                 created_at=at,
             )
             session.add(row)
             session.flush()
-            session.add(entry(study_id, row.id, EntryKind.RESERVE, train_flops))
-        return trial_record(row, None)
-
-    @lasting
-    def end_trial(self, result: EvalResult, at: datetime | None = None) -> TrialRecord:
-        """Record how a trial ended and settle its reservation: every ending passes here.
-
-        at: the time of the call; the same call again finds the ending of the first.
-        Raises StoreError when the status is no ending, the trial is unknown, or it ended before.
-        """
-        if not result.status.ended:
-            raise StoreError(f"{result.status} is not an ending of trial {result.trial}")
-        ending, at = settled(result), at or now()
-        with self._sessions.begin() as session:
-            # Only the first of two endings finds the trial running.
-            claim = session.execute(
-                update(TrialRow)
-                .where(TrialRow.id == result.trial, TrialRow.status == Status.RUNNING.value)
-                .values(status=ending.status.value, ended_at=at)
-                .returning(TrialRow.study_id, TrialRow.train_flops)
-            ).one_or_none()
-            if claim is None:
-                row = session.get(TrialRow, result.trial)
-                if row is None or (row.status, row.ended_at) != (ending.status.value, at):
-                    raise StoreError(f"trial {result.trial} is unknown or has ended before")
-            else:
-                study_id, reserved = claim
-                spent = spent_flops(result.flops, reserved)
-                session.add(result_row(replace(ending, flops=spent)))
-                session.add(entry(study_id, result.trial, EntryKind.SPEND, spent))
-                session.add(entry(study_id, result.trial, EntryKind.REFUND, reserved - spent))
-        found = self._read(lambda session: read_trials(session, TrialRow.id == result.trial))
-        return found[0]
+            id = add_row(
+                session, study_id, row.id, None, at=at, seed=seed, rung=rung, hold=hold,
+                until_flops=until_flops, start_flops=0.0,
+            )  # fmt: skip
+            trial = read_trials(session, TrialRow.id == row.id)[0]
+            evaluation = read_evaluations(session, EvaluationRow.id == id)[0]
+        return trial, evaluation
 
     def trials(
         self, study_id: int, statuses: Iterable[Status] | None = None, *, stats: bool = True
@@ -124,8 +94,8 @@ class Trials(Database):
     ) -> list[TrialRecord]:
         """The trials of these numbers, and those from the number `since` on, without stats.
 
-        An ended trial never changes and numbers only grow: with the trials that were running and
-        the number of those that were known, this is all that can have happened since.
+        Numbers only grow: with the trials that an evaluation began or ended of, and the number of
+        those that were known, this is all that can have happened since.
         """
         wanted: ColumnElement[bool] = TrialRow.number.in_(numbers)
         if since is not None:
@@ -157,8 +127,3 @@ class Trials(Database):
 def _added(study_id: int, key: str, at: datetime) -> tuple[ColumnElement[bool], ...]:
     """Finds the trial that an earlier attempt of the same call added."""
     return TrialRow.study_id == study_id, TrialRow.key == key, TrialRow.created_at == at
-
-
-def _check_flops(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise StoreError(f"{name} must be a finite number of at least 0: got {value!r}")

@@ -1,0 +1,179 @@
+"""`Holds`: the store's part that gives a study to one driver at a time.
+
+A hold is a lease on the study: it ends by the database's clock unless it is renewed, and each new
+one has a higher fence. Whatever a driver writes shows its fence, and a late writer is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.orm import Session
+
+from nas.store.clock import db_seconds
+from nas.store.database import Database
+from nas.store.errors import LeaseLost, StoreError, StudyHeld
+from nas.store.models import EvaluationRow, StudyRow
+from nas.store.outage import lasting, now
+from nas.store.records import Hold, StudyState
+from search_space.contract import Status
+
+LEASE_SECONDS = 60.0  # without a sign of life; a driver renews its hold much more often
+STOP = "stop"  # what a driver can be asked
+
+
+class Holds(Database):
+    """Take, renew and give back the right to drive a study."""
+
+    @lasting
+    def hold_study(
+        self, study_id: int, owner: str, *, dead: str = "", at: datetime | None = None
+    ) -> Hold:
+        """Take a study that nobody holds, or whose holder's lease has run out; it is `running`.
+
+        dead: an owner that is known to be gone, whose lease need not run out.
+        All its evaluations are set free, so that what its former driver still sends is refused.
+        Raises StudyHeld while somebody else holds it.
+        """
+        at = at or now()
+        free = or_(
+            StudyRow.owner.in_(["", dead]),
+            StudyRow.lease_until < db_seconds(),
+            (StudyRow.owner == owner) & (StudyRow.owner_since == at),
+        )
+        with self._sessions.begin() as session:
+            fence = session.scalar(
+                update(StudyRow)
+                .where(StudyRow.id == study_id, free)
+                .values(
+                    owner=owner,
+                    owner_since=at,
+                    lease_until=db_seconds() + LEASE_SECONDS,
+                    fence=StudyRow.fence + 1,
+                    asked="",
+                    state=StudyState.RUNNING.value,
+                    ended_at=None,
+                )
+                .returning(StudyRow.fence)
+            )
+            if fence is None:
+                raise _held(session, study_id)
+            session.execute(
+                update(EvaluationRow)
+                .where(EvaluationRow.study_id == study_id, EvaluationRow.owner != "")
+                .values(owner="", lease_until=0.0)
+            )
+        return Hold(study_id=study_id, owner=owner, fence=fence)
+
+    @lasting
+    def renew(self, hold: Hold) -> str:
+        """Prolong a hold and the leases of its evaluations; returns what its driver is asked.
+
+        Raises LeaseLost when somebody else took the study.
+        """
+        with self._sessions.begin() as session:
+            asked = session.scalar(
+                update(StudyRow)
+                .where(*held(hold))
+                .values(lease_until=db_seconds() + LEASE_SECONDS)
+                .returning(StudyRow.asked)
+            )
+            if asked is None:
+                raise lost(session, hold)
+            session.execute(
+                update(EvaluationRow)
+                .where(
+                    EvaluationRow.study_id == hold.study_id,
+                    EvaluationRow.status == Status.RUNNING.value,
+                    EvaluationRow.owner == hold.owner,
+                )
+                .values(lease_until=db_seconds() + LEASE_SECONDS)
+            )
+        return str(asked)
+
+    @lasting
+    def release(self, hold: Hold, state: StudyState, at: datetime | None = None) -> None:
+        """Give a study back in the state that it ended in. Raises LeaseLost for a late holder."""
+        ended = None if state is StudyState.RUNNING else at
+        with self._sessions.begin() as session:
+            found = session.scalar(
+                update(StudyRow)
+                .where(StudyRow.id == hold.study_id, StudyRow.fence == hold.fence)
+                .values(state=state.value, ended_at=ended, owner="", lease_until=0.0, asked="")
+                .returning(StudyRow.id)
+            )
+            if found is None:
+                raise lost(session, hold)
+
+    @lasting
+    def ask(self, study_id: int, what: str) -> bool:
+        """Ask a study's driver for something; whether anybody holds the study and will hear."""
+        with self._sessions.begin() as session:
+            found = session.scalar(
+                update(StudyRow)
+                .where(StudyRow.id == study_id, StudyRow.lease_until >= db_seconds())
+                .values(asked=what)
+                .returning(StudyRow.id)
+            )
+        return found is not None
+
+    def lease_left(self, study_id: int) -> float:
+        """Seconds until the study's lease runs out; at most 0 when nobody holds it."""
+        query = select(StudyRow.lease_until - db_seconds()).where(StudyRow.id == study_id)
+        return float(self._read(lambda session: session.scalar(query)) or 0.0)
+
+
+def held(hold: Hold) -> tuple[ColumnElement[bool], ...]:
+    """Finds the study while it is this holder's."""
+    return StudyRow.id == hold.study_id, StudyRow.fence == hold.fence, StudyRow.owner == hold.owner
+
+
+def touch(session: Session, study_id: int, hold: Hold | None, returning: Any, **values: Any) -> Any:
+    """Write the study's row, which locks it, and return one of its columns.
+
+    Raises LeaseLost when the hold is no longer the study's, StoreError for an unknown study.
+    """
+    where = held(hold) if hold is not None else (StudyRow.id == study_id,)
+    values = values or {"fence": StudyRow.fence}
+    found = session.scalar(update(StudyRow).where(*where).values(values).returning(returning))
+    if found is None:
+        if hold is not None:
+            raise lost(session, hold)
+        raise StoreError(f"no study with id {study_id}")
+    return found
+
+
+def lost(session: Session, hold: Hold) -> LeaseLost:
+    """What a late holder is told."""
+    row = session.execute(
+        select(StudyRow.name, StudyRow.owner, StudyRow.owner_since).where(
+            StudyRow.id == hold.study_id
+        )
+    ).one_or_none()
+    if row is None:
+        return LeaseLost(f"the study with id {hold.study_id} is gone from the database")
+    who = f"{row.owner} holds it since {row.owner_since:%Y-%m-%d %H:%M:%S} UTC" if row.owner else ""
+    return LeaseLost(
+        f"study {row.name} was taken over while this driver gave no sign of life; "
+        f"{who or 'nobody holds it now'}; nothing more is written here"
+    )
+
+
+def _held(session: Session, study_id: int) -> Exception:
+    row = session.execute(
+        select(
+            StudyRow.name,
+            StudyRow.owner,
+            StudyRow.owner_since,
+            (StudyRow.lease_until - db_seconds()).label("left"),
+        ).where(StudyRow.id == study_id)
+    ).one_or_none()
+    if row is None:
+        return StoreError(f"no study with id {study_id}")
+    return StudyHeld(
+        f"a study has one driver: {row.owner} holds {row.name!r} since "
+        f"{row.owner_since:%Y-%m-%d %H:%M:%S} UTC; stop it with: nas stop {row.name}; if it is "
+        f"dead, its hold ends in {max(0.0, row.left):.0f} s"
+    )
