@@ -8,6 +8,7 @@ store keeps paths relative to that folder. So a database that is moved or copied
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from nas.store import Store, StudyRecord, TrialRecord
-from search_space.contract import MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS
+from search_space.contract import MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS, Status
 from search_space.errors import InputError
 from search_space.plain import read_json
 from search_space.shown import shown
 
+log = logging.getLogger(__name__)
 RUNS = "nas-runs"
 _WAY_OUT = "put the study's own folder back, or launch the study again"
 
@@ -44,14 +46,50 @@ def folder_name(study: StudyRecord) -> str:
     return f"{study.name}-{study.uid[:12]}"
 
 
-def trial_folder(trial: TrialRecord) -> str:
-    """The checkpoint's folder in the study's."""
-    return f"trial-{trial.number}"
+def study_folder(study: StudyRecord, store: Store) -> Path:
+    """Where the study's files lie: beside the database, or where it was launched."""
+    beside = runs_dir(store) / folder_name(study)
+    launched = study.facts.get("runs")
+    if not beside.is_dir() and isinstance(launched, str) and os.path.isdir(launched):
+        return Path(launched)
+    return beside
 
 
-def state_folder(trial: TrialRecord) -> str:
-    """Where the trial's training keeps its states while it runs; hidden, and gone after it."""
-    return f".{trial_folder(trial)}.state"
+def trial_folder(trial: int, attempt: int) -> str:
+    """The checkpoint's folder in the study's. An attempt that was given up may still write its own.
+
+    trial: its number.
+    """
+    return f"trial-{trial}" if attempt == 1 else f"trial-{trial}.{attempt}"
+
+
+def run_folder(trial: int, seed: int) -> str:
+    """Where a run keeps its training's states, in the study's folder or at `workers.state_url`."""
+    return f"states/trial-{trial}-seed-{seed}"
+
+
+def state_place(folder: Path, url: str, study: StudyRecord) -> str:
+    """The folder or URL that a study's runs keep their states below."""
+    return f"{url.rstrip('/')}/{folder_name(study)}" if url else str(folder)
+
+
+def discard_states(place: str) -> None:
+    """Remove a run's states, once no promotion and no resumption can need them.
+
+    place: an absolute path or an fsspec URL. What cannot be removed costs a warning.
+    """
+    try:
+        if os.path.isabs(place):
+            if os.path.isdir(place):
+                shutil.rmtree(place)
+            return
+        import fsspec  # type: ignore[import-untyped]  # what states are written with; imported here because most studies need none
+
+        fs, path = fsspec.core.url_to_fs(place)
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
+    except (OSError, ImportError, ValueError) as error:
+        log.warning("training states stay in %s: %s", place, error)
 
 
 def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Checkpoint:
@@ -67,9 +105,12 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
             f"checkpoint could not be written: {lost}; choose another with --trial"
         )
     if result is None or not result.checkpoint:
+        standing = trial.status.value
+        if trial.status is Status.PAUSED:
+            standing = f"paused at rung {trial.rung} of 0 to {study.top}"
         raise InputError(
             f"only a finished trial with a checkpoint can be exported: trial {trial.number} of "
-            f"{study.name!r} is {trial.status.value}; see: nas show {study.name}"
+            f"{study.name!r} is {standing}; see: nas pareto {study.name}"
         )
     places = _places(store, study, result.checkpoint)
     # Not Path.is_file: a place that may not be looked at must not hide the others.
@@ -83,7 +124,8 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
     if manifest.get("format") == MANIFEST_FORMAT:
         tokenizer = _check_own(found, manifest, study, trial)
     else:
-        _check_former(found, manifest, study, trial)
+        until_flops = store.evaluation(result.evaluation).until_flops
+        _check_former(found, manifest, study, trial, until_flops)
         tokenizer = Path(str(study.facts.get("corpus_dir", ""))) / TOKENIZER
     if not os.path.isfile(tokenizer):
         raise InputError(f"the tokenizer of {study.name!r} is gone: {tokenizer}; {_WAY_OUT}")
@@ -123,7 +165,8 @@ def _check_own(
     folder: Path, manifest: dict[str, Any], study: StudyRecord, trial: TrialRecord
 ) -> Path:
     """Raise InputError unless the checkpoint is the trial's; returns its tokenizer's path."""
-    _agree(folder, manifest, {"study": study.uid, "trial": trial.number}, trial)
+    expected = {"study": study.uid, "trial": trial.number, "seed": study.seed}
+    _agree(folder, manifest, expected, trial)
     files = {WEIGHTS: folder / WEIGHTS, TOKENIZER: folder.parent / TOKENIZER}
     sums = manifest.get("files")
     for name, path in files.items():
@@ -136,15 +179,20 @@ def _check_own(
 
 
 def _check_former(
-    folder: Path, manifest: dict[str, Any], study: StudyRecord, trial: TrialRecord
+    folder: Path,
+    manifest: dict[str, Any],
+    study: StudyRecord,
+    trial: TrialRecord,
+    until_flops: float,
 ) -> None:
     """A checkpoint from before studies had a uid: all that decided its training must agree."""
     corpus = study.facts.get("corpus", {})
     expected = {
-        "train_flops": trial.train_flops,
+        "train_flops": until_flops,
         "corpus": corpus.get("hash"),
         "backbone": study.config.get("backbone"),
         "recipe": study.config.get("recipe"),
+        "seed": study.seed,
     }
     _agree(folder, manifest, expected, trial)
 
@@ -152,7 +200,7 @@ def _check_former(
 def _agree(
     folder: Path, manifest: dict[str, Any], expected: dict[str, Any], trial: TrialRecord
 ) -> None:
-    expected = expected | {"seed": trial.seed, "spec": trial.spec.to_dict()}
+    expected = expected | {"spec": trial.spec.to_dict()}
     for name, value in expected.items():
         if manifest.get(name) != value:
             raise InputError(
@@ -170,7 +218,7 @@ def _digest(path: Path) -> str:
 
 
 def sweep_drafts(folder: Path) -> None:
-    """Remove what workers that died left of checkpoints and states in a study's folder."""
+    """Remove what workers that died left of unfinished checkpoints in a study's folder."""
     for draft in folder.glob(".*"):
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar, get_args
 
 from nas.bounds import absolute
 from nas.objectives import objective
+from nas.rungs import MOST_RUNGS, expected_flops, levels, path_flops
+from nas.scheduler import Plan
 from nas.store.names import check_name
 from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone
@@ -32,6 +34,8 @@ T = TypeVar("T")
 
 MOST_TRIALS = 1_000_000  # every ask reads all that were tried
 MOST_WARM_STARTS = 1_000
+MOST_SHARE, MOST_SEEDS = 0.9, 1_000
+LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
 
 
 def _section(cls: type[T], where: str, data: Any) -> T:
@@ -92,33 +96,57 @@ class Constraints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Repeats:
+    """Further seeds of the designs that are best, or within noise of it.
+
+    share: of the study's FLOPs, at most.  seeds: trainings of one design, at most.
+    """
+
+    share: float = 0.0
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        real("budget.repeats.share", self.share, least=0)
+        require(
+            self.share <= MOST_SHARE,
+            f"budget.repeats.share is a share of the study's FLOPs, at most {MOST_SHARE:g}, so "
+            f"that most goes into the search: got {self.share:g}",
+        )
+        whole("budget.repeats.seeds", self.seeds, 2, MOST_SEEDS)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """What a study may spend.
 
-    trials: designs that are tried.  trial_flops: training FLOPs of each.
-    flops: of the whole study; 0 means trials * trial_flops.
+    trials: designs that are tried.  trial_flops: training FLOPs of one that reaches the top rung.
+    flops: of the whole study; 0 means what so many trials are expected to cost.
+    rungs: levels at which runs are compared, trial_flops / reduction^i; 1 trains every design to
+    the top.  reduction: one in so many goes on to the next rung.  repeats: further seeds.
     """
 
     trials: int
     trial_flops: float
     flops: float = 0.0
+    rungs: int = 1
+    reduction: float = 3.0
+    repeats: Repeats = field(default_factory=Repeats)
 
     def __post_init__(self) -> None:
         whole("budget.trials", self.trials, 1, MOST_TRIALS)
         real("budget.trial_flops", self.trial_flops, above=0)
         real("budget.flops", self.flops, least=0)
-        for name in ("trial_flops", "flops"):
+        whole("budget.rungs", self.rungs, 1, MOST_RUNGS)
+        real("budget.reduction", self.reduction, above=1)
+        if not isinstance(self.repeats, Repeats):
+            object.__setattr__(self, "repeats", _section(Repeats, "budget.repeats", self.repeats))
+        for name in ("trial_flops", "flops", "reduction"):
             object.__setattr__(self, name, float(getattr(self, name)))
-        require(
-            self.flops == 0 or self.flops >= self.trial_flops,
-            f"budget.flops {self.flops:g} does not pay for one trial of trial_flops "
-            f"{self.trial_flops:g}: raise flops, or leave it out for trials * trial_flops",
-        )
 
     @property
-    def total_flops(self) -> float:
-        """FLOPs of the whole study."""
-        return self.flops or self.trials * self.trial_flops
+    def levels(self) -> tuple[float, ...]:
+        """FLOPs of a run at each rung, ascending."""
+        return levels(self.trial_flops, self.rungs, self.reduction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +156,8 @@ class Workers:
     count: trials at a time; 0 means one a core.  device: `auto` takes a GPU where one is seen.
     gpus_per_trial: share of a GPU that a trial reserves, 0 for none.
     threads: torch threads of a trial on the CPU.  ray_address: a cluster; empty starts a local one.
+    state_url: a folder or an fsspec URL that all workers reach, for the states of trainings; empty
+    keeps them in the study's folder.
     """
 
     count: int = 0
@@ -135,6 +165,7 @@ class Workers:
     gpus_per_trial: float = 0.0
     threads: int = 1
     ray_address: str = ""
+    state_url: str = ""
 
     def __post_init__(self) -> None:
         whole("workers.count", self.count, 0, DIM)
@@ -142,6 +173,7 @@ class Workers:
         real("workers.gpus_per_trial", self.gpus_per_trial, least=0)
         whole("workers.threads", self.threads, 1, DIM)
         text("workers.ray_address", self.ray_address)
+        text("workers.state_url", self.state_url)
         require(
             self.device != "cuda" or self.gpus_per_trial > 0,
             "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "
@@ -242,16 +274,39 @@ class StudyConfig:
         )
 
     def _check_budget(self) -> None:
-        flops, smallest = self.budget.trial_flops, math.inf
-        for spec in self._all_specs():
-            step = step_flops(spec, self.backbone, self.recipe.batch_size)
-            smallest = min(smallest, step)
-            if smallest <= flops:
-                return
-        raise InputError(
-            f"budget.trial_flops {flops:g} is below one training step of the smallest design, "
-            f"{smallest:.3g} FLOPs ({self.recipe.batch_size} x {self.backbone.seq_len} tokens); "
-            "raise trial_flops, or lower recipe.batch_size or the backbone"
+        steps = [
+            step_flops(spec, self.backbone, self.recipe.batch_size)
+            for spec in self._all_specs()
+            if not self.constraints.broken(spec, self.backbone)
+        ]
+        self._check_steps(min(steps), max(steps))
+        path = path_flops(self.budget.levels, self.recipe.decay)
+        whole_study = self.budget.flops * (1 - self.budget.repeats.share)
+        require(
+            self.budget.flops == 0 or whole_study >= path,
+            f"budget.flops {self.budget.flops:g} does not pay for one design up to trial_flops, "
+            f"{path / (1 - self.budget.repeats.share):.3g} with its rungs and the repeats' share: "
+            "raise flops, or leave it out for what the trials are expected to cost",
+        )
+
+    def _check_steps(self, smallest: float, dearest: float) -> None:
+        budget, lowest = self.budget, self.budget.levels[0]
+        tokens = f"{self.recipe.batch_size} x {self.backbone.seq_len} tokens"
+        require(
+            smallest <= budget.trial_flops,
+            f"budget.trial_flops {budget.trial_flops:g} is below one training step of the smallest "
+            f"design, {smallest:.3g} FLOPs ({tokens}); "
+            "raise trial_flops, or lower recipe.batch_size or the backbone",
+        )
+        if budget.rungs == 1:
+            return
+        least = LEAST_STEPS * dearest * budget.reduction ** (budget.rungs - 1)
+        require(
+            lowest >= LEAST_STEPS * dearest,
+            f"the lowest rung must be at least {LEAST_STEPS} training steps of the dearest design: "
+            f"it is {lowest:.3g} FLOPs, {lowest / dearest:.3g} steps of {dearest:.3g} ({tokens}); "
+            f"raise budget.trial_flops to {_rounded_up(least):g}, or lower rungs, reduction, "
+            "recipe.batch_size or constraints.training_flops",
         )
 
     def _all_specs(self) -> Iterator[FFNSpec]:
@@ -270,6 +325,35 @@ class StudyConfig:
     def limits(self) -> dict[str, float]:
         """Upper bounds by objective name, in FLOPs a token and parameters."""
         return self.constraints.limits(self.backbone)
+
+    @property
+    def total_flops(self) -> float:
+        """FLOPs of the whole study."""
+        budget = self.budget
+        return budget.flops or expected_flops(
+            budget.levels,
+            self.recipe.decay,
+            budget.reduction,
+            budget.trials,
+            len(self.warm_start),
+            budget.repeats.share,
+        )
+
+    def plan(self) -> Plan:
+        """What the scheduler goes by."""
+        budget = self.budget
+        return Plan(
+            levels=budget.levels,
+            reduction=budget.reduction,
+            decay=self.recipe.decay,
+            objectives=self.objectives,
+            bounds=self.limits(),
+            trials=budget.trials,
+            flops=self.total_flops,
+            repeat_share=budget.repeats.share,
+            seeds=budget.repeats.seeds if budget.repeats.share else 1,
+            seed=self.seed,
+        )
 
     def with_vocab_size(self, vocab_size: int) -> StudyConfig:
         """The same study with the vocabulary that the corpus's tokenizer turned out to have."""
@@ -326,6 +410,12 @@ _SECTIONS: dict[str, type] = {
     "budget": Budget,
     "workers": Workers,
 }
+
+
+def _rounded_up(value: float) -> float:
+    """To three digits, so that what a message asks for is enough."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / digit) * digit
 
 
 def _list(where: str, value: Any) -> list[Any]:

@@ -1,33 +1,39 @@
-"""The loop: ask for a design, price it, reserve its FLOPs, run it, record how it ended."""
+"""The loop: ask the scheduler what next, have it done, record how it ended.
+
+The driver keeps nothing that the store does not have: it is made anew of a study's records, and
+goes on with a study that was stopped or killed as if it had not been.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from nas import interrupts
-from nas.bounds import violations
-from nas.checkpoints import state_folder, trial_folder
+from nas.checkpoints import discard_states, run_folder, state_place, trial_folder
 from nas.config import StudyConfig
-from nas.objectives import objective_values
+from nas.lessons import lessons
 from nas.pool import Event, Pool
-from nas.sampler import Sampler, SpaceExhausted, Told
-from nas.store import Store, StudyRecord, TrialRecord
+from nas.sampler import Sampler, SpaceExhausted
+from nas.scheduler import Board, Counts, Done, Promote, Repeat, Start, TakeUp, Wait
+from nas.store import EvaluationRecord, Hold, LeaseLost, Store, StudyRecord, TrialRecord
+from nas.store.holds import STOP
 from nas.store.outage import StoreLost
 from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
 from search_space.cost import model_cost
 from search_space.errors import WorkFailed
-from search_space.spec import FFNSpec
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-MOST_LOSSES = 3  # workers that a trial may lose before it is set aside
-MOST_FAILURES = 5  # trials that fail one after another before the study gives up
+RENEW_SECONDS = 5.0  # between two signs of life in the store, where `nas stop` is heard
+MOST_LOSSES = 3  # workers that an evaluation may lose before its design is set aside
+MOST_FAILURES = 5  # evaluations that fail one after another before the study gives up
+CURVE_POINTS = 16  # of the lowest rung, when there are several
 
 
 class StudyFailed(WorkFailed):
@@ -35,24 +41,23 @@ class StudyFailed(WorkFailed):
 
 
 @dataclass(frozen=True)
+class Running:
+    """An evaluation that is under way, and the last that was heard of it."""
+
+    trial: TrialRecord
+    evaluation: EvaluationRecord
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
 class Snapshot:
-    """What a display needs: the study's trials and the last progress of the running ones."""
+    """What a display needs. trials: a live view, by number.  ended: since the last snapshot."""
 
-    trials: list[TrialRecord]
-    running: dict[int, Progress]
-    spent: float
+    trials: Collection[TrialRecord]
+    running: list[Running]
+    ended: list[tuple[TrialRecord, EvaluationRecord]]
+    counts: Counts
     refused: int
-
-
-def told(trial: TrialRecord, objectives: Sequence[str], bounds: Mapping[str, float]) -> Told:
-    """A trial in the sampler's words: values, and violations of the bounds where measured."""
-    return Told(
-        params=trial.params,
-        key=trial.key,
-        values=objective_values(trial, objectives),
-        violations=violations(trial, bounds),
-        running=trial.status is Status.RUNNING,
-    )
 
 
 class Driver:
@@ -66,9 +71,12 @@ class Driver:
         pool: Pool,
         corpus_dir: str,
         folder: Path,
+        hold: Hold,
     ) -> None:
         self.store, self.study, self.config, self.pool = store, study, config, pool
-        self.corpus_dir, self.folder = corpus_dir, folder
+        self.corpus_dir, self.folder, self.hold = corpus_dir, folder, hold
+        self.plan = config.plan()
+        self.states = state_place(folder, config.workers.state_url, study)
         self.sampler = Sampler(
             space=config.space,
             backbone=config.backbone,
@@ -77,177 +85,287 @@ class Driver:
             seed=config.seed,
             kind=config.sampler,
         )
-        self.warm_starts = list(config.warm_start_specs())
+        self.warm_starts = {spec.key: (name, spec) for name, spec in config.warm_start_specs()}
         # The driver is the study's only writer, so it need not read back what it wrote.
-        self.trials = {trial.id: trial for trial in store.trials(study.id)}
-        self.running: dict[int, EvalRequest] = {}
-        self.lost: Counter[int] = Counter()  # workers, by trial
-        self.progress: dict[int, Progress] = {}
+        self.trials = {t.number: t for t in store.trials(study.id, stats=False)}
+        self.board, evaluations = Board(self.plan), store.evaluations(study.id)
+        for trial in self.trials.values():
+            self._put_trial(trial)
+        for evaluation in evaluations:
+            self.board.put(evaluation)
+        self.lessons = lessons(self.plan, self.trials.values(), evaluations)
+        self.requests: dict[int, EvalRequest] = {}  # of what runs, by evaluation
+        self.running: dict[int, Running] = {}
+        self.ended: list[tuple[TrialRecord, EvaluationRecord]] = []
         self.refused = self.failures = 0
-        self.last_error = ""
-        self.exhausted = False
+        self.last_error, self.exhausted, self.renewed = "", False, time.monotonic()
 
     def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
-        """Until the budget is spent. On any exception what runs is recorded as stopped.
+        """Until nothing is left to do. On any exception what runs is recorded as stopped.
 
         A signal that was noted raises KeyboardInterrupt between two turns.
         """
         try:
             while True:
-                while self._may_start():
-                    interrupts.check()
-                    self._start()
-                if not self.running:
+                self._fill()
+                if not self.requests:
                     break
-                for event in self.pool.events(POLL_SECONDS):
-                    self._record(event)
+                self._record(self.pool.events(POLL_SECONDS))
                 # After the whole turn: what else came in with the last failure is in hand.
                 if self.failures >= MOST_FAILURES:
                     raise StudyFailed(
                         f"{self.failures} trials in a row failed; the last: {self.last_error}"
                     )
                 listen(self._snapshot())
+                self._renew()
                 interrupts.check()
-        except BaseException:
-            self._stop_running()
+        except BaseException as error:
+            self._stop_running(error)
             raise
 
-    def _may_start(self) -> bool:
-        """Whether a slot, a trial and its FLOPs are left."""
-        budget = self.config.budget
-        left = self.store.ledger(self.study.id).left
-        return (
-            not self.exhausted
-            and len(self.running) < self.pool.slots
-            and len(self.trials) < budget.trials
-            and left >= budget.trial_flops
-        )
+    # What next.
+
+    def _fill(self) -> None:
+        """Give the pool what it has room for."""
+        while len(self.requests) < self.pool.slots:
+            interrupts.check()
+            known = self.lessons.keys
+            decision = self.board.decide(
+                held=self.requests.keys(),
+                warm_left=sum(key not in known for key in self.warm_starts),
+                exhausted=self.exhausted,
+            )
+            match decision:
+                case Start():
+                    self._start()
+                case TakeUp():
+                    self._take_up()
+                case Promote(evaluation, rung):
+                    self._go_on(evaluation, rung)
+                case Repeat(number, seed):
+                    self._begin(self.trials[number], seed, rung=len(self.plan.levels) - 1)
+                case Wait() | Done():
+                    return
 
     def _start(self) -> None:
-        """Store the next design and hand it to the pool."""
-        trials = list(self.trials.values())
-        known = {trial.key for trial in trials}
-        warm = [(name, spec) for name, spec in self.warm_starts if spec.key not in known]
+        """Store the next design and hand its first evaluation to the pool."""
+        warm = [(n, s) for key, (n, s) in self.warm_starts.items() if key not in self.lessons.keys]
         if warm:
             source, spec = warm[0]
             params = self.sampler.params(spec)
         else:
             try:
-                proposal = self.sampler.propose(len(trials), self._told(trials))
+                proposal = self.sampler.propose(
+                    len(self.trials), self.lessons.told(), self.lessons.keys
+                )
             except SpaceExhausted as error:
                 log.warning("no new design is left: %s", error)
                 self.exhausted = True
                 return
             source, spec, params = proposal.source, proposal.spec, proposal.params
             self.refused += proposal.refused
-        trial = self.store.add_trial(
+        trial, evaluation = self.store.add_trial(
             self.study.id,
             spec,
             seed=self.config.seed,
             source=source,
             params=params,
-            train_flops=self.config.budget.trial_flops,
+            until_flops=self.plan.levels[0],
             cost=model_cost(spec, self.config.backbone).to_dict(),
+            hold=self.hold,
         )
-        self.trials[trial.id] = trial
-        self.running[trial.id] = self._request(trial, spec)
-        self.pool.submit(self.running[trial.id])
+        self.trials[trial.number] = trial
+        self._put_trial(trial)
+        self.lessons.put(trial)
+        self._submit(evaluation)
 
-    def _told(self, trials: Sequence[TrialRecord]) -> list[Told]:
-        """The trials in the sampler's words."""
-        bounds = self.config.limits()
-        return [told(trial, self.config.objectives, bounds) for trial in trials]
+    def _put_trial(self, trial: TrialRecord) -> None:
+        self.board.put_trial(trial.number, trial.key in self.warm_starts, trial.cost)
 
-    def _request(self, trial: TrialRecord, spec: FFNSpec) -> EvalRequest:
-        config = self.config
+    def _go_on(self, below: EvaluationRecord, rung: int) -> None:
+        trial = self.trials[below.trial]
+        self._begin(trial, below.seed, rung, start_flops=below.trunk_flops)
+
+    def _begin(self, trial: TrialRecord, seed: int, rung: int, start_flops: float = 0.0) -> None:
+        """Store an evaluation of a trial that there is, and hand it to the pool."""
+        self._submit(
+            self.store.add_evaluation(
+                self.study.id,
+                trial.id,
+                seed=seed,
+                rung=rung,
+                until_flops=self.plan.levels[rung],
+                start_flops=start_flops,
+                hold=self.hold,
+            )
+        )
+
+    def _take_up(self) -> None:
+        """Go on with what a former driver left; the pool's worker finds its last state."""
+        evaluation = self.store.claim(self.study.id, self.hold.owner, self.hold)
+        if evaluation is None:
+            raise WorkFailed(
+                f"study {self.study.name} has evaluations that somebody else works on; "
+                "nothing is trained twice"
+            )
+        log.warning("trial %d is taken up again at rung %d", evaluation.trial, evaluation.rung)
+        self._submit(evaluation)
+
+    def _submit(self, evaluation: EvaluationRecord) -> None:
+        self.board.put(evaluation)
+        request = self._request(evaluation)
+        self.requests[evaluation.id] = request
+        self.running[evaluation.id] = Running(self.trials[evaluation.trial], evaluation, None)
+        self.pool.submit(request)
+
+    def _request(self, evaluation: EvaluationRecord) -> EvalRequest:
+        config, top = self.config, len(self.plan.levels) - 1
+        # Weights are kept of what an export can ask for: the first run, at the top.
+        kept = evaluation.rung == top and evaluation.seed == config.seed
+        place = self.folder / trial_folder(evaluation.trial, evaluation.attempt)
         return EvalRequest(
-            trial=trial.id,
-            spec=spec,
+            evaluation=evaluation.id,
+            attempt=evaluation.attempt,
+            study=self.study.uid,
+            number=evaluation.trial,
+            rung=evaluation.rung,
+            spec=self.trials[evaluation.trial].spec,
             backbone=config.backbone,
             recipe=config.recipe,
             corpus_dir=self.corpus_dir,
-            train_flops=trial.train_flops,
-            seed=trial.seed,
+            until_flops=evaluation.until_flops,
+            start_flops=evaluation.start_flops,
+            seed=evaluation.seed,
             eval_tokens=config.eval_tokens,
-            checkpoint_dir=str(self.folder / trial_folder(trial)),
-            state_dir=str(self.folder / state_folder(trial)),
-            study=self.study.uid,
-            number=trial.number,
+            curve_flops=self.plan.levels[0] / CURVE_POINTS if top else 0.0,
+            checkpoint_dir=str(place) if kept else "",
+            state_dir=self._states(evaluation),
+            keep_trunk=evaluation.rung < top,
             device=config.workers.device,
             threads=config.workers.threads,
         )
 
-    def _record(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            self.store.add_progress([event])
-            self.progress[event.trial] = event
-        elif isinstance(event, WorkerLost):
-            self._take_up_again(event)
-        else:
-            self._finish(event)
+    def _states(self, evaluation: EvaluationRecord) -> str:
+        return f"{self.states}/{run_folder(evaluation.trial, evaluation.seed)}"
 
-    def _take_up_again(self, event: WorkerLost) -> None:
-        """Give the trial to another worker, which goes on from its last state; in the end, fail."""
-        self.lost[event.trial] += 1
-        count = self.lost[event.trial]
-        if interrupts.asked() or count == MOST_LOSSES:
+    # What happened.
+
+    def _record(self, events: Sequence[Event]) -> None:
+        """Store what came in, in its order; points of curves that come together go together."""
+        for kind, group in groupby(filter(self._counts, events), type):
+            if kind is Progress:
+                self._note(list(group))  # type: ignore[arg-type]
+                continue
+            for event in group:
+                if isinstance(event, WorkerLost):
+                    self._hand_over(event)
+                elif isinstance(event, EvalResult):
+                    self._finish(event)
+
+    def _counts(self, event: Event) -> bool:
+        """Whether an event is of an attempt that runs; a worker that was given up may send, too."""
+        request = self.requests.get(event.evaluation)
+        return request is not None and (
+            isinstance(event, WorkerLost) or event.attempt == request.attempt
+        )
+
+    def _note(self, points: list[Progress]) -> None:
+        self.store.add_progress(points)
+        for point in points:
+            seen = self.running[point.evaluation]
+            self.running[point.evaluation] = dataclasses.replace(seen, progress=point)
+
+    def _hand_over(self, event: WorkerLost) -> None:
+        """Give the evaluation to another worker, which goes on from its last state; or fail it."""
+        seen = self.running[event.evaluation]
+        count = seen.evaluation.losses + 1
+        if interrupts.asked() or count >= MOST_LOSSES:
             error = f"{event.error}; it was the last of {count} workers that this trial may lose"
-            self._finish(EvalResult(trial=event.trial, status=event.status, error=error))
+            self._finish(self._ending(event.evaluation, event.status, error))
             return
-        request = self.running[event.trial]
-        log.warning("trial %d: %s; another worker takes it up", request.number, event.error)
-        # A checkpoint that was written but not told of is nobody's.
-        shutil.rmtree(request.checkpoint_dir, ignore_errors=True)
-        self.pool.submit(request)
+        log.warning("trial %d: %s; another worker takes it up", seen.trial.number, event.error)
+        evaluation = self.store.worker_lost(
+            event.evaluation, seen.evaluation.attempt, self.hold.owner
+        )
+        self._submit(evaluation)
+
+    def _ending(self, evaluation: int, status: Status, error: str) -> EvalResult:
+        """An ending that no worker told of."""
+        attempt = self.requests[evaluation].attempt
+        return EvalResult(evaluation=evaluation, attempt=attempt, status=status, error=error)
 
     def _finish(self, event: EvalResult) -> None:
         if interrupts.asked() and event.status is Status.FAILED:
             # A signal to the whole process group ends the workers, too.
-            event = _stopped(event.trial)
-        ended = self._end(event)
-        self.progress.pop(event.trial, None)
+            event = self._ending(event.evaluation, Status.STOPPED, _STOPPED)
+        trial, ended = self._end(event)
         if lost := event.stats.get("checkpoint_error"):
-            log.warning("trial %d is measured, its weights are lost: %s", ended.number, lost)
+            log.warning("trial %d is measured, its weights are lost: %s", trial.number, lost)
         self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
-        self.last_error = ended.result.error if ended.result else ""
+        self.last_error = ended.error
 
-    def _end(self, result: EvalResult) -> TrialRecord:
-        ended = self.store.end_trial(self._with_flops(result))
-        self.trials[ended.id] = ended
-        del self.running[ended.id]
-        return ended
+    def _end(self, result: EvalResult) -> tuple[TrialRecord, EvaluationRecord]:
+        trial, ended = self.store.end_evaluation(self._with_flops(result))
+        # Of a result only what is shown stays in memory.
+        if trial.result is not None:
+            trial = dataclasses.replace(trial, result=dataclasses.replace(trial.result, stats={}))
+        self.trials[trial.number] = trial
+        self.board.put(ended)
+        self.lessons.put(trial, ended)
+        self.ended.append((trial, ended))
+        del self.requests[ended.id], self.running[ended.id]
+        if ended.status.final and not self._may_go_on(ended):
+            discard_states(self._states(ended))
+        return trial, ended
+
+    def _may_go_on(self, ended: EvaluationRecord) -> bool:
+        """Whether a promotion can need the run's states."""
+        return ended.status is Status.FINISHED and ended.rung < len(self.plan.levels) - 1
 
     def _with_flops(self, result: EvalResult) -> EvalResult:
         """A worker that died could not say what it spent: the last progress did."""
-        seen = self.progress.get(result.trial)
-        if seen is None or result.flops >= seen.flops:
+        seen = self.running[result.evaluation].progress
+        if seen is None:
             return result
-        return dataclasses.replace(result, flops=seen.flops, seconds=seen.seconds)
+        flops = seen.flops - self.requests[result.evaluation].start_flops
+        if result.flops >= flops:
+            return result
+        return dataclasses.replace(result, flops=flops, seconds=seen.seconds)
 
-    def _stop_running(self) -> None:
+    def _renew(self) -> None:
+        """Show the store that this driver lives, and hear whether it is asked to stop."""
+        if time.monotonic() - self.renewed < RENEW_SECONDS:
+            return
+        asked = self.store.renew(self.hold)
+        self.renewed = time.monotonic()
+        if asked == STOP:
+            raise KeyboardInterrupt("`nas stop` asked for it")
+
+    def _stop_running(self, reason: BaseException) -> None:
         """Record what runs as stopped; what ended the study is told before what fails here."""
-        for trial in list(self.running):
+        if isinstance(reason, LeaseLost):
+            return  # another driver goes on with it
+        for id in list(self.requests):
+            number = self.running[id].trial.number
             try:
-                self._end(_stopped(trial))
+                self._end(self._ending(id, Status.STOPPED, _STOPPED))
             except StoreLost as error:
                 # The others would fail of the same, each after its own wait.
-                numbers = ", ".join(str(self.trials[each].number) for each in self.running)
+                numbers = ", ".join(str(each.trial.number) for each in self.running.values())
                 log.warning("not recorded as stopped: trial %s: %s", numbers, error)
                 return
             except Exception as error:
-                number = self.trials[trial].number
                 log.warning("trial %d could not be recorded as stopped: %s", number, error)
 
     def _snapshot(self) -> Snapshot:
+        ended, self.ended = self.ended, []
         return Snapshot(
-            trials=list(self.trials.values()),
-            running=dict(self.progress),
-            spent=self.store.ledger(self.study.id).spent,
+            trials=self.trials.values(),
+            running=list(self.running.values()),
+            ended=ended,
+            counts=self.board.counts(),
             refused=self.refused,
         )
 
 
-def _stopped(trial: int) -> EvalResult:
-    return EvalResult(
-        trial=trial, status=Status.STOPPED, error="the study was stopped before it ended"
-    )
+_STOPPED = "the study was stopped before it ended; it can be resumed"

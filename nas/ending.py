@@ -7,29 +7,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nas import interrupts
-from nas.store import Store, StudyRecord, StudyState
+from nas.store import Hold, LeaseLost, Store, StudyRecord, StudyState
 from search_space.errors import WorkFailed
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def recorded_ending(store: Store, study: StudyRecord) -> Iterator[None]:
-    """Record how the block ended as the study's state, and let the user see what ended it.
+def recorded_ending(store: Store, study: StudyRecord, hold: Hold) -> Iterator[None]:
+    """Record how the block ended as the study's state, give the study back, and let the user see
+    what ended it.
 
     A failure after a signal asked to stop is taken for its effect: what raised it may have got the
     signal too. Raises KeyboardInterrupt or what the block raised; where the state could not be
-    recorded, the text says so.
+    recorded, the text says so. A driver that lost its study records nothing.
     """
     try:
         yield
-        store.update_study(study.id, state=StudyState.FINISHED)
+        store.release(hold, StudyState.FINISHED)
+    except LeaseLost:
+        raise
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt) or interrupts.asked()
         state = StudyState.STOPPED if stopped else StudyState.FAILED
         try:
-            store.update_study(study.id, state=state)
-            said = "what was running is recorded as stopped"
+            store.release(hold, state)
+            said = f"what was running is recorded as stopped; go on with: nas resume {study.name}"
         except Exception as second:
             log.debug("the study's end could not be recorded", exc_info=True)
             said = (

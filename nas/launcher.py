@@ -1,4 +1,4 @@
-"""From a configuration to a finished study: prepare everything, then drive."""
+"""From a configuration, or a study that was left, to a finished study: prepare, begin, drive."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from nas import interrupts
-from nas.checkpoints import folder_name, runs_dir, sweep_drafts
+from nas.checkpoints import folder_name, runs_dir, study_folder, sweep_drafts
 from nas.config import StudyConfig
 from nas.driver import Driver, Snapshot
 from nas.ending import recorded_ending
 from nas.pool import Pool
 from nas.preflight import check_store, check_study
+from nas.resumption import check_corpus, check_states, resumable, take
 from nas.store import Store, StudyRecord
+from search_space.contract import TRAINING
 from search_space.places import cache_dir, settle_home
 
 log = logging.getLogger(__name__)
@@ -35,17 +37,23 @@ def open_pool(config: StudyConfig) -> Pool:
     )
 
 
+Report = Callable[[str], None]
+Started = Callable[[StudyRecord, StudyConfig], None]
+Listen = Callable[[Snapshot], None]
+PoolFactory = Callable[[StudyConfig], Pool]
+
+
 def launch_study(
     config: StudyConfig,
     store: Store,
     *,
     name: str | None = None,
-    report: Callable[[str], None] = log.info,
-    started: Callable[[StudyRecord, StudyConfig], None] = lambda study, config: None,
-    listen: Callable[[Snapshot], None] = lambda snapshot: None,
-    pool_factory: Callable[[StudyConfig], Pool] = open_pool,
+    report: Report = log.info,
+    started: Started = lambda study, config: None,
+    listen: Listen = lambda snapshot: None,
+    pool_factory: PoolFactory = open_pool,
 ) -> StudyRecord:
-    """Run a study to its end and return its record.
+    """Run a new study to its end and return its record.
 
     name: instead of the configuration's; taken names are refused then, and numbered otherwise.
     report: told in words what is being prepared.  started: told once the study is stored.
@@ -59,19 +67,69 @@ def launch_study(
     cache_dir()  # where it is unknown, nothing is started
     check_study(config)
     check_store(config, store, runs_dir(store))
+
+    def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
+        study = _create(ready, store, name)
+        if study.name != (name or config.name):
+            report(f"{config.name} exists: this study is {study.name}; nas resume {config.name} "
+                   "would go on with the other")  # fmt: skip
+        runs = runs_dir(store) / folder_name(study)
+        return store.update_study(study.id, facts=_facts(prepared) | {"runs": str(runs)}), ready
+
+    return _run(config, store, begin, report, started, listen, pool_factory)
+
+
+def resume_study(
+    study: StudyRecord,
+    store: Store,
+    *,
+    report: Report = log.info,
+    started: Started = lambda study, config: None,
+    listen: Listen = lambda snapshot: None,
+    pool_factory: PoolFactory = open_pool,
+) -> StudyRecord:
+    """Go on with a study that was stopped, failed or lost its driver; return its record.
+
+    The arguments are those of `launch_study`. Raises InputError, and changes nothing, when there is
+    nothing to go on with: the study is finished or held, of another version, its trainings' states
+    are gone, or its corpus is not the one that it began with.
+    """
+    config = resumable(study, store)
+    settle_home()
+    cache_dir()
+    check_store(config, store, runs_dir(store))
+    check_states(study, store, config, study_folder(study, store))
+
+    def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
+        check_corpus(study, prepared["meta"])
+        return store.update_study(study.id, facts={"corpus_dir": prepared["dir"]}), config
+
+    return _run(config, store, begin, report, started, listen, pool_factory)
+
+
+def _run(
+    config: StudyConfig,
+    store: Store,
+    begin: Callable[[dict[str, Any], StudyConfig], tuple[StudyRecord, StudyConfig]],
+    report: Report,
+    started: Started,
+    listen: Listen,
+    pool_factory: PoolFactory,
+) -> StudyRecord:
+    """Open the pool, prepare the corpus, `begin` the study and drive it to its end."""
     with interrupts.listening(), interrupts.held():
         report("starting workers")
         pool, runs = pool_factory(config), None
         try:
             report(f"preparing the corpus: {config.corpus.source}")
-            facts = _prepare(config, pool)
-            config = config.with_vocab_size(int(facts["meta"]["vocab_size"]))
-            study = _create(config, store, name)
-            runs = runs_dir(store) / folder_name(study)
-            with recorded_ending(store, study):
-                study = store.update_study(study.id, facts=_facts(facts) | {"runs": str(runs)})
-                started(study, config)
-                Driver(store, study, config, pool, facts["dir"], runs).run(listen)
+            prepared = _prepare(config, pool)
+            ready = config.with_vocab_size(int(prepared["meta"]["vocab_size"]))
+            study, ready = begin(prepared, ready)
+            runs = study_folder(study, store)
+            hold = take(study, store)
+            with recorded_ending(store, study, hold):
+                started(study, ready)
+                Driver(store, study, ready, pool, prepared["dir"], runs, hold).run(listen)
             return store.study(study.name)
         finally:
             _close(pool, runs)
@@ -94,9 +152,10 @@ def _create(config: StudyConfig, store: Store, name: str | None) -> StudyRecord:
         name or config.name,
         config.to_dict(),
         config.seed,
-        config.budget.total_flops,
+        config.total_flops,
         list(config.objectives),
         exact=name is not None,
+        rungs=config.budget.rungs,
     )
 
 
@@ -106,6 +165,7 @@ def _facts(prepared: dict[str, Any]) -> dict[str, Any]:
         "corpus_dir": prepared["dir"],
         "ngram_bits_per_byte": prepared["ngram_bits_per_byte"],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "training": TRAINING,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -18,11 +18,11 @@ class PoolLost(WorkFailed):
 
 
 class Pool(Protocol):
-    """Trials go in, events come out; the last one of each is its EvalResult, or WorkerLost."""
+    """Evaluations go in, events come out; the last of each is its EvalResult, or WorkerLost."""
 
     @property
     def slots(self) -> int:
-        """Trials that run at once."""
+        """Evaluations that run at once."""
 
     def prepare(
         self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
@@ -34,7 +34,7 @@ class Pool(Protocol):
         """
 
     def submit(self, request: EvalRequest) -> None:
-        """Start a trial; at most `slots` may be unfinished."""
+        """Start an evaluation; at most `slots` may be unfinished."""
 
     def events(self, timeout: float) -> list[Event]:
         """What has happened since the last call; waits up to `timeout` seconds for something.
@@ -43,11 +43,11 @@ class Pool(Protocol):
         """
 
     def close(self) -> None:
-        """Stop every trial and release the machines. May be called twice."""
+        """Stop every evaluation and release the machines. May be called twice."""
 
 
 class SimulatedPool:
-    """A pool in simulated time: `work` says how long a trial takes and how it ends.
+    """A pool in simulated time: `work` says how long an evaluation takes and how it ends.
 
     work(request) -> (simulated seconds, events in order, the EvalResult last). One `events` call
     moves the clock to the next ending, so that a study of hours runs in milliseconds.
@@ -57,13 +57,14 @@ class SimulatedPool:
         self, slots: int, work: Callable[[EvalRequest], tuple[float, list[Event]]]
     ) -> None:
         self._slots, self._work = slots, work
-        self._running: deque[tuple[float, list[Event]]] = deque()
+        self._running: list[tuple[float, int, list[Event]]] = []  # a heap, by the time of the end
+        self._submitted = 0
         self.clock = 0.0
         self.closed = False
 
     @property
     def slots(self) -> int:
-        """Trials that run at once."""
+        """Evaluations that run at once."""
         return self._slots
 
     def prepare(
@@ -73,20 +74,19 @@ class SimulatedPool:
         return {"dir": "", "meta": {"vocab_size": vocab_size}, "ngram_bits_per_byte": {}}
 
     def submit(self, request: EvalRequest) -> None:
-        """Queue the trial's events at its simulated end."""
+        """Queue the evaluation's events at its simulated end."""
         if len(self._running) >= self._slots:
             raise RuntimeError(f"all {self._slots} slots are busy")
         seconds, events = self._work(request)
-        self._running.append((self.clock + seconds, events))
+        heapq.heappush(self._running, (self.clock + seconds, self._submitted, events))
+        self._submitted += 1
 
     def events(self, timeout: float) -> list[Event]:
-        """The events of the trial that ends next."""
+        """The events of the evaluation that ends next."""
         if not self._running:
             return []
-        first = min(self._running, key=lambda item: item[0])
-        self._running.remove(first)
-        self.clock = first[0]
-        return first[1]
+        self.clock, _, events = heapq.heappop(self._running)
+        return events
 
     def close(self) -> None:
         """Forget what runs."""

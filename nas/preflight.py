@@ -20,6 +20,8 @@ BYTES_PER_PARAMETER = 4  # checkpoints are float32
 # Parameters' worth of a running training's states: weights and two moments, in three files each
 # (the newest, the one before, and one that is being written).
 STATES = 9
+# A paused run's: weights and two moments, where its branch left the trunk and once before.
+STATES_PAUSED = 6
 # A trial's design, result and curve, as SQLite and PostgreSQL keep them, and an empty database.
 DATABASE_BYTES_PER_TRIAL, DATABASE_BYTES = 32 * 2**10, 2**20
 
@@ -34,13 +36,13 @@ def check_study(config: StudyConfig) -> None:
         f"trials: got {budget.trials:.3g}",
     )
     require(
-        math.isfinite(budget.total_flops),
+        math.isfinite(config.total_flops),
         f"budget: trials * trial_flops must be a finite number: {budget.trials:.3g} x "
         f"{budget.trial_flops:.3g} is not; lower trials or trial_flops",
     )
     require(
-        budget.total_flops < 2**53 * budget.trial_flops,
-        f"budget.flops {budget.total_flops:.3g} is so much that the account could not see one "
+        config.total_flops < 2**53 * budget.trial_flops,
+        f"budget.flops {config.total_flops:.3g} is so much that the account could not see one "
         f"trial of trial_flops {budget.trial_flops:.3g}; lower it, or leave it out",
     )
     cheapest = min(model_cost(spec, config.backbone).training_flops for spec in _known(config))
@@ -56,8 +58,12 @@ def check_store(config: StudyConfig, store: Store, runs: Path) -> None:
     """Raise InputError unless `runs` can be written and has room for the study's checkpoints."""
     folder = check_writable(runs)
     designs = [model_cost(spec, config.backbone).total_params for spec in _known(config)]
-    checkpoints = config.budget.trials * max(designs) * BYTES_PER_PARAMETER
-    states = _workers(config) * STATES * max(designs) * BYTES_PER_PARAMETER
+    budget, size = config.budget, max(designs) * BYTES_PER_PARAMETER
+    # With rungs, few reach the top and leave weights; each of the others leaves its trunk's state.
+    at_top = budget.trials / budget.reduction ** (budget.rungs - 1) + len(config.warm_start)
+    checkpoints = min(budget.trials, math.ceil(at_top)) * size
+    paused = budget.trials if budget.rungs > 1 and not config.workers.state_url else 0
+    states = (_workers(config) * STATES + paused * STATES_PAUSED) * size
     database = 0
     if store.url.startswith("sqlite:"):
         database = DATABASE_BYTES + config.budget.trials * DATABASE_BYTES_PER_TRIAL
@@ -65,7 +71,7 @@ def check_store(config: StudyConfig, store: Store, runs: Path) -> None:
     require(
         checkpoints + states + database <= free,
         f"a study's disk must hold its checkpoints: {config.budget.trials:,} trials of about "
-        f"{max(designs):,.0f} parameters need {_size(checkpoints)}, running trainings "
+        f"{max(designs):,.0f} parameters need {_size(checkpoints)}, the states of trainings "
         f"{_size(states)}, and the database {_size(database)}; {folder} has {_size(free)} free; "
         "free some, lower budget.trials or the backbone, or choose another --db",
     )

@@ -102,7 +102,7 @@ class RayPool:
         if len(self._running) >= self._slots:
             raise RuntimeError(f"all {self.slots} slots are busy")
         self._process.ask("submit", request, within=self._limits.answer)
-        self._running.add(request.trial)
+        self._running.add(request.evaluation)
 
     def events(self, timeout: float) -> list[Event]:
         """Progress and results that have come in, after at most `timeout` seconds.
@@ -114,7 +114,7 @@ class RayPool:
         found: list[Event] = self._process.ask(
             "events", timeout, within=timeout + self._limits.answer
         )
-        self._running -= {event.trial for event in found if not isinstance(event, Progress)}
+        self._running -= {event.evaluation for event in found if not isinstance(event, Progress)}
         return found
 
     def close(self) -> None:

@@ -156,7 +156,7 @@ class Workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)  # a stopped process does not hear Ray
         self._workers[self._workers.index(worker)] = self._hire()
-        return WorkerLost(trial=running.request.trial, status=status, error=why)
+        return WorkerLost(evaluation=running.request.evaluation, status=status, error=why)
 
     def close(self) -> None:
         """End the actors."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,6 +49,7 @@ class Told:
     values: of the objectives; None while it runs and when it failed.
     violations: by constraint; at most 0 where it is kept.
     running: whether it has not ended.  key: `FFNSpec.key`; needed where params is empty.
+    order: its place among the trials that ended; negative counts the told ones.
     """
 
     params: Mapping[str, Any]
@@ -56,6 +57,7 @@ class Told:
     violations: Mapping[str, float] = field(default_factory=dict)
     running: bool = False
     key: str = ""
+    order: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +100,17 @@ class Sampler:
         except InputError:
             return {}
 
-    def propose(self, number: int, trials: Sequence[Told]) -> Proposal:
-        """The design of trial `number`, given all trials so far in their order.
+    def propose(
+        self, number: int, trials: Sequence[Told], tried: Set[str] = frozenset()
+    ) -> Proposal:
+        """The design of trial `number`, given trials so far in their order.
 
+        tried: keys of further designs, which are not proposed again.
         A function of its arguments and the study's seed. Raises SpaceExhausted when no design
         is left, InputError when a told trial does not fit the space.
         """
-        known = {trial.key or self._replay(trial.params)[0] for trial in trials}
+        told = {trial.key or self._replay(trial.params)[0] for trial in trials}
+        known = tried if told <= tried else told | tried
         with _quiet():
             study = self._study(trials)
             refused = 0
@@ -133,11 +139,11 @@ class Sampler:
         except SpecError:
             return None
 
-    def _allowed(self, spec: FFNSpec, known: set[str]) -> bool:
+    def _allowed(self, spec: FFNSpec, known: Set[str]) -> bool:
         violations = self.constraints.violations(spec, self.backbone)
         return spec.key not in known and all(value <= 0 for value in violations.values())
 
-    def _enumerate(self, known: set[str], refused: int) -> Proposal:
+    def _enumerate(self, known: Set[str], refused: int) -> Proposal:
         for params, spec in self.space.designs(self.backbone):
             if self._allowed(spec, known):
                 return Proposal(spec=spec, params=params, source="enumeration", refused=refused)
@@ -151,7 +157,8 @@ class Sampler:
         finished, telling = 0, list[tuple[Told, int]]()
         for told in trials:
             if self._tells(told):
-                telling.append((told, finished // POPULATION))
+                place = told.order if told.order >= 0 else finished
+                telling.append((told, place // POPULATION))
                 finished += not told.running
         for told, generation in _most_telling(telling, finished):
             study.add_trial(self._frozen(told, generation))

@@ -172,8 +172,13 @@ def _held(session: Session, study_id: int) -> Exception:
     ).one_or_none()
     if row is None:
         return StoreError(f"no study with id {study_id}")
+    return held_by(row.name, row.owner, row.owner_since, row.left)
+
+
+def held_by(name: str, owner: str, since: datetime | None, left: float) -> StudyHeld:
+    """Who holds the study. left: seconds that the hold lasts unless it is renewed."""
+    when = f" since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
     return StudyHeld(
-        f"a study has one driver: {row.owner} holds {row.name!r} since "
-        f"{row.owner_since:%Y-%m-%d %H:%M:%S} UTC; stop it with: nas stop {row.name}; if it is "
-        f"dead, its hold ends in {max(0.0, row.left):.0f} s"
+        f"a study has one driver: {owner} holds {name!r}{when}; stop it with: nas stop {name}; if "
+        f"it is dead, its hold ends in {max(0.0, left):.0f} s"
     )

@@ -13,11 +13,12 @@ from sqlalchemy.exc import IntegrityError
 from nas.store.database import Database
 from nas.store.engine import START_HINT
 from nas.store.errors import StoreError
+from nas.store.holds import touch
 from nas.store.models import StudyRow
 from nas.store.names import check_name, free_name, is_legal
 from nas.store.outage import lasting, now
 from nas.store.reading import read_studies
-from nas.store.records import StudyRecord, StudyState
+from nas.store.records import Hold, StudyRecord, StudyState
 from nas.store.rows import study_record
 from search_space.errors import InputError, nearest, require
 from search_space.shown import shown
@@ -121,6 +122,14 @@ class Studies(Database):
             if facts:
                 row.facts = {**row.facts, **facts}
         return study_record(row)
+
+    @lasting
+    def extend(self, hold: Hold, config: dict[str, Any], budget_flops: float) -> None:
+        """Give a study a larger budget. Raises LeaseLost for a late holder."""
+        with self._sessions.begin() as session:
+            touch(
+                session, hold.study_id, hold, StudyRow.id, config=config, budget_flops=budget_flops
+            )
 
     def _created(self, at: datetime, config: dict[str, Any]) -> StudyRecord | None:
         """The study that an earlier attempt of the same call stored."""

@@ -1,0 +1,62 @@
+"""Who holds a study: this process in words, and whether another that held one is gone.
+
+A holder on the same machine is known to be gone when its process is; one elsewhere is waited for
+until its lease runs out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import uuid
+from pathlib import Path
+
+_OWNER = re.compile(
+    r"process (?P<pid>\d+) \(since tick (?P<tick>\d+)\) on (?P<machine>.+), [0-9a-f]+"
+)
+
+
+def new_owner() -> str:
+    """This process as a holder; no two calls, anywhere, have the same answer."""
+    pid = os.getpid()
+    return f"process {pid} (since tick {_tick(pid)}) on {_machine()}, {uuid.uuid4().hex[:8]}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether the holder was a process of this machine that does not live any more."""
+    found = _OWNER.fullmatch(owner)
+    if found is None or found["machine"] != _machine() or found["tick"] == "0":
+        return False
+    return _tick(int(found["pid"])) != int(found["tick"])
+
+
+def words(owner: str) -> str:
+    """The holder for people: which process, on which machine."""
+    found = _OWNER.fullmatch(owner)
+    return f"process {found['pid']} on {found['machine']}" if found else owner
+
+
+def _machine() -> str:
+    """The machine's name; in a container with the number of its processes' namespace.
+
+    Two containers can have one name and the same process ids.
+    """
+    try:
+        return f"{socket.gethostname()}:{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _tick(pid: int) -> int:
+    """When the process started, in the kernel's ticks; 0 where it is not there or not known.
+
+    A process id is used again, and a start is not.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # The name in brackets may hold anything, spaces and brackets too. A zombie has ended.
+    fields = text.rpartition(")")[2].split()
+    return 0 if fields[0] in "ZX" else int(fields[19])

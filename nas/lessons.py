@@ -1,0 +1,128 @@
+"""What the sampler is told of a study's trials, which were measured at different rungs.
+
+More training lowers every design's bits per byte, so figures of two rungs are not comparable as
+they are. A trial is told with the figure of its highest rung, less what runs that went on from
+there gained on average up to the top. docs/rungs.md compares this with telling one rung alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from nas.bounds import violations
+from nas.objectives import objective_values
+from nas.pareto import frontier
+from nas.sampler import MOST_TOLD, Told
+from nas.scheduler import Plan
+from nas.store import EvaluationRecord, TrialRecord
+from search_space.contract import Status
+
+MOST_RUNNING = 256  # running trials that are told: they spread proposals out, and cost time
+MEASURED = (Status.FINISHED, Status.PAUSED)
+
+
+class Lessons:
+    """A fold over records, so that an ask costs the same at any length of a study.
+
+    keys: of all designs that were tried.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._top = plan, len(plan.levels) - 1
+        self.keys: set[str] = set()
+        self._measured: dict[int, TrialRecord] = {}  # in the order of their first measurement
+        self._order: dict[int, int] = {}
+        self._running: dict[int, TrialRecord] = {}
+        self._finished: dict[int, TrialRecord] = {}  # at the top rung
+        self._bits: dict[int, dict[int, float]] = {}  # of first runs, by trial and rung
+        self._gains = [0.0] * self._top  # bits per byte from each rung to the next, summed
+        self._pairs = [0] * self._top
+
+    def put(self, trial: TrialRecord, evaluation: EvaluationRecord | None = None) -> None:
+        """A trial as it stands, and the evaluation of it that ended, if one did."""
+        number = trial.number
+        self.keys.add(trial.key)
+        if evaluation is not None and evaluation.seed == self._plan.seed:
+            self._compare(evaluation)
+        if trial.rung is not None:
+            self._running.pop(number, None)
+            self._order.setdefault(number, len(self._order))
+            self._measured[number] = trial
+            if trial.status is Status.FINISHED:
+                self._finished[number] = trial
+        elif trial.status is Status.RUNNING:
+            self._running[number] = trial
+        else:
+            self._running.pop(number, None)
+
+    def told(self) -> list[Told]:
+        """The newest measured trials, those on the frontier, and the newest running ones."""
+        newest = list(self._measured)[-MOST_TOLD:] if self._is_long() else list(self._measured)
+        chosen = dict.fromkeys(newest)
+        if self._is_long():
+            plan = self._plan
+            front = frontier(list(self._finished.values()), plan.objectives, plan.bounds)
+            chosen = dict.fromkeys([*(trial.number for trial in front), *newest])
+        running = list(self._running.values())[-MOST_RUNNING:]
+        lessons = [self._lesson(self._measured[number]) for number in sorted(chosen)]
+        return [*lessons, *(self._waiting(trial) for trial in running)]
+
+    def corrections(self) -> tuple[float, ...]:
+        """What is added to bits per byte measured at each rung, to compare it with the top's."""
+        steps = [
+            total / pairs if pairs else 0.0
+            for total, pairs in zip(self._gains, self._pairs, strict=True)
+        ]
+        return tuple(sum(steps[rung:]) for rung in range(self._top + 1))
+
+    def _is_long(self) -> bool:
+        return len(self._measured) > MOST_TOLD
+
+    def _compare(self, evaluation: EvaluationRecord) -> None:
+        """Learn from a run that was measured at two neighbouring rungs what training gains."""
+        bits, rung = evaluation.bits_per_byte, evaluation.rung
+        if evaluation.status is not Status.FINISHED or bits is None or not self._top:
+            return
+        mine = self._bits.setdefault(evaluation.trial, {})
+        if rung in mine:
+            return
+        mine[rung] = bits
+        for lower in (rung - 1, rung):
+            if lower in mine and lower + 1 in mine:
+                self._gains[lower] += mine[lower + 1] - mine[lower]
+                self._pairs[lower] += 1
+
+    def _lesson(self, trial: TrialRecord) -> Told:
+        # Its figures count as measured, whatever runs of it go on meanwhile.
+        measured = replace(trial, status=Status.FINISHED)
+        values = objective_values(measured, self._plan.objectives)
+        if values is not None and trial.rung is not None and trial.rung < self._top:
+            place = self._plan.objectives.index("bits_per_byte")
+            corrected = values[place] + self.corrections()[trial.rung]
+            values = (*values[:place], corrected, *values[place + 1 :])
+        return Told(
+            params=trial.params,
+            key=trial.key,
+            values=values,
+            violations=violations(measured, self._plan.bounds),
+            order=self._order[trial.number],
+        )
+
+    def _waiting(self, trial: TrialRecord) -> Told:
+        return Told(params=trial.params, key=trial.key, running=True)
+
+
+def lessons(
+    plan: Plan, trials: Iterable[TrialRecord], evaluations: Iterable[EvaluationRecord]
+) -> Lessons:
+    """The lessons of records that exist, in the order in which they ended."""
+    found = Lessons(plan)
+    by_number = {trial.number: trial for trial in trials}
+    for trial in by_number.values():
+        if trial.rung is None:
+            found.put(trial)
+    ended = [record for record in evaluations if record.ended_at is not None]
+    for record in sorted(ended, key=lambda record: (record.ended_at, record.id)):
+        found.put(by_number[record.trial], record)
+    return found
