@@ -1,0 +1,423 @@
+"""What a study does next: one pure function from its records to a decision.
+
+`decide` says it of all the records at once. `Board` is the same as a fold: records are put one by
+one, in the order the store wrote each evaluation's, and a decision costs the same at any length of
+the study. Nothing else is remembered, so a study that was killed goes on as if it had not been.
+
+The main phase is the first run of every trial, up through the rungs; repeats are further seeds, at
+the top rung. Each has its part of the budget.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from nas.bounds import violations
+from nas.evidence import Contender, Evidence
+from nas.objectives import objective_values
+from nas.rungs import Rung, Standing, rung_flops
+from nas.store.records import EvaluationRecord, TrialRecord
+from search_space.contract import Status
+
+UNITS = 1024  # of a FLOP: sums of whole numbers do not depend on their order
+NONE_HELD: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study may do.
+
+    levels: FLOPs of each rung, ascending (`nas.rungs.levels`).  reduction: one in so many goes on.
+    decay: the recipe's.  objectives: names, all minimised.  bounds: upper bounds by objective, in
+    its unit.  trials: the most designs.  flops: the whole budget, in training FLOPs.
+    repeat_share: the repeats' part of it.  seeds: the most runs of a design.
+    seed: of the first run of every design; its repeats have the seeds that follow.
+    """
+
+    levels: tuple[float, ...]
+    reduction: float
+    decay: float
+    objectives: tuple[str, ...]
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    trials: int
+    flops: float
+    repeat_share: float = 0.0
+    seeds: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin a new design at the lowest rung."""
+
+
+@dataclass(frozen=True)
+class Promote:
+    """Continue a run to `rung`, from where `evaluation` left its trunk."""
+
+    evaluation: EvaluationRecord
+    rung: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Train the trial of that number from scratch to the top rung, with another seed."""
+
+    trial: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class TakeUp:
+    """Go on with an evaluation that nobody works on, from its last state."""
+
+    evaluation: EvaluationRecord
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do until something that runs has ended."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """Nothing to do, and nothing runs."""
+
+
+Decision = Start | Promote | Repeat | TakeUp | Wait | Done
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where a study stands. Tuples are by rung and count evaluations of all seeds.
+
+    stopped: to be taken up.  repeats: evaluations of further seeds, in any state.
+    committed: FLOPs charged and reserved.  charged: FLOPs charged.
+    """
+
+    trials: int
+    running: tuple[int, ...]
+    stopped: tuple[int, ...]
+    ended: tuple[int, ...]
+    repeats: int
+    committed: float
+    charged: float
+
+
+def decide(
+    plan: Plan,
+    trials: Iterable[tuple[TrialRecord, bool]],
+    evaluations: Iterable[EvaluationRecord],
+    *,
+    held: Set[int] = NONE_HELD,
+    warm_left: int = 0,
+    exhausted: bool = False,
+) -> Decision:
+    """What to do next, from all records of a study; each trial comes with whether it is warm.
+
+    The other arguments are those of `Board.decide`.
+    """
+    board = Board(plan)
+    for trial, warm in trials:
+        board.put_trial(trial.number, warm, trial.cost)
+    for evaluation in evaluations:
+        board.put(evaluation)
+    return board.decide(held=held, warm_left=warm_left, exhausted=exhausted)
+
+
+class Board:
+    """The records of one study, summed up for the next decision."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._top = len(plan.levels) - 1
+        self._costs = tuple(_units(flops) for flops in rung_flops(plan.levels, plan.decay))
+        self._path = sum(self._costs)
+        self._cheapest = min(self._path, *self._costs[1:], self._path)
+        self._repeat_cost = _units(plan.levels[-1])
+        self._whole = _units(plan.flops)
+        self._repeat_part = _units(plan.flops * plan.repeat_share)
+        self._main_part = self._whole - self._repeat_part
+        self._priced = tuple(sorted({*plan.objectives, *plan.bounds}))
+
+        self._trials: dict[int, _Trial] = {}
+        self._early: dict[int, dict[int, EvaluationRecord]] = {}  # by a trial not yet put
+        self._open: dict[int, EvaluationRecord] = {}
+        self._final: dict[int, int] = {}  # units by evaluation
+        self._open_main = 0
+
+        self._main = self._repeats = self._charged = 0  # units
+        self._promised = 0  # units that warm starts on their way to the top still need
+        self._n_repeats = 0
+        self._n_by_rung = {status: [0] * len(plan.levels) for status in Status}
+
+        self._rungs = [Rung(plan.reduction, len(plan.objectives)) for _ in range(self._top)]
+        self._may_go_on: list[dict[int, EvaluationRecord]] = [{} for _ in range(self._top)]
+        self._warm: list[set[int]] = [set() for _ in range(self._top)]
+        quality = "bits_per_byte"
+        place = plan.objectives.index(quality) if quality in plan.objectives else None
+        self._evidence = Evidence(self._values, place)
+        self._contenders: list[Contender] = []
+        self._queue: list[tuple[int, bool, float, int]] = []  # a heap of the contenders
+
+    # Records in.
+
+    def put_trial(self, number: int, warm: bool, cost: Mapping[str, float]) -> None:
+        """A design of the study. `cost`: its closed-form costs by name; of them, what is compared.
+
+        Raises ValueError when it is put again and differs: a trial never changes.
+        """
+        kept = tuple(cost.get(name) for name in self._priced)
+        known = self._trials.get(number)
+        if known is not None:
+            if (known.warm, known.cost) != (warm, kept):
+                raise ValueError(f"trial {number} differs from how it was put before")
+            return
+        self._trials[number] = _Trial(warm, kept)
+        for record in self._early.pop(number, {}).values():
+            self.put(record)
+
+    def put(self, record: EvaluationRecord) -> None:
+        """An evaluation as it stands now, in place of what was put of it before.
+
+        One whose trial is not there yet counts for nothing until that is put. Raises ValueError
+        when one that has its result is put again with other FLOPs: a result never changes.
+        """
+        trial = self._trials.get(record.trial)
+        if trial is None:
+            self._early.setdefault(record.trial, {})[record.id] = record
+            return
+        if record.id in self._final:
+            if self._final[record.id] != _committed(record) or not record.status.final:
+                raise ValueError(f"evaluation {record.id} has ended and cannot change any more")
+            return
+        before = self._open.pop(record.id, None)
+        if before is not None:
+            self._book(before, -1)
+        self._book(record, 1)
+        trial.seeds = max(trial.seeds, record.seed - self.plan.seed + 1)
+        if self._is_first(record):
+            self._follow(trial, record)
+        if record.status.final:
+            self._final[record.id] = _committed(record)
+            self._end(trial, record)
+        else:
+            self._open[record.id] = record
+
+    def _book(self, record: EvaluationRecord, sign: int) -> None:
+        """Add a record to the sums, or take it off them."""
+        units = sign * _committed(record)
+        self._charged += sign * _units(record.flops)
+        self._n_by_rung[record.status][record.rung] += sign
+        if self._is_first(record):
+            self._main += units
+            self._open_main += 0 if record.status.final else sign
+        else:
+            self._repeats += units
+            self._n_repeats += sign
+
+    def _follow(self, trial: _Trial, record: EvaluationRecord) -> None:
+        """Note how far a first run came, and what a warm start needs from there on."""
+        if record.rung < trial.reached:
+            return
+        if trial.reached >= 0 and record.rung > trial.reached:
+            number = record.trial
+            self._may_go_on[trial.reached].pop(number, None)
+            self._warm[trial.reached].discard(number)
+        trial.reached = record.rung
+        goes_on = trial.warm and not _failed(record)
+        promise = sum(self._costs[record.rung + 1 :]) if goes_on else 0
+        self._promised += promise - trial.promise
+        trial.promise = promise
+
+    def _end(self, trial: _Trial, record: EvaluationRecord) -> None:
+        """Let an evaluation that has its result count where it is compared."""
+        when = (record.ended_at or record.created_at).timestamp()
+        finished = record.status is Status.FINISHED
+        if record.rung == self._top:
+            if finished and record.bits_per_byte is not None:
+                self._evidence.add(
+                    when, record.id, record.trial, record.bits_per_byte, record.active_flops
+                )
+        elif self._is_first(record):
+            self._rungs[record.rung].add(when, record.id, record.trial, self._standing(record))
+            if finished and trial.reached == record.rung:
+                self._may_go_on[record.rung][record.trial] = record
+                if trial.warm:
+                    self._warm[record.rung].add(record.trial)
+
+    def _is_first(self, record: EvaluationRecord) -> bool:
+        return record.seed == self.plan.seed
+
+    # What was measured.
+
+    def _measures(self, number: int, bits: float | None, active: float | None) -> _Measures:
+        cost = zip(self._priced, self._trials[number].cost, strict=True)
+        known = {name: value for name, value in cost if value is not None}
+        return _Measures(number, Status.FINISHED, known, bits, active)
+
+    def _standing(self, record: EvaluationRecord) -> Standing | None:
+        """What the record is ranked by; None when it has no measures."""
+        if record.status is not Status.FINISHED or record.bits_per_byte is None:
+            return None
+        measures = self._measures(record.trial, record.bits_per_byte, record.active_flops)
+        values = objective_values(measures, self.plan.objectives)
+        if values is None:
+            return None
+        over = violations(measures, self.plan.bounds).values()
+        return Standing(values, sum(each for each in over if each > 0), record.bits_per_byte)
+
+    def _values(self, number: int, bits: float, active: float | None) -> tuple[float, ...] | None:
+        """The objectives of a trial's means; None when they break a bound."""
+        measures = self._measures(number, bits, active)
+        if any(over > 0 for over in violations(measures, self.plan.bounds).values()):
+            return None
+        return objective_values(measures, self.plan.objectives)
+
+    # The decision.
+
+    def decide(
+        self, *, held: Set[int] = NONE_HELD, warm_left: int = 0, exhausted: bool = False
+    ) -> Decision:
+        """What to do next, when there is somebody to do it.
+
+        held: ids of the evaluations that the caller works on.  warm_left: warm starts it has not
+        begun.  exhausted: no new design can be proposed.
+        """
+        unheld = self._open.keys() - held
+        if unheld:
+            # Its FLOPs were granted when it was begun.
+            return TakeUp(self._open[min(unheld)])
+        room = len(self._trials) < self.plan.trials and self._main_pays(self._path)
+        if room and warm_left > 0:
+            return Start()
+        promotion = self._promotion()
+        if promotion is not None:
+            return promotion
+        if room and not exhausted:
+            return Start()
+        return self._repeat() or (Wait() if self._open else Done())
+
+    def _main_pays(self, units: int, promised: bool = False) -> bool:
+        """Whether the main phase can pay; what is promised to warm starts is not left to others."""
+        after = self._main + units + (0 if promised else self._promised)
+        spent_on_both = after + self._repeats
+        return after <= self._main_part and spent_on_both <= self._whole
+
+    def _promotion(self) -> Promote | None:
+        for rung in reversed(range(self._top)):
+            cost = self._costs[rung + 1]
+            if self._warm[rung] and self._main_pays(cost, promised=True):
+                return self._promote(rung, min(self._warm[rung]))
+            if self._main_pays(cost):
+                number = self._best(rung)
+                if number is not None:
+                    return self._promote(rung, number)
+        return None
+
+    def _best(self, rung: int) -> int | None:
+        """The best trial of a rung that may go on and has not."""
+        best = self._rungs[rung].best()
+        while best and self._trials[best[-1]].reached > rung:
+            best.pop()  # for good: what went on never comes back
+        return best[-1] if best else None
+
+    def _promote(self, rung: int, number: int) -> Promote:
+        return Promote(self._may_go_on[rung][number], rung + 1)
+
+    def _repeat(self) -> Repeat | None:
+        """The contender that has had the fewest seeds, once the main phase is over."""
+        if self.plan.seeds < 2 or not self._repeats_pay():
+            return None
+        if self._open_main and self._main_pays(self._cheapest):
+            return None  # what runs now may still be promoted, or change the frontier
+        queue = self._contender_queue()
+        while queue:
+            seeds, near, bits, number = queue[0]
+            had = self._trials[number].seeds
+            if had == seeds:
+                return Repeat(number, self.plan.seed + had)
+            heapq.heappop(queue)
+            if had < self.plan.seeds:
+                heapq.heappush(queue, (had, near, bits, number))
+        return None
+
+    def _repeats_pay(self) -> bool:
+        after = self._repeats + self._repeat_cost
+        return after <= self._repeat_part and after + self._main <= self._whole
+
+    def _contender_queue(self) -> list[tuple[int, bool, float, int]]:
+        """The contenders by their seeds when they were last compared, which may have grown since.
+
+        Fewest seeds, then those on the frontier, then fewer bits per byte, then the lower number.
+        """
+        contenders = self._evidence.contenders()
+        if contenders is not self._contenders:
+            self._contenders = contenders
+            self._queue = [
+                (self._trials[c.number].seeds, not c.on_frontier, c.bits_per_byte, c.number)
+                for c in contenders
+                if self._trials[c.number].seeds < self.plan.seeds
+            ]
+            heapq.heapify(self._queue)
+        return self._queue
+
+    # For displays.
+
+    def counts(self) -> Counts:
+        """Evaluations by rung and FLOPs, as they stand."""
+        final = [self._n_by_rung[status] for status in Status if status.final]
+        return Counts(
+            trials=len(self._trials),
+            running=tuple(self._n_by_rung[Status.RUNNING]),
+            stopped=tuple(self._n_by_rung[Status.STOPPED]),
+            ended=tuple(map(sum, zip(*final, strict=True))),
+            repeats=self._n_repeats,
+            committed=(self._main + self._repeats) / UNITS,
+            charged=self._charged / UNITS,
+        )
+
+    def deviation(self) -> float | None:
+        """Of one seed, in bits per byte, pooled over the top rung; None without two runs."""
+        self._evidence.contenders()
+        return self._evidence.deviation
+
+
+@dataclass(slots=True)
+class _Trial:
+    """cost: what is compared, in the board's order of names.  seeds: runs that were begun.
+
+    reached: the highest rung that its first run was begun at, -1 before any.
+    promise: units that a warm start still needs to reach the top.
+    """
+
+    warm: bool
+    cost: tuple[float | None, ...]
+    seeds: int = 0
+    reached: int = -1
+    promise: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Measures:
+    """An evaluation, or a trial's means, as objectives and bounds read them."""
+
+    number: int
+    status: Status
+    cost: Mapping[str, float]
+    bits_per_byte: float | None
+    active_flops: float | None
+
+
+def _failed(record: EvaluationRecord) -> bool:
+    return record.status.final and record.status is not Status.FINISHED
+
+
+def _units(flops: float) -> int:
+    return round(flops * UNITS)
+
+
+def _committed(record: EvaluationRecord) -> int:
+    return _units(record.flops) + _units(record.reserved)
