@@ -135,7 +135,7 @@ class Board:
         self._top = len(plan.levels) - 1
         self._costs = tuple(_units(flops) for flops in rung_flops(plan.levels, plan.decay))
         self._path = sum(self._costs)
-        self._cheapest = min(self._path, *self._costs[1:], self._path)
+        self._cheapest = min((*self._costs[1:], self._path))  # of what the main phase may do
         self._repeat_cost = _units(plan.levels[-1])
         self._whole = _units(plan.flops)
         self._repeat_part = _units(plan.flops * plan.repeat_share)
