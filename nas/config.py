@@ -274,40 +274,51 @@ class StudyConfig:
         )
 
     def _check_budget(self) -> None:
-        steps = [
-            step_flops(spec, self.backbone, self.recipe.batch_size)
-            for spec in self._all_specs()
-            if not self.constraints.broken(spec, self.backbone)
-        ]
-        self._check_steps(min(steps), max(steps))
+        self._check_smallest_step()
+        if self.budget.rungs > 1:
+            self._check_lowest_rung()
         path = path_flops(self.budget.levels, self.recipe.decay)
         whole_study = self.budget.flops * (1 - self.budget.repeats.share)
         require(
             self.budget.flops == 0 or whole_study >= path,
-            f"budget.flops {self.budget.flops:g} does not pay for one design up to trial_flops, "
+            f"budget.flops {self.budget.flops:g} does not pay for one trial of trial_flops "
+            f"{self.budget.trial_flops:g}, which takes "
             f"{path / (1 - self.budget.repeats.share):.3g} with its rungs and the repeats' share: "
             "raise flops, or leave it out for what the trials are expected to cost",
         )
 
-    def _check_steps(self, smallest: float, dearest: float) -> None:
-        budget, lowest = self.budget, self.budget.levels[0]
-        tokens = f"{self.recipe.batch_size} x {self.backbone.seq_len} tokens"
-        require(
-            smallest <= budget.trial_flops,
-            f"budget.trial_flops {budget.trial_flops:g} is below one training step of the smallest "
-            f"design, {smallest:.3g} FLOPs ({tokens}); "
-            "raise trial_flops, or lower recipe.batch_size or the backbone",
+    def _check_smallest_step(self) -> None:
+        flops, smallest = self.budget.trial_flops, math.inf
+        for spec in self._all_specs():
+            step = step_flops(spec, self.backbone, self.recipe.batch_size)
+            smallest = min(smallest, step)
+            if smallest <= flops:
+                return
+        raise InputError(
+            f"budget.trial_flops {flops:g} is below one training step of the smallest design, "
+            f"{smallest:.3g} FLOPs ({self._step_words()}); "
+            "raise trial_flops, or lower recipe.batch_size or the backbone"
         )
-        if budget.rungs == 1:
-            return
+
+    def _check_lowest_rung(self) -> None:
+        budget, lowest, limits = self.budget, self.budget.levels[0], self.limits()
+        tokens = self.recipe.batch_size * self.backbone.seq_len
+        dearest = tokens * max(
+            cost.training_flops
+            for cost in (model_cost(spec, self.backbone) for spec in self._all_specs())
+            if all(getattr(cost, name) <= limit for name, limit in limits.items())
+        )
         least = LEAST_STEPS * dearest * budget.reduction ** (budget.rungs - 1)
         require(
-            lowest >= LEAST_STEPS * dearest,
+            lowest >= LEAST_STEPS * dearest * (1 - 1e-9),
             f"the lowest rung must be at least {LEAST_STEPS} training steps of the dearest design: "
-            f"it is {lowest:.3g} FLOPs, {lowest / dearest:.3g} steps of {dearest:.3g} ({tokens}); "
-            f"raise budget.trial_flops to {_rounded_up(least):g}, or lower rungs, reduction, "
-            "recipe.batch_size or constraints.training_flops",
+            f"it is {lowest:.3g} FLOPs, {lowest / dearest:.3g} steps of {dearest:.3g} "
+            f"({self._step_words()}); raise budget.trial_flops to {_rounded_up(least):g}, or lower "
+            "rungs, reduction, recipe.batch_size or constraints.training_flops",
         )
+
+    def _step_words(self) -> str:
+        return f"{self.recipe.batch_size} x {self.backbone.seq_len} tokens"
 
     def _all_specs(self) -> Iterator[FFNSpec]:
         warm = (spec for _, spec in self.warm_start_specs())

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 from nas import interrupts
@@ -251,16 +250,16 @@ class Driver:
     # What happened.
 
     def _record(self, events: Sequence[Event]) -> None:
-        """Store what came in, in its order; points of curves that come together go together."""
-        for kind, group in groupby(filter(self._counts, events), type):
-            if kind is Progress:
-                self._note(list(group))  # type: ignore[arg-type]
+        """Store what came in: all points of curves together, then the rest in its order."""
+        points = [each for each in events if isinstance(each, Progress) and self._counts(each)]
+        self._note(points)
+        for event in events:
+            if isinstance(event, Progress) or not self._counts(event):
                 continue
-            for event in group:
-                if isinstance(event, WorkerLost):
-                    self._hand_over(event)
-                elif isinstance(event, EvalResult):
-                    self._finish(event)
+            if isinstance(event, WorkerLost):
+                self._hand_over(event)
+            else:
+                self._finish(event)
 
     def _counts(self, event: Event) -> bool:
         """Whether an event is of an attempt that runs; a worker that was given up may send, too."""
@@ -270,7 +269,8 @@ class Driver:
         )
 
     def _note(self, points: list[Progress]) -> None:
-        self.store.add_progress(points)
+        if points:
+            self.store.add_progress(points)
         for point in points:
             seen = self.running[point.evaluation]
             self.running[point.evaluation] = dataclasses.replace(seen, progress=point)

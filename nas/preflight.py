@@ -36,11 +36,6 @@ def check_study(config: StudyConfig) -> None:
         f"trials: got {budget.trials:.3g}",
     )
     require(
-        math.isfinite(config.total_flops),
-        f"budget: trials * trial_flops must be a finite number: {budget.trials:.3g} x "
-        f"{budget.trial_flops:.3g} is not; lower trials or trial_flops",
-    )
-    require(
         config.total_flops < 2**53 * budget.trial_flops,
         f"budget.flops {config.total_flops:.3g} is so much that the account could not see one "
         f"trial of trial_flops {budget.trial_flops:.3g}; lower it, or leave it out",

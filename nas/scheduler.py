@@ -156,6 +156,8 @@ class Board:
         self._rungs = [Rung(plan.reduction, len(plan.objectives)) for _ in range(self._top)]
         self._may_go_on: list[dict[int, EvaluationRecord]] = [{} for _ in range(self._top)]
         self._warm: list[set[int]] = [set() for _ in range(self._top)]
+        # Of designs that are no warm starts: how many have ended at a rung, and gone on from it.
+        self._ended, self._gone_on = [0] * self._top, [0] * self._top
         quality = "bits_per_byte"
         place = plan.objectives.index(quality) if quality in plan.objectives else None
         self._evidence = Evidence(self._values, place)
@@ -226,6 +228,7 @@ class Board:
             number = record.trial
             self._may_go_on[trial.reached].pop(number, None)
             self._warm[trial.reached].discard(number)
+            self._gone_on[trial.reached] += not trial.warm
         trial.reached = record.rung
         goes_on = trial.warm and not _failed(record)
         promise = sum(self._costs[record.rung + 1 :]) if goes_on else 0
@@ -243,6 +246,7 @@ class Board:
                 )
         elif self._is_first(record):
             self._rungs[record.rung].add(when, record.id, record.trial, self._standing(record))
+            self._ended[record.rung] += not trial.warm
             if finished and trial.reached == record.rung:
                 self._may_go_on[record.rung][record.trial] = record
                 if trial.warm:
@@ -293,10 +297,11 @@ class Board:
         room = len(self._trials) < self.plan.trials and self._main_pays(self._path)
         if room and warm_left > 0:
             return Start()
-        promotion = self._promotion()
+        begins = room and not exhausted
+        promotion = self._promotion(begins)
         if promotion is not None:
             return promotion
-        if room and not exhausted:
+        if begins:
             return Start()
         return self._repeat() or (Wait() if self._open else Done())
 
@@ -306,12 +311,19 @@ class Board:
         spent_on_both = after + self._repeats
         return after <= self._main_part and spent_on_both <= self._whole
 
-    def _promotion(self) -> Promote | None:
+    def _promotion(self, begins: bool) -> Promote | None:
+        """The best run that may go on, from the highest rung down.
+
+        begins: whether new designs can still be begun. While they can, no more than one in
+        `reduction` goes on: ranks change with every result, and a run that was among the best for
+        a moment would take the FLOPs of those that will be.
+        """
         for rung in reversed(range(self._top)):
             cost = self._costs[rung + 1]
             if self._warm[rung] and self._main_pays(cost, promised=True):
                 return self._promote(rung, min(self._warm[rung]))
-            if self._main_pays(cost):
+            full = self._gone_on[rung] >= self._ended[rung] // self.plan.reduction
+            if self._main_pays(cost) and not (begins and full):
                 number = self._best(rung)
                 if number is not None:
                     return self._promote(rung, number)

@@ -27,12 +27,12 @@ def make_request():
 
     def make(corpus_dir, trial, steps=4):
         return EvalRequest(
-            trial=trial,
+            evaluation=trial,
             spec=SPEC,
             backbone=BACKBONE,
             recipe=Recipe(batch_size=2),
             corpus_dir=corpus_dir,
-            train_flops=step_flops(SPEC, BACKBONE, 2) * steps,
+            until_flops=step_flops(SPEC, BACKBONE, 2) * steps,
             eval_tokens=256,
         )
 
@@ -49,7 +49,7 @@ def drain():
             for event in pool.events(0.5):
                 events.append(event)
                 if not isinstance(event, Progress):
-                    unfinished.remove(event.trial)
+                    unfinished.remove(event.evaluation)
         assert not unfinished, "the pool went silent"
         return events
 

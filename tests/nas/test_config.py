@@ -66,7 +66,7 @@ def test_yaml_to_config_and_back(tmp_path):
 def test_a_budget_is_all_that_must_be_given():
     config = minimal()
     assert config.objectives == ("bits_per_byte", "active_flops")
-    assert config.budget.total_flops == 2e12
+    assert config.total_flops == 2e12
     assert config.space == SearchSpace()
 
 

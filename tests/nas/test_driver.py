@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,22 +32,26 @@ def quality(request: EvalRequest) -> float:
 
 
 def ends_well(request: EvalRequest):
-    progress = Progress(
-        trial=request.trial, step=1, steps=2, flops=request.train_flops / 2, loss=3.0, seconds=1.0
-    )
+    """Half way a point of the curve, and nearly all of the FLOPs spent."""
+    flops = request.until_flops - request.start_flops
+    seen = {"evaluation": request.evaluation, "attempt": request.attempt}
+    half = request.start_flops + flops / 2
+    progress = Progress(**seen, step=1, steps=2, flops=half, loss=3.0, seconds=1.0)
     result = EvalResult(
-        trial=request.trial,
+        **seen,
         status=Status.FINISHED,
         bits_per_byte=quality(request),
         bits_per_byte_se=0.01,
-        flops=request.train_flops * 0.99,
+        flops=flops * 0.99,
+        trunk_flops=0.7 * request.until_flops,
         seconds=2.0,
     )
-    return 1.0 + request.trial % 3, [progress, result]
+    return 1.0 + request.number % 3, [progress, result]
 
 
 def fails(request: EvalRequest):
-    return 1.0, [EvalResult(trial=request.trial, status=Status.FAILED, error="no such luck")]
+    seen = {"evaluation": request.evaluation, "attempt": request.attempt}
+    return 1.0, [EvalResult(**seen, status=Status.FAILED, error="no such luck")]
 
 
 @pytest.fixture
@@ -120,12 +124,15 @@ def test_a_study_in_which_everything_fails_gives_up(store):
 
 
 class Together(SimulatedPool):
-    """Hands out the events of all that runs in one turn, in the order of the trials."""
+    """Hands out the events of all that runs in one turn."""
 
     def events(self, timeout):
-        found = [event for _, events in self._running for event in events]
+        found = [event for *_, events in self._submitted_first() for event in events]
         self._running.clear()
         return found
+
+    def _submitted_first(self):
+        return sorted(self._running, key=lambda item: item[1])
 
 
 def launch_together(store, failing, slots=6):
@@ -153,18 +160,21 @@ def test_a_result_among_failures_that_end_the_study_is_kept(store):
     assert [t.number for t in trials if t.status is Status.FINISHED] == [5]
 
 
-def loses(times: int, trial: int = 3):
+def loses(times: int, trial: int = 2):
     """Work that loses the worker of one trial so often; and the requests that it was given."""
     asked = []
 
     def work(request):
-        if request.trial != trial:
+        if request.number != trial:
             return ends_well(request)
         asked.append(request)
         if len(asked) > times:
             return ends_well(request)
         progress, _ = ends_well(request)[1]
-        return 1.0, [progress, WorkerLost(trial=request.trial, error="the worker died: killed")]
+        return 1.0, [
+            progress,
+            WorkerLost(evaluation=request.evaluation, error="the worker died: killed"),
+        ]
 
     return work, asked
 
@@ -175,8 +185,9 @@ def test_a_trial_that_loses_its_worker_is_taken_up_by_another(store, caplog):
     trials = store.trials(study.id)
     assert {t.status for t in trials} == {Status.FINISHED}
     assert len(trials) == 12
-    assert len(asked) == MOST_LOSSES and len(set(map(str, asked))) == 1
-    assert asked[0].state_dir.endswith("/.trial-2.state")
+    assert [each.attempt for each in asked] == [1, 2, 3] == list(range(1, MOST_LOSSES + 1))
+    assert len({str(replace(each, attempt=1, checkpoint_dir="")) for each in asked}) == 1
+    assert asked[0].state_dir.endswith("/states/trial-2-seed-0")
     text = "trial 2: the worker died: killed; another worker takes it up"
     assert caplog.text.count(text) == MOST_LOSSES - 1
     ledger = store.ledger(study.id)
@@ -193,11 +204,11 @@ def test_a_design_that_kills_its_workers_is_set_aside(store):
     assert failed[0].result.error == (
         "the worker died: killed; it was the last of 3 workers that this trial may lose"
     )
-    assert failed[0].result.flops == failed[0].train_flops / 2  # what its progress told
+    assert failed[0].result.flops == 0.5e12  # what its progress told
     assert study.state is StudyState.FINISHED and len(trials) == 12
 
 
-def test_a_checkpoint_that_a_lost_worker_did_not_tell_of_gives_way(store):
+def test_each_attempt_has_a_checkpoint_of_its_own(store):
     work, asked = loses(1)
 
     def writes(request):
@@ -213,7 +224,7 @@ def test_a_checkpoint_that_a_lost_worker_did_not_tell_of_gives_way(store):
 
 def test_a_single_failure_is_recorded_and_passed_over(store):
     def work(request):
-        return fails(request) if request.trial == 3 else ends_well(request)
+        return fails(request) if request.number == 2 else ends_well(request)
 
     study = launch(store, work=work)
     trials = store.trials(study.id)
@@ -226,14 +237,14 @@ def test_ctrl_c_records_what_runs_as_stopped(store):
     pools = []
 
     def work(request):
-        if request.trial < 4:
+        if request.number < 3:
             return ends_well(request)
         seconds, (progress, _) = ends_well(request)
         return seconds, [progress, Interrupt()]
 
     class Interrupt:
         @property
-        def trial(self):
+        def evaluation(self):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -275,6 +286,4 @@ def test_a_taken_name_is_refused_before_anything_is_prepared(store):
 def test_the_stored_configuration_is_the_one_that_ran(store):
     study = launch(store)
     again = StudyConfig.from_dict(study.config)
-    assert dataclasses.replace(again, name="x") == dataclasses.replace(
-        StudyConfig.from_dict(CONFIG), name="x"
-    )
+    assert replace(again, name="x") == replace(StudyConfig.from_dict(CONFIG), name="x")

@@ -29,8 +29,12 @@ ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def trains(request):
-    point = Progress(trial=request.trial, step=1, steps=2, flops=4e11, loss=3.0, seconds=1.0)
-    result = EvalResult(trial=request.trial, status=Status.FINISHED, bits_per_byte=2.0, flops=9e11)
+    point = Progress(
+        evaluation=request.evaluation, step=1, steps=2, flops=4e11, loss=3.0, seconds=1.0
+    )
+    result = EvalResult(
+        evaluation=request.evaluation, status=Status.FINISHED, bits_per_byte=2.0, flops=9e11
+    )
     return 1.0, [point, result]
 
 
@@ -133,14 +137,14 @@ def test_a_signal_between_the_study_and_its_first_trial(store, number):
 
 
 def test_a_signal_inside_a_commit_is_noted(store, monkeypatch):
-    real = store.end_trial
+    real = store.end_evaluation
 
-    def end_trial(result):
+    def end_evaluation(result):
         ended = real(result)
         signal.raise_signal(signal.SIGINT)  # the database has it, the driver does not yet
         return ended
 
-    monkeypatch.setattr(store, "end_trial", end_trial)
+    monkeypatch.setattr(store, "end_evaluation", end_evaluation)
     with pytest.raises(KeyboardInterrupt):
         launch(store, {})
     rests(store, StudyState.STOPPED)
@@ -149,10 +153,10 @@ def test_a_signal_inside_a_commit_is_noted(store, monkeypatch):
 @pytest.mark.parametrize("lost", [EvalResult, WorkerLost])
 def test_workers_that_die_of_the_same_signal_are_stopped_trials(store, lost):
     def work(request):
-        if request.trial < 3:
+        if request.evaluation < 3:
             return trains(request)
         signal.raise_signal(signal.SIGTERM)
-        return 1.0, [lost(trial=request.trial, status=Status.FAILED, error="killed")]
+        return 1.0, [lost(evaluation=request.evaluation, status=Status.FAILED, error="killed")]
 
     with pytest.raises(KeyboardInterrupt):
         launch(store, {}, work)
@@ -172,14 +176,14 @@ def test_an_error_before_the_first_trial_fails_the_study(store):
 def test_a_trial_that_cannot_be_recorded_does_not_hide_the_error_or_skip_the_state(
     store, monkeypatch, caplog
 ):
-    real = store.end_trial
+    real = store.end_evaluation
 
-    def end_trial(result):
-        if result.status is Status.STOPPED and result.trial == 1:
+    def end_evaluation(result):
+        if result.status is Status.STOPPED and result.evaluation == 1:
             raise WorkFailed("the disk is odd")
         return real(result)
 
-    monkeypatch.setattr(store, "end_trial", end_trial)
+    monkeypatch.setattr(store, "end_evaluation", end_evaluation)
     with pytest.raises(WorkFailed, match=r"^the pool is gone$"):
         launch(store, {("events", 1): raising(WorkFailed("the pool is gone"))})
     (study,) = store.studies()
@@ -192,14 +196,10 @@ def test_a_trial_that_cannot_be_recorded_does_not_hide_the_error_or_skip_the_sta
     ("error", "kind"), [(WorkFailed("the pool is gone"), WorkFailed), (None, KeyboardInterrupt)]
 )
 def test_a_state_that_cannot_be_recorded_is_said(store, monkeypatch, error, kind):
-    real = store.update_study
+    def release(hold, state):
+        raise WorkFailed("the database is gone")
 
-    def update_study(study_id, state=None, facts=None):
-        if state is not None:
-            raise WorkFailed("the database is gone")
-        return real(study_id, facts=facts)
-
-    monkeypatch.setattr(store, "update_study", update_study)
+    monkeypatch.setattr(store, "release", release)
     action = raising(error) if error else send(signal.SIGTERM)
     with pytest.raises(kind) as caught:
         launch(store, {("events", 1): action})
@@ -252,7 +252,9 @@ def test_half_of_a_surrogate_pair_does_not_end_a_study(tmp_path):
     def dies(request):
         name = "a\udcff.bin"
         stats = {name: [name], "n": 1}
-        result = EvalResult(trial=request.trial, status=Status.DIVERGED, error=name, stats=stats)
+        result = EvalResult(
+            evaluation=request.evaluation, status=Status.DIVERGED, error=name, stats=stats
+        )
         return 1.0, [result]
 
     with Store.open(f"sqlite:///{tmp_path}/nas.db") as store:

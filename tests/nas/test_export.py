@@ -45,12 +45,12 @@ def corpus(tmp_path_factory):
 def trained(corpus, spec, folder):
     """A finished trial: what `export_trial` takes, as the store would return it."""
     request = EvalRequest(
-        trial=1,
+        evaluation=1,
         spec=spec,
         backbone=BACKBONE,
         recipe=Recipe(batch_size=4),
         corpus_dir=str(corpus.dir),
-        train_flops=step_flops(spec, BACKBONE, 4) * 8,
+        until_flops=step_flops(spec, BACKBONE, 4) * 8,
         eval_tokens=512,
         checkpoint_dir=str(folder / "nas-runs" / f"small-{UID[:12]}" / "trial-0"),
         study=UID,
@@ -78,9 +78,7 @@ def trained(corpus, spec, folder):
         spec=spec,
         key=spec.key,
         params={},
-        seed=0,
         source="test",
-        train_flops=request.train_flops,
         cost=model_cost(spec, BACKBONE).to_dict(),
         status=result.status,
         result=result,

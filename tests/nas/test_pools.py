@@ -16,8 +16,10 @@ from search_space.errors import InputError
 
 
 def simulated_work(request):
-    progress = Progress(trial=request.trial, step=1, steps=1, flops=1.0, loss=1.0, seconds=0.1)
-    result = EvalResult(trial=request.trial, status=Status.FINISHED, bits_per_byte=2.0)
+    progress = Progress(
+        evaluation=request.evaluation, step=1, steps=1, flops=1.0, loss=1.0, seconds=0.1
+    )
+    result = EvalResult(evaluation=request.evaluation, status=Status.FINISHED, bits_per_byte=2.0)
     return 1.0, [progress, result]
 
 
@@ -31,7 +33,7 @@ class PoolContract:
             pool.submit(make_request(corpus_dir, trial))
         events = drain(pool, {1, 2})
         for trial in (1, 2):
-            mine = [e for e in events if e.trial == trial]
+            mine = [e for e in events if e.evaluation == trial]
             assert isinstance(mine[0], Progress)
             assert isinstance(mine[-1], EvalResult)
             assert mine[-1].status is Status.FINISHED
