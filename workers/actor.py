@@ -1,4 +1,4 @@
-"""The thin Ray actor: one process that evaluates one trial at a time."""
+"""The thin Ray actor: one process that does one evaluation at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BEAT_SECONDS = 2.0  # between signs of life; nas.ray_limits says how long withou
 
 
 class TrialActor:
-    """Made remote by `nas.ray_workers`; imports torch when it starts, before the first trial."""
+    """Made remote by `nas.ray_workers`; imports torch when it starts, before the first one."""
 
     def __init__(self) -> None:
         import workers.evaluate
@@ -35,7 +35,7 @@ class TrialActor:
         return os.getpid()
 
     def run(self, request: EvalRequest) -> Iterator[Progress | EvalResult | None]:
-        """Yield the trial's progress while it trains, None as a sign of life, its result last."""
+        """Yield progress while it trains, None as a sign of life, the evaluation's result last."""
         yield from living(lambda put: self._evaluate(request, put))
 
 

@@ -51,7 +51,8 @@ def save_checkpoint(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tup
             WEIGHTS: file_digest(draft / WEIGHTS),
             TOKENIZER: keep_tokenizer(corpus, place.parent),
         }
-        manifest = {"format": MANIFEST_FORMAT} | request.identity() | {"files": files}
+        level = {"train_flops": request.until_flops, "rung": request.rung}
+        manifest = {"format": MANIFEST_FORMAT} | request.identity() | level | {"files": files}
         text = json.dumps(manifest, indent=2) + "\n"
         (draft / MANIFEST).write_text(text, encoding="utf-8")
         _sync(draft / WEIGHTS, draft / MANIFEST, draft)

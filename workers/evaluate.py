@@ -1,4 +1,4 @@
-"""EvalRequest -> EvalResult: whatever happens to a trial becomes a Status here."""
+"""EvalRequest -> EvalResult: whatever happens to an evaluation becomes a Status here."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.kernels.dispatch import describe
 from workers.model import ProxyLM
-from workers.training.keeping import discard_states, kept_states
-from workers.training.loop import Diverged, Training, build_proxy
+from workers.training.keeping import States, discard_branch, discard_states
+from workers.training.loop import Diverged, Trained, Training, build_proxy
 from workers.training.measure import evaluate_quality, measure_routing
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalResult:
-    """Train and measure one trial; never raises for what a trial can do wrong.
+    """Train a run to its rung and measure it; never raises for what a design can do wrong.
 
     Divergence, lack of memory and bad input end as their Status with one line of error; any
     other exception is FAILED, logged with its traceback on the worker.
     """
     began = time.monotonic()
-    last = [0.0]
+    reached = [request.start_flops]
 
-    def keep(progress: Progress) -> None:
-        last[0] = progress.flops
-        report(progress)
+    def note(training: Training) -> None:
+        reached[0] = training.meter.spent
 
     def ending(status: Status, error: str) -> EvalResult:
         return EvalResult(
-            trial=request.trial,
+            evaluation=request.evaluation,
+            attempt=request.attempt,
             status=status,
             error=" ".join(error.split())[:500],
-            flops=last[0],
+            flops=max(0.0, reached[0] - request.start_flops),
             seconds=time.monotonic() - began,
             backend=backend_name(request),
         )
 
     request = dataclasses.replace(request, device=resolve_device(request.device))
     try:
-        return _evaluate(request, keep, began)
+        return _evaluate(request, report, note, began)
     except Diverged as error:
         return ending(Status.DIVERGED, str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -60,22 +60,27 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
     except RuntimeError as error:
         if "can't allocate memory" in str(error):  # what torch raises for the CPU's
             return ending(Status.OUT_OF_MEMORY, str(error))
-        log.exception("trial %d failed", request.trial)
+        log.exception("trial %d failed", request.number)
         return ending(Status.FAILED, f"{type(error).__name__}: {error}")
     except Exception as error:
-        log.exception("trial %d failed", request.trial)
+        log.exception("trial %d failed", request.number)
         return ending(Status.FAILED, f"{type(error).__name__}: {error}")
     finally:
-        discard_states(request.state_dir)  # the trial has ended: no other worker takes it up
+        discard_branch(request.state_dir)  # no other worker takes it up
 
 
-def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: float) -> EvalResult:
+def _evaluate(
+    request: EvalRequest,
+    report: Callable[[Progress], None],
+    note: Callable[[Training], None],
+    began: float,
+) -> EvalResult:
     if request.device == "cpu":
         torch.set_num_threads(request.threads)
     corpus = Corpus.open(request.corpus_dir)
     model = build_proxy(request, corpus)
     training = Training(model, request, corpus, report)
-    trained = training.run(kept_states(training, request.state_dir))
+    trained = _train(training, note)
     seq_len = request.backbone.seq_len
     quality = evaluate_quality(model, corpus, request.eval_tokens, seq_len, request.device)
     routing = measure_routing(model, corpus, seq_len, request.device)
@@ -83,40 +88,58 @@ def _evaluate(request: EvalRequest, report: Callable[[Progress], None], began: f
     mean_activity = sum(activity) / len(activity)
     checkpoint, digest, lost = _keep(model, request, corpus)
     return EvalResult(
-        trial=request.trial,
+        evaluation=request.evaluation,
+        attempt=request.attempt,
         status=Status.FINISHED,
         bits_per_byte=quality.bits_per_byte,
         bits_per_byte_se=quality.standard_error,
         loss=quality.loss,
+        windows=quality.windows,
         steps=trained.steps,
         tokens=trained.tokens,
-        flops=trained.flops,
+        flops=trained.flops - request.start_flops,
         optimizer_flops=trained.optimizer_flops,
+        trunk_flops=trained.trunk_flops,
         active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
         activity=activity,
         stats={"routing": routing} | lost,
-        seconds=time.monotonic() - min(began, training.curve.began),
+        seconds=time.monotonic() - min(began, training.visit.began),
         checkpoint=checkpoint,
         checkpoint_digest=digest,
         backend=backend_name(request),
     )
 
 
+def _train(training: Training, note: Callable[[Training], None]) -> Trained:
+    """From the newest state to the rung; `note` sees the training as it stands."""
+    states = States(training)
+    states.take_up(training)
+    note(training)
+
+    def after_step(training: Training) -> None:
+        note(training)
+        states.after_step(training)
+
+    return training.run(after_step, states.at_branch)
+
+
 def _keep(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, str, dict[str, str]]:
     """The checkpoint, its digest, and {"checkpoint_error": why} where it could not be written.
 
-    What was trained and measured is kept all the same.
+    What was trained and measured is kept all the same. States make room for the weights: first the
+    branch's, which is over, then the trunk's, which a promotion can train again.
     """
     try:
-        try:
-            return *save_checkpoint(model, request, corpus), {}
-        except (OSError, SafetensorError):
-            if not discard_states(request.state_dir):
+        for make_room in (discard_branch, discard_states):
+            try:
+                return *save_checkpoint(model, request, corpus), {}
+            except FileExistsError:
                 raise
-            # The training's states had the room that the weights need.
-            return *save_checkpoint(model, request, corpus), {}
+            except (OSError, SafetensorError):
+                make_room(request.state_dir)
+        return *save_checkpoint(model, request, corpus), {}
     except (OSError, SafetensorError) as error:
-        log.exception("trial %d: its checkpoint could not be written", request.trial)
+        log.exception("trial %d: its checkpoint could not be written", request.number)
         reason = getattr(error, "strerror", None) or str(error)
         text = " ".join(f"{request.checkpoint_dir}: {reason}".split())
         return "", "", {"checkpoint_error": text[:500]}
@@ -138,6 +161,6 @@ def resolve_device(device: str) -> str:
 
 
 def backend_name(request: EvalRequest) -> str:
-    """Where and with what the trial ran, for the record."""
+    """Where and with what the evaluation ran, for the record."""
     place = f"torch {torch.__version__} {request.device} x{request.threads}"
     return f"{place}, kernels: {describe(request.device)}"

@@ -1,48 +1,98 @@
-"""A running training's states: kept from time to time, taken up by the next worker, discarded."""
+"""A run's states: kept from time to time and where the branch leaves the trunk, taken up by the
+next worker or the next rung, discarded."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from workers.training.loop import Training
-from workers.training.state import load_state, remove_states, save_state
+from workers.training.meter import pays
+from workers.training.state import (
+    TrainState,
+    branch_of,
+    load_state,
+    remove_branch,
+    remove_states,
+    save_state,
+)
 
 log = logging.getLogger(__name__)
 STATE_SECONDS = 60.0  # of training that a lost worker may cost
 
 
-def kept_states(training: Training, place: str) -> Callable[[Training], None]:
-    """Take up the newest state in `place`, if there is one; returns what keeps more of them.
+class States:
+    """What keeps the states of a training in its request's `state_dir`, "" for none.
 
-    place: a folder or an fsspec URL; "" keeps nothing.  The returned function is called after each
-    step and saves a state every STATE_SECONDS. One that cannot be saved costs a warning: training
-    goes on without.
+    A state that cannot be saved costs a warning: training goes on without.
     """
-    if not place:
-        return lambda training: None
-    state = load_state(place)
-    if state is not None:
-        training.take_up(state)
-        log.warning("trial %d goes on from step %d", training.request.number, state.step)
-    saved = time.monotonic()
 
-    def keep(training: Training) -> None:
-        nonlocal saved
-        if time.monotonic() - saved < STATE_SECONDS:
+    def __init__(self, training: Training) -> None:
+        self.place = training.request.state_dir
+        self.saved = time.monotonic()
+
+    def take_up(self, training: Training) -> None:
+        """Go on from the newest state that leads to the request's rung, if there is one."""
+        if not self.place:
             return
+        state = self._newest(training)
+        if state is not None:
+            training.take_up(state)
+        request, spent = training.request, training.meter.spent
+        if spent < request.start_flops:
+            log.warning(
+                "trial %d: the state of its trunk at %.3g FLOPs is gone from %s; "
+                "it trains again from step %d",
+                request.number, request.start_flops, self.place, training.steps,
+            )  # fmt: skip
+        elif spent > request.start_flops:
+            log.warning("trial %d goes on from step %d", request.number, training.steps)
+
+    def after_step(self, training: Training) -> None:
+        """Keep a state every STATE_SECONDS."""
+        if self.place and time.monotonic() - self.saved >= STATE_SECONDS:
+            self._save(training)
+
+    def at_branch(self, training: Training) -> None:
+        """Keep the trunk where the branch leaves it, if the next rung may go on from there."""
+        if self.place and training.request.keep_trunk:
+            self._save(training)
+
+    def _newest(self, training: Training) -> TrainState | None:
+        """Of this rung's branch, else of the trunk at or before the branch leaves it."""
+        request, level = training.request, training.schedule.trunk_level
+
+        def leads(state: TrainState) -> bool:
+            return pays(level, state.numbers["meter"]["asked"])
+
+        def branched(state: TrainState) -> bool:
+            return state.request == request.identity() | {"until_flops": request.until_flops}
+
+        return load_state(branch_of(self.place), branched) or load_state(self.place, leads)
+
+    def _save(self, training: Training) -> None:
+        place = branch_of(self.place) if training.on_branch else self.place
         try:
             save_state(training.state(), place)
         except OSError as error:
             log.warning("a training state could not be kept in %s: %s", place, error)
-        saved = time.monotonic()
+        self.saved = time.monotonic()
 
-    return keep
+
+def discard_branch(place: str) -> bool:
+    """Remove the branch's states of an evaluation that has ended; whether there were any.
+
+    The trunk's stay until its result is recorded: whoever records it removes them.
+    """
+    try:
+        return bool(place) and remove_branch(place)
+    except OSError as error:
+        log.warning("training states stay in %s: %s", place, error)
+        return False
 
 
 def discard_states(place: str) -> bool:
-    """Remove the states of a trial that has ended; whether there were any."""
+    """Remove all states of a run that nothing goes on from; whether there were any."""
     try:
         return bool(place) and remove_states(place)
     except OSError as error:

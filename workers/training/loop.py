@@ -1,4 +1,4 @@
-"""One readable loop: train a proxy to a FLOP level.
+"""One readable loop: train a proxy along its trunk, and on a branch to a rung.
 
 N sequences, L tokens of a sequence.
 """
@@ -14,12 +14,14 @@ import torch
 from search_space.contract import EvalRequest, Progress
 from workers.corpus import Corpus
 from workers.kernels.cross_entropy import linear_cross_entropy
+from workers.layers.carried import Carried
 from workers.model import ProxyLM
 from workers.training.curve import Curve
 from workers.training.meter import Meter
 from workers.training.optimizers import Optimizers
-from workers.training.schedule import schedule
+from workers.training.schedule import Schedule, Trunk, constant
 from workers.training.state import TrainState, gather, restore
+from workers.training.visit import Visit
 
 
 class Diverged(ArithmeticError):
@@ -28,11 +30,15 @@ class Diverged(ArithmeticError):
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: steps done, tokens read, model FLOPs spent, the optimizer's beside."""
+    """What training leaves: the run's steps, tokens and model FLOPs up to the rung.
+
+    trunk_flops: where the branch left the trunk.  optimizer_flops: of this evaluation's own steps.
+    """
 
     steps: int
     tokens: int
     flops: float
+    trunk_flops: float
     optimizer_flops: float
 
 
@@ -45,11 +51,19 @@ def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
     return model.to(request.device)
 
 
+Hook = Callable[["Training"], None]
+
+
+def _nothing(training: Training) -> None:
+    pass
+
+
 class Training:
-    """A proxy on its way to the request's FLOPs; data order is a function of (seed, step) alone.
+    """A proxy on its way to the request's rung; data order is a function of (seed, step) alone.
 
     All that the next step depends on is in `state`, so that training which is taken up from one
-    goes on as if it had not stopped.
+    goes on as if it had not stopped.  trunk: the rates' factor before any decay; benchmarks alone
+    give another than the constant one.
     """
 
     def __init__(
@@ -58,11 +72,19 @@ class Training:
         request: EvalRequest,
         corpus: Corpus,
         report: Callable[[Progress], None],
+        trunk: Trunk = constant,
     ) -> None:
         self.model, self.request, self.corpus = model, request, corpus
-        self.meter, self.curve = Meter(model, request), Curve(request, report)
+        self.schedule, self.meter = Schedule(request, trunk), Meter(model, request)
+        self.visit = Visit(request)
+        self.curve = Curve(request, self.visit, report)
         self.optimizers = Optimizers(model, request.recipe, request.spec.lr_multiplier)
         self.steps = 0
+
+    @property
+    def on_branch(self) -> bool:
+        """Whether the branch has left the trunk."""
+        return self.schedule.left is not None
 
     def step(self) -> None:
         """One batch forward, backward and applied. Raises Diverged when the loss is no number."""
@@ -73,30 +95,58 @@ class Training:
         loss = train_step(self.model, inputs, targets, self.request.device)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
-        self.optimizers.step(schedule(self.meter.share(), recipe))
+        self.optimizers.step(self.schedule.factor(self.steps, self.meter))
         self.meter.charge()
+        self.visit.add(self.meter.spent)
         self.steps += 1
         self.curve.add(self.steps, loss, self.meter)
 
-    def run(self, after_step: Callable[[Training], None] = lambda training: None) -> Trained:
-        """Train until the budget pays for no further step. after_step: called with the training."""
+    def run(self, after_step: Hook = _nothing, at_branch: Hook = _nothing) -> Trained:
+        """Train the trunk until its level pays for no further step, then the branch to the rung.
+
+        after_step: called after each step.  at_branch: called on the trunk where the branch leaves
+        it, unless training was taken up on the branch.
+        """
         self.model.train()
-        while self.meter.affords_a_step():
+        if not self.on_branch:
+            self._train(after_step)
+            at_branch(self)
+            self.schedule.leave(self.meter)
+        self._train(after_step)
+        self.curve.end(self.steps, self.meter)
+        return self._trained()
+
+    def _train(self, after_step: Hook) -> None:
+        while self.meter.affords_a_step(self.schedule.level):
             self.step()
             after_step(self)
+
+    def _trained(self) -> Trained:
         tokens = self.steps * self.request.recipe.batch_size * self.request.backbone.seq_len
-        flops = self.optimizers.flops_a_step * self.steps
-        return Trained(self.steps, tokens, self.meter.spent, flops)
+        left = self.schedule.left
+        assert left is not None
+        flops = self.optimizers.flops_a_step * self.visit.steps
+        return Trained(self.steps, tokens, self.meter.spent, left, flops)
 
     def state(self) -> TrainState:
         """All that goes on from here; its tensors are the live ones, not copies."""
-        parts = {"meter": self.meter, "curve": self.curve}
-        return gather(self.request, self.steps, self.model, self.optimizers, parts)
+        # Another rung's branch has another rate: its states are no use to this one.
+        rung = {"until_flops": self.request.until_flops} if self.on_branch else {}
+        identity = self.request.identity() | rung
+        return gather(identity, self.steps, self.model, self.optimizers, self._parts())
 
     def take_up(self, state: TrainState) -> None:
-        """Go on from a state of the same request. Raises InputError for another's."""
-        parts = {"meter": self.meter, "curve": self.curve}
-        self.steps = restore(state, self.request, self.model, self.optimizers, parts)
+        """Go on from a state of the same run, on its trunk or on this rung's branch. Raises
+        InputError for another's."""
+        self.steps = restore(state, self.request, self.model, self.optimizers, self._parts())
+
+    def _parts(self) -> dict[str, Carried]:
+        return {
+            "meter": self.meter,
+            "schedule": self.schedule,
+            "curve": self.curve,
+            "visit": self.visit,
+        }
 
 
 def train_step(model: ProxyLM, inputs, targets, device: str) -> float:

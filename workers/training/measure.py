@@ -21,18 +21,20 @@ EVAL_BATCH = 16  # sequences of one evaluation batch
 
 @dataclass(frozen=True)
 class Quality:
-    """bits_per_byte with its standard error, and loss in nats a token."""
+    """bits_per_byte with its standard error, loss in nats a token, and the nats of each window."""
 
     bits_per_byte: float
     standard_error: float
     loss: float
+    windows: list[float]
 
 
 @torch.no_grad()
 def evaluate_quality(
     model: ProxyLM, corpus: Corpus, n_tokens: int, seq_len: int, device: str
 ) -> Quality:
-    """Bits per byte on fixed validation windows, with its standard error over windows."""
+    """Bits per byte on fixed validation windows, with its standard error over windows, and the
+    nats of each in their order, summed in float64."""
     inputs, targets = corpus.validation_windows(n_tokens, seq_len)
     token_bytes_V = torch.from_numpy(corpus.byte_weights("validation")).to(device)
     model.eval()
@@ -54,7 +56,7 @@ def bits_per_byte(nats_N: Tensor, bytes_N: Tensor, n_tokens: int) -> Quality:
     n = len(bits_N)
     residual = float((bits_N - ratio * bytes_N).square().sum())
     error = math.sqrt(residual * n / max(1, n - 1)) / float(bytes_N.sum())
-    return Quality(ratio, error, float(nats_N.sum()) / n_tokens)
+    return Quality(ratio, error, float(nats_N.sum()) / n_tokens, nats_N.tolist())
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The account of the FLOPs that training spends."""
+"""The account of the FLOPs that a run spends."""
 
 from __future__ import annotations
 
@@ -9,33 +9,38 @@ from workers.layers.carried import AdaptiveActivity, Carried
 from workers.model import ProxyLM
 
 
-class Meter(Carried):
-    """The FLOPs that training really spends, a step at a time.
+def pays(level: float, flops: float) -> bool:
+    """Whether a level pays for so many FLOPs; sums of floats may be off by their rounding."""
+    return flops <= level * (1 + 1e-9)
 
-    A step's price is fixed, but for designs whose training activity depends on the data (ReLU
-    routing): those are charged what their layers last read.
+
+class Meter(Carried):
+    """The FLOPs that a run really spends, a step at a time.
+
+    spent: the position along the run: its own steps, without the branches of lower rungs.
+    price: of the coming step. It is fixed, but for designs whose training activity depends on the
+    data (ReLU routing): those are charged what their layers last read.
+    asked: the highest level that a step so far needed. A price may fall, so this can lie above
+    `spent`; a run to a lower level would have stopped before.
     """
 
     def __init__(self, model: ProxyLM, request: EvalRequest) -> None:
-        self.request, self.spent = request, 0.0
+        self.request, self.spent, self.asked = request, 0.0, 0.0
         self.adaptive = [m for m in model.modules() if isinstance(m, AdaptiveActivity)]
         self.price = step_flops(request.spec, request.backbone, request.recipe.batch_size)
-        if self.price > request.train_flops * (1 + 1e-9):
+        if not pays(request.until_flops, self.price):
             raise InputError(
-                f"a trial's budget must pay for one step: {request.train_flops:.3g} FLOPs, one "
+                f"a trial's budget must pay for one step: {request.until_flops:.3g} FLOPs, one "
                 f"step of {request.spec.label!r} costs {self.price:.3g}; raise budget.trial_flops"
             )
 
-    def affords_a_step(self) -> bool:
-        """Whether the budget pays for one step more at the last price."""
-        return self.spent + self.price <= self.request.train_flops * (1 + 1e-9)
-
-    def share(self) -> float:
-        """The share of the budget that is spent in the middle of the coming step."""
-        return min(1.0, (self.spent + self.price / 2) / self.request.train_flops)
+    def affords_a_step(self, level: float) -> bool:
+        """Whether a level of FLOPs pays for one step more at the last price."""
+        return pays(level, self.spent + self.price)
 
     def charge(self) -> None:
         """Account for the step that was done."""
+        self.asked = max(self.asked, self.spent + self.price)
         if self.adaptive:
             activity = sum(m.training_activity for m in self.adaptive) / len(self.adaptive)
             request = self.request
@@ -45,9 +50,10 @@ class Meter(Carried):
         self.spent += self.price
 
     def carried(self) -> dict[str, float]:
-        """What is spent, and the price of the next step."""
-        return {"spent": self.spent, "price": self.price}
+        """What is spent, the price of the next step, and the level that was needed so far."""
+        return {"spent": self.spent, "price": self.price, "asked": self.asked}
 
     def carry(self, numbers: dict[str, float]) -> None:
         """Go on from what was spent."""
         self.spent, self.price = numbers["spent"], numbers["price"]
+        self.asked = numbers["asked"]

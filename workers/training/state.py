@@ -2,7 +2,8 @@
 
 A state is two files of a folder, a path or any fsspec URL: `step-N.safetensors` and then
 `step-N.json`, which has the first one's checksum and a seal of its own. So a state is whole or
-absent, and one that was damaged later is known.
+absent, and one that was damaged later is known. A run's folder has the states of its trunk, and the
+folder `branch` in it those of the branch that is under way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +33,16 @@ from workers.layers.carried import Carried
 from workers.training.optimizers import Optimizers
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # the newest, and the one before it for when that is damaged
+BRANCH = "branch"
 _NAME = re.compile(r"step-(\d+)\.json")
 _STATE = re.compile(r"(^|/)step-\d+\.(json|safetensors)(\.[0-9a-f]{8})?$")  # drafts of writes too
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """step: steps done.  request: whose training it is, as plain data.
+    """step: steps done.  request: whose run it is, and on a branch the rung, as plain data.
 
     tensors: parameters, buffers and moments by name.  numbers: what parts carry beside, by the
     part's name.
@@ -53,7 +55,7 @@ class TrainState:
 
 
 def gather(
-    request: EvalRequest,
+    identity: dict[str, Any],
     step: int,
     model: nn.Module,
     optimizers: Optimizers,
@@ -66,7 +68,7 @@ def gather(
             tensors[f"moment.{name}.{key}"] = value
     found = _carriers(model, optimizers, parts)
     numbers = {name: part.carried() for name, part in found.items()}
-    return TrainState(step, request.identity(), tensors, numbers)
+    return TrainState(step, identity, tensors, numbers)
 
 
 def restore(
@@ -78,9 +80,11 @@ def restore(
 ) -> int:
     """Put a state into a fresh model and its optimizers; returns the steps done.
 
-    Raises InputError when the state is another training's, or lacks a part.
+    Raises InputError when the state is another run's or another rung's branch's, or lacks a part.
     """
     mine = request.identity()
+    if "until_flops" in state.request:
+        mine["until_flops"] = request.until_flops
     for name, value in mine.items():
         if state.request.get(name) != value:
             raise InputError(
@@ -124,9 +128,10 @@ def _carriers(
 
 
 def save_state(state: TrainState, place: str) -> None:
-    """Write a state into the folder `place`, a path or an fsspec URL; the newest `KEPT` stay.
+    """Write a state into the folder `place`, a path or an fsspec URL.
 
-    Raises OSError when it cannot be written.
+    Of the states up to this one the newest `KEPT` stay, and all of those beyond. Raises OSError
+    when it cannot be written.
     """
     fs, folder = _open(place)
     fs.makedirs(folder, exist_ok=True)
@@ -141,21 +146,26 @@ def save_state(state: TrainState, place: str) -> None:
     stem = f"{folder}/step-{state.step}"
     _write(fs, f"{stem}.safetensors", data)
     _write(fs, f"{stem}.json", sealed(facts).encode())
-    for step in _steps(fs, folder)[KEPT:]:
+    up_to_here = [step for step in _steps(fs, folder) if step <= state.step]
+    for step in up_to_here[KEPT:]:
         # The facts go first: a state without them is absent.
         for suffix in ("json", "safetensors"):
             fs.rm_file(f"{folder}/step-{step}.{suffix}")
 
 
-def load_state(place: str) -> TrainState | None:
-    """The newest whole state in the folder `place`; None when there is none.
+def load_state(
+    place: str, fits: Callable[[TrainState], bool] = lambda state: True
+) -> TrainState | None:
+    """The newest whole state in the folder `place` that fits; None when there is none.
 
     One that is damaged is passed over, with a warning, for the one before.
     """
     fs, folder = _open(place)
     for step in _steps(fs, folder):
         try:
-            return _read(fs, f"{folder}/step-{step}")
+            state = _read(fs, f"{folder}/step-{step}")
+            if fits(state):
+                return state
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             log.warning(
                 "the training state %s/step-%d is damaged (%s); taking the one before",
@@ -164,9 +174,24 @@ def load_state(place: str) -> TrainState | None:
     return None
 
 
+def branch_of(place: str) -> str:
+    """The folder of the branch's states in a run's."""
+    return f"{place.rstrip('/')}/{BRANCH}"
+
+
 def remove_states(place: str) -> bool:
-    """Remove all states in the folder `place`, and the folder when nothing else is in it; whether
-    there were any. Raises OSError when they cannot be removed."""
+    """Remove a run's states in the folder `place`, its branch's too, and the folders when nothing
+    else is in them; whether there were any. Raises OSError when they cannot be removed."""
+    branch = _remove(branch_of(place))
+    return _remove(place) or branch
+
+
+def remove_branch(place: str) -> bool:
+    """Remove the branch's states alone; as `remove_states`."""
+    return _remove(branch_of(place))
+
+
+def _remove(place: str) -> bool:
     fs, folder = _open(place)
     if not fs.isdir(folder):
         return False
