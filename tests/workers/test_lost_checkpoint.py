@@ -19,12 +19,12 @@ SPEC = FFNSpec(d_ff=32)
 
 def trained(corpus, checkpoint_dir):
     asked = EvalRequest(
-        trial=7,
+        evaluation=7,
         spec=SPEC,
         backbone=BACKBONE,
         recipe=Recipe(batch_size=2),
         corpus_dir=str(corpus.dir),
-        train_flops=step_flops(SPEC, BACKBONE, 2) * 3,
+        until_flops=step_flops(SPEC, BACKBONE, 2) * 3,
         eval_tokens=256,
         checkpoint_dir=str(checkpoint_dir),
     )

@@ -1,4 +1,4 @@
-"""Muon, the grouping of parameters and the schedule."""
+"""Muon, and the grouping of parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from search_space.spec import FFNSpec, ProductKey, TopK
 from workers.model import ProxyLM
 from workers.training.muon import PERIOD, Muon, orthogonalize
 from workers.training.optimizers import Kind, Optimizers, group_parameters
-from workers.training.schedule import schedule
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 32, 32)])
@@ -96,18 +95,6 @@ def test_the_learning_rate_multiplier_reaches_the_ffn_alone():
     assert by_name["layers.0.attention.out_DD"] == 0.25
     assert by_name["layers.0.ffn.layers.0.experts.keys_BGD"] == 0.5
     assert by_name["layers.0.ffn.layers.0.norm.weight"] == 1.0
-
-
-def test_the_schedule_warms_up_holds_and_decays():
-    recipe = Recipe(warmup=0.1, decay=0.2)
-    factors = [schedule((step + 0.5) / 100, recipe) for step in range(100)]
-    assert factors[0] == pytest.approx(0.05)
-    assert factors[10:80] == [1.0] * 70
-    assert factors[:11] == sorted(factors[:11])
-    tail = factors[80:]
-    assert tail == sorted(tail, reverse=True)
-    assert 0 < tail[-1] < 0.02
-    assert schedule(1.0, recipe) == 0.0
 
 
 def test_only_our_optimizer_asks_for_sparse_gradients_of_tables():

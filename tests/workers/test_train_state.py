@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -39,12 +38,12 @@ SPECS = {name: preset(BACKBONE) for name, preset in PRESETS.items()} | {
 
 def make_request(corpus, spec, steps=STEPS):
     return EvalRequest(
-        trial=7,
+        evaluation=7,
         spec=spec,
         backbone=BACKBONE,
         recipe=Recipe(batch_size=4),
         corpus_dir=str(corpus.dir),
-        train_flops=step_flops(spec, BACKBONE, 4) * (steps + 0.5),
+        until_flops=step_flops(spec, BACKBONE, 4) * (steps + 0.5),
         eval_tokens=1024,
     )
 
@@ -53,9 +52,21 @@ def start(request, corpus, points):
     return Training(build_proxy(request, corpus), request, corpus, points.append)
 
 
+class Lost(BaseException):
+    """Ends a worker as a kill does: nothing is caught, nothing cleaned up."""
+
+
+def lost_at(step):
+    def hook(training):
+        if training.steps == step:
+            raise Lost
+
+    return hook
+
+
 def timeless(numbers):
     """What training carries, but for the seconds it took."""
-    return numbers | {"curve": numbers["curve"] | {"seconds": 0.0}}
+    return numbers | {"visit": numbers["visit"] | {"seconds": 0.0}}
 
 
 def seen(training, points):
@@ -82,60 +93,17 @@ def test_a_training_taken_up_again_is_identical(small_corpus, tmp_path, spec):
     whole = start(request, small_corpus, points)
     whole.run()
     parts = []
-    for stop in (1, 4, 10**6):
+    for stop in (1, 4, 7, 0):
         part = start(request, small_corpus, parts)
-        part.model.train()
         state = load_state(str(tmp_path))
         if state is not None:
             part.take_up(state)
             assert timeless(part.state().numbers) == timeless(state.numbers)
-        while part.steps < stop and part.meter.affords_a_step():
-            part.step()
+        with suppress(Lost):
+            part.run(lost_at(stop))
+        assert part.on_branch or stop in (1, 4), "the later parts end on the branch"
         save_state(part.state(), str(tmp_path))
     assert_same(seen(part, parts), seen(whole, points))
-
-
-ELSEWHERE = """
-import pickle, sys
-import torch
-torch.set_num_threads(1)
-from workers.checkpoint import save_checkpoint
-from workers.corpus import Corpus
-from workers.evaluate import evaluate
-from workers.training.keeping import discard_states
-from workers.training.loop import Training, build_proxy
-from workers.training.state import load_state, save_state
-request, folder, stop = pickle.loads(bytes.fromhex(sys.argv[1]))
-corpus = Corpus.open(request.corpus_dir)
-training = Training(build_proxy(request, corpus), request, corpus, lambda point: None)
-training.model.train()
-state = load_state(folder)
-if state is not None:
-    training.take_up(state)
-while training.steps < stop and training.meter.affords_a_step():
-    training.step()
-save_state(training.state(), folder)
-"""
-
-
-@pytest.mark.parametrize("name", ["relu", "sparse rows"])
-def test_another_process_goes_on_identically(small_corpus, tmp_path, name):
-    import pickle
-
-    torch.set_num_threads(1)
-    request = make_request(small_corpus, SPECS[name])
-    whole = start(request, small_corpus, [])
-    whole.run()
-    for stop in (3, 10**6):
-        told = pickle.dumps((request, str(tmp_path), stop)).hex()
-        done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE, told], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    state = load_state(str(tmp_path))
-    assert state.step == whole.steps
-    for key, tensor in whole.state().tensors.items():
-        assert torch.equal(tensor, state.tensors[key]), key
 
 
 def test_whatever_a_training_carries_is_declared(small_corpus):
@@ -144,7 +112,11 @@ def test_whatever_a_training_carries_is_declared(small_corpus):
         request = make_request(small_corpus, spec)
         training = start(request, small_corpus, [])
         training.model.train()
-        parts = {*training.model.modules(), *training.optimizers.optimizers, training.meter}
+        parts = {
+            *training.model.modules(),
+            *training.optimizers.optimizers,
+            *training.carriers().values(),
+        }
 
         def numbers(part):
             return {k: v for k, v in vars(part).items() if isinstance(v, (int, float))}
@@ -212,11 +184,13 @@ def test_a_state_lives_at_any_fsspec_url(small_corpus):
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"spec": SPECS["biased"]}, {"number": 3}, {"study": "x"}, {"train_flops": 1e9}],
+    [{"seed": 1}, {"spec": SPECS["biased"]}, {"number": 3}, {"study": "x"}, {"until_flops": 1e9}],
 )
 def test_a_state_of_another_training_is_refused(small_corpus, change):
     request = make_request(small_corpus, SPECS["dense"])
-    state = start(request, small_corpus, []).state()
+    training = start(request, small_corpus, [])
+    training.run()  # on its branch, so that another rung's is refused, too
+    state = training.state()
     other = start(replace(request, **change), small_corpus, [])
     with pytest.raises(
         InputError, match=f"its own state: its {next(iter(change)).replace('number', 'trial')} is"
@@ -228,31 +202,30 @@ def test_the_corpus_is_known_by_its_content(small_corpus):
     assert Corpus.open(small_corpus.dir).meta["hash"] == small_corpus.dir.name
 
 
+@pytest.mark.parametrize("lost", [5, 8], ids=["trunk", "branch"])
 @pytest.mark.parametrize("name", ["dense", "relu"])
 def test_an_evaluation_goes_on_from_the_state_of_a_lost_worker(
-    small_corpus, tmp_path, monkeypatch, name
+    small_corpus, tmp_path, monkeypatch, name, lost
 ):
     monkeypatch.setattr("workers.training.keeping.STATE_SECONDS", 0.0)
     place = tmp_path / ".trial-0.state"
     request = make_request(small_corpus, SPECS[name])
     whole = evaluate(request, lambda point: None)
 
-    class Lost(BaseException):
-        """Ends a worker as a kill does: nothing is caught, nothing cleaned up."""
-
     def lose(point):
-        if point.step == 5:
+        if point.step == lost:
             raise Lost
 
-    monkeypatch.setattr("workers.evaluate.discard_states", lambda place: None)
+    monkeypatch.setattr("workers.evaluate.discard_branch", lambda place: None)
     with pytest.raises(Lost):
         evaluate(replace(request, state_dir=str(place)), lose)
     monkeypatch.undo()
     points = []
     again = evaluate(replace(request, state_dir=str(place)), points.append)
-    assert points[0].step == 5, "it began anew"
+    assert points[0].step == lost, "it began anew"
     assert replace(again, seconds=0.0) == replace(whole, seconds=0.0)
-    assert not place.exists()
+    assert not (place / "branch").exists()
+    assert not [path for path in place.iterdir() if not path.name.startswith("step-")]
 
 
 def test_a_state_that_cannot_be_kept_costs_a_warning_alone(
@@ -306,21 +279,22 @@ def test_states_make_room_for_the_weights(small_corpus, tmp_path, monkeypatch):
     )
 
     def full(*arguments):
-        seen.append(place.exists())
+        seen.append(sorted(path.name for path in place.rglob("*.json")))
         if place.exists():
             raise OSError(28, "No space left on device")
         return save_checkpoint(*arguments)
 
     monkeypatch.setattr("workers.evaluate.save_checkpoint", full)
     result = evaluate(request, lambda point: None)
-    assert seen == [True, False]
+    assert seen == [["step-1.json", "step-2.json"], ["step-1.json"], []]
     assert result.checkpoint == "trial-0" and "checkpoint_error" not in result.stats
 
 
 def test_the_seconds_of_a_trial_are_those_of_all_its_workers(small_corpus, tmp_path):
     request = replace(make_request(small_corpus, SPECS["dense"], 2), state_dir=str(tmp_path / "s"))
     training = start(request, small_corpus, [])
-    training.curve.began -= 1000.0
+    training.step()
+    training.visit.began -= 1000.0
     save_state(training.state(), request.state_dir)
     points = []
     result = evaluate(request, points.append)

@@ -27,12 +27,12 @@ SPECS = {
 
 def request(corpus, spec=SPECS["dense"], steps=6.5, **changes):
     fields = {
-        "trial": 7,
+        "evaluation": 7,
         "spec": spec,
         "backbone": BACKBONE,
         "recipe": Recipe(batch_size=4),
         "corpus_dir": str(corpus.dir),
-        "train_flops": step_flops(spec, BACKBONE, 4) * steps,
+        "until_flops": step_flops(spec, BACKBONE, 4) * steps,
         "eval_tokens": 1024,
     }
     return EvalRequest(**(fields | changes))
@@ -58,7 +58,7 @@ def test_a_trial_spends_whole_steps_of_its_flops(small_corpus, tmp_path):
     assert result.steps == 6
     assert result.tokens == 6 * 4 * 32
     assert result.flops == pytest.approx(step_flops(asked.spec, BACKBONE, 4) * 6)
-    assert result.flops <= asked.train_flops
+    assert result.flops <= asked.until_flops
     assert [p.step for p in points] == list(range(1, 7))
     assert points[-1].flops == pytest.approx(result.flops)
     assert {p.name for p in (tmp_path / "trial").iterdir()} == {"model.safetensors", "trial.json"}
@@ -149,5 +149,5 @@ def test_relu_routing_is_charged_for_what_it_reads_in_training(small_corpus):
     assert result.status is Status.FINISHED, result.error
     # Half of the experts are open at first, so the budget pays for fewer steps than planned.
     assert result.steps < 30
-    assert result.flops <= asked.train_flops
-    assert result.flops > 0.9 * asked.train_flops
+    assert result.flops <= asked.until_flops
+    assert result.flops > 0.9 * asked.until_flops

@@ -133,14 +133,15 @@ class Training:
         # Another rung's branch has another rate: its states are no use to this one.
         rung = {"until_flops": self.request.until_flops} if self.on_branch else {}
         identity = self.request.identity() | rung
-        return gather(identity, self.steps, self.model, self.optimizers, self._parts())
+        return gather(identity, self.steps, self.model, self.optimizers, self.carriers())
 
     def take_up(self, state: TrainState) -> None:
         """Go on from a state of the same run, on its trunk or on this rung's branch. Raises
         InputError for another's."""
-        self.steps = restore(state, self.request, self.model, self.optimizers, self._parts())
+        self.steps = restore(state, self.request, self.model, self.optimizers, self.carriers())
 
-    def _parts(self) -> dict[str, Carried]:
+    def carriers(self) -> dict[str, Carried]:
+        """What carries numbers beside the model and the optimizers, by name."""
         return {
             "meter": self.meter,
             "schedule": self.schedule,
