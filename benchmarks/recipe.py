@@ -55,12 +55,12 @@ def scaled(recipe: Recipe, factor: float) -> Recipe:
 def _bits(config: StudyConfig, recipe: Recipe, seed: int, corpus_dir: str) -> float:
     result = evaluate(
         EvalRequest(
-            trial=0,
+            evaluation=0,
             spec=PRESETS["dense"](config.backbone),
             backbone=config.backbone,
             recipe=recipe,
             corpus_dir=corpus_dir,
-            train_flops=config.budget.trial_flops,
+            until_flops=config.budget.trial_flops,
             seed=seed,
             eval_tokens=config.eval_tokens,
         ),
