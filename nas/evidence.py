@@ -6,13 +6,11 @@ Dims: N trials, M objectives.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-from nas.pareto import non_dominated
-from nas.rungs import settled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,8 +41,8 @@ def margin(deviation: float | None, seeds: int) -> float:
 
 
 def contenders(
-    means_NM: Sequence[Sequence[float]],
-    seeds_N: Sequence[int],
+    means_NM: npt.ArrayLike,
+    seeds_N: npt.ArrayLike,
     quality: int | None,
     deviation: float | None,
 ) -> tuple[list[bool], list[bool]]:
@@ -58,21 +56,21 @@ def contenders(
     quality is lowered by `margin`. More seeds make the margin smaller, so a bad design drops out.
     Those on the frontier are in both answers.
     """
-    front = non_dominated(means_NM)
-    if quality is None or not deviation:
-        return front, list(front)
+    import moocore
     import numpy as np
 
     lowered_NM = np.array(means_NM, dtype=float)
-    frontier_KM = lowered_NM[np.array(front)].copy()
-    lowered_NM[:, quality] -= [margin(deviation, seeds) for seeds in seeds_N]
+    if not len(lowered_NM):
+        return [], []
+    front_N = moocore.is_nondominated(lowered_NM, keep_weakly=True)
+    if quality is None or not deviation:
+        return front_N.tolist(), front_N.tolist()
+    frontier_KM = lowered_NM[front_N]
+    lowered_NM[:, quality] -= margin(deviation, 1) / np.sqrt(np.asarray(seeds_N))
     # Whatever dominates a trial is dominated by the frontier, or on it.
-    near = [
-        not lost
-        for at in range(0, len(lowered_NM), ROWS)
-        for lost in _dominated(lowered_NM[at : at + ROWS], frontier_KM)
-    ]
-    return front, [a or b for a, b in zip(front, near, strict=True)]
+    chunks = (lowered_NM[at : at + ROWS] for at in range(0, len(lowered_NM), ROWS))
+    near_N = ~np.concatenate([_dominated(chunk, frontier_KM) for chunk in chunks])
+    return front_N.tolist(), near_N.tolist()
 
 
 def _dominated(points_NM: np.ndarray, by_KM: np.ndarray) -> npt.NDArray[np.bool_]:
@@ -100,36 +98,15 @@ class Contender:
 Values = Callable[[int, float, float | None], tuple[float, ...] | None]
 
 
-class Evidence:
-    """The runs measured at the top rung, of all seeds, and the contenders among their trials."""
+class Runs:
+    """The runs measured at the top rung, of all seeds, in the order of ending."""
 
-    __slots__ = (
-        "_bits",
-        "_contenders",
-        "_done",
-        "_flops",
-        "_keys",
-        "_means",
-        "_quality",
-        "_runs",
-        "_values",
-        "deviation",
-    )
+    __slots__ = ("_keys", "inserted", "measured")
 
-    def __init__(self, values: Values, quality: int | None) -> None:
-        """quality: bits per byte's place among the objectives, None when it is none."""
-        self._values, self._quality = values, quality
+    def __init__(self) -> None:
         self._keys: list[tuple[float, int]] = []
-        self._runs: list[tuple[int, float, float | None]] = []  # in the order of ending
-        self._clear()
-
-    def _clear(self) -> None:
-        self._done = 0
-        self._bits: dict[int, list[float]] = {}
-        self._flops: dict[int, list[float]] = {}
-        self._means: dict[int, tuple[float, ...]] = {}
-        self._contenders: list[Contender] = []
-        self.deviation: float | None = None
+        self.measured: list[tuple[int, float, float | None]] = []  # trial, bits per byte, FLOPs
+        self.inserted = 0  # runs that were told of late, so that the order before them changed
 
     def add(
         self, when: float, evaluation: int, trial: int, bits: float, active: float | None
@@ -137,43 +114,80 @@ class Evidence:
         """An evaluation that finished: its time (any clock), id, trial, and what was measured."""
         key = (when, evaluation)
         at = bisect(self._keys, key)
+        self.inserted += at < len(self._keys)
         self._keys.insert(at, key)
-        self._runs.insert(at, (trial, bits, active))
-        if at < self._done:
-            self._clear()  # told late: begin anew, in the order of ending
+        self.measured.insert(at, (trial, bits, active))
 
-    def contenders(self) -> list[Contender]:
-        """Of the `settled` first results; the same list until a further one counts."""
-        m = settled(len(self._keys))
-        if m != self._done:
-            self._take_in(self._runs[self._done : m])
-            self._done = m
+
+class Evidence:
+    """The contenders among the trials of the first so many runs; it only looks at further ones."""
+
+    def __init__(self, runs: Runs, values: Values, objectives: int, quality: int | None) -> None:
+        """quality: bits per byte's place among the objectives, None when it is none."""
+        self._runs, self._values = runs, values
+        self._objectives, self._quality = objectives, quality
+        self._clear()
+
+    def _clear(self) -> None:
+        self._done, self._inserted = 0, self._runs.inserted
+        self._bits: dict[int, list[float]] = {}
+        self._flops: dict[int, list[float]] = {}
+        self._several: dict[int, list[float]] = {}  # of `_bits`, those with more than one run
+        # Columns by trial in the order of their first run; NaN breaks a bound.
+        self._rows: dict[int, int] = {}
+        self._means = [array("d") for _ in range(self._objectives)]
+        self._seeds = array("q")
+        self._contenders: list[Contender] = []
+        self.deviation: float | None = None
+
+    def contenders(self, first: int) -> list[Contender]:
+        """Among the first so many runs; the same list until another number is asked for."""
+        if first < self._done or self._inserted != self._runs.inserted:
+            self._clear()
+        if first != self._done:
+            self._take_in(self._runs.measured[self._done : first])
+            self._done = first
+            self.deviation = deviation(self._several)
             self._contenders = self._compare()
         return self._contenders
 
     def _take_in(self, runs: Sequence[tuple[int, float, float | None]]) -> None:
         for trial, bits, active in runs:
-            self._bits.setdefault(trial, []).append(bits)
+            seen = self._bits.setdefault(trial, [])
+            seen.append(bits)
+            if len(seen) == 2:
+                self._several[trial] = seen
             if active is not None:
                 self._flops.setdefault(trial, []).append(active)
         for trial in dict.fromkeys(trial for trial, _, _ in runs):
-            flops = self._flops.get(trial)
-            mean = self._values(trial, _mean(self._bits[trial]), _mean(flops) if flops else None)
-            if mean is None:
-                self._means.pop(trial, None)
-            else:
-                self._means[trial] = mean
+            self._set_mean(trial)
+
+    def _set_mean(self, trial: int) -> None:
+        bits, flops = self._bits[trial], self._flops.get(trial)
+        means = self._values(trial, _mean(bits), _mean(flops) if flops else None)
+        row = self._rows.setdefault(trial, len(self._rows))
+        if row == len(self._seeds):
+            self._seeds.append(0)
+            for column in self._means:
+                column.append(math.nan)
+        self._seeds[row] = len(bits)
+        missing = (math.nan,) * self._objectives
+        for column, value in zip(self._means, missing if means is None else means, strict=True):
+            column[row] = value
 
     def _compare(self) -> list[Contender]:
-        self.deviation = deviation(self._bits)
-        numbers = list(self._means)
-        seeds = [len(self._bits[number]) for number in numbers]
-        means = list(self._means.values())
-        front, near = contenders(means, seeds, self._quality, self.deviation)
+        import numpy as np
+
+        means_NM, seeds_N = np.array(self._means).T, np.array(self._seeds)
+        trials_N = np.fromiter(self._rows, dtype=np.int64, count=len(self._rows))
+        kept_N = ~np.isnan(means_NM[:, 0])
+        front, near = contenders(means_NM[kept_N], seeds_N[kept_N], self._quality, self.deviation)
         return [
             Contender(number, on_frontier, _mean(self._bits[number]))
-            for number, on_frontier, kept in zip(numbers, front, near, strict=True)
-            if kept
+            for number, on_frontier, is_near in zip(
+                trials_N[kept_N].tolist(), front, near, strict=True
+            )
+            if is_near
         ]
 
 

@@ -176,16 +176,7 @@ class Standing:
 class Rung:
     """The runs that have ended at one rung, and the best of them: those that may go on."""
 
-    __slots__ = (
-        "_best",
-        "_bits",
-        "_columns",
-        "_excess",
-        "_keys",
-        "_ranked",
-        "_reduction",
-        "_trials",
-    )
+    __slots__ = ("_bits", "_columns", "_excess", "_keys", "_ranked", "_reduction", "_trials")
 
     def __init__(self, reduction: float, objectives: int) -> None:
         self._reduction = reduction
@@ -194,8 +185,7 @@ class Rung:
         self._trials = array("q")
         self._columns = [array("d") for _ in range(objectives)]
         self._excess, self._bits = array("d"), array("d")
-        self._ranked = 0
-        self._best: list[int] = []
+        self._ranked = {False: (0, list[int]()), True: (0, list[int]())}
 
     def add(self, when: float, evaluation: int, trial: int, standing: Standing | None) -> None:
         """An evaluation that ended: its time (any clock), id and trial; None was not measured."""
@@ -210,18 +200,23 @@ class Rung:
             column.insert(at, value)
         self._excess.insert(at, math.nan if standing is None else standing.excess)
         self._bits.insert(at, math.nan if standing is None else standing.bits_per_byte)
-        if at < self._ranked:
-            self._ranked = -1  # told late: what was ranked is not what had ended
+        for everything, (ranked, best) in self._ranked.items():
+            if at < ranked:  # told late: what was ranked is not what had ended
+                self._ranked[everything] = (-1, best)
 
-    def best(self) -> list[int]:
+    def best(self, everything: bool = False) -> list[int]:
         """The trials that may go on, as a stack: the best is last, and may be taken off for good.
 
-        They are the best floor(m / reduction) of the m = `settled` first that ended.
+        They are the best floor(m / reduction) of the m = `settled` first that ended, or of
+        `everything`, which is for a rung where nothing else will end soon.
         """
-        m = settled(len(self._keys))
-        if m != self._ranked:
-            self._best, self._ranked = self._rank(m), m
-        return self._best
+        m = len(self._keys)
+        m, everything = (m, everything) if everything and settled(m) < m else (settled(m), False)
+        ranked, best = self._ranked[everything]
+        if m != ranked:
+            best = self._rank(m)
+            self._ranked[everything] = (m, best)
+        return best
 
     def _rank(self, m: int) -> list[int]:
         import numpy as np

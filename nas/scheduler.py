@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from nas.bounds import violations
-from nas.evidence import Contender, Evidence
+from nas.evidence import Contender, Evidence, Runs
 from nas.objectives import objective_values
-from nas.rungs import Rung, Standing, rung_flops
+from nas.rungs import Rung, Standing, rung_flops, settled
 from nas.store.records import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 
@@ -146,7 +146,7 @@ class Board:
         self._early: dict[int, dict[int, EvaluationRecord]] = {}  # by a trial not yet put
         self._open: dict[int, EvaluationRecord] = {}
         self._final: dict[int, int] = {}  # units by evaluation
-        self._open_main = 0
+        self._open_main = [0] * len(plan.levels)  # first runs, by rung
 
         self._main = self._repeats = self._charged = 0  # units
         self._promised = 0  # units that warm starts on their way to the top still need
@@ -160,9 +160,11 @@ class Board:
         self._ended, self._gone_on = [0] * self._top, [0] * self._top
         quality = "bits_per_byte"
         place = plan.objectives.index(quality) if quality in plan.objectives else None
-        self._evidence = Evidence(self._values, place)
-        self._contenders: list[Contender] = []
-        self._queue: list[tuple[int, bool, float, int]] = []  # a heap of the contenders
+        self._runs = Runs()
+        self._queues = [
+            _Queue(Evidence(self._runs, self._values, len(plan.objectives), place))
+            for _ in ("of those settled", "of all")
+        ]
 
     # Records in.
 
@@ -215,7 +217,7 @@ class Board:
         self._n_by_rung[record.status][record.rung] += sign
         if self._is_first(record):
             self._main += units
-            self._open_main += 0 if record.status.final else sign
+            self._open_main[record.rung] += 0 if record.status.final else sign
         else:
             self._repeats += units
             self._n_repeats += sign
@@ -241,7 +243,7 @@ class Board:
         finished = record.status is Status.FINISHED
         if record.rung == self._top:
             if finished and record.bits_per_byte is not None:
-                self._evidence.add(
+                self._runs.add(
                     when, record.id, record.trial, record.bits_per_byte, record.active_flops
                 )
         elif self._is_first(record):
@@ -303,7 +305,8 @@ class Board:
             return promotion
         if begins:
             return Start()
-        return self._repeat() or (Wait() if self._open else Done())
+        last = self._promotion(everything=True) or self._repeat()
+        return last or (Wait() if self._open else Done())
 
     def _main_pays(self, units: int, promised: bool = False) -> bool:
         """Whether the main phase can pay; what is promised to warm starts is not left to others."""
@@ -311,27 +314,31 @@ class Board:
         spent_on_both = after + self._repeats
         return after <= self._main_part and spent_on_both <= self._whole
 
-    def _promotion(self, begins: bool) -> Promote | None:
+    def _promotion(self, begins: bool = False, everything: bool = False) -> Promote | None:
         """The best run that may go on, from the highest rung down.
 
         begins: whether new designs can still be begun. While they can, no more than one in
         `reduction` goes on: ranks change with every result, and a run that was among the best for
         a moment would take the FLOPs of those that will be.
+        everything: at rungs that nothing is on its way to end at, also count the last results,
+        which a long rung is not ranked anew for.
         """
         for rung in reversed(range(self._top)):
             cost = self._costs[rung + 1]
             if self._warm[rung] and self._main_pays(cost, promised=True):
                 return self._promote(rung, min(self._warm[rung]))
             full = self._gone_on[rung] >= self._ended[rung] // self.plan.reduction
-            if self._main_pays(cost) and not (begins and full):
-                number = self._best(rung)
+            if (begins and full) or (everything and any(self._open_main[: rung + 1])):
+                continue
+            if self._main_pays(cost):
+                number = self._best(rung, everything)
                 if number is not None:
                     return self._promote(rung, number)
         return None
 
-    def _best(self, rung: int) -> int | None:
+    def _best(self, rung: int, everything: bool) -> int | None:
         """The best trial of a rung that may go on and has not."""
-        best = self._rungs[rung].best()
+        best = self._rungs[rung].best(everything)
         while best and self._trials[best[-1]].reached > rung:
             best.pop()  # for good: what went on never comes back
         return best[-1] if best else None
@@ -343,38 +350,19 @@ class Board:
         """The contender that has had the fewest seeds, once the main phase is over."""
         if self.plan.seeds < 2 or not self._repeats_pay():
             return None
-        if self._open_main and self._main_pays(self._cheapest):
+        if any(self._open_main) and self._main_pays(self._cheapest):
             return None  # what runs now may still be promoted, or change the frontier
-        queue = self._contender_queue()
-        while queue:
-            seeds, near, bits, number = queue[0]
-            had = self._trials[number].seeds
-            if had == seeds:
-                return Repeat(number, self.plan.seed + had)
-            heapq.heappop(queue)
-            if had < self.plan.seeds:
-                heapq.heappush(queue, (had, near, bits, number))
-        return None
+        n = len(self._runs.measured)
+        number = self._queues[0].next(settled(n), self._trials, self.plan.seeds)
+        if number is None and settled(n) < n:
+            number = self._queues[1].next(n, self._trials, self.plan.seeds)
+        if number is None:
+            return None
+        return Repeat(number, self.plan.seed + self._trials[number].seeds)
 
     def _repeats_pay(self) -> bool:
         after = self._repeats + self._repeat_cost
         return after <= self._repeat_part and after + self._main <= self._whole
-
-    def _contender_queue(self) -> list[tuple[int, bool, float, int]]:
-        """The contenders by their seeds when they were last compared, which may have grown since.
-
-        Fewest seeds, then those on the frontier, then fewer bits per byte, then the lower number.
-        """
-        contenders = self._evidence.contenders()
-        if contenders is not self._contenders:
-            self._contenders = contenders
-            self._queue = [
-                (self._trials[c.number].seeds, not c.on_frontier, c.bits_per_byte, c.number)
-                for c in contenders
-                if self._trials[c.number].seeds < self.plan.seeds
-            ]
-            heapq.heapify(self._queue)
-        return self._queue
 
     # For displays.
 
@@ -393,8 +381,9 @@ class Board:
 
     def deviation(self) -> float | None:
         """Of one seed, in bits per byte, pooled over the top rung; None without two runs."""
-        self._evidence.contenders()
-        return self._evidence.deviation
+        evidence = self._queues[1].evidence
+        evidence.contenders(len(self._runs.measured))
+        return evidence.deviation
 
 
 @dataclass(slots=True)
@@ -410,6 +399,36 @@ class _Trial:
     seeds: int = 0
     reached: int = -1
     promise: int = 0
+
+
+class _Queue:
+    """The contenders by their seeds, the next to be repeated first."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self._contenders: list[Contender] = []
+        self._heap: list[tuple[int, bool, float, int]] = []
+
+    def next(self, first: int, trials: Mapping[int, _Trial], seeds: int) -> int | None:
+        """Among the first so many runs: the number of the trial, None when all have had `seeds`.
+
+        Fewest seeds, then those on the frontier, then fewer bits per byte, then the lower number.
+        """
+        contenders = self.evidence.contenders(first)
+        if contenders is not self._contenders:
+            self._contenders = contenders
+            self._heap = [
+                (trials[c.number].seeds, not c.on_frontier, c.bits_per_byte, c.number)
+                for c in contenders
+            ]
+            heapq.heapify(self._heap)
+        while self._heap and self._heap[0][0] < seeds:
+            had, near, bits, number = self._heap[0]
+            now = trials[number].seeds
+            if had == now:
+                return number
+            heapq.heapreplace(self._heap, (now, near, bits, number))
+        return None
 
 
 @dataclass(frozen=True, slots=True)

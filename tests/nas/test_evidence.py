@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from nas import evidence
-from nas.evidence import Evidence, contenders, deviation, margin
+from nas.evidence import Evidence, Runs, contenders, deviation, margin
 
 
 def test_the_deviation_is_pooled_over_trials_with_their_own_means() -> None:
@@ -25,6 +25,7 @@ def test_without_two_runs_there_is_no_deviation(values) -> None:
 
 
 def test_a_design_within_two_standard_errors_is_a_contender() -> None:
+    assert contenders([], [], 0, 0.1) == ([], [])
     means = [(2.0, 5.0), (2.15, 5.0), (2.25, 5.0), (2.3, 4.0)]
     front, near = contenders(means, [1, 1, 1, 1], 0, 0.1)
     assert front == [True, False, False, True]
@@ -74,11 +75,22 @@ def test_means_count_each_run_and_need_no_order() -> None:
         return None if active > 50 else (bits, active)
 
     for order in (runs, runs[::-1]):
-        found = Evidence(values, 0)
-        for run in order:
-            found.add(*run)
-            found.contenders()
-        assert {c.number: c.on_frontier for c in found.contenders()} == {0: False, 1: True}
+        log = Runs()
+        found = Evidence(log, values, 2, 0)
+        for n, run in enumerate(order, 1):
+            log.add(*run)
+            found.contenders(n)
+        assert {c.number: c.on_frontier for c in found.contenders(4)} == {0: False, 1: True}
         assert found.deviation == pytest.approx(0.2828427)
         assert seen[0] == (2.2, 10.0)
-        assert found.contenders() is found.contenders()
+        assert found.contenders(4) is found.contenders(4)
+        assert {c.number for c in found.contenders(1)} == {0}
+
+
+def test_a_mean_that_comes_to_break_a_bound_drops_out() -> None:
+    log = Runs()
+    found = Evidence(log, lambda trial, bits, active: None if active > 15 else (bits,), 1, 0)
+    log.add(1.0, 1, 0, 2.0, 10.0)
+    assert [c.number for c in found.contenders(1)] == [0]
+    log.add(2.0, 2, 0, 2.0, 30.0)
+    assert found.contenders(2) == []

@@ -10,9 +10,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nas import rungs
 from nas.evidence import deviation
 from nas.rungs import expected_flops, levels, rung_flops
 from nas.scheduler import Board, Done, Plan, Promote, Repeat, Start, TakeUp, Wait, decide
@@ -298,6 +299,10 @@ def test_no_part_may_pass_the_whole() -> None:
     plan = make_plan(**FLAT, flops=2700.0, repeat_share=1 / 3, seeds=5, trials=9)
     over = evaluation(1, 0, 0, bits=1.0, plan=plan, flops=1801.0)
     assert ask(plan, [over]) == Done()
+    first = evaluation(1, 0, 0, Status.FAILED, plan=plan)
+    repeat = evaluation(2, 0, 0, Status.FAILED, seed=1, plan=plan)
+    assert ask(plan, [first, repeat]) == Start()
+    assert ask(plan, [first, replace(repeat, flops=901.0)]) == Done()
 
 
 # Repeats.
@@ -514,7 +519,18 @@ def test_counts_tell_running_from_stopped_and_charged_from_reserved() -> None:
 # The fold.
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture
+def short_rungs_are_long(monkeypatch) -> None:
+    """Rungs of eight results are ranked now and then only, as those of 256 are."""
+    monkeypatch.setattr(rungs, "EXACT_BELOW", 8)
+    monkeypatch.setattr(rungs, "RANKINGS", 1)
+
+
+UNSHARED = [HealthCheck.function_scoped_fixture]  # the fixture sets the same for every example
+
+
+@pytest.mark.usefixtures("short_rungs_are_long")
+@settings(max_examples=80, deadline=None, suppress_health_check=UNSHARED)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([1, 3, 16]),
@@ -551,6 +567,25 @@ def test_any_interleaving_decides_as_the_records_do(seed: int, workers: int, mor
             }
             fresh = decide(plan, known.values(), latest.values(), **arguments)
             assert board.decide(**arguments) == fresh
+
+
+@pytest.mark.usefixtures("short_rungs_are_long")
+def test_the_last_results_of_a_long_rung_count_when_no_more_will_come() -> None:
+    plan = make_plan(trials=11, objectives=("bits_per_byte",))
+    records = finished([5.0] * 8 + [1.0, 2.0, 3.0])
+    assert rungs.settled(11) == 8
+    assert ask(replace(plan, trials=12), [*records, running(20, 11)]) == Promote(records[0], 1)
+    records += [running(21, 0, 1), running(22, 1, 1)]
+    assert ask(replace(plan, trials=12), [*records, running(20, 11)]) == Wait()
+    assert ask(plan, records) == Promote(records[8], 1)
+
+
+@pytest.mark.usefixtures("short_rungs_are_long")
+def test_the_last_results_count_for_repeats_when_others_have_had_theirs() -> None:
+    plan = make_plan(trials=10, repeat_share=0.5, seeds=2)
+    records = [top(1 + i, i, 5.0 + i) for i in range(8)] + [top(9, 8, 1.0), top(10, 9, 2.0)]
+    assert ask(plan, records) == Repeat(0, 1)  # the best of the eight
+    assert ask(plan, [*records, running(20, 0, 2, seed=1)]) == Repeat(8, 1)
 
 
 def test_what_ended_cannot_change() -> None:
