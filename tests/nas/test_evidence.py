@@ -94,3 +94,14 @@ def test_a_mean_that_comes_to_break_a_bound_drops_out() -> None:
     assert [c.number for c in found.contenders(1)] == [0]
     log.add(2.0, 2, 0, 2.0, 30.0)
     assert found.contenders(2) == []
+
+
+def test_more_seeds_make_the_margin_smaller() -> None:
+    log = Runs()
+    found = Evidence(log, lambda trial, bits, active: (bits,), 1, 0)
+    # In the end 0 has 2.1, 1 has 2.35, and the deviation is 0.17: lowered by 0.17, 1 is worse still.
+    runs = [(0, 2.0), (0, 2.2), (1, 2.2), (1, 2.5), (1, 2.2), (1, 2.5)]
+    for at, (trial, bits) in enumerate(runs, 1):
+        log.add(float(at), at, trial, bits, None)
+    assert {c.number for c in found.contenders(3)} == {0, 1}
+    assert {c.number for c in found.contenders(6)} == {0}

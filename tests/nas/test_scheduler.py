@@ -347,6 +347,25 @@ def test_fewest_seeds_then_frontier_then_bits_then_number() -> None:
     assert ask(plan, records) == Done()
 
 
+def test_repeats_that_are_under_way_count_as_had() -> None:
+    plan = make_plan(**REPEATS, trials=4)
+    board = Board(plan)
+    for number, active in enumerate((10.0, 20.0, 20.0, 5.0)):
+        board.put_trial(number, False, {"active_flops": active})
+    for id, number, bits, run in [(1, 0, 2.0, 0), (2, 1, 1.0, 0), (3, 2, 1.05, 0), (4, 3, 3.0, 0)]:
+        board.put(top(id, number, bits, run, active=None))
+    board.put(top(5, 3, 3.2, 1, active=None))
+    given = []
+    for id in range(10, 20):
+        decision = board.decide(held=set(range(10, 20)))
+        if decision == Wait():
+            break
+        given.append((decision.trial, decision.seed))
+        board.put(running(id, decision.trial, 2, seed=decision.seed))
+    # 2 is within noise: it comes after the frontier whenever they have had as many.
+    assert given == [(1, 1), (0, 1), (2, 1), (1, 2), (0, 2), (3, 2), (2, 2)]
+
+
 def test_without_a_deviation_only_the_frontier_is_repeated() -> None:
     plan = make_plan(repeat_share=0.5, seeds=2, trials=2)
     records = [top(1, 0, 1.0), top(2, 1, 1.0 + 1e-9)]
