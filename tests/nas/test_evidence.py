@@ -99,7 +99,7 @@ def test_a_mean_that_comes_to_break_a_bound_drops_out() -> None:
 def test_more_seeds_make_the_margin_smaller() -> None:
     log = Runs()
     found = Evidence(log, lambda trial, bits, active: (bits,), 1, 0)
-    # In the end 0 has 2.1, 1 has 2.35, and the deviation is 0.17: lowered by 0.17, 1 is worse still.
+    # In the end 0 has 2.1, 1 has 2.35, and the deviation is 0.17: 1 stays worse.
     runs = [(0, 2.0), (0, 2.2), (1, 2.2), (1, 2.5), (1, 2.2), (1, 2.5)]
     for at, (trial, bits) in enumerate(runs, 1):
         log.add(float(at), at, trial, bits, None)
