@@ -94,7 +94,7 @@ def test_a_promotion_without_a_trunk_says_so_and_costs_no_more(
     points, again = [], []
     with caplog.at_level(logging.WARNING):
         whole = run(replace(asked, state_dir=str(tmp_path / "other")), again)
-    assert "trial 5: the state of its trunk" in caplog.text
+    assert "trial 5: no state of its trunk" in caplog.text
     assert "it trains again from step 0" in caplog.text
     caplog.clear()
     if gone == "trunk":

@@ -33,17 +33,15 @@ class States:
 
     def take_up(self, training: Training) -> None:
         """Go on from the newest state that leads to the request's rung, if there is one."""
-        if not self.place:
-            return
-        state = self._newest(training)
+        state = self._newest(training) if self.place else None
         if state is not None:
             training.take_up(state)
         request, spent = training.request, training.meter.spent
         if spent < request.start_flops:
             log.warning(
-                "trial %d: the state of its trunk at %.3g FLOPs is gone from %s; "
+                "trial %d: no state of its trunk at %.3g FLOPs is in %s; "
                 "it trains again from step %d",
-                request.number, request.start_flops, self.place, training.steps,
+                request.number, request.start_flops, self.place or "any folder", training.steps,
             )  # fmt: skip
         elif spent > request.start_flops:
             log.warning("trial %d goes on from step %d", request.number, training.steps)
