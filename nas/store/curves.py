@@ -7,14 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from nas.store.clock import db_seconds
 from nas.store.database import Database
-from nas.store.evaluations import late, mine
-from nas.store.holds import LEASE_SECONDS
-from nas.store.models import CurvePointRow, EvaluationRow
+from nas.store.leases import late, renewed
+from nas.store.locks import lock_study_of
+from nas.store.models import CURVE_POINT, CurvePointRow, EvaluationRow
 from nas.store.outage import lasting
 from nas.store.rows import progress
 from search_space.contract import Progress
@@ -27,17 +26,25 @@ class Curves(Database):
     def add_progress(self, points: Sequence[Progress]) -> None:
         """Record points of curves, and renew the leases of their evaluations.
 
-        A point that is there already, or not finite, is skipped. Raises LeaseLost for a late
-        writer: an evaluation that is unknown, has ended, or was taken over.
+        A point that is there already, or not finite, is skipped. Raises LeaseLost when there is a
+        late writer among them, after all others' points were recorded: for an evaluation that is
+        unknown, has ended, or was taken over.
         """
         if not points:
             return
-        rows = [_curve_values(point) for point in points if math.isfinite(point.loss)]
-        with self._sessions.begin() as session:
-            for evaluation, attempt in sorted({(p.evaluation, p.attempt) for p in points}):
-                _renew(session, evaluation, attempt)
+        attempts = sorted({(point.evaluation, point.attempt) for point in points})
+        with self._writing() as connection:
+            lock_study_of(connection, {evaluation for evaluation, _ in attempts})
+            lost = [attempt for attempt in attempts if not renewed(connection, *attempt)]
+            rows = [
+                _curve_values(point)
+                for point in points
+                if math.isfinite(point.loss) and (point.evaluation, point.attempt) not in lost
+            ]
             if rows:
-                session.execute(self._insert().on_conflict_do_nothing(), rows)
+                connection.execute(self._insert().on_conflict_do_nothing(), rows)
+        if lost:
+            raise late(*lost[0])
 
     def curve(self, evaluation_id: int) -> list[Progress]:
         """The evaluation's points, by step."""
@@ -68,18 +75,7 @@ class Curves(Database):
             from sqlalchemy.dialects.sqlite import insert
         else:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-        return insert(CurvePointRow)
-
-
-def _renew(session: Session, evaluation: int, attempt: int) -> None:
-    found = session.scalar(
-        update(EvaluationRow)
-        .where(*mine(evaluation, attempt))
-        .values(lease_until=db_seconds() + LEASE_SECONDS)
-        .returning(EvaluationRow.id)
-    )
-    if found is None:
-        raise late(evaluation, attempt)
+        return insert(CURVE_POINT)
 
 
 def _curve_values(point: Progress) -> dict[str, Any]:

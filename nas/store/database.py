@@ -1,18 +1,20 @@
 """`Database`: an open engine whose schema is right, and its sessions.
 
-Every write transaction begins with a write, so that SQLite takes its lock before anything
-is read and PostgreSQL holds the row: no reader's view can go stale inside a transaction.
+Every write transaction begins with a write, so that SQLite takes its lock before anything is read.
+Where it concerns a study, that is a write to the study's row (`nas.store.locks`): PostgreSQL then
+has one writer a study, too, and no two of them can wait for each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sqlalchemy import URL, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -110,6 +112,12 @@ class Database:
             raise InputError(str(error)) from None
         require_head(found, database.url)
         return database
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction, over a bare connection: sessions and mapped objects cost much time."""
+        with self._sessions.begin() as session:
+            yield session.connection()
 
     def _read(self, body: Callable[[Session], T]) -> T:
         """What `body` reads in a session; every read passes here. `body` may run again.

@@ -2,25 +2,26 @@
 
 A hold is a lease on the study: it ends by the database's clock unless it is renewed, and each new
 one has a higher fence. Whatever a driver writes shows its fence, and a late writer is refused.
+
+Each operation is the same when it is tried again: a study that is held by this very call is held
+anew, and what was renewed or given back by this fence can be so twice.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, or_, select, update
 
-from nas.store.clock import db_seconds
+from nas.store.clock import LEASE_END, db_seconds
 from nas.store.database import Database
-from nas.store.errors import LeaseLost, StoreError, StudyHeld
+from nas.store.errors import StoreError, StudyHeld
+from nas.store.locks import lost
 from nas.store.models import EvaluationRow, StudyRow
 from nas.store.outage import lasting, now
 from nas.store.records import Hold, StudyState
 from search_space.contract import Status
 
-LEASE_SECONDS = 60.0  # without a sign of life; a driver renews its hold much more often
 STOP = "stop"  # what a driver can be asked
 
 
@@ -43,14 +44,14 @@ class Holds(Database):
             StudyRow.lease_until < db_seconds(),
             (StudyRow.owner == owner) & (StudyRow.owner_since == at),
         )
-        with self._sessions.begin() as session:
-            fence = session.scalar(
+        with self._writing() as connection:
+            fence = connection.scalar(
                 update(StudyRow)
                 .where(StudyRow.id == study_id, free)
                 .values(
                     owner=owner,
                     owner_since=at,
-                    lease_until=db_seconds() + LEASE_SECONDS,
+                    lease_until=LEASE_END,
                     fence=StudyRow.fence + 1,
                     asked="",
                     state=StudyState.RUNNING.value,
@@ -59,10 +60,14 @@ class Holds(Database):
                 .returning(StudyRow.fence)
             )
             if fence is None:
-                raise _held(session, study_id)
-            session.execute(
+                raise _held(connection, study_id)
+            connection.execute(
                 update(EvaluationRow)
-                .where(EvaluationRow.study_id == study_id, EvaluationRow.owner != "")
+                .where(
+                    EvaluationRow.study_id == study_id,
+                    EvaluationRow.status == Status.RUNNING.value,
+                    EvaluationRow.owner != "",
+                )
                 .values(owner="", lease_until=0.0)
             )
         return Hold(study_id=study_id, owner=owner, fence=fence)
@@ -73,23 +78,27 @@ class Holds(Database):
 
         Raises LeaseLost when somebody else took the study.
         """
-        with self._sessions.begin() as session:
-            asked = session.scalar(
+        with self._writing() as connection:
+            asked = connection.scalar(
                 update(StudyRow)
-                .where(*held(hold))
-                .values(lease_until=db_seconds() + LEASE_SECONDS)
+                .where(
+                    StudyRow.id == hold.study_id,
+                    StudyRow.fence == hold.fence,
+                    StudyRow.owner == hold.owner,
+                )
+                .values(lease_until=LEASE_END)
                 .returning(StudyRow.asked)
             )
             if asked is None:
-                raise lost(session, hold)
-            session.execute(
+                raise lost(connection, hold)
+            connection.execute(
                 update(EvaluationRow)
                 .where(
                     EvaluationRow.study_id == hold.study_id,
                     EvaluationRow.status == Status.RUNNING.value,
                     EvaluationRow.owner == hold.owner,
                 )
-                .values(lease_until=db_seconds() + LEASE_SECONDS)
+                .values(lease_until=LEASE_END)
             )
         return str(asked)
 
@@ -97,21 +106,21 @@ class Holds(Database):
     def release(self, hold: Hold, state: StudyState, at: datetime | None = None) -> None:
         """Give a study back in the state that it ended in. Raises LeaseLost for a late holder."""
         ended = None if state is StudyState.RUNNING else at
-        with self._sessions.begin() as session:
-            found = session.scalar(
+        with self._writing() as connection:
+            found = connection.scalar(
                 update(StudyRow)
                 .where(StudyRow.id == hold.study_id, StudyRow.fence == hold.fence)
                 .values(state=state.value, ended_at=ended, owner="", lease_until=0.0, asked="")
                 .returning(StudyRow.id)
             )
             if found is None:
-                raise lost(session, hold)
+                raise lost(connection, hold)
 
     @lasting
     def ask(self, study_id: int, what: str) -> bool:
         """Ask a study's driver for something; whether anybody holds the study and will hear."""
-        with self._sessions.begin() as session:
-            found = session.scalar(
+        with self._writing() as connection:
+            found = connection.scalar(
                 update(StudyRow)
                 .where(StudyRow.id == study_id, StudyRow.lease_until >= db_seconds())
                 .values(asked=what)
@@ -125,44 +134,8 @@ class Holds(Database):
         return float(self._read(lambda session: session.scalar(query)) or 0.0)
 
 
-def held(hold: Hold) -> tuple[ColumnElement[bool], ...]:
-    """Finds the study while it is this holder's."""
-    return StudyRow.id == hold.study_id, StudyRow.fence == hold.fence, StudyRow.owner == hold.owner
-
-
-def touch(session: Session, study_id: int, hold: Hold | None, returning: Any, **values: Any) -> Any:
-    """Write the study's row, which locks it, and return one of its columns.
-
-    Raises LeaseLost when the hold is no longer the study's, StoreError for an unknown study.
-    """
-    where = held(hold) if hold is not None else (StudyRow.id == study_id,)
-    values = values or {"fence": StudyRow.fence}
-    found = session.scalar(update(StudyRow).where(*where).values(values).returning(returning))
-    if found is None:
-        if hold is not None:
-            raise lost(session, hold)
-        raise StoreError(f"no study with id {study_id}")
-    return found
-
-
-def lost(session: Session, hold: Hold) -> LeaseLost:
-    """What a late holder is told."""
-    row = session.execute(
-        select(StudyRow.name, StudyRow.owner, StudyRow.owner_since).where(
-            StudyRow.id == hold.study_id
-        )
-    ).one_or_none()
-    if row is None:
-        return LeaseLost(f"the study with id {hold.study_id} is gone from the database")
-    who = f"{row.owner} holds it since {row.owner_since:%Y-%m-%d %H:%M:%S} UTC" if row.owner else ""
-    return LeaseLost(
-        f"study {row.name} was taken over while this driver gave no sign of life; "
-        f"{who or 'nobody holds it now'}; nothing more is written here"
-    )
-
-
-def _held(session: Session, study_id: int) -> Exception:
-    row = session.execute(
+def _held(connection: Connection, study_id: int) -> Exception:
+    row = connection.execute(
         select(
             StudyRow.name,
             StudyRow.owner,

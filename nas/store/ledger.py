@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from collections.abc import Mapping
+
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
 from nas.store.errors import StoreError
-from nas.store.models import EntryKind, LedgerEntryRow, StudyRow
+from nas.store.models import EVALUATION, LEDGER_ENTRY, STUDY, EntryKind
 from nas.store.outage import now
 from nas.store.records import Ledger
+from search_space.contract import Status
+
+_ADD = insert(LEDGER_ENTRY)
 
 
-def entry(study_id: int, evaluation_id: int, kind: EntryKind, flops: float) -> LedgerEntryRow:
-    """A new line, dated now."""
-    return LedgerEntryRow(
-        study_id=study_id,
-        evaluation_id=evaluation_id,
-        kind=kind.value,
-        flops=flops,
-        created_at=now(),
+def add_lines(
+    connection: Connection, study_id: int, evaluation_id: int, lines: Mapping[EntryKind, float]
+) -> None:
+    """Add lines, dated now."""
+    at = now()
+    connection.execute(
+        _ADD,
+        [
+            {
+                "study_id": study_id,
+                "evaluation_id": evaluation_id,
+                "kind": kind.value,
+                "flops": flops,
+                "created_at": at,
+            }
+            for kind, flops in lines.items()
+        ],
     )
 
 
 def balance(session: Session, study_id: int) -> Ledger:
-    """The study's account, in whole FLOPs; raise StoreError for an unknown study."""
-    budget = session.scalar(select(StudyRow.budget_flops).where(StudyRow.id == study_id))
-    if budget is None:
+    """The study's account, in whole FLOPs; raise StoreError for an unknown study.
+
+    The lines are not added up: a long study has hundreds of thousands. What is held now, and what
+    was spent, stand in the rows that they are about.
+    """
+    row = session.execute(
+        select(STUDY.c.budget_flops, STUDY.c.spent_flops).where(STUDY.c.id == study_id)
+    ).one_or_none()
+    if row is None:
         raise StoreError(f"no study with id {study_id}")
-    query = (
-        select(LedgerEntryRow.kind, func.sum(LedgerEntryRow.flops))
-        .where(LedgerEntryRow.study_id == study_id)
-        .group_by(LedgerEntryRow.kind)
+    held = session.scalar(
+        select(func.sum(EVALUATION.c.reserved)).where(
+            EVALUATION.c.study_id == study_id, EVALUATION.c.status == Status.RUNNING.value
+        )
     )
-    sums = {EntryKind(kind): float(flops) for kind, flops in session.execute(query)}
-    spent = sums.get(EntryKind.SPEND, 0.0)
-    held = sums.get(EntryKind.RESERVE, 0.0) - spent - sums.get(EntryKind.REFUND, 0.0)
-    # Rounding drops the dust that floating-point sums leave of settled reservations.
-    return Ledger(budget=budget, reserved=float(round(held)), spent=float(round(spent)))
+    return Ledger(
+        budget=row.budget_flops,
+        reserved=float(round(held or 0.0)),
+        spent=float(round(row.spent_flops)),
+    )

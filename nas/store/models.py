@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     String,
+    Table,
     Text,
     UniqueConstraint,
 )
@@ -64,6 +65,7 @@ class StudyRow(Base):
     """One study. `n_trials` hands out trial numbers, `uid` tells it from all other studies.
 
     rungs: how many it has.  deviation: of one seed at the top rung, pooled over its trials.
+    spent_flops: the sum of its ledger's `SPEND` lines, so that nobody must add them up.
     owner, owner_since, lease_until, fence: the driver that holds it, until when by the database's
     clock (seconds since 1970), and the token that its writes must show.
     asked: what its driver is asked to do, such as to stop.
@@ -84,6 +86,7 @@ class StudyRow(Base):
     n_trials: Mapped[int] = mapped_column(Integer)
     rungs: Mapped[int] = mapped_column(Integer, server_default="1")
     deviation: Mapped[float | None] = mapped_column(Double)
+    spent_flops: Mapped[float] = mapped_column(Double, server_default="0")
     owner: Mapped[str] = mapped_column(Text, server_default="")
     owner_since: Mapped[datetime | None] = mapped_column(UTCDateTime)
     lease_until: Mapped[float] = mapped_column(Double, server_default="0")
@@ -100,7 +103,11 @@ class TrialRow(Base):
     """
 
     __tablename__ = "trial"
-    __table_args__ = (UniqueConstraint("study_id", "number"), Index(None, "study_id", "key"))
+    __table_args__ = (
+        UniqueConstraint("study_id", "number"),
+        Index(None, "study_id", "key"),
+        Index(None, "study_id", "seeds"),  # finds the few that were repeated
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id", ondelete="CASCADE"))
@@ -138,6 +145,7 @@ class EvaluationRow(Base):
 
     attempt: the fencing token.  losses: workers that it lost.
     owner, lease_until: who holds its lease, and until when by the database's clock.
+    claimed_at: when its owner asked for it, by the owner's clock: the name of that claim.
     reserved: FLOPs held for it now.  flops: FLOPs charged so far.
     windows: nats of each validation window, as little-endian doubles.
     """
@@ -153,6 +161,7 @@ class EvaluationRow(Base):
     losses: Mapped[int] = mapped_column(Integer)
     owner: Mapped[str] = mapped_column(Text)
     lease_until: Mapped[float] = mapped_column(Double)
+    claimed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     status: Mapped[str] = mapped_column(String(16))
     until_flops: Mapped[float] = mapped_column(Double)
     start_flops: Mapped[float] = mapped_column(Double)
@@ -214,3 +223,10 @@ class LedgerEntryRow(Base):
     kind: Mapped[str] = mapped_column(String(16))
     flops: Mapped[float] = mapped_column(Double)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+# The tables for statements that run once an evaluation: a mapped class costs them a third more.
+STUDY, TRIAL, RUN, EVALUATION, CURVE_POINT, LEDGER_ENTRY = (
+    cast(Table, row.__table__)
+    for row in (StudyRow, TrialRow, RunRow, EvaluationRow, CurvePointRow, LedgerEntryRow)
+)

@@ -1,16 +1,18 @@
-"""Rows of studies and trials read in bulk: columns, not objects; a broken row is named."""
+"""Rows of studies, trials and evaluations read: columns, not objects; a broken row is named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from nas.store.errors import BrokenRecord
-from nas.store.models import EvaluationRow, RunRow, StudyRow, TrialRow
+from nas.store.models import EVALUATION, RUN, TRIAL, StudyRow
 from nas.store.records import EvaluationRecord, StudyRecord, TrialMeasures, TrialRecord
 from nas.store.rows import (
     MALFORMED,
@@ -25,91 +27,107 @@ from nas.store.rows import (
 from search_space.contract import EvalResult
 
 T = TypeVar("T")
+Reader = Session | Connection
 WAY_OUT = "restore the database from a copy, or launch the study again under a new name"
-_TRIAL = list(TrialRow.__table__.columns)
+_TRIAL = list(TRIAL.c)
 _RESULT = [
-    EvaluationRow.status,
-    EvaluationRow.attempt,
-    *(getattr(EvaluationRow, n) for n in MEASURES),
+    EVALUATION.c.status,
+    EVALUATION.c.attempt,
+    *(EVALUATION.c[n] for n in MEASURES),
 ]
 _MEASURED = (
-    TrialRow.id,
-    TrialRow.number,
-    TrialRow.study_id,
-    TrialRow.status,
-    TrialRow.cost,
-    TrialRow.rung,
-    TrialRow.seeds,
-    TrialRow.bits_per_byte,
-    TrialRow.active_flops,
+    TRIAL.c.id,
+    TRIAL.c.number,
+    TRIAL.c.study_id,
+    TRIAL.c.status,
+    TRIAL.c.cost,
+    TRIAL.c.rung,
+    TRIAL.c.seeds,
+    TRIAL.c.bits_per_byte,
+    TRIAL.c.active_flops,
 )
 _EVALUATION = (
-    EvaluationRow.id,
-    RunRow.trial_id,
-    TrialRow.number.label("trial"),
-    RunRow.seed,
-    EvaluationRow.rung,
-    EvaluationRow.attempt,
-    EvaluationRow.losses,
-    EvaluationRow.owner,
-    EvaluationRow.status,
-    EvaluationRow.until_flops,
-    EvaluationRow.start_flops,
-    EvaluationRow.reserved,
-    EvaluationRow.flops,
-    EvaluationRow.trunk_flops,
-    EvaluationRow.bits_per_byte,
-    EvaluationRow.bits_per_byte_se,
-    EvaluationRow.active_flops,
-    EvaluationRow.seconds,
-    EvaluationRow.error,
-    EvaluationRow.created_at,
-    EvaluationRow.ended_at,
+    EVALUATION.c.id,
+    RUN.c.trial_id,
+    TRIAL.c.number.label("trial"),
+    RUN.c.seed,
+    EVALUATION.c.rung,
+    EVALUATION.c.attempt,
+    EVALUATION.c.losses,
+    EVALUATION.c.owner,
+    EVALUATION.c.status,
+    EVALUATION.c.until_flops,
+    EVALUATION.c.start_flops,
+    EVALUATION.c.reserved,
+    EVALUATION.c.flops,
+    EVALUATION.c.trunk_flops,
+    EVALUATION.c.bits_per_byte,
+    EVALUATION.c.bits_per_byte_se,
+    EVALUATION.c.active_flops,
+    EVALUATION.c.seconds,
+    EVALUATION.c.error,
+    EVALUATION.c.created_at,
+    EVALUATION.c.ended_at,
 )
+
+
+def _trials_query(stats: bool) -> Select[Any]:
+    columns = [*_RESULT, EVALUATION.c.stats] if stats else _RESULT
+    # Both tables have columns of these names.
+    named = [column.label(f"result_{column.key}") for column in (EVALUATION.c.id, *columns)]
+    joined = TRIAL.outerjoin(EVALUATION, EVALUATION.c.id == TRIAL.c.evaluation_id)
+    return select(*_TRIAL, *named).select_from(joined).order_by(TRIAL.c.number)
+
+
+# Made once: SQLAlchemy takes longer to make a statement of forty columns than SQLite to answer it.
+_TRIALS = {stats: _trials_query(stats) for stats in (False, True)}
+_ONE_TRIAL = _TRIALS[True].where(TRIAL.c.id == bindparam("id"))
+_RUNS = EVALUATION.join(RUN, RUN.c.id == EVALUATION.c.run_id)
+_RUNS = _RUNS.join(TRIAL, TRIAL.c.id == RUN.c.trial_id)
+_EVALUATIONS = select(*_EVALUATION).select_from(_RUNS).order_by(EVALUATION.c.id)
+_ONE_EVALUATION = _EVALUATIONS.where(EVALUATION.c.id == bindparam("id"))
 
 
 def read_trials(
-    session: Session, *where: ColumnElement[bool], stats: bool = True
+    session: Reader, *where: ColumnElement[bool], stats: bool = True
 ) -> list[TrialRecord]:
     """The trials that fulfil `where`, by number; `stats` are {} when they are not asked for."""
-    columns = [*_RESULT, EvaluationRow.stats] if stats else _RESULT
-    # Both tables have columns of these names.
-    named = [column.label(f"result_{column.key}") for column in (EvaluationRow.id, *columns)]
-    joined = TrialRow.__table__.outerjoin(
-        EvaluationRow.__table__, EvaluationRow.id == TrialRow.evaluation_id
-    )
-    query = select(*_TRIAL, *named).select_from(joined).where(*where).order_by(TrialRow.number)
-
-    def record(row: Row[Any]) -> TrialRecord:
-        ended = None if row.result_id is None else eval_result(_Result(row), stats)
-        return trial_record(row, ended)
-
-    return _decoded(session, query, record)
+    return _decoded(session, _TRIALS[stats].where(*where), partial(_trial, stats=stats))
 
 
-def read_measures(session: Session, study_id: int) -> list[TrialMeasures]:
+def read_trial(session: Reader, id: int) -> TrialRecord:
+    """One trial that is there."""
+    return _decoded(session, _ONE_TRIAL, partial(_trial, stats=True), {"id": id})[0]
+
+
+def _trial(row: Row[Any], stats: bool) -> TrialRecord:
+    ended = None if row.result_id is None else eval_result(_Result(row), stats)
+    return trial_record(row, ended)
+
+
+def read_measures(session: Reader, study_id: int) -> list[TrialMeasures]:
     """What comparisons need of the study's trials, by number."""
-    query = select(*_MEASURED).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
+    query = select(*_MEASURED).where(TRIAL.c.study_id == study_id).order_by(TRIAL.c.number)
     return _decoded(session, query, trial_measures)
 
 
-def read_evaluations(session: Session, *where: ColumnElement[bool]) -> list[EvaluationRecord]:
+def read_evaluations(session: Reader, *where: ColumnElement[bool]) -> list[EvaluationRecord]:
     """The evaluations that fulfil `where`, in the order in which they began."""
-    query = (
-        select(*_EVALUATION)
-        .join(RunRow, RunRow.id == EvaluationRow.run_id)
-        .join(TrialRow, TrialRow.id == RunRow.trial_id)
-        .where(*where)
-        .order_by(EvaluationRow.id)
-    )
-    return [evaluation_record(row) for row in session.execute(query)]
+    return _decoded(session, _EVALUATIONS.where(*where), evaluation_record)
 
 
-def read_result(session: Session, evaluation_id: int) -> EvalResult | None:
+def read_evaluation(session: Reader, id: int) -> EvaluationRecord:
+    """One evaluation that is there."""
+    return _decoded(session, _ONE_EVALUATION, evaluation_record, {"id": id})[0]
+
+
+def read_result(session: Reader, evaluation_id: int) -> EvalResult | None:
     """How an evaluation ended, with its windows; None for an unknown one."""
-    row = session.get(EvaluationRow, evaluation_id)
-    if row is None:
-        return None
+    query = select(EVALUATION).select_from(_RUNS).where(EVALUATION.c.id == evaluation_id)
+    return next(iter(_decoded(session, query, _result)), None)
+
+
+def _result(row: Row[Any]) -> EvalResult:
     return replace(eval_result(row, stats=True), windows=unpacked(row.windows))
 
 
@@ -138,16 +156,22 @@ def read_studies(session: Session, query: Select[StudyRow]) -> list[StudyRecord]
     raise broken
 
 
-def _decoded(session: Session, query: Select[Any], record: Callable[[Row[Any]], T]) -> list[T]:
+def _decoded(
+    session: Reader,
+    query: Select[Any],
+    record: Callable[[Row[Any]], T],
+    values: Mapping[str, Any] = MappingProxyType({}),
+) -> list[T]:
     try:
-        return [record(row) for row in session.execute(query)]
+        return [record(row) for row in session.execute(query, values)]
     except MALFORMED as error:
         broken = BrokenRecord(f"a trial cannot be read: {error}; {WAY_OUT}")
     # A malformed JSON text fails where rows are fetched, without a number: one by one then.
-    keys = query.with_only_columns(TrialRow.id, TrialRow.number, TrialRow.study_id)
-    for id, number, study_id in session.execute(keys).all():
+    keys = query.with_only_columns(TRIAL.c.id, TRIAL.c.number, TRIAL.c.study_id)
+    for id, number, study_id in session.execute(keys, values).all():
         try:
-            record(session.execute(query.where(TrialRow.id == id)).one())
+            for row in session.execute(query.where(TRIAL.c.id == id), values):
+                record(row)
         except MALFORMED as error:
             name = session.scalar(select(StudyRow.name).where(StudyRow.id == study_id))
             text = f"trial {number} of study {name!r} cannot be read: {error}; {WAY_OUT}"

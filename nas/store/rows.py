@@ -139,6 +139,8 @@ def packed(windows: Sequence[float]) -> bytes:
 
 def unpacked(data: bytes) -> list[float]:
     """What `packed` made bytes of."""
+    if len(data) % 8:
+        raise BrokenRow(f"its windows have {len(data)} bytes, not 8 a number")
     return list(struct.unpack(f"<{len(data) // 8}d", data))
 
 

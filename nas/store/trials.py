@@ -6,18 +6,39 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
 
-from nas.store.evaluations import Evaluations, add_row, check_flops
-from nas.store.holds import touch
+from nas.store.beginning import begin, check_flops
+from nas.store.evaluations import Evaluations
 from nas.store.ledger import balance
-from nas.store.models import EvaluationRow, RunRow, StudyRow, TrialRow
+from nas.store.locks import lock_study
+from nas.store.models import EVALUATION, RUN, STUDY, TRIAL
 from nas.store.outage import lasting, now
-from nas.store.reading import read_evaluations, read_measures, read_trials
+from nas.store.reading import read_evaluation, read_measures, read_trial, read_trials
 from nas.store.records import EvaluationRecord, Hold, Ledger, TrialMeasures, TrialRecord
 from search_space.contract import Status
 from search_space.errors import InputError
 from search_space.spec import FFNSpec
+
+_ADD = insert(TRIAL).returning(TRIAL.c.id)
+# Finds the trial that an earlier attempt of the same call added, and its first evaluation.
+_ADDED = (
+    select(TRIAL.c.id.label("trial"), func.min(EVALUATION.c.id).label("first"))
+    .select_from(
+        TRIAL.join(RUN, RUN.c.trial_id == TRIAL.c.id).join(
+            EVALUATION, EVALUATION.c.run_id == RUN.c.id
+        )
+    )
+    .where(
+        TRIAL.c.study_id == bindparam("study"),
+        TRIAL.c.key == bindparam("its_key"),
+        TRIAL.c.created_at == bindparam("at"),
+    )
+    .group_by(TRIAL.c.id)
+)
+_UNCOUNT = (
+    update(STUDY).where(STUDY.c.id == bindparam("study")).values(n_trials=STUDY.c.n_trials - 1)
+)
 
 
 class Trials(Evaluations):
@@ -44,38 +65,34 @@ class Trials(Evaluations):
         at: the time of the call; the same call again finds the trial of the first.
         Raises LeaseLost for a late driver, StoreError for an unknown study.
         """
-        check_flops("until_flops", until_flops)
+        check_flops(until_flops)
         at = at or now()
-        with self._sessions.begin() as session:
-            n_trials = touch(
-                session, study_id, hold, StudyRow.n_trials, n_trials=StudyRow.n_trials + 1
-            )
-            if twins := read_trials(session, *_added(study_id, spec.key, at)):
-                session.rollback()
-                own = read_evaluations(session, RunRow.trial_id == twins[0].id)
-                return twins[0], own[0]
-            row = TrialRow(
-                study_id=study_id,
-                number=n_trials - 1,
-                spec=spec.to_dict(),
-                key=spec.key,
-                params=params,
-                source=source,
-                cost=cost,
-                status=Status.RUNNING.value,
-                seeds=0,
-                flops=0.0,
-                created_at=at,
-            )
-            session.add(row)
-            session.flush()
-            id = add_row(
-                session, study_id, row.id, None, at=at, seed=seed, rung=rung, hold=hold,
+        with self._writing() as connection:
+            study = lock_study(connection, study_id, hold, new_trials=1)
+            added = {"study": study_id, "its_key": spec.key, "at": at}
+            twin = connection.execute(_ADDED, added).first()
+            if twin is not None:
+                connection.execute(_UNCOUNT, {"study": study_id})
+                return read_trial(connection, twin.trial), read_evaluation(connection, twin.first)
+            values = {
+                "study_id": study_id,
+                "number": study.n_trials - 1,
+                "spec": spec.to_dict(),
+                "key": spec.key,
+                "params": params,
+                "source": source,
+                "cost": cost,
+                "status": Status.RUNNING.value,
+                "seeds": 0,
+                "flops": 0.0,
+                "created_at": at,
+            }
+            trial_id = int(connection.execute(_ADD, values).scalar_one())
+            id = begin(
+                connection, study_id, trial_id, None, at=at, seed=seed, rung=rung, hold=hold,
                 until_flops=until_flops, start_flops=0.0,
             )  # fmt: skip
-            trial = read_trials(session, TrialRow.id == row.id)[0]
-            evaluation = read_evaluations(session, EvaluationRow.id == id)[0]
-        return trial, evaluation
+            return read_trial(connection, trial_id), read_evaluation(connection, id)
 
     def trials(
         self, study_id: int, statuses: Iterable[Status] | None = None, *, stats: bool = True
@@ -84,9 +101,9 @@ class Trials(Evaluations):
 
         stats: read `EvalResult.stats`, too; they are most of a trial's bytes.
         """
-        where: list[ColumnElement[bool]] = [TrialRow.study_id == study_id]
+        where: list[ColumnElement[bool]] = [TRIAL.c.study_id == study_id]
         if statuses is not None:
-            where.append(TrialRow.status.in_([status.value for status in statuses]))
+            where.append(TRIAL.c.status.in_([status.value for status in statuses]))
         return self._read(lambda session: read_trials(session, *where, stats=stats))
 
     def some_trials(
@@ -97,10 +114,10 @@ class Trials(Evaluations):
         Numbers only grow: with the trials that an evaluation began or ended of, and the number of
         those that were known, this is all that can have happened since.
         """
-        wanted: ColumnElement[bool] = TrialRow.number.in_(numbers)
+        wanted: ColumnElement[bool] = TRIAL.c.number.in_(numbers)
         if since is not None:
-            wanted = or_(wanted, TrialRow.number >= since)
-        mine = TrialRow.study_id == study_id
+            wanted = or_(wanted, TRIAL.c.number >= since)
+        mine = TRIAL.c.study_id == study_id
         return self._read(lambda session: read_trials(session, mine, wanted, stats=False))
 
     def measures(self, study_id: int) -> list[TrialMeasures]:
@@ -109,8 +126,8 @@ class Trials(Evaluations):
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
         """One trial of the study; raise InputError when it has none of that number."""
-        where = TrialRow.study_id == study_id, TrialRow.number == number
-        count = select(StudyRow.n_trials).where(StudyRow.id == study_id)
+        where = TRIAL.c.study_id == study_id, TRIAL.c.number == number
+        count = select(STUDY.c.n_trials).where(STUDY.c.id == study_id)
         found, trials = self._read(
             lambda session: (read_trials(session, *where), session.scalar(count))
         )
@@ -122,8 +139,3 @@ class Trials(Evaluations):
     def ledger(self, study_id: int) -> Ledger:
         """The study's account, in whole FLOPs; raise StoreError for an unknown study."""
         return self._read(lambda session: balance(session, study_id))
-
-
-def _added(study_id: int, key: str, at: datetime) -> tuple[ColumnElement[bool], ...]:
-    """Finds the trial that an earlier attempt of the same call added."""
-    return TrialRow.study_id == study_id, TrialRow.key == key, TrialRow.created_at == at

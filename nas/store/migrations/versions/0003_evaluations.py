@@ -54,6 +54,7 @@ def _widen_study() -> None:
     for column in (
         _column("rungs", sa.Integer, default="1"),
         _column("deviation", sa.Double, nullable=True),
+        _column("spent_flops", sa.Double, default="0"),
         _column("owner", sa.Text, default=""),
         _column("owner_since", TIME, nullable=True),
         _column("lease_until", sa.Double, default="0"),
@@ -73,6 +74,7 @@ def _widen_trial() -> None:
         _column("evaluation_id", ROW_ID, nullable=True),
     ):
         op.add_column("trial", column)
+    op.create_index("ix_trial_study_id_seeds", "trial", ["study_id", "seeds"])
 
 
 def _create_run() -> None:
@@ -99,6 +101,7 @@ def _create_evaluation() -> None:
         _column("losses", sa.Integer),
         _column("owner", sa.Text),
         _column("lease_until", sa.Double),
+        _column("claimed_at", TIME, nullable=True),
         _column("status", sa.String(16)),
         _column("until_flops", sa.Double),
         _column("start_flops", sa.Double),
@@ -153,6 +156,8 @@ def _fill() -> None:
         "UPDATE trial SET evaluation_id = result.trial_id, flops = result.flops, "
         "bits_per_byte = result.bits_per_byte, active_flops = result.active_flops "
         "FROM result WHERE result.trial_id = trial.id",
+        "UPDATE study SET spent_flops = COALESCE((SELECT SUM(flops) FROM ledger_entry "
+        "WHERE ledger_entry.study_id = study.id AND kind = 'spend'), 0)",
         "UPDATE trial SET rung = 0, seeds = 1 WHERE status = 'finished'",
         "UPDATE trial SET bits_per_byte = NULL, active_flops = NULL WHERE status <> 'finished'",
     )
