@@ -6,7 +6,7 @@ import math
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, bindparam, insert, select
+from sqlalchemy import Connection, and_, bindparam, insert, select
 
 from nas.store.clock import LEASE_END
 from nas.store.errors import StoreError

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from nas.store.database import Database
 from nas.store.engine import START_HINT
 from nas.store.errors import StoreError
-from nas.store.holds import touch
+from nas.store.locks import lock_study
 from nas.store.models import StudyRow
 from nas.store.names import check_name, free_name, is_legal
 from nas.store.outage import lasting, now
@@ -126,10 +126,10 @@ class Studies(Database):
     @lasting
     def extend(self, hold: Hold, config: dict[str, Any], budget_flops: float) -> None:
         """Give a study a larger budget. Raises LeaseLost for a late holder."""
-        with self._sessions.begin() as session:
-            touch(
-                session, hold.study_id, hold, StudyRow.id, config=config, budget_flops=budget_flops
-            )
+        with self._writing() as connection:
+            study = lock_study(connection, hold.study_id, hold)
+            values = {"config": config, "budget_flops": budget_flops}
+            connection.execute(update(StudyRow).where(StudyRow.id == study.id).values(values))
 
     def _created(self, at: datetime, config: dict[str, Any]) -> StudyRecord | None:
         """The study that an earlier attempt of the same call stored."""

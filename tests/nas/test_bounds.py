@@ -12,8 +12,8 @@ from dashboard.data import headline, outcome_frame, read, trial_frame
 from nas.bounds import excess, limits, violations, words
 from nas.cli import run
 from nas.config import StudyConfig
-from nas.driver import told
 from nas.figure import pareto_figure
+from nas.lessons import lessons
 from nas.pareto import best, frontier
 from nas.store import Store, StudyRecord, StudyState
 from nas.study import Study
@@ -45,18 +45,20 @@ def fill(folder: Path, config: dict, ratios: tuple[float, ...] = (1.0, 1.7)) -> 
         study = store.create_study("bound", settings.to_dict(), 0, 2e12, list(settings.objectives))
         store.update_study(study.id, facts={"ngram_bits_per_byte": {}})
         for spec, bits, ratio in zip((FFNSpec(d_ff=128), ACTIVE), (2.2, 1.9), ratios, strict=True):
-            trial = store.add_trial(
+            _, evaluation = store.add_trial(
                 study.id,
                 spec,
                 seed=0,
                 source="x",
                 params={},
-                train_flops=1e12,
+                until_flops=1e12,
                 cost=model_cost(spec, settings.backbone).to_dict(),
             )
             measures = {"bits_per_byte": bits, "bits_per_byte_se": 0.01, "flops": 1e12}
             measures["active_flops"] = ratio * whole
-            store.end_trial(EvalResult(trial=trial.id, status=Status.FINISHED, **measures))
+            store.end_evaluation(
+                EvalResult(evaluation=evaluation.id, status=Status.FINISHED, **measures)
+            )
         store.update_study(study.id, state=StudyState.FINISHED)
     return url
 
@@ -97,9 +99,10 @@ def test_python_and_export_take_the_feasible_one(db: str) -> None:
 def test_the_sampler_is_told_the_same_violations(db: str) -> None:
     with Study.open("bound", db) as study:
         trials, bounds = study.records(), study.limits()
+        evaluations = study.store.evaluations(study.record.id)
     assert bounds == StudyConfig.from_dict(CONFIG).limits()
-    for trial in trials:
-        assert told(trial, ["bits_per_byte"], bounds).violations == violations(trial, bounds)
+    told = lessons(StudyConfig.from_dict(CONFIG).plan(), trials, evaluations).told()
+    assert [lesson.violations for lesson in told] == [violations(t, bounds) for t in trials]
     assert [violations(trial, bounds)["active_flops"] for trial in trials] == [
         0.0,
         pytest.approx(0.7),

@@ -41,7 +41,7 @@ SPECS = {
 def trial(number: int, method: str, bpb: float, flops: float, params: float = 1e6) -> TrialRecord:
     spec = SPECS[method]
     result = EvalResult(
-        trial=number, status=Status.FINISHED, bits_per_byte=bpb, bits_per_byte_se=0.01
+        evaluation=number, status=Status.FINISHED, bits_per_byte=bpb, bits_per_byte_se=0.01
     )
     return TrialRecord(
         id=number,
@@ -50,11 +50,12 @@ def trial(number: int, method: str, bpb: float, flops: float, params: float = 1e
         spec=spec,
         key=spec.key,
         params={},
-        seed=0,
         source="x",
-        train_flops=1.0,
         cost={"active_flops": flops, "total_params": params},
         status=Status.FINISHED,
+        rung=0,
+        seeds=1,
+        bits_per_byte=bpb,
         result=result,
         created_at=datetime.now(UTC),
         ended_at=None,
@@ -142,7 +143,7 @@ def test_an_empty_study_has_an_empty_figure() -> None:
 def test_curves_are_told_apart_within_a_method() -> None:
     curves = {
         number: [
-            Progress(trial=number, step=s, steps=3, flops=s * 1e9, loss=5.0 - s, seconds=1.0)
+            Progress(evaluation=number, step=s, steps=3, flops=s * 1e9, loss=5.0 - s, seconds=1.0)
             for s in (1, 2, 3)
         ]
         for number in (1, 2)

@@ -18,7 +18,7 @@ from benchmarks.abuse.postgres import Server
 from nas.config import StudyConfig
 from nas.launcher import launch_study
 from nas.pool import SimulatedPool
-from nas.store import Store, StoreError, StudyState, engine, outage
+from nas.store import LeaseLost, Store, StudyState, engine, outage
 from nas.store.outage import StoreLost, now
 from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError, WorkFailed
@@ -51,7 +51,7 @@ def add(store, study, **more):
         seed=0,
         source="x",
         params={},
-        train_flops=10.0,
+        until_flops=10.0,
         cost={"total_params": 5.0},
         **more,
     )
@@ -61,8 +61,14 @@ def create(store, name="a", **more):
     return store.create_study(name, {"n": 1}, 0, 100.0, ["bits_per_byte"], **more)
 
 
-def finished(trial):
-    return EvalResult(trial=trial.id, status=Status.FINISHED, bits_per_byte=2.0, flops=9.0)
+def finished(evaluation):
+    return EvalResult(
+        evaluation=evaluation.id,
+        attempt=evaluation.attempt,
+        status=Status.FINISHED,
+        bits_per_byte=2.0,
+        flops=9.0,
+    )
 
 
 def lose_the_next_answer(store, monkeypatch):
@@ -87,17 +93,18 @@ def test_an_answer_that_is_lost_adds_nothing_twice(store, monkeypatch, caplog):
     assert create(store, "b", exact=True).name == "b"
 
     lose_the_next_answer(store, monkeypatch)
-    trial = add(store, study)
+    trial, evaluation = add(store, study)
     assert (trial.number, store.ledger(study.id).reserved) == (0, 10.0)
-    assert add(store, study).number == 1
+    assert store.evaluations(study.id) == [evaluation]
+    assert add(store, study)[0].number == 1
 
-    point = Progress(trial=trial.id, step=1, steps=2, flops=5.0, loss=1.0, seconds=1.0)
+    point = Progress(evaluation=evaluation.id, step=1, steps=2, flops=5.0, loss=1.0, seconds=1.0)
     lose_the_next_answer(store, monkeypatch)
     store.add_progress([point])
-    assert store.curve(trial.id) == [point]
+    assert store.curve(evaluation.id) == [point]
 
     lose_the_next_answer(store, monkeypatch)
-    ended = store.end_trial(finished(trial))
+    ended, _ = store.end_evaluation(finished(evaluation))
     assert ended.status is Status.FINISHED
     assert (store.ledger(study.id).spent, store.ledger(study.id).reserved) == (9.0, 10.0)
 
@@ -106,16 +113,72 @@ def test_an_answer_that_is_lost_adds_nothing_twice(store, monkeypatch, caplog):
     assert caplog.text.count("answers again") == 6
 
 
+def test_a_lost_answer_about_a_lease_changes_nothing_twice(store, monkeypatch, caplog):
+    study = create(store)
+    lose_the_next_answer(store, monkeypatch)
+    hold = store.hold_study(study.id, "me")
+    trial, evaluation = add(store, study, hold=hold)
+    lose_the_next_answer(store, monkeypatch)
+    repeat = store.add_evaluation(study.id, trial.id, seed=1, rung=0, until_flops=10.0, hold=hold)
+    assert [e.id for e in store.evaluations(study.id)] == [evaluation.id, repeat.id]
+    assert store.ledger(study.id).reserved == 20.0
+
+    lose_the_next_answer(store, monkeypatch)
+    again = store.worker_lost(evaluation.id, 1, "me")
+    assert (again.attempt, again.losses) == (2, 1)
+    for left in (again, repeat):
+        stop = EvalResult(
+            evaluation=left.id, attempt=left.attempt, status=Status.STOPPED, flops=4.0
+        )
+        lose_the_next_answer(store, monkeypatch)
+        store.end_evaluation(stop)
+    assert (store.ledger(study.id).spent, store.ledger(study.id).reserved) == (8.0, 0.0)
+    lose_the_next_answer(store, monkeypatch)
+    claimed = store.claim(study.id, "me", hold)
+    assert (claimed.id, claimed.attempt) == (evaluation.id, 3)
+    assert store.ledger(study.id).reserved == 6.0, "one was claimed"
+    lose_the_next_answer(store, monkeypatch)
+    assert store.claim(study.id, "me", hold).id == repeat.id
+    assert store.claim(study.id, "me", hold) is None
+
+    store.ask(study.id, "stop")
+    lose_the_next_answer(store, monkeypatch)
+    assert store.renew(hold) == "stop"
+    lose_the_next_answer(store, monkeypatch)
+    store.release(hold, StudyState.STOPPED)
+    assert (store.study("a").state, store.study("a").owner) == (StudyState.STOPPED, "")
+    assert caplog.text.count("answers again") == 9
+
+
 def test_the_same_call_is_found_and_another_is_not(store):
     at, study = now(), create(store)
     first = add(store, study, at=at)
     assert add(store, study, at=at) == first
     assert [trial.number for trial in store.trials(study.id)] == [0]
-    store.end_trial(finished(first), at=at)
-    store.end_trial(finished(first), at=at)
-    with pytest.raises(StoreError, match="ended before"):
-        store.end_trial(finished(first))
+    assert add(store, study)[0].number == 1, "the call that was found used up a number"
+    ended = store.end_evaluation(finished(first[1]), at=at)
+    assert store.end_evaluation(finished(first[1]), at=at) == ended
+    with pytest.raises(LeaseLost, match="has ended"):
+        store.end_evaluation(finished(first[1]))
     assert store.ledger(study.id).spent == 9.0
+
+
+def test_the_same_claim_is_found_and_another_is_not(store):
+    at, study = now(), create(store)
+    hold = store.hold_study(study.id, "me")
+    for _ in range(2):
+        add(store, study, hold=hold)
+    store.hold_study(study.id, "next", dead="me")  # which sets both free
+    one = store.claim(study.id, "next", at=at)
+    assert store.claim(study.id, "next", at=at) == one
+    two = store.claim(study.id, "other", at=at)
+    assert (one.id, two.id) == (1, 2), "another's claim of the same time is another claim"
+    assert store.worker_lost(one.id, 2, "next", at=at) == store.worker_lost(
+        one.id, 2, "next", at=at
+    )
+    assert store.evaluation(one.id).losses == 1
+    with pytest.raises(LeaseLost):
+        store.worker_lost(one.id, 2, "next")
 
 
 def test_a_locked_sqlite_database_is_waited_for_and_then_given_up(tmp_path, monkeypatch, caplog):
@@ -126,7 +189,7 @@ def test_a_locked_sqlite_database_is_waited_for_and_then_given_up(tmp_path, monk
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         threading.Timer(0.3, other.rollback).start()
-        assert add(store, study).number == 0
+        assert add(store, study)[0].number == 0
         assert "database is locked); trying again for 1 s" in caplog.text
 
         other.execute("BEGIN IMMEDIATE")
@@ -242,8 +305,9 @@ def server():
 
 
 def ends_well(request):
-    point = Progress(trial=request.trial, step=1, steps=2, flops=4e11, loss=3.0, seconds=1.0)
-    result = EvalResult(trial=request.trial, status=Status.FINISHED, bits_per_byte=2.0, flops=9e11)
+    lease = {"evaluation": request.evaluation, "attempt": request.attempt}
+    point = Progress(**lease, step=1, steps=2, flops=4e11, loss=3.0, seconds=1.0)
+    result = EvalResult(**lease, status=Status.FINISHED, bits_per_byte=2.0, flops=9e11)
     return 1.0, [point, result]
 
 
@@ -298,7 +362,7 @@ def test_a_connection_that_ends_inside_a_transaction_is_outlasted(server):
                     dropped.append(server.drop())
 
         store._sessions.begin = begin
-        assert add(store, study).number == 0
+        assert add(store, study)[0].number == 0
         assert dropped and store.ledger(study.id).reserved == 10.0
 
 
@@ -309,7 +373,7 @@ def test_a_server_that_comes_back_in_time(server, monkeypatch):
         server.stop()
         starting = threading.Timer(1.0, server.start)
         starting.start()
-        assert add(store, study).number == 0
+        assert add(store, study)[0].number == 0
         starting.join()
         assert store.ledger(study.id).reserved == 10.0
 

@@ -15,7 +15,7 @@ import pytest
 
 from nas.cli import run
 from nas.doctor import _database
-from nas.store import Store, StoreUnavailable, StudyState
+from nas.store import BrokenRecord, Store, StoreUnavailable, StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Status
 from search_space.cost import model_cost
@@ -37,10 +37,12 @@ def fill(url: str, trials: int = 2) -> None:
 def add_trial(store: Store, study_id: int, number: int) -> None:
     spec = FFNSpec(d_ff=8 * (number + 1))
     cost = model_cost(spec, Backbone()).to_dict()
-    more = {"seed": 0, "source": "x", "params": {}, "train_flops": 1e9, "cost": cost}
-    trial = store.add_trial(study_id, spec, **more)
-    result = EvalResult(trial=trial.id, status=Status.FINISHED, bits_per_byte=2.0, flops=1e9)
-    store.end_trial(result)
+    more = {"seed": 0, "source": "x", "params": {}, "until_flops": 1e9, "cost": cost}
+    _, evaluation = store.add_trial(study_id, spec, **more)
+    result = EvalResult(
+        evaluation=evaluation.id, status=Status.FINISHED, bits_per_byte=2.0, flops=1e9
+    )
+    store.end_evaluation(result)
 
 
 @pytest.fixture
@@ -164,11 +166,11 @@ def test_a_database_that_goes_away_or_is_another_one_says_so(file: Path, create:
 
 def test_what_is_wrong_with_the_tables_is_one_line_without_sql(file: Path, capsys) -> None:
     with sqlite3.connect(file) as connection:
-        connection.execute("DROP TABLE ledger_entry")
+        connection.execute("DROP TABLE evaluation")
     connection.close()
     assert run(["status", "--db", f"sqlite:///{file}"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith(f"Error: cannot read the database {file}: no such table: ledger_entry")
+    assert error.startswith(f"Error: cannot read the database {file}: no such table: evaluation")
     assert error.count("\n") == 1
     assert not any(word in error for word in ("SELECT", "SQL", "sqlite3", "Traceback"))
 
@@ -273,8 +275,9 @@ DAMAGES = {
     "cost": ('UPDATE trial SET cost = \'{"active_flops": "x"}\' WHERE number = 1', "its cost"),
     "null cost": ("UPDATE trial SET cost = 'null' WHERE number = 1", "its cost is None"),
     "status": ("UPDATE trial SET status = 'odd' WHERE number = 1", "odd"),
-    "measure": ("UPDATE result SET bits_per_byte = 'x' WHERE trial_id = 2", "its bits_per_byte"),
-    "activity": ("UPDATE result SET activity = 'null' WHERE trial_id = 2", "its activity"),
+    "mean": ("UPDATE trial SET bits_per_byte = 'x' WHERE number = 1", "its bits_per_byte"),
+    "measure": ("UPDATE evaluation SET bits_per_byte = 'x' WHERE id = 2", "its bits_per_byte"),
+    "activity": ("UPDATE evaluation SET activity = 'null' WHERE id = 2", "its activity"),
 }
 
 
@@ -292,6 +295,32 @@ def test_a_broken_trial_is_named(file: Path, damage: str, capsys) -> None:
     for line in lines:
         assert line.startswith("Error: trial 1 of study 'one' cannot be read: "), line
         assert said in line and "launch the study again under a new name" in line
+
+
+BROKEN_EVALUATIONS = {
+    "status": ("status = 'odd'", "odd"),
+    "measure": ("active_flops = 'x'", "its active_flops"),
+    "windows": ("windows = x'00'", "its windows have 1 bytes"),
+    "stats": ("stats = '{'", "Expecting property name"),
+}
+
+
+@pytest.mark.parametrize("damage", BROKEN_EVALUATIONS)
+def test_a_broken_evaluation_names_its_trial(file: Path, damage: str) -> None:
+    change, said = BROKEN_EVALUATIONS[damage]
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"UPDATE evaluation SET {change} WHERE id = 2")
+    connection.close()
+    with Store.open(f"sqlite:///{file}", create=False) as store:
+        reads = [lambda: store.result(2)]
+        if damage in ("status", "measure"):
+            reads += [lambda: store.evaluation(2), lambda: store.evaluations(1)]
+        for read in reads:
+            with pytest.raises(BrokenRecord) as caught:
+                read()
+            text = str(caught.value)
+            assert text.startswith("trial 1 of study 'one' cannot be read: ") and said in text
+        assert store.result(1).bits_per_byte == 2.0
 
 
 @pytest.mark.parametrize("value", ["'null'", "'[1]'", "'{'", "NULL"])

@@ -234,7 +234,7 @@ with Store.open(sys.argv[1]) as store:
     study = store.study("shared")
     for _ in range(20):
         store.add_trial(study.id, FFNSpec(d_ff=8), seed=0, source="x", params={},
-                        train_flops=1.0, cost={})
+                        until_flops=1.0, cost={})
 """
 
 

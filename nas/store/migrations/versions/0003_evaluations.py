@@ -16,9 +16,28 @@ down_revision = "0002"
 ROW_ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 TIME = sa.DateTime(timezone=True)
 # What both a result of the former schema and an evaluation have.
-KEPT = (
-    "error, bits_per_byte, bits_per_byte_se, loss, steps, tokens, flops, optimizer_flops, "
-    "active_flops, activity, stats, seconds, checkpoint, checkpoint_digest, backend"
+OF_RESULT: dict[str, tuple[Any, bool]] = {  # its type, and whether it may be missing
+    "error": (sa.Text, False),
+    "bits_per_byte": (sa.Double, True),
+    "bits_per_byte_se": (sa.Double, True),
+    "loss": (sa.Double, True),
+    "steps": (sa.BigInteger, False),
+    "tokens": (sa.BigInteger, False),
+    "flops": (sa.Double, False),
+    "optimizer_flops": (sa.Double, False),
+    "active_flops": (sa.Double, True),
+    "activity": (sa.JSON, False),
+    "stats": (sa.JSON, False),
+    "seconds": (sa.Double, False),
+    "checkpoint": (sa.Text, False),
+    "checkpoint_digest": (sa.Text, False),
+    "backend": (sa.Text, False),
+}
+KEPT = ", ".join(OF_RESULT)
+
+MORE_THAN_BEFORE = (
+    "SELECT COUNT(*) FROM study WHERE rungs > 1 OR id IN (SELECT study_id FROM trial "
+    "WHERE (SELECT COUNT(*) FROM run WHERE run.trial_id = trial.id) > 1)"
 )
 
 
@@ -31,49 +50,59 @@ def _reference(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint([column], [f"{target}.id"], name=name, ondelete="CASCADE")
 
 
+OF_STUDY = (
+    _column("rungs", sa.Integer, default="1"),
+    _column("deviation", sa.Double, nullable=True),
+    _column("spent_flops", sa.Double, default="0"),
+    _column("owner", sa.Text, default=""),
+    _column("owner_since", TIME, nullable=True),
+    _column("lease_until", sa.Double, default="0"),
+    _column("fence", sa.BigInteger, default="0"),
+    _column("asked", sa.String(16), default=""),
+)
+OF_TRIAL = (
+    _column("rung", sa.Integer, nullable=True),
+    _column("seeds", sa.Integer, default="0"),
+    _column("bits_per_byte", sa.Double, nullable=True),
+    _column("active_flops", sa.Double, nullable=True),
+    _column("flops", sa.Double, default="0"),
+    _column("evaluation_id", ROW_ID, nullable=True),
+)
+
+
 def upgrade() -> None:
     # Columns are added and dropped one by one: a batch operation would make SQLite's tables anew,
     # and dropping the old ones would delete every row that refers to them.
-    _widen_study()
-    _widen_trial()
+    _widen()
     _create_run()
     _create_evaluation()
     _fill()
-    _move_curves()
-    _move_ledger()
+    _curve_points("evaluation")
+    _ledger_entries("evaluation")
     op.drop_table("result")
     op.drop_column("trial", "seed")
     op.drop_column("trial", "train_flops")
 
 
 def downgrade() -> None:
-    raise NotImplementedError("evaluations cannot be put back into trials; restore a copy")
+    """Put back a database whose trials have one training each, as the former schema had."""
+    connection = op.get_bind()
+    if connection.scalar(sa.text(MORE_THAN_BEFORE)):
+        raise RuntimeError("a database with rungs or repeats cannot be put back; restore a copy")
+    _restore_trial()
+    _restore_result()
+    _curve_points("trial")
+    _ledger_entries("trial")
+    op.drop_table("evaluation")
+    op.drop_table("run")
+    for column in OF_STUDY:
+        op.drop_column("study", column.name)
 
 
-def _widen_study() -> None:
-    for column in (
-        _column("rungs", sa.Integer, default="1"),
-        _column("deviation", sa.Double, nullable=True),
-        _column("spent_flops", sa.Double, default="0"),
-        _column("owner", sa.Text, default=""),
-        _column("owner_since", TIME, nullable=True),
-        _column("lease_until", sa.Double, default="0"),
-        _column("fence", sa.BigInteger, default="0"),
-        _column("asked", sa.String(16), default=""),
-    ):
-        op.add_column("study", column)
-
-
-def _widen_trial() -> None:
-    for column in (
-        _column("rung", sa.Integer, nullable=True),
-        _column("seeds", sa.Integer, default="0"),
-        _column("bits_per_byte", sa.Double, nullable=True),
-        _column("active_flops", sa.Double, nullable=True),
-        _column("flops", sa.Double, default="0"),
-        _column("evaluation_id", ROW_ID, nullable=True),
-    ):
-        op.add_column("trial", column)
+def _widen() -> None:
+    for table, columns in (("study", OF_STUDY), ("trial", OF_TRIAL)):
+        for column in columns:
+            op.add_column(table, column.copy())
     op.create_index("ix_trial_study_id_seeds", "trial", ["study_id", "seeds"])
 
 
@@ -167,56 +196,91 @@ def _fill() -> None:
         _count_on(table)
 
 
-def _move_curves() -> None:
-    _set_aside("curve_point")
+def _curve_points(owner: str) -> None:
+    """Make the table anew, with points of `owner`: trials in the former schema, or evaluations."""
+    _set_aside("curve_point", owner)
     op.create_table(
         "curve_point",
-        sa.Column("evaluation_id", ROW_ID, autoincrement=False, nullable=False),
+        sa.Column(f"{owner}_id", ROW_ID, autoincrement=False, nullable=False),
         sa.Column("step", sa.BigInteger, autoincrement=False, nullable=False),
         _column("steps", sa.BigInteger),
         _column("flops", sa.Double),
         _column("loss", sa.Double),
         _column("seconds", sa.Double),
-        sa.PrimaryKeyConstraint("evaluation_id", "step", name="pk_curve_point"),
-        _reference("curve_point", "evaluation_id", "evaluation"),
+        sa.PrimaryKeyConstraint(f"{owner}_id", "step", name="pk_curve_point"),
+        _reference("curve_point", f"{owner}_id", owner),
     )
-    _take_back(
-        "curve_point", "evaluation_id, step, steps, flops, loss, seconds",
-        "trial_id, step, steps, flops, loss, seconds",
-    )  # fmt: skip
+    _take_back("curve_point", f"{owner}_id", "step, steps, flops, loss, seconds")
 
 
-def _move_ledger() -> None:
-    _set_aside("ledger_entry")
+def _ledger_entries(owner: str) -> None:
+    """Make the table anew, with lines about `owner`."""
+    _set_aside("ledger_entry", owner)
     op.create_table(
         "ledger_entry",
         _column("id", ROW_ID),
         _column("study_id", ROW_ID),
-        _column("evaluation_id", ROW_ID),
+        _column(f"{owner}_id", ROW_ID),
         _column("kind", sa.String(16)),
         _column("flops", sa.Double),
         _column("created_at", TIME),
         sa.PrimaryKeyConstraint("id", name="pk_ledger_entry"),
         _reference("ledger_entry", "study_id", "study"),
-        _reference("ledger_entry", "evaluation_id", "evaluation"),
+        _reference("ledger_entry", f"{owner}_id", owner),
     )
     op.create_index("ix_ledger_entry_study_id", "ledger_entry", ["study_id"])
-    _take_back(
-        "ledger_entry", "id, study_id, evaluation_id, kind, flops, created_at",
-        "id, study_id, trial_id, kind, flops, created_at",
-    )  # fmt: skip
+    _take_back("ledger_entry", f"{owner}_id", "id, study_id, kind, flops, created_at")
     _count_on("ledger_entry")
 
 
-def _set_aside(table: str) -> None:
-    """Copy a table's rows and drop it, so that a new one can have its names."""
-    op.execute(f"CREATE TABLE former_{table} AS SELECT * FROM {table}")
+def _set_aside(table: str, owner: str) -> None:
+    """Copy a table's rows with their `owner` and drop it, so that a new one can have its names."""
+    if owner == "evaluation":  # which the trial's id was given to
+        rows = f"SELECT {table}.*, trial_id AS owner FROM {table}"
+    else:
+        rows = (
+            f"SELECT {table}.*, run.trial_id AS owner FROM {table} "
+            f"JOIN evaluation ON evaluation.id = {table}.evaluation_id "
+            "JOIN run ON run.id = evaluation.run_id"
+        )
+    op.execute(f"CREATE TABLE former_{table} AS {rows}")
     op.drop_table(table)
 
 
-def _take_back(table: str, columns: str, former: str) -> None:
-    op.execute(f"INSERT INTO {table} ({columns}) SELECT {former} FROM former_{table}")
+def _take_back(table: str, owner: str, columns: str) -> None:
+    op.execute(
+        f"INSERT INTO {table} ({owner}, {columns}) SELECT owner, {columns} FROM former_{table}"
+    )
     op.drop_table(f"former_{table}")
+
+
+def _restore_trial() -> None:
+    for column in (
+        _column("seed", sa.BigInteger, default="0"),
+        _column("train_flops", sa.Double, default="0"),
+    ):
+        op.add_column("trial", column)
+    op.execute(
+        "UPDATE trial SET seed = run.seed, train_flops = evaluation.until_flops "
+        "FROM run JOIN evaluation ON evaluation.run_id = run.id WHERE run.trial_id = trial.id"
+    )
+    op.drop_index("ix_trial_study_id_seeds", "trial")
+    for column in OF_TRIAL:
+        op.drop_column("trial", column.name)
+
+
+def _restore_result() -> None:
+    op.create_table(
+        "result",
+        sa.Column("trial_id", ROW_ID, autoincrement=False, nullable=False),
+        *(_column(name, *kind) for name, kind in OF_RESULT.items()),
+        sa.PrimaryKeyConstraint("trial_id", name="pk_result"),
+        _reference("result", "trial_id", "trial"),
+    )
+    op.execute(
+        f"INSERT INTO result (trial_id, {KEPT}) SELECT run.trial_id, {KEPT} FROM evaluation "
+        "JOIN run ON run.id = evaluation.run_id WHERE status <> 'running'"
+    )
 
 
 def _count_on(table: str) -> None:
