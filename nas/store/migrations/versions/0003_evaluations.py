@@ -50,24 +50,28 @@ def _reference(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
     return sa.ForeignKeyConstraint([column], [f"{target}.id"], name=name, ondelete="CASCADE")
 
 
-OF_STUDY = (
-    _column("rungs", sa.Integer, default="1"),
-    _column("deviation", sa.Double, nullable=True),
-    _column("spent_flops", sa.Double, default="0"),
-    _column("owner", sa.Text, default=""),
-    _column("owner_since", TIME, nullable=True),
-    _column("lease_until", sa.Double, default="0"),
-    _column("fence", sa.BigInteger, default="0"),
-    _column("asked", sa.String(16), default=""),
-)
-OF_TRIAL = (
-    _column("rung", sa.Integer, nullable=True),
-    _column("seeds", sa.Integer, default="0"),
-    _column("bits_per_byte", sa.Double, nullable=True),
-    _column("active_flops", sa.Double, nullable=True),
-    _column("flops", sa.Double, default="0"),
-    _column("evaluation_id", ROW_ID, nullable=True),
-)
+def _of_study() -> tuple[Any, ...]:
+    return (
+        _column("rungs", sa.Integer, default="1"),
+        _column("deviation", sa.Double, nullable=True),
+        _column("spent_flops", sa.Double, default="0"),
+        _column("owner", sa.Text, default=""),
+        _column("owner_since", TIME, nullable=True),
+        _column("lease_until", sa.Double, default="0"),
+        _column("fence", sa.BigInteger, default="0"),
+        _column("asked", sa.String(16), default=""),
+    )
+
+
+def _of_trial() -> tuple[Any, ...]:
+    return (
+        _column("rung", sa.Integer, nullable=True),
+        _column("seeds", sa.Integer, default="0"),
+        _column("bits_per_byte", sa.Double, nullable=True),
+        _column("active_flops", sa.Double, nullable=True),
+        _column("flops", sa.Double, default="0"),
+        _column("evaluation_id", ROW_ID, nullable=True),
+    )
 
 
 def upgrade() -> None:
@@ -95,14 +99,14 @@ def downgrade() -> None:
     _ledger_entries("trial")
     op.drop_table("evaluation")
     op.drop_table("run")
-    for column in OF_STUDY:
+    for column in _of_study():
         op.drop_column("study", column.name)
 
 
 def _widen() -> None:
-    for table, columns in (("study", OF_STUDY), ("trial", OF_TRIAL)):
+    for table, columns in (("study", _of_study()), ("trial", _of_trial())):
         for column in columns:
-            op.add_column(table, column.copy())
+            op.add_column(table, column)
     op.create_index("ix_trial_study_id_seeds", "trial", ["study_id", "seeds"])
 
 
@@ -265,7 +269,7 @@ def _restore_trial() -> None:
         "FROM run JOIN evaluation ON evaluation.run_id = run.id WHERE run.trial_id = trial.id"
     )
     op.drop_index("ix_trial_study_id_seeds", "trial")
-    for column in OF_TRIAL:
+    for column in _of_trial():
         op.drop_column("trial", column.name)
 
 
