@@ -7,6 +7,7 @@ Designs are drawn, so that the sampler's asks are left out; these are measured b
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import resource
@@ -24,7 +25,7 @@ from nas.launcher import _create
 from nas.pool import Event, SimulatedPool
 from nas.resumption import take
 from nas.sampler import Proposal, Sampler
-from nas.store import Store, StudyRecord
+from nas.store import Store, StudyRecord, StudyState
 from search_space.contract import TRAINING, EvalRequest, EvalResult, Progress, Status
 from search_space.errors import SpecError
 from search_space.walk import Draw
@@ -35,6 +36,7 @@ RESUMED = 10_000  # trials of the study that is resumed
 SETTLED = 10_000  # evaluations after which nothing may grow
 MOST_GROWTH = 1.25  # last part's time over that of the part after SETTLED: these machines are noisy
 ASKS = 5
+MARK = 100  # evaluations between two readings of the clock
 
 
 def configuration(trials: int) -> StudyConfig:
@@ -97,16 +99,15 @@ def work(request: EvalRequest) -> tuple[float, list[Event]]:
 
 
 class Watch:
-    """Listens to the driver: when each thousand evaluations had ended, and how much memory."""
+    """Listens to the driver: when each MARK of evaluations had ended, and how much memory."""
 
     def __init__(self, driver: Driver) -> None:
         self.driver, self.ended = driver, 0
         self.marks = [(0, self._clock())]
-        self.driver_bytes = _resident()
 
     def __call__(self, snapshot: Snapshot) -> None:
         self.ended += len(snapshot.ended)
-        if self.ended >= self.marks[-1][0] + 1000:
+        if self.ended >= self.marks[-1][0] + MARK:
             self.marks.append((self.ended, self._clock()))
 
     def _clock(self) -> float:
@@ -187,10 +188,10 @@ def resume_rows(folder: Path, trials: int, workers: int) -> Iterator[Row]:
 
     config = configuration(trials + 1000)
     with Store.open(f"sqlite:///{folder}/resumed.db") as store:
-        try:
-            open_driver(store, config, SimulatedPool(workers, work), folder).run(leave)
-        except Left:
-            pass
+        with contextlib.suppress(Left):
+            driver = open_driver(store, config, SimulatedPool(workers, work), folder)
+            driver.run(leave)
+        store.release(driver.hold, StudyState.STOPPED)
         began = time.perf_counter()
         driver = open_driver(store, config, SimulatedPool(1, work), folder)
         driver._fill()

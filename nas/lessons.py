@@ -7,8 +7,9 @@ there gained on average up to the top. docs/rungs.md compares this with telling 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 from nas.bounds import violations
 from nas.objectives import objective_values
@@ -19,7 +20,25 @@ from nas.store import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 
 MOST_RUNNING = 256  # running trials that are told: they spread proposals out, and cost time
-MEASURED = (Status.FINISHED, Status.PAUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What one trial teaches: its figures as they were measured at `rung`."""
+
+    told: Told
+    rung: int
+
+
+@dataclass(frozen=True, slots=True)
+class _AsMeasured:
+    """A trial's figures, which count whatever runs of it go on meanwhile."""
+
+    number: int
+    cost: Mapping[str, float]
+    bits_per_byte: float | None
+    active_flops: float | None
+    status: Status = Status.FINISHED
 
 
 class Lessons:
@@ -30,11 +49,11 @@ class Lessons:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._top = plan, len(plan.levels) - 1
+        self._quality = plan.objectives.index("bits_per_byte")
         self.keys: set[str] = set()
-        self._measured: dict[int, TrialRecord] = {}  # in the order of their first measurement
-        self._order: dict[int, int] = {}
-        self._running: dict[int, TrialRecord] = {}
-        self._finished: dict[int, TrialRecord] = {}  # at the top rung
+        self._lessons: dict[int, _Lesson] = {}  # in the order of their first measurement
+        self._running: dict[int, Told] = {}
+        self._finished: dict[int, _AsMeasured] = {}  # at the top rung
         self._bits: dict[int, dict[int, float]] = {}  # of first runs, by trial and rung
         self._gains = [0.0] * self._top  # bits per byte from each rung to the next, summed
         self._pairs = [0] * self._top
@@ -47,26 +66,24 @@ class Lessons:
             self._compare(evaluation)
         if trial.rung is not None:
             self._running.pop(number, None)
-            self._order.setdefault(number, len(self._order))
-            self._measured[number] = trial
-            if trial.status is Status.FINISHED:
-                self._finished[number] = trial
+            self._learn(trial, trial.rung)
         elif trial.status is Status.RUNNING:
-            self._running[number] = trial
+            self._running[number] = Told(params=trial.params, key=trial.key, running=True)
         else:
             self._running.pop(number, None)
 
     def told(self) -> list[Told]:
         """The newest measured trials, those on the frontier, and the newest running ones."""
-        newest = list(self._measured)[-MOST_TOLD:] if self._is_long() else list(self._measured)
-        chosen = dict.fromkeys(newest)
-        if self._is_long():
+        chosen: Iterable[int] = self._lessons
+        if len(self._lessons) > MOST_TOLD:
             plan = self._plan
             front = frontier(list(self._finished.values()), plan.objectives, plan.bounds)
-            chosen = dict.fromkeys([*(trial.number for trial in front), *newest])
-        running = list(self._running.values())[-MOST_RUNNING:]
-        lessons = [self._lesson(self._measured[number]) for number in sorted(chosen)]
-        return [*lessons, *(self._waiting(trial) for trial in running)]
+            newest = islice(reversed(self._lessons), MOST_TOLD)
+            chosen = {*(trial.number for trial in front), *newest}
+        corrections = self.corrections()
+        told = [self._corrected(self._lessons[number], corrections) for number in sorted(chosen)]
+        running = list(islice(reversed(self._running.values()), MOST_RUNNING))
+        return [*told, *reversed(running)]
 
     def corrections(self) -> tuple[float, ...]:
         """What is added to bits per byte measured at each rung, to compare it with the top's."""
@@ -75,9 +92,6 @@ class Lessons:
             for total, pairs in zip(self._gains, self._pairs, strict=True)
         ]
         return tuple(sum(steps[rung:]) for rung in range(self._top + 1))
-
-    def _is_long(self) -> bool:
-        return len(self._measured) > MOST_TOLD
 
     def _compare(self, evaluation: EvaluationRecord) -> None:
         """Learn from a run that was measured at two neighbouring rungs what training gains."""
@@ -93,24 +107,32 @@ class Lessons:
                 self._gains[lower] += mine[lower + 1] - mine[lower]
                 self._pairs[lower] += 1
 
-    def _lesson(self, trial: TrialRecord) -> Told:
-        # Its figures count as measured, whatever runs of it go on meanwhile.
-        measured = replace(trial, status=Status.FINISHED)
-        values = objective_values(measured, self._plan.objectives)
-        if values is not None and trial.rung is not None and trial.rung < self._top:
-            place = self._plan.objectives.index("bits_per_byte")
-            corrected = values[place] + self.corrections()[trial.rung]
-            values = (*values[:place], corrected, *values[place + 1 :])
-        return Told(
+    def _learn(self, trial: TrialRecord, rung: int) -> None:
+        number, before = trial.number, self._lessons.get(trial.number)
+        figures = _AsMeasured(number, trial.cost, trial.bits_per_byte, trial.active_flops)
+        told = Told(
             params=trial.params,
             key=trial.key,
-            values=values,
-            violations=violations(measured, self._plan.bounds),
-            order=self._order[trial.number],
+            values=objective_values(figures, self._plan.objectives),
+            violations=violations(figures, self._plan.bounds),
+            order=before.told.order if before else len(self._lessons),
         )
+        self._lessons[number] = _Lesson(told, rung)
+        if trial.status is Status.FINISHED:
+            self._finished[number] = figures
 
-    def _waiting(self, trial: TrialRecord) -> Told:
-        return Told(params=trial.params, key=trial.key, running=True)
+    def _corrected(self, lesson: _Lesson, corrections: Sequence[float]) -> Told:
+        told, place = lesson.told, self._quality
+        if lesson.rung == self._top or told.values is None:
+            return told
+        bits = told.values[place] + corrections[lesson.rung]
+        return Told(
+            params=told.params,
+            key=told.key,
+            values=(*told.values[:place], bits, *told.values[place + 1 :]),
+            violations=told.violations,
+            order=told.order,
+        )
 
 
 def lessons(
