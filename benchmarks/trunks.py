@@ -1,9 +1,10 @@
 """Which trunk loses least at the rungs: a constant rate, or a power of the step.
 
 A trunk has one rate for all rungs, so it cannot be right for each. Every trunk runs the dense
-design of examples/demo.yaml at several multiples A of its rates, promoted over three rungs of
-factor 3, and is held against the best run made for just one rung's length. A constant trunk's
-branch is such a run: it is the same to the bit. `python -m benchmarks.trunks --json FILE`.
+design on the corpus and the proxy of examples/demo.yaml at several multiples A of the rates below,
+promoted over three rungs of factor 3, and is held against the best run made for just one rung's
+length. A constant trunk's branch is such a run: it is the same to the bit.
+`python -m benchmarks.trunks --json FILE`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from workers.training.loop import Diverged, Training, build_proxy
 from workers.training.measure import evaluate_quality
 from workers.training.schedule import Trunk, constant
 
+RECIPE = Recipe(lr=0.025, matrix_lr=0.018)
 REDUCTION, RUNGS = 3, 3
 MULTIPLES = (0.35, 0.5, 0.7, 1.0, 1.4)
 CONSTANT = "constant"
@@ -43,7 +45,7 @@ Losses = dict[tuple[str, float], list[float]]  # by trunk and multiple: a rung's
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """flops: of the top rung.  multiples: of the recipe's rates, by which each trunk is run."""
+    """flops: of the top rung.  multiples: of the recipe's rates, at which each trunk is run."""
 
     spec: FFNSpec
     backbone: Backbone
@@ -123,7 +125,8 @@ def losses(comparison: Comparison, tell: Callable[[str], None]) -> Losses:
 
 
 def rows(levels: list[float], measured: Losses) -> list[Row]:
-    """The reference of each length, what each trunk loses against it with one A, the verdict."""
+    """The reference of each length, the bits that each trunk loses against it with its one best A,
+    and the verdict."""
     out, references = [], []
     for rung, level in enumerate(levels):
         best, multiple = min(
@@ -132,7 +135,7 @@ def rows(levels: list[float], measured: Losses) -> list[Row]:
             if name == CONSTANT
         )
         references.append(best)
-        out.append(Row(f"best run made for {level:.2g} FLOPs, A {multiple:g}", best, UNIT))
+        out.append(Row(f"best run for {level:.2g} FLOPs, A {multiple:g}", best, UNIT))
     lost = {}
     for trunk in dict.fromkeys(name for name, _ in measured):
         of_trunk = {multiple: bits for (name, multiple), bits in measured.items() if name == trunk}
@@ -140,22 +143,22 @@ def rows(levels: list[float], measured: Losses) -> list[Row]:
         more = [bits - best for bits, best in zip(of_trunk[multiple], references, strict=True)]
         lost[trunk] = mean(more)
         for level, value in zip(levels, more, strict=True):
-            out.append(Row(f"{trunk}, A {multiple:g}: lost at {level:.2g} FLOPs", value, UNIT))
-        out.append(Row(f"{trunk}, A {multiple:g}: lost on average", lost[trunk], UNIT))
+            out.append(Row(f"{trunk}, A {multiple:g}, {level:.2g} FLOPs", value, UNIT))
+        out.append(Row(f"{trunk}, A {multiple:g}, mean", lost[trunk], UNIT))
     least = min(lost, key=lost.__getitem__)
     out.append(Row("the trunk that loses least", least, "", CONSTANT, least == CONSTANT))
     return out
 
 
 def demo(corpus_cache: Path, flops: float, seeds: int) -> Comparison:
-    """The comparison on the demo's corpus, proxy and recipe."""
+    """The comparison on the demo's corpus and proxy."""
     config = StudyConfig.load(DEMO)
     backbone = config.backbone
     corpus = prepare(config.corpus, backbone.vocab_size, backbone.seq_len, corpus_cache)
     return Comparison(
         spec=PRESETS["dense"](backbone),
         backbone=backbone,
-        recipe=config.recipe,
+        recipe=RECIPE,
         corpus=corpus,
         eval_tokens=config.eval_tokens,
         flops=flops,

@@ -74,17 +74,17 @@ def test_each_trunk_is_held_against_the_best_run_of_each_length():
     }
     table = {row.name: row.value for row in rows([1.0, 3.0, 9.0], measured)}
     assert table == {
-        "best run made for 1 FLOPs, A 1": 3.0,
-        "best run made for 3 FLOPs, A 0.5": 1.9,
-        "best run made for 9 FLOPs, A 0.5": 1.1,
-        "constant, A 0.5: lost at 1 FLOPs": pytest.approx(0.2),
-        "constant, A 0.5: lost at 3 FLOPs": 0,
-        "constant, A 0.5: lost at 9 FLOPs": 0,
-        "constant, A 0.5: lost on average": pytest.approx(0.2 / 3),
-        "power, A 1: lost at 1 FLOPs": pytest.approx(0.1),
-        "power, A 1: lost at 3 FLOPs": pytest.approx(0.2),
-        "power, A 1: lost at 9 FLOPs": pytest.approx(0.1),
-        "power, A 1: lost on average": pytest.approx(0.4 / 3),
+        "best run for 1 FLOPs, A 1": 3.0,
+        "best run for 3 FLOPs, A 0.5": 1.9,
+        "best run for 9 FLOPs, A 0.5": 1.1,
+        "constant, A 0.5, 1 FLOPs": pytest.approx(0.2),
+        "constant, A 0.5, 3 FLOPs": 0,
+        "constant, A 0.5, 9 FLOPs": 0,
+        "constant, A 0.5, mean": pytest.approx(0.2 / 3),
+        "power, A 1, 1 FLOPs": pytest.approx(0.1),
+        "power, A 1, 3 FLOPs": pytest.approx(0.2),
+        "power, A 1, 9 FLOPs": pytest.approx(0.1),
+        "power, A 1, mean": pytest.approx(0.4 / 3),
         "the trunk that loses least": CONSTANT,
     }
     assert rows([1.0, 3.0, 9.0], measured)[-1].holds
