@@ -288,12 +288,13 @@ def test_an_older_database_is_refused_with_the_way_out_and_upgraded_whole(former
 
 
 def _former_checkpoint(study, trial, place, **changes):
+    (only,) = study.store.trial_evaluations(trial.id)
     facts = {
         "spec": trial.spec.to_dict(),
         "backbone": study.record.config["backbone"],
         "recipe": study.record.config["recipe"],
-        "seed": trial.seed,
-        "train_flops": trial.train_flops,
+        "seed": only.seed,
+        "train_flops": only.until_flops,
         "corpus": study.record.facts["corpus"]["hash"],
     }
     place.mkdir(parents=True, exist_ok=True)
