@@ -254,6 +254,23 @@ class TestHolds:
         assert (again.id, again.attempt, again.owner) == (mine.id, 2, "second")
         assert new_trial(store, study, hold=second)[0].number == 1
 
+    def test_a_driver_of_the_same_name_is_told_from_the_former_by_its_fence(
+        self, store: Store, study, hold: Hold
+    ) -> None:
+        _, mine = new_trial(store, study, hold=hold)
+        again = store.hold_study(study.id, "first", dead="first")
+        assert again.fence == hold.fence + 1
+        for write in (
+            lambda: new_trial(store, study, hold=hold),
+            lambda: store.claim(study.id, "first", hold),
+            lambda: store.renew(hold),
+            lambda: store.release(hold, StudyState.FAILED),
+        ):
+            with pytest.raises(LeaseLost, match="study demo was taken over"):
+                write()
+        refused(store, mine)
+        assert store.renew(again) == ""
+
     def test_an_owner_of_another_name_is_not_taken_for_dead(
         self, store: Store, study, hold
     ) -> None:
