@@ -1,6 +1,6 @@
 """The service: configure a study, propose designs, drive trials, store results, export models.
 
-From Python: `nas.launch(config) -> Study`, `nas.Study.open(name)`.
+From Python: `nas.launch(config) -> Study`, `nas.resume(name)`, `nas.Study.open(name)`.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nas.config import StudyConfig
-    from nas.study import Study, launch
+    from nas.study import Study, launch, resume
 
-__all__ = ["Study", "StudyConfig", "launch"]
+__all__ = ["Study", "StudyConfig", "launch", "resume"]
 
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that `import nas` and `nas --help` cost nothing.
-    if name in ("Study", "launch"):
+    if name in ("Study", "launch", "resume"):
         import nas.study
 
         return getattr(nas.study, name)

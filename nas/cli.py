@@ -6,58 +6,21 @@ SIGHUP.
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import Any
 
 import click
 
 from nas import interrupts
+from nas.cli_driving import COMMANDS
+from nas.cli_options import db_option, json_option, open_study, short, study_argument, trial_option
 from nas.outcome import outcome
 from nas.terminal import echo, finish, prepare
 from search_space.checks import DIM, TOKENS, WHOLE
-from search_space.errors import WorkFailed
 from search_space.places import settle_home
-
-if TYPE_CHECKING:
-    from nas.study import Study
-
-P = ParamSpec("P")
-
-
-db_option = click.option(
-    "--db",
-    envvar="NAS_DB",
-    default="sqlite:///nas.db",
-    show_default=True,
-    help="Database URL, also $NAS_DB.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
-study_argument = click.argument("study", required=False)
-trial_option = click.option(
-    "--trial", type=click.IntRange(0, 2**31 - 1), help="Trial number; without one, the best."
-)
-
-
-def short(command: Callable[P, None]) -> Callable[P, None]:
-    """A command that ends before its garbage matters: Python need not look for cycles, which
-    takes a sixth of such a command's time, most of it while modules are imported."""
-
-    @functools.wraps(command)
-    def run_short(*arguments: P.args, **options: P.kwargs) -> None:
-        was_on = gc.isenabled()
-        gc.disable()
-        try:
-            command(*arguments, **options)
-        finally:
-            if was_on:
-                gc.enable()
-
-    return run_short
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -74,38 +37,8 @@ def cli(debug: bool) -> None:
     )
 
 
-@cli.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--name", help="Study name, instead of the file's; must be free.")
-@db_option
-def launch(config: Path, name: str | None, db: str) -> None:
-    """Run the study described by the YAML file CONFIG."""
-    from nas.config import StudyConfig
-    from nas.driver import StudyFailed
-    from nas.launcher import launch_study
-    from nas.progress import StudyDisplay
-    from nas.store import Store
-    from nas.study import Study
-    from nas.terminal import console
-
-    settings = StudyConfig.load(config)
-    with interrupts.held(), Store.open(db) as store:
-        try:
-            with StudyDisplay(console(stderr=True)) as display:
-                record = launch_study(
-                    settings,
-                    store,
-                    name=name,
-                    report=display.note,
-                    started=display.started,
-                    listen=display.update,
-                )
-        except StudyFailed as error:
-            raise WorkFailed(f"{error}; every trial: nas pareto --all") from error
-        finally:
-            store.discard_if_unused()
-        with interrupts.breakable():
-            _summary(Study(store, record))
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command("list")
@@ -115,10 +48,12 @@ def launch(config: Path, name: str | None, db: str) -> None:
 def list_studies(db: str, as_json: bool) -> None:
     """List the studies, newest first."""
     from nas.store import Store
-    from nas.tables import print_rows, study_row
+    from nas.study_tables import LISTED, study_row
+    from nas.tables import print_rows
 
     with Store.open(db, create=False) as store:
-        print_rows([study_row(store, study) for study in store.studies()], as_json)
+        rows = [study_row(store, study) for study in store.studies()]
+        print_rows(rows, as_json, columns=LISTED)
 
 
 @cli.command()
@@ -128,11 +63,26 @@ def list_studies(db: str, as_json: bool) -> None:
 @short
 def status(study: str | None, db: str, as_json: bool) -> None:
     """Say how far STUDY is."""
-    from nas.tables import print_record, study_row
+    from nas.study_tables import in_words, study_row
+    from nas.tables import print_record
 
-    with _open(study, db) as opened:
+    with open_study(study, db) as opened:
         row = study_row(opened.store, opened.record)
-        print_record(row | {"facts": opened.record.facts} if as_json else row, as_json)
+        print_record(row | {"facts": opened.record.facts} if as_json else in_words(row), as_json)
+
+
+@cli.command()
+@study_argument
+@db_option
+@json_option
+@short
+def runs(study: str | None, db: str, as_json: bool) -> None:
+    """Show every evaluation of STUDY: a trial's training with one seed, brought to one rung."""
+    from nas.study import run_row
+    from nas.tables import print_rows
+
+    with open_study(study, db) as opened:
+        print_rows([run_row(each) for each in opened.evaluations()], as_json)
 
 
 @cli.command()
@@ -144,9 +94,10 @@ def status(study: str | None, db: str, as_json: bool) -> None:
 @short
 def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_json: bool) -> None:
     """Show the Pareto frontier of STUDY: quality against cost."""
-    from nas.tables import pareto_rows, print_rows
+    from nas.study_tables import pareto_rows
+    from nas.tables import print_rows
 
-    with _open(study, db) as opened:
+    with open_study(study, db) as opened:
         print_rows(pareto_rows(opened, everything), as_json)
         if html is not None:
             from nas.figure import pareto_figure, write_html
@@ -164,12 +115,12 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
 @json_option
 @short
 def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
-    """Show one trial of STUDY whole: its design, measures and routing."""
-    from nas.tables import print_record, trial_record
+    """Show one trial of STUDY whole: its design, measures, routing and runs."""
+    from nas.study_tables import print_trial, trial_record
 
-    with _open(study, db) as opened:
+    with open_study(study, db) as opened:
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
-        print_record(trial_record(opened, chosen), as_json)
+        print_trial(trial_record(opened, chosen), as_json)
 
 
 @cli.command()
@@ -180,7 +131,7 @@ def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
 @db_option
 def export(study: str | None, folder: Path, trial: int | None, no_verify: bool, db: str) -> None:
     """Write a trial of STUDY as a model directory that transformers loads."""
-    with _open(study, db) as opened:
+    with open_study(study, db) as opened:
         echo(str(opened.export(folder, trial, verify=not no_verify)))
 
 
@@ -284,51 +235,6 @@ def doctor(db: str, as_json: bool) -> None:
     print_rows(rows, as_json)
     if any(row["state"] == "broken" for row in rows):
         sys.exit(1)
-
-
-def _open(study: str | None, db: str) -> Study:
-    from nas.study import Study
-
-    return Study.open(study, db)
-
-
-def _summary(study: Study) -> None:
-    """What a study found, and whether anything learned."""
-    from nas.pareto import best
-    from nas.tables import pareto_rows, print_rows
-
-    ledger = study.ledger()
-    trials = study.records(stats=False)
-    finished = [trial for trial in trials if trial.status.value == "finished"]
-    echo(
-        f"study {study.name}: {len(finished)} of {len(trials)} trials finished, "
-        f"{ledger.spent:.3g} of {ledger.budget:.3g} FLOPs spent"
-    )
-    if not finished:
-        error = trials[-1].result.error if trials and trials[-1].result else ""
-        raise WorkFailed(
-            f"no trial of {study.name} finished; the last: {error}; "
-            f"every trial: nas pareto --all {study.name}"
-        )
-    first = best(trials, study.limits())
-    if first is None:
-        raise WorkFailed(
-            f"no finished trial of {study.name} keeps its constraints as it was measured; "
-            f"by how much each breaks them: nas pareto --all {study.name}"
-        )
-    print_rows(pareto_rows(study, everything=False), as_json=False)
-    result = first.result
-    assert result is not None and result.bits_per_byte is not None
-    ngrams = study.record.facts["ngram_bits_per_byte"]
-    shown = ", ".join(f"n={n} {bits:.3f}" for n, bits in sorted(ngrams.items()))
-    echo(f"best: {result.bits_per_byte:.4f} bits per byte; byte n-grams: {shown}")
-    trigram = ngrams.get("3")
-    if trigram is not None and result.bits_per_byte >= trigram:
-        echo(
-            "warning: no design beats the byte trigram, so nothing here has learned much and the "
-            "frontier means little; raise budget.trial_flops",
-            err=True,
-        )
 
 
 def run(arguments: list[str]) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 from nas import interrupts
 from nas.checkpoints import run_folder
 from nas.config import StudyConfig
-from nas.holder import is_gone, new_owner
+from nas.holder import is_gone, new_owner, words
+from nas.preflight import check_study
 from nas.store import EvaluationRecord, Hold, Store, StudyRecord, StudyState
 from nas.store.holds import STOP, held_by
-from search_space.checks import real
+from search_space.checks import real, whole
 from search_space.contract import TRAINING, EvalResult, Status
 from search_space.errors import InputError, WorkFailed, require
 
@@ -37,7 +38,7 @@ def check_free(study: StudyRecord, store: Store) -> None:
     """Raise InputError while a driver that may live holds the study."""
     left = store.lease_left(study.id)
     if study.owner and not is_gone(study.owner) and left > 0:
-        raise held_by(study.name, study.owner, study.owner_since, left)
+        raise held_by(study.name, words(study.owner), study.owner_since, left)
 
 
 def take(study: StudyRecord, store: Store) -> Hold:
@@ -125,8 +126,8 @@ def stop_study(study: StudyRecord, store: Store) -> StudyRecord:
         interrupts.check()
         time.sleep(_POLL_SECONDS)
     raise WorkFailed(
-        f"study {study.name} did not stop within {STOP_SECONDS:.0f} s: {study.owner} holds it and "
-        "was asked to; end that process, then run this again"
+        f"study {study.name} did not stop within {STOP_SECONDS:.0f} s: {words(study.owner)} holds "
+        "it and was asked to; end that process, then run this again"
     )
 
 
@@ -161,15 +162,17 @@ def extend_study(
     check_free(study, store)
     real("--flops", flops, above=0)
     total = study.budget_flops + flops
-    most = trials or max(
-        config.budget.trials, round(config.budget.trials * total / study.budget_flops)
-    )
+    if trials is not None:
+        whole("--trials", trials, 1)
+    grown = round(config.budget.trials * total / study.budget_flops)
+    most = max(config.budget.trials, grown) if trials is None else trials
     require(
         most >= config.budget.trials,
         f"a study never forgets designs: it may try {config.budget.trials:,} already, got {most:,}",
     )
     budget = dataclasses.replace(config.budget, flops=total, trials=most)
     longer = dataclasses.replace(config, budget=budget)
+    check_study(longer)
     hold = take(study, store)
     ended = study.state if study.state is not StudyState.FINISHED else StudyState.STOPPED
     store.extend(hold, longer.to_dict(), total)

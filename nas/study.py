@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from nas import interrupts
 from nas.bounds import excess, limits, words
 from nas.objectives import OBJECTIVES
 from nas.pareto import NO_BOUNDS, best, frontier
-from nas.store import Ledger, Store, StudyRecord, TrialRecord
+from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, TrialRecord
 from search_space.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,17 +23,21 @@ DEFAULT_DB = "sqlite:///nas.db"
 
 
 class Study:
-    """One study in a database. Data frames have a row a trial."""
+    """One study in a database. Data frames have a row a trial, or a row an evaluation.
 
-    def __init__(self, store: Store, record: StudyRecord) -> None:
-        self.store, self.record = store, record
+    record: as it was when the study was opened, or last changed from here.
+    """
+
+    def __init__(self, store: Store, record: StudyRecord, url: str | None = None) -> None:
+        """url: of the database, for a store that only reads; what writes opens it anew."""
+        self.store, self.record, self._url = store, record, url
 
     @classmethod
     def open(cls, name: str | None = None, db: str = DEFAULT_DB) -> Study:
         """The study of that name, the newest without one. InputError when there is none."""
         store = Store.open(db, create=False)
         try:
-            return cls(store, store.study(name))
+            return cls(store, store.study(name), db)
         except BaseException:
             store.close()  # or SQLite's files beside the database stay
             raise
@@ -47,6 +52,47 @@ class Study:
     def name(self) -> str:
         """The study's name in its database."""
         return self.record.name
+
+    def stop(self) -> None:
+        """Have the study stopped wherever it runs, and wait until it has; it can be resumed.
+
+        Raises InputError when it does not run, WorkFailed when its driver does not stop in time.
+        """
+        from nas.resumption import stop_study
+
+        with self._writer() as (store, record):
+            self.record = stop_study(record, store)
+
+    def extend(self, flops: float, trials: int | None = None) -> None:
+        """Give the study `flops` more training FLOPs, so that it can be resumed.
+
+        trials: designs that it may try in all; without one they grow as the FLOPs do. Raises
+        InputError when it is held, of another version, or the numbers make no sense.
+        """
+        from nas.resumption import extend_study
+
+        with self._writer() as (store, record):
+            self.record = extend_study(record, store, flops, trials)
+
+    @contextmanager
+    def _writer(self) -> Iterator[tuple[Store, StudyRecord]]:
+        """A store that can write, and the study as it stands."""
+        with interrupts.listening(), interrupts.held():
+            if self._url is None:
+                yield self.store, self.store.study(self.name)
+                return
+            with Store.open(self._url) as store:
+                yield store, store.study(self.name)
+
+    def evaluations(self) -> list[EvaluationRecord]:
+        """The evaluations as the store has them, in the order in which they began."""
+        return self.store.evaluations(self.record.id)
+
+    def runs(self) -> DataFrame:
+        """Every evaluation: a trial's training with one seed, as it was brought to one rung."""
+        import pandas as pd
+
+        return pd.DataFrame([run_row(each) for each in self.evaluations()])
 
     def records(self, *, stats: bool = True) -> list[TrialRecord]:
         """The trials as the store has them; without `stats`, their results' are left empty."""
@@ -123,9 +169,45 @@ def launch(
             raise
 
 
+def resume(name: str | None = None, db: str = DEFAULT_DB, **options: Any) -> Study:
+    """Go on with the study of that name, the newest without one, to its end.
+
+    options go to `nas.launcher.resume_study` (report, started, listen, pool_factory). Raises
+    InputError, and changes nothing, when there is nothing to go on with.
+    """
+    from nas.launcher import resume_study
+
+    with interrupts.listening(), interrupts.held():
+        store, record = open_to_change(name, db)
+        try:
+            return Study(store, resume_study(record, store, **options))
+        except BaseException:
+            store.close()
+            raise
+
+
+def open_to_change(name: str | None, db: str) -> tuple[Store, StudyRecord]:
+    """A store that writes, and the study of that name in it, or the newest.
+
+    Raises InputError, and makes and upgrades nothing, when the database or the study is not there.
+    """
+    # A reader makes no file and no tables, so a wrong name changes nothing.
+    with Study.open(name, db) as found:
+        name = found.name
+    store = Store.open(db)
+    try:
+        return store, store.study(name)
+    except BaseException:
+        store.close()
+        raise
+
+
 def trial_row(trial: TrialRecord, bounds: Mapping[str, float] = NO_BOUNDS) -> dict[str, Any]:
     """One trial as flat plain data: the row of every table, data frame and --json.
 
+    `bits_per_byte` is the mean of its `seeds` at `rung`, the highest that was measured; the figures
+    of two rungs are not comparable. `bits_per_byte_se` is the first run's, over validation windows.
+    `flops` are spent on the trial in all. `seconds` and `error` are of its last evaluation.
     Its `violations` are `nas.bounds.excess` of the study's bounds, {} for a feasible trial;
     `infeasible` says the same in words.
     """
@@ -136,13 +218,36 @@ def trial_row(trial: TrialRecord, bounds: Mapping[str, float] = NO_BOUNDS) -> di
         "method": trial.spec.method,
         "design": trial.spec.label,
         "source": trial.source,
+        "rung": trial.rung,
+        "seeds": trial.seeds,
         "bits_per_byte_se": result.bits_per_byte_se if result else None,
+        "flops": trial.flops,
         "seconds": result.seconds if result else None,
         "error": result.error if result else "",
         "infeasible": words(over),
     }
     values = {name: objective.value(trial) for name, objective in OBJECTIVES.items()}
     return row | values | {"spec": trial.spec.to_dict(), "violations": over}
+
+
+def run_row(evaluation: EvaluationRecord) -> dict[str, Any]:
+    """One evaluation as flat plain data.
+
+    until_flops: the rung's level.  attempt: times that it was taken up.  flops: training FLOPs
+    charged for it.  seconds: of its last attempt.
+    """
+    return {
+        "trial": evaluation.trial,
+        "seed": evaluation.seed,
+        "rung": evaluation.rung,
+        "until_flops": evaluation.until_flops,
+        "status": evaluation.status.value,
+        "attempt": evaluation.attempt,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "flops": evaluation.flops,
+        "seconds": evaluation.seconds,
+        "error": evaluation.error,
+    }
 
 
 def data_frame(trials: Sequence[TrialRecord], bounds: Mapping[str, float] = NO_BOUNDS) -> DataFrame:

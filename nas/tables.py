@@ -1,24 +1,17 @@
-"""Rows for people and for `--json`: what the commands print."""
+"""Tables for people and for `--json`, and the rows of spaces, presets and costs."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from nas.bounds import excess, limits
-from nas.bounds import words as bound_words
-from nas.pareto import best, frontier
-from nas.store import Store, StudyRecord, TrialRecord
-from nas.study import Study, trial_row
 from nas.terminal import console, echo, plain
 from search_space.backbone import Backbone
-from search_space.contract import Status
 from search_space.cost import ffn_cost, model_cost
 from search_space.errors import InputError, nearest
 from search_space.plain import parse_json, read_json
@@ -32,8 +25,8 @@ Row = dict[str, Any]
 COUNT_SECONDS = 3.0  # that `nas space` spends on counting
 
 
-def print_rows(rows: Sequence[Row], as_json: bool) -> None:
-    """A table, or a JSON list."""
+def print_rows(rows: Sequence[Row], as_json: bool, columns: Sequence[str] = ()) -> None:
+    """A table, or a JSON list. columns: of the table; all that hold no mapping without any."""
     if as_json:
         echo(json.dumps(list(rows), indent=2))
         return
@@ -42,7 +35,7 @@ def print_rows(rows: Sequence[Row], as_json: bool) -> None:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     screen = console()
-    columns = [name for name, value in rows[0].items() if not isinstance(value, dict)]
+    columns = columns or [n for n, value in rows[0].items() if not isinstance(value, dict)]
     for name in columns:
         numeric = any(isinstance(row[name], (int, float)) for row in rows)
         title = plain(name.replace("_", " "), screen.encoding)
@@ -77,83 +70,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
-
-
-def study_row(store: Store, study: StudyRecord) -> Row:
-    """One study as `list` and `status` show it."""
-    trials, ledger, bounds = store.measures(study.id), store.ledger(study.id), limits(study)
-    kept = [trial for trial in trials if not excess(trial, bounds)]
-    first = best(kept)
-    counts = Counter(trial.status for trial in trials)
-    finished, running = counts.pop(Status.FINISHED, 0), counts.pop(Status.RUNNING, 0)
-    return {
-        "study": study.name,
-        "state": study.state.value,
-        "trials": len(trials),
-        "finished": finished,
-        "running": running,
-        "not_finished": counts.total(),
-        "infeasible": len(trials) - len(kept),
-        "flops_spent": ledger.spent,
-        "flops_budget": ledger.budget,
-        "best_bits_per_byte": first.bits_per_byte if first else None,
-        "best_design": store.some_trials(study.id, [first.number])[0].spec.label if first else None,
-        "frontier": len(frontier(kept, study.objectives)),
-        "started": study.created_at.isoformat(timespec="seconds"),
-    }
-
-
-def pareto_rows(study: Study, everything: bool) -> list[Row]:
-    """The frontier, or every trial with the frontier and the infeasible ones marked."""
-    bounds = study.limits()
-    if not everything:
-        return [_pareto_row(trial, bounds) for trial in study.frontier_records()]
-    trials = study.records(stats=False)
-    on_front = {trial.number for trial in frontier(trials, study.record.objectives, bounds)}
-    return [
-        _pareto_row(trial, bounds)
-        | {
-            "status": trial.status.value,
-            "frontier": "*" if trial.number in on_front else "",
-            "infeasible": bound_words(excess(trial, bounds)),
-        }
-        for trial in trials
-    ]
-
-
-def _pareto_row(trial: TrialRecord, bounds: Mapping[str, float]) -> Row:
-    row = trial_row(trial, bounds)
-    return {
-        "trial": row["number"],
-        "design": row["design"],
-        "bits_per_byte": row["bits_per_byte"] and round(row["bits_per_byte"], 4),
-        "±": row["bits_per_byte_se"] and round(row["bits_per_byte_se"], 4),
-        "active_flops": row["active_flops"],
-        "total_params": row["total_params"],
-        "source": row["source"],
-        "spec": row["spec"],
-        "violations": row["violations"],
-    }
-
-
-def trial_record(study: Study, trial: TrialRecord) -> Row:
-    """Everything that is known of a trial."""
-    row = trial_row(trial, study.limits())
-    record = {"study": study.name} | row | {"cost": trial.cost, "seed": trial.seed}
-    result = trial.result
-    if result is not None:
-        record |= {
-            "steps": result.steps,
-            "tokens": result.tokens,
-            "flops": result.flops,
-            "optimizer_flops": result.optimizer_flops,
-            "activity_by_layer": result.activity,
-            "checkpoint": result.checkpoint,
-            "checkpoint_error": result.stats.get("checkpoint_error", ""),
-            "backend": result.backend,
-            "routing": result.stats.get("routing", {}),
-        }
-    return record
 
 
 def space_record(space: SearchSpace, backbone: Backbone) -> Row:

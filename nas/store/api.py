@@ -8,13 +8,14 @@ from nas.store.curves import Curves
 from nas.store.engine import discard_unused
 from nas.store.holds import Holds
 from nas.store.studies import Studies
+from nas.store.tallies import Tallies
 from nas.store.trials import Trials
 from search_space.errors import WorkFailed
 
 log = logging.getLogger(__name__)
 
 
-class Store(Studies, Holds, Trials, Curves):
+class Store(Studies, Holds, Trials, Tallies, Curves):
     """Studies, their trials, evaluations, curves and ledger. Make it with `Store.open(url)`."""
 
     def discard_if_unused(self) -> None:
