@@ -17,7 +17,7 @@ from nas.launcher import launch_study
 from nas.pool import SimulatedPool
 from nas.progress import StudyDisplay
 from nas.store import Store
-from nas.tables import console
+from nas.terminal import console
 from search_space.contract import EvalResult, Status
 
 class Pool(SimulatedPool):
@@ -25,7 +25,10 @@ class Pool(SimulatedPool):
         facts = super().prepare(spec, vocab_size, seq_len, cache_dir)
         return facts | {"meta": facts["meta"] | {"source": "x", "tokens": {"train": 9}}}
 
-work = lambda r: (1.0, [EvalResult(trial=r.trial, status=Status.FINISHED, bits_per_byte=2.0)])
+def work(r):
+    return 1.0, [
+        EvalResult(evaluation=r.evaluation, status=Status.FINISHED, bits_per_byte=2.0)
+    ]
 config = StudyConfig.from_dict({
     "backbone": {"d_model": 64, "n_layers": 2, "n_heads": 4},
     "budget": {"trials": 2, "trial_flops": 1e12},

@@ -31,11 +31,11 @@ def filled(tmp_path, monkeypatch):
         study = store.create_study("first", {}, 0, 3e9, ["bits_per_byte", "active_flops"])
         spec = FFNSpec(d_ff=64)
         cost = model_cost(spec, Backbone()).to_dict()
-        trial = store.add_trial(
-            study.id, spec, seed=0, source="preset", params={}, train_flops=1e9, cost=cost
+        _, evaluation = store.add_trial(
+            study.id, spec, seed=0, source="preset", params={}, until_flops=1e9, cost=cost
         )
         done = {"bits_per_byte": 2.25, "bits_per_byte_se": 0.5, "flops": 5e8}
-        store.end_trial(EvalResult(trial=trial.id, status=Status.FINISHED, **done))
+        store.end_evaluation(EvalResult(evaluation=evaluation.id, status=Status.FINISHED, **done))
 
 
 def nas(*arguments: str, code: str = "", stdout=subprocess.PIPE, **variables: str):
