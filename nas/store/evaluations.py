@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from nas.store.beginning import begin, check_flops, there
@@ -125,6 +126,18 @@ class Evaluations(Database):
     def evaluations(self, study_id: int, since: int = 0) -> list[EvaluationRecord]:
         """The study's evaluations in the order in which they began; those with ids from `since`."""
         where = EVALUATION.c.study_id == study_id, EVALUATION.c.id >= since
+        return self._read(lambda session: read_evaluations(session, *where))
+
+    def some_evaluations(
+        self, study_id: int, ids: Collection[int], *, since: int
+    ) -> list[EvaluationRecord]:
+        """The study's evaluations of these ids, and those with ids from `since` on.
+
+        Ids only grow, and a final evaluation never changes: with those that were running or stopped
+        at an earlier reading, and its last id plus one, this is all that can have happened since.
+        """
+        wanted = EVALUATION.c.id.in_(ids) | (EVALUATION.c.id >= since)
+        where = EVALUATION.c.study_id == study_id, wanted
         return self._read(lambda session: read_evaluations(session, *where))
 
     def trial_evaluations(self, trial_id: int) -> list[EvaluationRecord]:

@@ -1,0 +1,84 @@
+"""What the figures share: colours, layout, texts, and the file that they are written to."""
+
+from __future__ import annotations
+
+import html
+import math
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search_space.errors import InputError
+from search_space.spec import SELECTIONS
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's palette, told apart with every common colour blindness; a shape doubles it.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D00", "#555555")
+_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "hexagon")
+COLOURS: dict[str, str] = dict(zip(SELECTIONS, _PALETTE, strict=True))
+SYMBOLS: dict[str, str] = dict(zip(SELECTIONS, _SYMBOLS, strict=True))
+GREY = "#888888"
+_GRID = "rgba(128,128,128,0.18)"
+
+Data = dict[str, Any]  # plain data as plotly.js takes it: making Plotly's objects takes ten times
+
+
+def layout(y_title: str, x_title: str, revision: str) -> Data:
+    """A figure's layout. The same `revision` keeps the reader's zoom when data are refreshed."""
+    axis = {"gridcolor": _GRID, "zeroline": False}
+    return {
+        "uirevision": revision,
+        "template": _template(),
+        "margin": {"l": 60, "r": 20, "t": 20, "b": 50},
+        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
+        "hoverlabel": {"align": "left"},
+        "xaxis": axis | {"title": {"text": x_title}},
+        "yaxis": axis | {"title": {"text": y_title}},
+    }
+
+
+@cache
+def _template() -> Data:
+    import plotly.io
+
+    template: Data = plotly.io.templates["plotly_white"].to_plotly_json()
+    return template
+
+
+def write_html(figure: Figure, path: str | Path) -> Path:
+    """Write one file that opens without a network; raise InputError when it cannot be written."""
+    path = Path(path)
+    try:
+        figure.write_html(path, include_plotlyjs=True, full_html=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the figure to {path}: {error.strerror}; choose another file"
+        ) from None
+    return path
+
+
+def shown(text: str) -> str:
+    """A text that Plotly draws as it is: it would read tags and entities in it."""
+    return html.escape(str(text), quote=False)
+
+
+def si(value: float, digits: int = 3) -> str:
+    """A number for people: 1234567 -> `1.23M`."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    power = min(max(math.floor(math.log10(abs(value)) / 3), 0), 6)
+    scaled = value / 1000**power
+    if power < 6 and float(f"{abs(scaled):.{digits}g}") >= 1000:  # 999.9k rounds up to 1M
+        power, scaled = power + 1, scaled / 1000
+    return f"{scaled:.{digits}g}{('', 'k', 'M', 'G', 'T', 'P', 'E')[power]}"
+
+
+def rung_words(study_rungs: int, rung: int | None, seeds: int) -> str:
+    """`rung 1, 2 seeds`; of a study of one rung only the seeds."""
+    count = f"{seeds} seed" if seeds == 1 else f"{seeds} seeds"
+    if rung is None or study_rungs == 1:
+        return count
+    top = " (top)" if rung == study_rungs - 1 else ""
+    return f"rung {rung}{top}, {count}"
