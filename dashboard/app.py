@@ -17,14 +17,17 @@ from dashboard.sections import (
     draw_headline,
     draw_pareto,
     draw_running,
+    draw_runs,
     draw_table,
 )
 from dashboard.source import Source
 from dashboard.text import verbatim
+from nas.holder import words
 from nas.store import StudyRecord, StudyState
 from search_space.errors import InputError, WorkFailed
 
 REFRESH_S = 3.0
+MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
 
 
@@ -53,7 +56,7 @@ def page(source: Source) -> None:
         st.title(TITLE)
         st.info("No studies yet. Start one with: `nas launch STUDY.yaml`, then reload this page.")
         return
-    study = choose_study(studies)
+    study = choose_study(source, studies)
     snapshot = source.snapshot(study.name)
     st.title(verbatim(study.name))
     load_plotly()
@@ -64,20 +67,36 @@ def page(source: Source) -> None:
     draw_table(source, snapshot)
 
 
-def choose_study(studies: list[StudyRecord]) -> StudyRecord:
+def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
     """The sidebar: which study, and what it is."""
     with st.sidebar:
         st.header(TITLE)
         names = {study.name: study for study in studies}
         name = st.selectbox("Study", list(names), key="study")
         study = names[name]
-        st.caption(f"{study.state}, started {study.created_at:%Y-%m-%d %H:%M} UTC")
+        st.caption(f"{study.state}, started {study.created_at:{MINUTE}} UTC")
+        hint(study, study.owner != "" and source.lease_left(study.id) > 0)
         st.caption(f"Objectives: {', '.join(map(verbatim, study.objectives))}")
         with st.expander("Configuration"):
             st.json(study.config, expanded=2)
         with st.expander("Facts"):
             st.json(study.facts, expanded=2)
     return study
+
+
+def hint(study: StudyRecord, held: bool) -> None:
+    """Who holds the study, and how to go on with one that nobody drives any more.
+
+    held: whether its holder has given a sign of life in time.
+    """
+    resume = f"Go on with it: {verbatim(f'nas resume {study.name}')}"
+    if held:
+        since = f" since {study.owner_since:{MINUTE}} UTC" if study.owner_since else ""
+        st.caption(f"Held by {verbatim(words(study.owner))}{since}")
+    elif study.owner:
+        st.warning(f"Its driver gives no sign of life: {verbatim(words(study.owner))}. {resume}")
+    elif study.state in (StudyState.STOPPED, StudyState.FAILED):
+        st.caption(resume)
 
 
 # A part that reruns alone: what it does not draw is neither made nor sent again.
@@ -102,14 +121,15 @@ def guarded(part: Callable[..., None], *arguments: object) -> None:
 
 
 def board(source: Source, name: str) -> None:
-    """The scatter and the design that is chosen in it."""
+    """The scatter, the runs over the rungs, and the design that is chosen in them."""
     snapshot = source.snapshot(name)
     draw_pareto(source, snapshot)
+    draw_runs(source, snapshot)
     draw_detail(source, snapshot, again)
 
 
 def running(source: Source, name: str, drawn: tuple[object, ...]) -> None:
-    """The running trials. When one began or ended, the whole page is drawn again."""
+    """The running evaluations. When one began or ended, the whole page is drawn again."""
     snapshot = source.snapshot(name)
     if snapshot.stamp != drawn:
         st.rerun()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from nas.bounds import excess, limits, words
-from nas.figure import si
+from nas.figure import noise, si
 from nas.objectives import OBJECTIVES
 from nas.pareto import best, feasible_values, frontier, hypervolume_share
-from nas.store import Ledger, Store, StudyRecord, StudyState, TrialRecord
+from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
 from search_space.contract import Progress, Status
 
 COLUMNS = (
@@ -21,9 +22,12 @@ COLUMNS = (
     "design",
     "method",
     "status",
+    "rung",
+    "seeds",
     "frontier",
     "infeasible",
     "bits_per_byte",
+    "noise",
     "bits_per_byte_se",
     "active_flops",
     "total_params",
@@ -33,60 +37,93 @@ COLUMNS = (
     "source",
     "error",
 )
+EVALUATION_COLUMNS = (
+    "seed",
+    "rung",
+    "until_flops",
+    "status",
+    "attempt",
+    "bits_per_byte",
+    "flops",
+    "seconds",
+    "error",
+)
 FAILURES = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One reading of a study, its trials by number.
+    """One reading of a study, its trials by number and its evaluations by id.
 
-    bounds: upper bounds by objective.  live: the curves of its running trials, by number.
+    bounds: upper bounds by objective.  live: evaluation id -> points, of the evaluations that run
+    and of the lower rungs of their runs.
     """
 
     study: StudyRecord
     trials: list[TrialRecord]
+    evaluations: dict[int, EvaluationRecord]
     ledger: Ledger
     bounds: dict[str, float]
     live: dict[int, list[Progress]]
 
+    @cached_property
+    def open(self) -> list[EvaluationRecord]:
+        """The evaluations that can change: they run, or were stopped and can be taken up."""
+        return [each for each in self.evaluations.values() if not each.status.final]
+
     @property
-    def running(self) -> list[TrialRecord]:
-        """The trials that have not ended."""
-        return [trial for trial in self.trials if trial.status is Status.RUNNING]
+    def running(self) -> list[EvaluationRecord]:
+        """The evaluations that are under way."""
+        return [each for each in self.open if each.status is Status.RUNNING]
+
+    @cached_property
+    def by_trial(self) -> dict[int, list[EvaluationRecord]]:
+        """Trial number -> its evaluations in the order in which they began."""
+        found: dict[int, list[EvaluationRecord]] = {}
+        for each in self.evaluations.values():
+            found.setdefault(each.trial, []).append(each)
+        return found
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to the study."""
+        """Whether nothing more will happen to the study, unless it is resumed."""
         return self.study.state is not StudyState.RUNNING
 
     @property
-    def stamp(self) -> tuple[str, str, int, int]:
-        """Equal for readings that differ in the curves of running trials alone.
+    def stamp(self) -> tuple[object, ...]:
+        """Equal for readings that differ in the curves of running evaluations alone.
 
-        Trials are only added and end once: how many there are, and run, tells all.
+        Evaluations are only added, and only the open ones change: how many there are, and how
+        these stand, tells all of them. The rest is the study's own.
         """
         study = self.study
-        return study.uid, study.state.value, len(self.trials), len(self.running)
+        own = (study.uid, study.state.value, study.owner, study.budget_flops, study.deviation)
+        stand = tuple((each.id, each.status.value, each.attempt) for each in self.open)
+        return *own, len(self.evaluations), stand
 
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
     """The study in a few numbers.
 
-    infeasible: finished, and a bound is broken as measured.
-    best, best_se: bits per byte of the best design.  ngram: (order, bits per byte) of the best
-    n-gram baseline.  hypervolume: share of the box up to the worst values, in [0, 1).
+    finished: designs that were measured at the top rung.  infeasible: of these, those that break a
+    bound as measured.  paused, stopped, failed: designs.  running: evaluations.
+    best: bits per byte of the best design, the mean over best_seeds seeds.  best_noise: see
+    `nas.figure.noise`.  ngram: (order, bits per byte) of the best n-gram baseline.
+    hypervolume: share of the box up to the worst values, in [0, 1).
     """
 
     finished: int
     infeasible: int
+    paused: int
     running: int
     stopped: int
     failed: int
     spent: float
     budget: float
     best: float | None
-    best_se: float | None
+    best_noise: float | None
+    best_seeds: int
     ngram: tuple[str, float] | None
     frontier: int
     hypervolume: float
@@ -95,21 +132,54 @@ class Headline:
 def read(store: Store, name: str, before: Snapshot | None = None) -> Snapshot:
     """The study as it stands; raise InputError when it does not exist.
 
-    before: an earlier reading. Its ended trials are not read again, for they never change.
+    before: an earlier reading. Of its evaluations only the open ones are read again, and of its
+    trials those that an evaluation began or changed of: nothing else can have happened since.
     """
     study = store.study(name)
-    if before is None or before.study.uid != study.uid or not before.trials:
+    # Evaluations first: a trial is then never older than what is known of its evaluations.
+    if before is None or before.study.uid != study.uid or not before.evaluations:
+        evaluations = {each.id: each for each in store.evaluations(study.id)}
         trials, ledger = store.trials(study.id, stats=False), store.ledger(study.id)
+        curves: dict[int, list[Progress]] = {}
     else:
-        trials, ledger = before.trials, before.ledger
-        running = {trial.number: trial for trial in before.running}
-        since = trials[-1].number + 1
-        changed = store.some_trials(study.id, running, since=since)
-        if changed != list(running.values()):
-            known = {trial.number: trial for trial in (*trials, *changed)}
-            trials, ledger = list(known.values()), store.ledger(study.id)
-    live = {t.number: store.curve(t.id) for t in trials if t.status is Status.RUNNING}
-    return Snapshot(study=study, trials=trials, ledger=ledger, bounds=limits(study), live=live)
+        evaluations, trials, ledger = before.evaluations, before.trials, before.ledger
+        curves = before.live
+        known, since = [each.id for each in before.open], max(evaluations) + 1
+        found = store.some_evaluations(study.id, known, since=since)
+        changed = {each.id: each for each in found if evaluations.get(each.id) != each}
+        if changed:
+            evaluations = evaluations | changed
+            numbers = {each.trial for each in changed.values()}
+            merged = {trial.number: trial for trial in trials}
+            merged |= {t.number: t for t in store.some_trials(study.id, numbers)}
+            trials = list(merged.values())
+        if changed or study.budget_flops != before.study.budget_flops:
+            ledger = store.ledger(study.id)
+    live = _live(store, evaluations, curves)
+    return Snapshot(
+        study=study,
+        trials=trials,
+        evaluations=evaluations,
+        ledger=ledger,
+        bounds=limits(study),
+        live=live,
+    )
+
+
+def _live(
+    store: Store, evaluations: Mapping[int, EvaluationRecord], known: Mapping[int, list[Progress]]
+) -> dict[int, list[Progress]]:
+    """The curves of the runs that are under way; what a lower rung trained is read once."""
+    runs = {
+        (each.trial, each.seed) for each in evaluations.values() if each.status is Status.RUNNING
+    }
+    found = {}
+    for each in evaluations.values():
+        if (each.trial, each.seed) not in runs:
+            continue
+        kept = known.get(each.id) if each.status.final else None
+        found[each.id] = store.curve(each.id) if kept is None else kept
+    return found
 
 
 def headline(snapshot: Snapshot) -> Headline:
@@ -118,18 +188,19 @@ def headline(snapshot: Snapshot) -> Headline:
     counts = Counter(trial.status for trial in snapshot.trials)
     kept = [trial for trial in snapshot.trials if not excess(trial, bounds)]
     winner = best(kept)
-    result = winner.result if winner else None
     baselines: dict[str, float] = study.facts.get("ngram_bits_per_byte", {})
     return Headline(
         finished=counts[Status.FINISHED],
         infeasible=len(snapshot.trials) - len(kept),
-        running=counts[Status.RUNNING],
+        paused=counts[Status.PAUSED],
+        running=len(snapshot.running),
         stopped=counts[Status.STOPPED],
         failed=sum(counts[status] for status in FAILURES),
         spent=snapshot.ledger.spent,
         budget=snapshot.ledger.budget,
-        best=result.bits_per_byte if result else None,
-        best_se=result.bits_per_byte_se if result else None,
+        best=winner.bits_per_byte if winner else None,
+        best_noise=noise(study, winner) if winner else None,
+        best_seeds=winner.seeds if winner else 0,
         ngram=min(baselines.items(), key=lambda item: item[1]) if baselines else None,
         frontier=len(frontier(kept, study.objectives)),
         hypervolume=hypervolume_share(
@@ -143,9 +214,22 @@ def trial_frame(snapshot: Snapshot) -> pd.DataFrame:
     front = frontier(snapshot.trials, snapshot.study.objectives, snapshot.bounds)
     on_front = {trial.number for trial in front}
     return pd.DataFrame(
-        [_row(trial, trial.number in on_front, snapshot.bounds) for trial in snapshot.trials],
+        [_row(snapshot, trial, trial.number in on_front) for trial in snapshot.trials],
         columns=list(COLUMNS),
-    )
+    ).astype({"rung": "Int64"})
+
+
+def evaluation_frame(evaluations: Iterable[EvaluationRecord]) -> pd.DataFrame:
+    """One row an evaluation, by seed in the order in which the runs began, then by rung."""
+    runs: dict[int, list[EvaluationRecord]] = {}
+    for each in evaluations:
+        runs.setdefault(each.seed, []).append(each)
+    rows = [
+        {name: getattr(each, name) for name in EVALUATION_COLUMNS} | {"status": each.status.value}
+        for run in runs.values()
+        for each in sorted(run, key=lambda each: each.rung)
+    ]
+    return pd.DataFrame(rows, columns=list(EVALUATION_COLUMNS))
 
 
 def spec_frame(trial: TrialRecord) -> pd.DataFrame:
@@ -158,56 +242,72 @@ def spec_frame(trial: TrialRecord) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["field", "value"])
 
 
-def outcome_frame(trial: TrialRecord, bounds: Mapping[str, float]) -> pd.DataFrame:
+def outcome_frame(snapshot: Snapshot, trial: TrialRecord) -> pd.DataFrame:
     """What the design costs and how its training ended, one (measure, value) row each."""
-    over = excess(trial, bounds)
+    over, study = excess(trial, snapshot.bounds), snapshot.study
     rows = [
         ("status", trial.status.value),
         *([("infeasible", words(over))] if over else []),
         ("proposed by", trial.source),
-        ("seed", str(trial.seed)),
     ]
+    if trial.rung is not None:
+        rows += [("rung", f"{trial.rung} of 0 to {study.top}")] if study.rungs > 1 else []
+        rows.append(("seeds", str(trial.seeds)))
     for each in OBJECTIVES.values():
         value = each.value(trial)
         if value is not None:
             shown = f"{value:.4f}" if each.name == "bits_per_byte" else si(value)
             rows.append((each.title, shown))
+    error = noise(study, trial)
+    if error is not None:
+        rows.append(("± one standard error", f"{error:.4f}"))
+    if study.deviation is not None:
+        rows.append(("Deviation of one seed", f"{study.deviation:.4f}"))
+    rows.append(("FLOPs spent", si(trial.flops)))
+    return pd.DataFrame(rows + _result_rows(trial), columns=["measure", "value"])
+
+
+def _result_rows(trial: TrialRecord) -> list[tuple[str, str]]:
+    """What is known of the first run's last ending."""
     result = trial.result
-    if result is not None:
-        if result.bits_per_byte_se is not None:
-            rows.append(("Standard error", f"{result.bits_per_byte_se:.4f}"))
-        rows += [
-            ("FLOPs spent", si(result.flops)),
-            ("Optimizer FLOPs beside", si(result.optimizer_flops)),
-            ("Tokens seen", si(result.tokens)),
-            ("Seconds", f"{result.seconds:.1f}"),
-            ("Backend", result.backend or "-"),
-        ]
-        if result.activity:
-            shares = " ".join(f"{share:.2f}" for share in result.activity)
-            rows.append(("Activity by layer", shares))
-        if result.checkpoint:
-            rows.append(("Checkpoint", result.checkpoint))
-    return pd.DataFrame(rows, columns=["measure", "value"])
+    if result is None:
+        return []
+    rows = []
+    if result.bits_per_byte_se is not None:
+        rows.append(("Standard error over windows", f"{result.bits_per_byte_se:.4f}"))
+    rows += [
+        ("Optimizer FLOPs beside", si(result.optimizer_flops)),
+        ("Tokens seen", si(result.tokens)),
+        ("Backend", result.backend or "-"),
+    ]
+    if result.activity:
+        rows.append(("Activity by layer", " ".join(f"{share:.2f}" for share in result.activity)))
+    if result.checkpoint:
+        rows.append(("Checkpoint", result.checkpoint))
+    return rows
 
 
-def _row(trial: TrialRecord, on_front: bool, bounds: Mapping[str, float]) -> dict[str, Any]:
+def _row(snapshot: Snapshot, trial: TrialRecord, on_front: bool) -> dict[str, Any]:
     result = trial.result
     values = {name: each.value(trial) for name, each in OBJECTIVES.items()}
+    own = snapshot.by_trial.get(trial.number, ())
     return {
         "trial": trial.number,
         "design": trial.spec.label,
         "method": trial.spec.method,
         "status": trial.status.value,
+        "rung": trial.rung,
+        "seeds": trial.seeds,
         "frontier": on_front,
-        "infeasible": words(excess(trial, bounds)),
+        "infeasible": words(excess(trial, snapshot.bounds)),
         "bits_per_byte": values["bits_per_byte"],
+        "noise": noise(snapshot.study, trial),
         "bits_per_byte_se": result.bits_per_byte_se if result else None,
         "active_flops": values["active_flops"],
         "total_params": values["total_params"],
         "active_params": values["active_params"],
-        "flops_spent": result.flops if result else None,
-        "seconds": result.seconds if result else None,
+        "flops_spent": trial.flops if result else None,
+        "seconds": sum(each.seconds for each in own) if result else None,
         "source": trial.source,
         "error": result.error if result else "",
     }

@@ -32,12 +32,16 @@ class Source:
         """All studies, the newest first."""
         return self._ask(lambda store: store.studies())
 
-    def curve(self, trial_id: int) -> list[Progress]:
-        """A trial's points by step."""
-        return self._ask(lambda store: store.curve(trial_id))
+    def curve(self, evaluation_id: int) -> list[Progress]:
+        """An evaluation's points by step."""
+        return self._ask(lambda store: store.curve(evaluation_id))
+
+    def lease_left(self, study_id: int) -> float:
+        """Seconds until the hold of the study's driver runs out; at most 0 without a driver."""
+        return self._ask(lambda store: store.lease_left(study_id))
 
     def snapshot(self, name: str) -> Snapshot:
-        """The study as it stands; of trials, only what happened since the last call is read."""
+        """The study as it stands; only what happened since the last call is read."""
         with self._lock:
             found = self._ask(lambda store: read(store, name, self._snapshots.get(name)))
             self._snapshots[name] = found

@@ -156,6 +156,7 @@ def _paused(study: StudyRecord, trials: Sequence[TrialRecord], y: Objective, x: 
             points.append((cost, value, trial))
     return _markers(points, [_hover(study, trial) for _, _, trial in points]) | {
         "name": PAUSED,
+        "legendgroup": PAUSED,
         "visible": "legendonly",
         "opacity": _FADED,
         "marker": {

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
+_CROSS = "failed on the way to a rung"
 _ERROR_LENGTH = 100  # of an error in a hover text
 
 
@@ -34,7 +35,7 @@ class _Kind:
 # From the back to the front.
 _PAUSED = _Kind("paused at a lower rung", 1, 5, 0.3)
 _PROMOTED = _Kind("promoted", 1.5, 6, 0.9)
-_FRONTIER = _Kind("on the Pareto frontier", 4, 10, 1.0)
+_FRONTIER = _Kind("on the Pareto frontier", 3, 9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,6 @@ def runs_data(
     found = layout("Bits per byte", "Training FLOPs of a run up to the rung", study.name)
     found["xaxis"] |= _levels(evaluations)
     found["hovermode"] = "closest"
-    found["legend"] |= {"groupclick": "toggleitem"}
     return {"data": [*traces, *_legend(runs)], "layout": found}
 
 
@@ -165,7 +165,8 @@ def _crosses(runs: Sequence[_Run]) -> Data:
         ],
         "hovertemplate": "%{text}<extra></extra>",
         "mode": "markers",
-        "name": "failed on the way to a rung",
+        "name": _CROSS,
+        "legendgroup": _CROSS,
         "marker": {"symbol": "x-thin", "size": 10, "line": {"width": 2, "color": "#C0392B"}},
     }
 
@@ -209,6 +210,7 @@ def _entry(name: str, colour: str, width: float, opacity: float) -> Data:
         "x": [None],
         "y": [None],
         "name": name,
+        "legendgroup": name,  # of a method: its lines come and go with the entry
         "mode": "lines",
         "line": {"color": colour, "width": width},
         "opacity": opacity,
@@ -224,6 +226,6 @@ def _levels(evaluations: Iterable[EvaluationRecord]) -> Data:
         "type": "log",
         "tickmode": "array",
         "tickvals": [level[rung] for rung in rungs],
-        "ticktext": [f"rung {rung}<br>{si(level[rung])}FLOPs" for rung in rungs],
+        "ticktext": [f"rung {rung}<br>{si(level[rung])} FLOPs" for rung in rungs],
         "gridcolor": "rgba(128,128,128,0.5)",
     }

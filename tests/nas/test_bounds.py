@@ -118,7 +118,7 @@ def test_the_page_and_the_figure_mark_it(db: str) -> None:
     frame = trial_frame(snapshot)
     assert frame["frontier"].tolist() == [True, False]
     assert frame["infeasible"].tolist() == ["", "active_flops 1.70x of the bound"]
-    outcome = dict(outcome_frame(snapshot.trials[1], snapshot.bounds).itertuples(index=False))
+    outcome = dict(outcome_frame(snapshot, snapshot.trials[1]).itertuples(index=False))
     assert outcome["infeasible"] == "active_flops 1.70x of the bound"
     figure = pareto_figure(snapshot.study, snapshot.trials)
     hollow = next(trace for trace in figure.data if trace.name == "breaks a bound")
