@@ -17,7 +17,7 @@ from statistics import median
 from benchmarks.reading_page import page_rows
 from benchmarks.reading_store import NAME, configuration, fill
 from benchmarks.report import Row, at_most, parser, publish
-from nas.driver import told
+from nas.lessons import lessons
 from nas.sampler import Sampler
 from nas.store import Store
 
@@ -34,7 +34,7 @@ def rows(trials: int, seconds: float, times: int = TIMES) -> Iterator[Row]:
         file = Path(folder) / "nas.db"
         with Store.open(f"sqlite:///{file}") as store:
             fill(store, trials, POINTS)
-        yield Row("finished trials, with 40 curve points each", trials)
+        yield Row("trials over three rungs, with 40 curve points a rung", trials)
         yield from command_rows(f"sqlite:///{file}", times)
         yield from ask_rows(f"sqlite:///{file}", trials, times)
         yield from page_rows(f"sqlite:///{file}", seconds)
@@ -63,14 +63,17 @@ def ask_rows(url: str, trials: int, times: int) -> Iterator[Row]:
         seed=config.seed,
     )
     with Store.open(url, create=False) as store:
-        records = store.trials(store.study(NAME).id)
-    limits = config.limits()
-    trials_told = [told(record, config.objectives, limits) for record in records]
-    took = []
+        study = store.study(NAME)
+        records, evaluations = store.trials(study.id, stats=False), store.evaluations(study.id)
+    known = len(records) - times
+    before = [each for each in evaluations if each.trial < known]
+    learnt, took = lessons(config.plan(), records[:known], before), []
     for ask in range(times + 1):
         began = time.perf_counter()
-        sampler.propose(trials + ask, trials_told[: len(trials_told) - times + ask])
+        sampler.propose(trials + ask, learnt.told(), learnt.keys)
         took.append(time.perf_counter() - began)
+        for record in records[known + ask : known + ask + 1]:  # what ends until the next
+            learnt.put(record)
     yield Row("first ask of a driver", took[0], "s")
     yield at_most("an ask after it", median(took[1:]), ASK_S, "s")
 

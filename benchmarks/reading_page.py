@@ -1,4 +1,4 @@
-"""What a live page costs its server: one browser looks at a study whose trials go on."""
+"""What a live page costs its server: one browser looks at a study whose evaluations go on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dashboard
-from benchmarks.reading_store import NAME, TRIAL_FLOPS, configuration
+from benchmarks.reading_store import NAME, configuration
 from benchmarks.report import Row, at_most
 from nas.store import Store
 from search_space.contract import EvalResult, Progress, Status
@@ -24,12 +24,12 @@ from search_space.cost import model_cost
 from search_space.spec import FFNSpec
 
 PAGE_SHARE = 0.1  # of a core
-END_EVERY_S = 10.0  # a trial ends and another begins
+END_EVERY_S = 10.0  # an evaluation ends and another begins
 READY_S = 60.0
 
 
 def page_rows(url: str, seconds: float) -> Iterator[Row]:
-    """The share of a core that the page's server uses in `seconds`, while trials train and end."""
+    """The share of a core that the page's server uses in `seconds`, while evaluations go on."""
     name = f"a live page's server over {seconds:g} s"
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if seconds <= 0:
@@ -97,7 +97,7 @@ def wait_until_healthy(address: str) -> None:
 
 @contextmanager
 def training(url: str) -> Iterator[None]:
-    """Two trials of the study report every second, and one ends every END_EVERY_S seconds."""
+    """Two evaluations report every second, and one ends every END_EVERY_S seconds."""
     over = threading.Event()
     writer = threading.Thread(target=_train, args=(url, over))
     writer.start()
@@ -109,29 +109,32 @@ def training(url: str) -> Iterator[None]:
 
 
 def _train(url: str, over: threading.Event) -> None:
-    backbone = configuration(1).backbone
+    config = configuration(1)
+    level = config.plan().levels[0]
     with Store.open(url) as store:
         study = store.study(NAME)
 
         def begin(width: int) -> int:
             spec = FFNSpec(d_ff=width, lr_multiplier=1.25)
-            cost = model_cost(spec, backbone).to_dict()
+            cost = model_cost(spec, config.backbone).to_dict()
             more = {"seed": 0, "source": "tpe", "params": {}, "cost": cost}
-            return store.add_trial(study.id, spec, train_flops=TRIAL_FLOPS, **more).id
+            return store.add_trial(study.id, spec, until_flops=level, **more)[1].id
 
         running, width, step = {begin(8): 0, begin(16): 0}, 16, 0
         while not over.wait(1.0):
             step += 1
-            for trial in running:
-                running[trial] += 1
-                n = running[trial]
-                at = {"step": n, "steps": 200, "flops": 5e9 * n, "seconds": float(n)}
-                store.add_progress([Progress(trial=trial, loss=3 + 4 / n, **at)])
+            for id in running:
+                running[id] += 1
+                n = running[id]
+                at = {"step": n, "steps": 200, "flops": level * n / 200, "seconds": float(n)}
+                store.add_progress([Progress(evaluation=id, loss=3 + 4 / n, **at)])
             if step % END_EVERY_S == 0:
                 oldest = next(iter(running))
                 del running[oldest]
-                measures = {"bits_per_byte": 2.9, "bits_per_byte_se": 0.01, "flops": TRIAL_FLOPS}
-                store.end_trial(EvalResult(trial=oldest, status=Status.FINISHED, **measures))
+                measures = {"bits_per_byte": 2.9, "bits_per_byte_se": 0.01, "flops": level}
+                store.end_evaluation(
+                    EvalResult(evaluation=oldest, status=Status.FINISHED, **measures)
+                )
                 width += 8
                 running[begin(width)] = 0
 

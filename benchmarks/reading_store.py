@@ -1,11 +1,15 @@
-"""A made-up study of thousands of trials, written straight into a store's tables."""
+"""A made-up study of thousands of trials over three rungs, written straight into a store's tables.
+
+As asynchronous halving leaves it: every third trial goes on from each rung, and every eighth of
+those at the top has a second seed.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count, islice
 from typing import Any
 
@@ -13,7 +17,7 @@ from sqlalchemy import insert
 
 from nas.config import StudyConfig
 from nas.store import Store, StudyRecord
-from nas.store.models import CurvePointRow, LedgerEntryRow, ResultRow, TrialRow
+from nas.store.models import CurvePointRow, EvaluationRow, LedgerEntryRow, RunRow, TrialRow
 from nas.store.outage import now
 from search_space.contract import Status
 from search_space.cost import model_cost
@@ -21,7 +25,10 @@ from search_space.errors import SpecError
 from search_space.spec import FFNSpec
 
 NAME = "reading"
-TRIAL_FLOPS = 1e12
+TRIAL_FLOPS = 2e13  # the lowest rung is then some 100 steps
+RUNGS, REDUCTION, DECAY = 3, 3, 0.3
+REPEATED = 8  # of so many trials at the top, one has a second seed
+DEVIATION = 0.01  # of a seed, in bits per byte
 ROUTING = 64  # figures a layer that a routed trial keeps among its stats
 
 
@@ -43,35 +50,29 @@ class RandomTrial:
 def configuration(trials: int) -> StudyConfig:
     """The study: the default space, one bound that most designs keep."""
     budget = {"trials": trials + 100, "trial_flops": TRIAL_FLOPS}
+    budget |= {"rungs": RUNGS, "reduction": REDUCTION}
     return StudyConfig.from_dict(
         {"name": NAME, "budget": budget, "constraints": {"active_flops": 4.0}}
     )
 
 
 def fill(store: Store, trials: int, points: int) -> StudyRecord:
-    """A running study with `trials` different finished trials of `points` curve points each."""
+    """A running study of `trials` different designs; each evaluation has `points` curve points."""
     config = configuration(trials)
     study = store.create_study(
-        NAME, config.to_dict(), 0, config.budget.total_flops, list(config.objectives)
+        NAME, config.to_dict(), 0, config.total_flops, list(config.objectives), rungs=RUNGS
     )
     store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.9, "5": 2.4}})
     source = random.Random(0)
-    designs = list(islice(_designs(config, source), trials))
-    rows = [
-        _rows(number, spec, params, config, source, points)
-        for number, (spec, params) in enumerate(designs)
-    ]
+    rows = _Rows(study, config, source, points)
+    for number, (spec, params) in enumerate(islice(_designs(config, source), trials)):
+        rows.add(number, spec, params)
     with store._sessions.begin() as session:
-        began = now()
-        for number, (trial, result, _) in enumerate(rows):
-            trial |= {"study_id": study.id, "created_at": began + timedelta(seconds=number)}
-            trial |= {"ended_at": began + timedelta(seconds=number + 60)}
-            result |= {"trial_id": number + 1}
-        session.execute(insert(TrialRow), [trial for trial, _, _ in rows])
-        session.execute(insert(ResultRow), [result for _, result, _ in rows])
-        session.execute(insert(CurvePointRow), [p for *_, curve in rows for p in curve])
-        session.execute(insert(LedgerEntryRow), list(_ledger(study.id, trials)))
-        session.connection().exec_driver_sql(f"UPDATE study SET n_trials = {trials}")
+        for table, values in rows.tables():
+            session.execute(insert(table), values)
+        session.connection().exec_driver_sql(
+            f"UPDATE study SET n_trials = {trials}, deviation = {DEVIATION}"
+        )
     return store.study(NAME)
 
 
@@ -88,62 +89,143 @@ def _designs(config: StudyConfig, source: random.Random) -> Any:
             yield spec, trial.params
 
 
-def _rows(
-    number: int,
-    spec: FFNSpec,
-    params: Mapping[str, Any],
-    config: StudyConfig,
-    source: random.Random,
-    points: int,
-) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    cost = model_cost(spec, config.backbone)
-    bits = 4 - 0.1 * cost.active_params**0.1 + source.gauss(0, 0.05)
-    layers = config.backbone.n_layers
-    loads = [[source.random() for _ in range(ROUTING)] for _ in range(layers)]
-    trial = {
-        "number": number,
-        "spec": spec.to_dict(),
-        "key": spec.key,
-        "params": dict(params),
-        "seed": 0,
-        "source": "tpe",
-        "train_flops": TRIAL_FLOPS,
-        "cost": asdict(cost),
-        "status": Status.FINISHED.value,
-    }
-    result = {
-        "error": "",
-        "bits_per_byte": bits,
-        "bits_per_byte_se": 0.01,
-        "loss": 3.0,
-        "steps": 100,
-        "tokens": 10**6,
-        "flops": TRIAL_FLOPS,
-        "optimizer_flops": 1e10,
-        "active_flops": cost.active_flops,
-        "activity": [0.5] * layers,
-        "stats": {"routing": {"load": loads}},
-        "seconds": 60.0,
-        "checkpoint": f"nas-runs/{NAME}/trial-{number}",
-        "backend": "torch cpu",
-    }
-    curve = [
-        {
-            "trial_id": number + 1,
-            "step": step,
-            "steps": points,
-            "flops": TRIAL_FLOPS * step / points,
-            "loss": 3 + 4 / step,
-            "seconds": 1.5 * step,
-        }
-        for step in range(1, points + 1)
-    ]
-    return trial, result, curve
+class _Rows:
+    """The rows of every table, trial by trial. Ids count from 1."""
+
+    def __init__(
+        self, study: StudyRecord, config: StudyConfig, source: random.Random, points: int
+    ) -> None:
+        self.study, self.config, self.source, self.points = study, config, source, points
+        self.began = now()
+        self.levels = config.plan().levels
+        self.trials: list[dict[str, Any]] = []
+        self.runs: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.curves: list[dict[str, Any]] = []
+        self.ledger: list[dict[str, Any]] = []
+
+    def tables(self) -> list[tuple[Any, list[dict[str, Any]]]]:
+        """Each table with its rows, in an order that keeps every reference."""
+        return [
+            (TrialRow, self.trials),
+            (RunRow, self.runs),
+            (EvaluationRow, self.evaluations),
+            (CurvePointRow, self.curves),
+            (LedgerEntryRow, self.ledger),
+        ]
+
+    def add(self, number: int, spec: FFNSpec, params: Mapping[str, Any]) -> None:
+        """One design as far as it came, with all that hangs on it."""
+        cost = model_cost(spec, self.config.backbone)
+        quality = 4 - 0.1 * cost.active_params**0.1 + self.source.gauss(0, 0.05)
+        reached = sum(number % REDUCTION**rung == 0 for rung in range(1, RUNGS))
+        at = self.began + timedelta(seconds=number)
+        before = len(self.evaluations)
+        self._run(number, 0, range(reached + 1), quality, cost.active_flops, at)
+        shown = len(self.evaluations)
+        if number % (REDUCTION ** (RUNGS - 1) * REPEATED) == 0:
+            self._run(number, 1, range(RUNGS - 1, RUNGS), quality, cost.active_flops, at)
+        own = self.evaluations[before:]
+        measured = [each["bits_per_byte"] for each in own if each["rung"] == reached]
+        top = reached == RUNGS - 1
+        self.trials.append(
+            {
+                "study_id": self.study.id,
+                "number": number,
+                "spec": spec.to_dict(),
+                "key": spec.key,
+                "params": dict(params),
+                "source": "tpe",
+                "cost": asdict(cost),
+                "status": (Status.FINISHED if top else Status.PAUSED).value,
+                "rung": reached,
+                "seeds": len(measured),
+                "bits_per_byte": sum(measured) / len(measured),
+                "active_flops": cost.active_flops,
+                "flops": sum(each["flops"] for each in own),
+                "evaluation_id": shown,
+                "created_at": at,
+                "ended_at": at + timedelta(seconds=60),
+            }
+        )
+
+    def _run(
+        self,
+        number: int,
+        seed: int,
+        rungs: range,
+        quality: float,
+        active_flops: float,
+        at: datetime,
+    ) -> None:
+        self.runs.append({"trial_id": number + 1, "seed": seed, "created_at": at})
+        start = 0.0
+        for rung in rungs:
+            bits = quality + 0.3 * (RUNGS - 1 - rung) + self.source.gauss(0, DEVIATION)
+            self._evaluation(number, rung, start, bits, active_flops, at)
+            start = (1 - DECAY) * self.levels[rung]
+
+    def _evaluation(
+        self,
+        number: int,
+        rung: int,
+        start: float,
+        bits: float,
+        active_flops: float,
+        at: datetime,
+    ) -> None:
+        id, until = len(self.evaluations) + 1, self.levels[rung]
+        layers = self.config.backbone.n_layers
+        loads = [[self.source.random() for _ in range(ROUTING)] for _ in range(layers)]
+        self.evaluations.append(
+            _ENDED
+            | {
+                "study_id": self.study.id,
+                "run_id": len(self.runs),
+                "rung": rung,
+                "until_flops": until,
+                "start_flops": start,
+                "created_at": at,
+                "ended_at": at + timedelta(seconds=60),
+                "bits_per_byte": bits,
+                "flops": until - start,
+                "trunk_flops": (1 - DECAY) * until,
+                "active_flops": active_flops,
+                "activity": [0.5] * layers,
+                "stats": {"routing": {"load": loads}},
+                "checkpoint": f"nas-runs/{NAME}/trial-{number}",
+            }
+        )
+        self.curves += [
+            {
+                "evaluation_id": id,
+                "step": step,
+                "steps": self.points,
+                "flops": start + (until - start) * step / self.points,
+                "loss": 3 + 4 / step,
+                "seconds": 1.5 * step,
+            }
+            for step in range(1, self.points + 1)
+        ]
+        line = {"study_id": self.study.id, "evaluation_id": id, "created_at": at}
+        for kind, share in (("reserve", 1.0), ("spend", 1.0), ("refund", 0.0)):
+            self.ledger.append(line | {"kind": kind, "flops": share * (until - start)})
 
 
-def _ledger(study: int, trials: int) -> Any:
-    for number in range(trials):
-        line = {"study_id": study, "trial_id": number + 1, "created_at": now()}
-        yield line | {"kind": "reserve", "flops": TRIAL_FLOPS}
-        yield line | {"kind": "spend", "flops": 0.99 * TRIAL_FLOPS}
-        yield line | {"kind": "refund", "flops": 0.01 * TRIAL_FLOPS}
+_ENDED = {  # what all evaluations have in common
+    "attempt": 1,
+    "losses": 0,
+    "owner": "",
+    "lease_until": 0.0,
+    "status": Status.FINISHED.value,
+    "reserved": 0.0,
+    "error": "",
+    "bits_per_byte_se": 0.01,
+    "loss": 3.0,
+    "windows": b"",
+    "steps": 100,
+    "tokens": 10**6,
+    "optimizer_flops": 1e10,
+    "seconds": 60.0,
+    "backend": "torch cpu",
+}

@@ -89,7 +89,7 @@ def hint(study: StudyRecord, held: bool) -> None:
 
     held: whether its holder has given a sign of life in time.
     """
-    resume = f"Go on with it: {verbatim(f'nas resume {study.name}')}"
+    resume = f"Go on with it: `nas resume {study.name}`"
     if held:
         since = f" since {study.owner_since:{MINUTE}} UTC" if study.owner_since else ""
         st.caption(f"Held by {verbatim(words(study.owner))}{since}")

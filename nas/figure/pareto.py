@@ -154,7 +154,8 @@ def _paused(study: StudyRecord, trials: Sequence[TrialRecord], y: Objective, x: 
         cost, value = x.value(trial), y.value(trial)
         if trial.status is Status.PAUSED and cost and value is not None:
             points.append((cost, value, trial))
-    return _markers(points, [_hover(study, trial) for _, _, trial in points]) | {
+    # They are most of the trials and seldom looked at: their costs would be most of the page.
+    return _markers(points, [_measure(study, trial) for _, _, trial in points]) | {
         "name": PAUSED,
         "legendgroup": PAUSED,
         "visible": "legendonly",
@@ -196,18 +197,23 @@ def _error(study: StudyRecord, trial: TrialRecord, y: Objective) -> float:
 
 
 def _hover(study: StudyRecord, trial: TrialRecord) -> str:
-    lines = [f"<b>#{trial.number} {shown(trial.spec.label)}</b>"]
-    if trial.bits_per_byte is not None:
-        error = noise(study, trial)
-        spread = "" if error is None else f" ± {error:.4f}"
-        lines.append(f"{trial.bits_per_byte:.4f}{spread} bits/byte")
-        lines.append(rung_words(study.rungs, trial.rung, trial.seeds))
+    lines = [_measure(study, trial)]
     for name in ("active_flops", "total_params", "active_params"):
         cost = objective(name)
         value = cost.value(trial)
         if value is not None:
             lines.append(f"{cost.title}: {si(value)}")
     return "<br>".join(lines)
+
+
+def _measure(study: StudyRecord, trial: TrialRecord) -> str:
+    title = f"<b>#{trial.number} {shown(trial.spec.label)}</b>"
+    if trial.bits_per_byte is None:
+        return title
+    error = noise(study, trial)
+    spread = "" if error is None else f" ± {error:.4f}"
+    where = rung_words(study.rungs, trial.rung, trial.seeds)
+    return f"{title}<br>{trial.bits_per_byte:.4f}{spread} bits/byte<br>{where}"
 
 
 def _y_range(study: StudyRecord, points: Sequence[Point], y: Objective) -> tuple[float, float]:

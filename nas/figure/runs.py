@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 _CROSS = "failed on the way to a rung"
+_EDGE = 0.06  # of the range: so far above all measures stands a run that failed without one
 _ERROR_LENGTH = 100  # of an error in a hover text
 
 
@@ -33,7 +34,7 @@ class _Kind:
 
 
 # From the back to the front.
-_PAUSED = _Kind("paused at a lower rung", 1, 5, 0.3)
+_PAUSED = _Kind("paused at a lower rung", 1, 5, 0.4)
 _PROMOTED = _Kind("promoted", 1.5, 6, 0.9)
 _FRONTIER = _Kind("on the Pareto frontier", 3, 9, 1.0)
 
@@ -69,8 +70,8 @@ def runs_data(
     """Bits per byte (y) that each run was measured at, against the rungs' FLOPs (x, log scale).
 
     A line a run. Runs that are paused below the top are faint; those of the designs on the study's
-    frontier are thick; a cross is where a run failed, at its last measure or, without one, at the
-    upper edge. The runs of the trial of number `chosen` are ringed. A point's `customdata` is
+    frontier are thick; a cross is where a run failed, at its last measure or, without one, above
+    all measures. The runs of the trial of number `chosen` are ringed. A point's `customdata` is
     [trial number], and None in the gap between two runs.
     """
     evaluations = list(evaluations)
@@ -151,7 +152,8 @@ def _title(run: _Run) -> str:
 
 
 def _crosses(runs: Sequence[_Run]) -> Data:
-    edge = max((each.bits_per_byte or 0.0 for run in runs for each in run.measured), default=1.0)
+    bits = [each.bits_per_byte or 0.0 for run in runs for each in run.measured] or [1.0]
+    edge = max(bits) + _EDGE * (max(bits) - min(bits))
     failed = [(run, each) for run in runs for each in run.evaluations if each.status in _FAILED]
     return {
         "type": "scatter",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,38 +27,115 @@ def fill_study(store: Store, name: str, state: StudyState) -> StudyRecord:
     )
     store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.5, "5": 1.9}})
     measures = ((2.4, 9e5), (2.0, 8e5), (2.2, 2e5), (None, 3e5), (None, 4e5))
-    for spec, (bits, flops) in zip(SPECS, measures, strict=True):
-        trial = store.add_trial(
-            study.id,
-            spec,
-            seed=0,
-            source="preset",
-            params={},
-            train_flops=1e12,
-            cost={"active_flops": flops, "total_params": 1e6},
-        )
-        store.add_progress(
-            [
-                Progress(trial=trial.id, step=s, steps=9, flops=s * 1e11, loss=6 - s, seconds=s)
-                for s in (1, 2, 3)
-            ]
-        )
-        if trial.number == 4 and state is StudyState.RUNNING:
+    for number, (bits, flops) in enumerate(measures):
+        id = begin(store, study, number, until=1e12, flops=flops)
+        report(store, id, [(s, s * 1e11, 6 - s) for s in (1, 2, 3)])
+        if number == 4 and state is StudyState.RUNNING:
             continue
         ending = {0: Status.FINISHED, 1: Status.FINISHED, 2: Status.FINISHED, 3: Status.DIVERGED}
-        store.end_trial(
-            EvalResult(
-                trial=trial.id,
-                status=ending.get(trial.number, Status.STOPPED),
-                bits_per_byte=bits,
-                bits_per_byte_se=0.01 if bits else None,
-                flops=1e12,
-                error="" if bits else "the loss is not finite at step 3",
-            )
-        )
+        end(store, id, bits, flops=1e12, status=ending.get(number, Status.STOPPED))
     if state is not StudyState.RUNNING:
         store.update_study(study.id, state=state)
     return study
+
+
+LEVELS = (1e12, 3e12, 9e12)
+DECAY = 0.3
+
+
+def fill_rungs(store: Store, name: str) -> StudyRecord:
+    """A running study of three rungs.
+
+    Trial 0 is at the top with two seeds (2.1 and 2.3: a mean of 2.2, a deviation of 0.1414), 1 with
+    one (2.4, dominated), 2 is paused at rung 0, 3 is on its way to rung 1, 4 diverged on it.
+    """
+    config = {"recipe": {"decay": DECAY}}
+    objectives = ["bits_per_byte", "active_flops"]
+    study = store.create_study(name, config, 0, 1e14, objectives, rungs=3)
+    ways = ((3.0, 2.5, 2.1), (3.1, 2.6, 2.4), (3.5,), (3.05,), (3.2,))
+    for number, bits in enumerate(ways):
+        id = begin(store, study, number, until=LEVELS[0], flops=(number + 1) * 1e5)
+        trial = store.evaluation(id).trial_id
+        for rung, measure in enumerate(bits):
+            if rung:
+                id = go_on(store, study, trial, rung)
+            bring(store, id, rung, measure)
+        if number in (3, 4):
+            id = go_on(store, study, trial, 1)
+            report(store, id, [(8, 0.8e12, 3.4)])
+        if number == 4:
+            end(store, id, None, flops=1e11, status=Status.DIVERGED)
+    first = store.trial(study.id, 0)
+    id = store.add_evaluation(
+        study.id, first.id, seed=1, rung=2, until_flops=LEVELS[2], start_flops=0.0
+    ).id
+    report(store, id, [(10, 1e12, 4.0), (90, 9e12, 2.9)])
+    end(store, id, 2.3, flops=9e12, trunk=6.3e12)
+    return study
+
+
+def begin(store: Store, study: StudyRecord, number: int, *, until: float, flops: float) -> int:
+    """A new trial; returns its first evaluation."""
+    return store.add_trial(
+        study.id,
+        SPECS[number],
+        seed=0,
+        source="preset",
+        params={},
+        until_flops=until,
+        cost={"active_flops": flops, "total_params": 1e6},
+    )[1].id
+
+
+def go_on(store: Store, study: StudyRecord, trial: int, rung: int) -> int:
+    """Promote the trial's first run; returns the new evaluation."""
+    start = (1 - DECAY) * LEVELS[rung - 1]
+    more = {"until_flops": LEVELS[rung], "start_flops": start}
+    return store.add_evaluation(study.id, trial, seed=0, rung=rung, **more).id
+
+
+def bring(store: Store, id: int, rung: int, bits: float) -> None:
+    """Two points of the trunk, one of the branch, and the measure."""
+    level = LEVELS[rung]
+    fork = (1 - DECAY) * level
+    start = (1 - DECAY) * LEVELS[rung - 1] if rung else 0.0
+    shares = ((start + fork) / 2, fork, level)
+    report(store, id, [(int(f / 1e11), f, 5.0 - rung - f / level) for f in shares])
+    end(store, id, bits, flops=level - start, trunk=fork)
+
+
+def report(store: Store, id: int, points: Sequence[tuple[int, float, float]]) -> None:
+    """points: step, flops, loss."""
+    store.add_progress(
+        [
+            Progress(evaluation=id, step=step, steps=100, flops=flops, loss=loss, seconds=1.0)
+            for step, flops, loss in points
+        ]
+    )
+
+
+def end(
+    store: Store,
+    id: int,
+    bits: float | None,
+    *,
+    flops: float,
+    status: Status = Status.FINISHED,
+    trunk: float = 0.0,
+) -> None:
+    """How an evaluation ended."""
+    store.end_evaluation(
+        EvalResult(
+            evaluation=id,
+            status=status,
+            bits_per_byte=bits,
+            bits_per_byte_se=0.01 if bits else None,
+            flops=flops,
+            trunk_flops=trunk,
+            seconds=2.0,
+            error="" if bits else "the loss is not finite at step 3",
+        )
+    )
 
 
 @pytest.fixture
@@ -73,3 +150,9 @@ def url(tmp_path: Path) -> str:
 def fill() -> Callable[[Store, str, StudyState], StudyRecord]:
     """`fill_study`, for tests that cannot import this file by name."""
     return fill_study
+
+
+@pytest.fixture
+def fill_with_rungs() -> Callable[[Store, str], StudyRecord]:
+    """`fill_rungs`, likewise."""
+    return fill_rungs

@@ -93,10 +93,9 @@ def test_a_click_shows_the_design_and_a_refresh_keeps_the_zoom(
         chart.evaluate("(div) => { div.same = true; }")
         chart.evaluate("(div) => window.Plotly.relayout(div, {'xaxis.range': [5.2, 5.5]})")
         before = points_drawn(chart)
-        running = store.trial(study.id, 4)
-        store.end_trial(
-            EvalResult(trial=running.id, status=Status.FINISHED, bits_per_byte=2.1, flops=1e12)
-        )
+        (running,) = store.running_evaluations(study.id)
+        ending = {"evaluation": running.id, "status": Status.FINISHED, "bits_per_byte": 2.1}
+        store.end_evaluation(EvalResult(**ending, flops=1e12))
         page.wait_for_function(
             f"(n) => document.querySelector('{CHART}').data"
             ".flatMap((trace) => trace.customdata || []).length > n",
@@ -107,6 +106,56 @@ def test_a_click_shows_the_design_and_a_refresh_keeps_the_zoom(
         assert [address for address in outside if not address.startswith(("data:", "blob:"))] == []
 
 
+def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
+    url: str, server: str, browser, fill_with_rungs
+) -> None:
+    with Store.open(url) as store:
+        study = fill_with_rungs(store, "demo")
+        page = browser.new_page(viewport={"width": 1400, "height": 1800})
+        page.goto(server)
+        page.wait_for_function(
+            f"() => document.querySelectorAll('{CHART} .legend').length >= 3", timeout=WAIT_MS
+        )
+        scatter, runs = (page.locator(CHART).nth(i) for i in (0, 1))
+        ticks = runs.locator(".xaxislayer-above .xtick").all_inner_texts()
+        assert ["".join(text.split()) for text in ticks] == [
+            "rung01TFLOPs",
+            "rung13TFLOPs",
+            "rung29TFLOPs",
+        ]
+        assert runs.locator(".scatterlayer path.js-line").count() >= 3
+        legend = runs.locator(".legend text").all_inner_texts()
+        assert {"promoted", "paused at a lower rung", "on the Pareto frontier"} <= set(legend)
+
+        # Paused designs are out of the scatter until its legend is asked for them.
+        before = scatter.locator(".points path").count()
+        high = scatter.evaluate("(div) => div._fullLayout.yaxis.range[1]")
+        assert high < 3.0
+        scatter.locator(".legend .traces", has_text="paused").locator(".legendtoggle").click()
+        page.wait_for_function(
+            f"() => document.querySelector('{CHART}')._fullLayout.yaxis.range[1] > 3.5",
+            timeout=WAIT_MS,
+        )
+        assert scatter.locator(".points path").count() == before + 1
+
+        # A click on a run shows its design.
+        click_trial(page, runs, 2)
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('[data-testid=stSelectbox]')]"
+            ".some((box) => (box.innerText + box.querySelector('input')?.value).includes('#2'))",
+            timeout=WAIT_MS,
+        )
+        (running,) = store.running_evaluations(study.id)
+        ending = {"evaluation": running.id, "status": Status.FINISHED, "bits_per_byte": 2.55}
+        store.end_evaluation(EvalResult(**ending, flops=1e12))
+        page.wait_for_function(
+            f"() => document.querySelectorAll('{CHART}')[1].data"
+            ".some((trace) => trace.y.includes(2.55))",
+            timeout=WAIT_MS,
+        )
+        assert page.locator("[data-testid=stException], [data-testid=stAlert]").count() == 0
+
+
 NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; ``f`` _g_ # h ~~i~~ <3"
 
 
@@ -115,9 +164,9 @@ def test_an_error_reads_as_it_was_written_and_a_lost_database_comes_back(
 ) -> None:
     with Store.open(url) as store:
         study = store.create_study("a_b--c", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
-        more = {"seed": 0, "source": "x", "params": {}, "train_flops": 1.0, "cost": {}}
-        trial = store.add_trial(study.id, FFNSpec(d_ff=8), **more)
-        store.end_trial(EvalResult(trial=trial.id, status=Status.FAILED, error=NASTY))
+        more = {"seed": 0, "source": "x", "params": {}, "until_flops": 1.0, "cost": {}}
+        _, begun = store.add_trial(study.id, FFNSpec(d_ff=8), **more)
+        store.end_evaluation(EvalResult(evaluation=begun.id, status=Status.FAILED, error=NASTY))
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(server)
     alert = page.locator("[data-testid=stAlert]", has_text="failed:")
@@ -141,7 +190,7 @@ def click_trial(page, chart, number: int) -> None:
         """(div, number) => {
           const {xaxis, yaxis} = div._fullLayout, box = div.getBoundingClientRect();
           for (const trace of div.data) {
-            const i = (trace.customdata || []).findIndex((row) => row[0] === number);
+            const i = (trace.customdata || []).findIndex((row) => row && row[0] === number);
             if (i >= 0) return [box.x + xaxis._offset + xaxis.d2p(trace.x[i]),
                                 box.y + yaxis._offset + yaxis.d2p(trace.y[i])];
           }

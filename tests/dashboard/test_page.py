@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -60,12 +61,12 @@ def test_a_running_study_shows_everything(page: AppTest, url: str, fill) -> None
     assert not page.exception
     assert page.title[0].value == "demo"
     metrics = {metric.label: (metric.value, metric.delta) for metric in page.metric}
-    assert metrics["Trials finished"] == ("3", "1 running, 1 failed")
+    assert metrics["Designs finished"] == ("3", "1 running, 1 failed")
     assert metrics["Training FLOPs spent"] == ("4T", "40% of 10T")
     assert metrics["Best bits per byte"] == ("2.000", "± 0.010, 5-gram: 1.900")
     assert metrics["Pareto frontier"] == ("2", "designs")
     headers = [header.value for header in page.subheader]
-    assert headers == ["Quality against cost", "Design", "Running: 1 trial", "Trials"]
+    assert headers == ["Quality against cost", "Design", "Running: 1 evaluation", "Trials"]
     assert len(page.dataframe[-1].value) == 5
 
 
@@ -76,7 +77,7 @@ def test_a_finished_study_shows_no_running_part(page: AppTest, url: str, fill) -
     page.run()
     assert not page.exception
     assert page.title[0].value == "demo"
-    assert "Running: 1 trial" not in [header.value for header in page.subheader]
+    assert "Running: 1 evaluation" not in [header.value for header in page.subheader]
     page.selectbox(key="study").select("old").run()
     assert not page.exception
     assert page.title[0].value == "old"
@@ -103,6 +104,63 @@ def test_a_study_where_nothing_finished_says_how_to_go_on(page: AppTest, url: st
     assert page.info[1].value == "No trial was started."
 
 
+# Runs and rungs
+
+
+def test_a_study_with_rungs_speaks_of_runs_and_rungs(page, url, fill_with_rungs) -> None:
+    with Store.open(url) as store:
+        study = fill_with_rungs(store, "demo")
+    page.run()
+    assert not page.exception
+    metrics = {metric.label: (metric.value, metric.delta) for metric in page.metric}
+    assert metrics["Designs finished"] == ("2", "1 running, 1 paused, 1 failed")
+    assert metrics["Best bits per byte"] == ("2.200", "± 0.100, 2 seeds")
+    headers = [header.value for header in page.subheader]
+    assert headers[:3] == ["Quality against cost", "Runs over the rungs", "Design"]
+    trials = page.dataframe[-1].value
+    assert trials["rung"].tolist() == [2, 2, 0, 0, 0]
+    choice = page.selectbox(key=f"trial-{study.id}")
+    assert choice.value == 0
+    assert page.dataframe[2].value["seed"].tolist() == [0, 0, 0, 1]
+    assert not page.error
+    choice.select(4).run()
+    assert not page.exception
+    assert page.error[0].value == "diverged at rung 1: the loss is not finite at step 3"
+
+
+def sidebar(page: AppTest) -> list[str]:
+    page.run()
+    assert not page.exception
+    return [each.value for each in (*page.sidebar.caption, *page.sidebar.warning)]
+
+
+@pytest.mark.parametrize("state", [StudyState.STOPPED, StudyState.FAILED])
+def test_a_study_that_was_left_says_how_to_go_on(page, url, fill, state) -> None:
+    with Store.open(url) as store:
+        fill(store, "demo", state)
+    assert "Go on with it: `nas resume demo`" in sidebar(page)
+
+
+def test_a_finished_study_does_not_ask_to_be_resumed(page, url, fill) -> None:
+    with Store.open(url) as store:
+        fill(store, "demo", StudyState.FINISHED)
+    assert not any("resume" in text for text in sidebar(page))
+
+
+def test_the_sidebar_says_who_holds_a_study_and_when_he_is_gone(page, url, fill) -> None:
+    owner = "process 7 (since tick 9) on there, 0123abcd"
+    with Store.open(url) as store:
+        study = fill(store, "demo", StudyState.RUNNING)
+        store.hold_study(study.id, owner, at=datetime(2030, 1, 2, 3, 4, tzinfo=UTC))
+    said = sidebar(page)
+    assert "Held by process 7 on there since 2030-01-02 03:04 UTC" in said
+    assert not any("resume" in text for text in said)
+    change(url, "UPDATE study SET lease_until = 1.0")
+    assert (
+        "Its driver gives no sign of life: process 7 on there. Go on with it: `nas resume demo`"
+    ) in sidebar(page)
+
+
 # A database that fails under an open page
 
 
@@ -126,7 +184,7 @@ def change(url: str, statement: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("table", ["curve_point", "trial", "study"])
+@pytest.mark.parametrize("table", ["curve_point", "trial", "evaluation", "study"])
 @pytest.mark.parametrize("state", [StudyState.RUNNING, StudyState.FINISHED])
 def test_a_lost_table_is_a_sentence_until_it_is_back(page, url, fill, table, state) -> None:
     with Store.open(url) as store:
@@ -160,14 +218,14 @@ def test_a_database_that_is_replaced_is_read_anew(page, url, fill, tmp_path) -> 
     with Store.open(url) as store:
         fill(store, "demo", StudyState.FINISHED)
     page.run()
-    assert {metric.label: metric.value for metric in page.metric}["Trials finished"] == "3"
+    assert {metric.label: metric.value for metric in page.metric}["Designs finished"] == "3"
     other = f"sqlite:///{tmp_path}/other.db"
     with Store.open(other) as store:
         store.create_study("demo", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
     path_of(other).replace(path_of(url))
     page.run()
     assert not page.exception and not page.error
-    assert {metric.label: metric.value for metric in page.metric}["Trials finished"] == "0"
+    assert {metric.label: metric.value for metric in page.metric}["Designs finished"] == "0"
 
 
 @pytest.mark.parametrize(("version", "said"), [("9999", "upgrade ffn-nas"), ("0000", "db upgrade")])
@@ -227,9 +285,9 @@ def test_an_error_is_shown_as_code_whatever_is_in_it(page, url) -> None:
     with Store.open(url) as store:
         study = store.create_study("a_b--c_", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
         spec = FFNSpec(d_ff=8)
-        more = {"seed": 0, "source": NASTY, "params": {}, "train_flops": 1.0, "cost": {}}
-        trial = store.add_trial(study.id, spec, **more)
-        store.end_trial(EvalResult(trial=trial.id, status=Status.FAILED, error=NASTY))
+        more = {"seed": 0, "source": NASTY, "params": {}, "until_flops": 1.0, "cost": {}}
+        _, begun = store.add_trial(study.id, spec, **more)
+        store.end_evaluation(EvalResult(evaluation=begun.id, status=Status.FAILED, error=NASTY))
     page.run()
     assert not page.exception
     assert page.error[0].value == f"failed: ```{NASTY}```"
@@ -258,14 +316,15 @@ def test_a_design_that_breaks_a_bound_is_marked(page, url) -> None:
         for d_ff, bits in ((128, 2.2), (512, 1.9)):
             spec = FFNSpec(d_ff=d_ff)
             cost = model_cost(spec, Backbone(**backbone)).to_dict()
-            more = {"seed": 0, "source": "x", "params": {}, "train_flops": 1.0, "cost": cost}
-            trial = store.add_trial(study.id, spec, **more)
-            store.end_trial(EvalResult(trial=trial.id, status=Status.FINISHED, bits_per_byte=bits))
+            more = {"seed": 0, "source": "x", "params": {}, "until_flops": 1.0, "cost": cost}
+            _, begun = store.add_trial(study.id, spec, **more)
+            ending = {"evaluation": begun.id, "status": Status.FINISHED, "bits_per_byte": bits}
+            store.end_evaluation(EvalResult(**ending))
         store.update_study(study.id, state=StudyState.FINISHED)
     page.run()
     assert not page.exception
     metrics = {metric.label: (metric.value, metric.delta) for metric in page.metric}
-    assert metrics["Trials finished"] == ("2", "1 infeasible")
+    assert metrics["Designs finished"] == ("2", "1 infeasible")
     assert metrics["Best bits per byte"][0] == "2.200"
     choice = page.selectbox(key=f"trial-{study.id}")
     assert (choice.value, list(page.warning)) == (0, [])
