@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,21 @@ def test_the_study_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         trials = store.trials(study.id)
         assert [trial.number for trial in trials] == list(range(30))
         assert len({trial.key for trial in trials}) == 30
-        assert [len(curve) for curve in store.curves(study.id).values()] == [4] * 30
+        evaluations = store.evaluations(study.id)
+        assert [len(curve) for curve in store.curves(study.id).values()] == [4] * len(evaluations)
         assert store.ledger(study.id).reserved == 0.0
+        assert store.ledger(study.id).spent == sum(trial.flops for trial in trials)
+        # What stands in a trial's row is what its evaluations say.
+        assert Counter(trial.rung for trial in trials) == {0: 20, 1: 6, 2: 4}
+        assert (trials[0].seeds, trials[9].seeds) == (2, 1)
+        for trial in trials:
+            own = store.trial_evaluations(trial.id)
+            peers = [each.bits_per_byte for each in own if each.rung == trial.rung]
+            assert trial.bits_per_byte == pytest.approx(sum(peers) / trial.seeds)
+            assert trial.result is not None and trial.result.evaluation in {e.id for e in own}
     assert run(["status", NAME, "--db", url, "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
-    assert (row["trials"], row["finished"], row["running"]) == (30, 30, 0)
+    assert (row["trials"], row["finished"], row["running"]) == (30, 4, 0)
 
 
 def test_listing_and_the_frontier_of_two_objectives_load_no_numbers_library(tmp_path) -> None:
