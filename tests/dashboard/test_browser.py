@@ -117,14 +117,14 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
             f"() => document.querySelectorAll('{CHART} .legend').length >= 3", timeout=WAIT_MS
         )
         scatter, runs = (page.locator(CHART).nth(i) for i in (0, 1))
-        ticks = runs.locator(".xaxislayer-above .xtick").all_inner_texts()
+        ticks = runs.locator(".xaxislayer-above .xtick").all_text_contents()
         assert ["".join(text.split()) for text in ticks] == [
             "rung01TFLOPs",
             "rung13TFLOPs",
             "rung29TFLOPs",
         ]
         assert runs.locator(".scatterlayer path.js-line").count() >= 3
-        legend = runs.locator(".legend text").all_inner_texts()
+        legend = runs.locator(".legend text").all_text_contents()
         assert {"promoted", "paused at a lower rung", "on the Pareto frontier"} <= set(legend)
 
         # Paused designs are out of the scatter until its legend is asked for them.
