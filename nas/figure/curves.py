@@ -66,8 +66,8 @@ def curves_data(study: StudyRecord, runs: Sequence[RunCurve]) -> Data:
         method = run.trial.spec.method
         dash = _DASHES[seen[method] % len(_DASHES)]
         seen[method] += 1
-        points, spurs = joined(run.parts, decay)
-        points = thinned(points)
+        whole, spurs = joined(run.parts, decay)
+        points = thinned(whole)
         line = {"color": COLOURS[method], "dash": dash, "width": 2}
         # Another trial or seed is another group: its spurs come and go with it.
         group = f"{run.trial.number}/{run.parts[0][0].seed}" if run.parts else ""
