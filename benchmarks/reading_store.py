@@ -13,11 +13,18 @@ from datetime import datetime, timedelta
 from itertools import count, islice
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from nas.config import StudyConfig
 from nas.store import Store, StudyRecord
-from nas.store.models import CurvePointRow, EvaluationRow, LedgerEntryRow, RunRow, TrialRow
+from nas.store.models import (
+    CurvePointRow,
+    EvaluationRow,
+    LedgerEntryRow,
+    RunRow,
+    StudyRow,
+    TrialRow,
+)
 from nas.store.outage import now
 from search_space.contract import Status
 from search_space.cost import model_cost
@@ -70,9 +77,9 @@ def fill(store: Store, trials: int, points: int) -> StudyRecord:
     with store._sessions.begin() as session:
         for table, values in rows.tables():
             session.execute(insert(table), values)
-        session.connection().exec_driver_sql(
-            f"UPDATE study SET n_trials = {trials}, deviation = {DEVIATION}"
-        )
+        spent = sum(each["flops"] for each in rows.evaluations)
+        known = {"n_trials": trials, "deviation": DEVIATION, "spent_flops": spent}
+        session.execute(update(StudyRow).where(StudyRow.id == study.id).values(known))
     return store.study(NAME)
 
 
