@@ -324,6 +324,13 @@ def test_the_frontier_is_thick_what_paused_or_failed_is_faint() -> None:
     assert looks == {1: (True, 3), 0: (True, 1.5), 5: (True, 1.5), 2: (False, 1), 3: (False, 1)}
 
 
+def test_a_design_that_breaks_a_bound_is_not_thick() -> None:
+    own = [evaluation(1, 2, 2.0)]
+    for ratio, width in ((1e9, 3), (1e-9, 1.5)):
+        study = replace(RUNGS, config={"constraints": {"total_params": ratio}})
+        assert runs_figure(study, TRIALS[1:2], own).data[0].line.width == width
+
+
 def test_a_failed_run_is_a_cross_where_it_was_last_measured() -> None:
     crosses = next(t for t in drawn_runs().data if t.name == "failed on the way to a rung")
     assert [row[0] for row in crosses.customdata] == [3, 4]
