@@ -15,7 +15,7 @@ import yaml
 
 import nas
 from nas.cli import cli
-from nas.config import Budget, Constraints, StudyConfig, Workers
+from nas.config import Budget, Constraints, Repeats, StudyConfig, Workers
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
@@ -102,6 +102,7 @@ def documented(heading: str) -> dict[str, Any]:
 HEADINGS = {
     "The study": StudyConfig,
     "budget": Budget,
+    "budget.repeats": Repeats,
     "corpus": CorpusSpec,
     "backbone": Backbone,
     "recipe": Recipe,
