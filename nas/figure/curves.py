@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nas.figure.style import COLOURS, Data, layout, shown
+from nas.figure.style import COLOURS, Data, layout, shown, spread
 from nas.store.records import EvaluationRecord, StudyRecord, TrialRecord
 from search_space.contract import Progress, Recipe
 
@@ -113,10 +113,7 @@ def joined(
 
 def thinned(points: Sequence[Progress]) -> Sequence[Progress]:
     """At most CURVE_POINTS of a curve's points, spread evenly; the first and the last are kept."""
-    if len(points) <= CURVE_POINTS:
-        return points
-    last = len(points) - 1
-    return [points[round(i * last / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
+    return spread(points, CURVE_POINTS)
 
 
 def _spurs(spurs: Sequence[Sequence[Progress]]) -> Data:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from nas.bounds import excess, limits, words
 from nas.figure.noise import noise
-from nas.figure.style import COLOURS, GREY, SYMBOLS, Data, layout, rung_words, shown, si
+from nas.figure.style import (
+    COLOURS,
+    GREY,
+    MOST_PAUSED,
+    PAUSED,
+    SYMBOLS,
+    Data,
+    layout,
+    paused_name,
+    rung_words,
+    shown,
+    si,
+    spread,
+)
 from nas.objectives import Objective, objective, objective_values
 from nas.pareto import frontier
 from nas.store.records import StudyRecord, TrialRecord
@@ -18,7 +31,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _FADED = 0.3
-PAUSED = "paused at a lower rung"
 
 Point = tuple[float, float, TrialRecord]
 
@@ -154,15 +166,16 @@ def _paused(study: StudyRecord, trials: Sequence[TrialRecord], y: Objective, x: 
         cost, value = x.value(trial), y.value(trial)
         if trial.status is Status.PAUSED and cost and value is not None:
             points.append((cost, value, trial))
-    # They are most of the trials and seldom looked at: their costs would be most of the page.
-    return _markers(points, [_measure(study, trial) for _, _, trial in points]) | {
-        "name": PAUSED,
+    drawn = spread(points, MOST_PAUSED)
+    # Without their costs: seldom looked at, they would be most of what a page sends.
+    return _markers(drawn, [_measure(study, trial) for _, _, trial in drawn]) | {
+        "name": paused_name(len(drawn), len(points)),
         "legendgroup": PAUSED,
         "visible": "legendonly",
         "opacity": _FADED,
         "marker": {
-            "color": [COLOURS[trial.spec.method] for _, _, trial in points],
-            "symbol": [SYMBOLS[trial.spec.method] for _, _, trial in points],
+            "color": [COLOURS[trial.spec.method] for _, _, trial in drawn],
+            "symbol": [SYMBOLS[trial.spec.method] for _, _, trial in drawn],
             "size": 5,
         },
     }

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nas.bounds import limits
-from nas.figure.style import COLOURS, GREY, SYMBOLS, Data, layout, shown, si
+from nas.figure.style import (
+    COLOURS,
+    GREY,
+    MOST_PAUSED,
+    PAUSED,
+    SYMBOLS,
+    Data,
+    layout,
+    paused_name,
+    shown,
+    si,
+    spread,
+)
 from nas.pareto import frontier
 from nas.store.records import EvaluationRecord, StudyRecord, TrialRecord
 from search_space.contract import Status
@@ -34,7 +46,7 @@ class _Kind:
 
 
 # From the back to the front.
-_PAUSED = _Kind("paused at a lower rung", 1, 5, 0.4)
+_PAUSED = _Kind(PAUSED, 1, 5, 0.4)
 _PROMOTED = _Kind("promoted", 1.5, 6, 0.9)
 _FRONTIER = _Kind("on the Pareto frontier", 3, 9, 1.0)
 
@@ -69,16 +81,19 @@ def runs_data(
 ) -> Data:
     """Bits per byte (y) that each run was measured at, against the rungs' FLOPs (x, log scale).
 
-    A line a run. Runs that are paused below the top are faint; those of the designs on the study's
-    frontier are thick; a cross is where a run failed, at its last measure or, without one, above
-    all measures. The runs of the trial of number `chosen` are ringed. A point's `customdata` is
-    [trial number], and None in the gap between two runs.
+    A line a run. Runs that are paused below the top are faint, and of very many some are left out;
+    those of the designs on the study's frontier are thick. A cross is where a run failed, at its
+    last measure or, without one, above all measures. The runs of the trial of number `chosen` are
+    ringed. A point's `customdata` is [trial number], and None in the gap between two runs.
     """
     evaluations = list(evaluations)
     runs = _runs(study, list(trials), evaluations)
     traces = []
     for kind in (_PAUSED, _PROMOTED, _FRONTIER):
-        own = [run for run in runs if run.kind is kind]
+        own: Sequence[_Run] = [run for run in runs if run.kind is kind and run.measured]
+        if kind is _PAUSED:
+            there, own = len(own), spread(own, MOST_PAUSED)
+            paused = paused_name(len(own), there)
         for method in SELECTIONS:
             mine = [run for run in own if run.trial.spec.method == method]
             traces.append(_lines(mine, method, kind))
@@ -88,7 +103,7 @@ def runs_data(
     found = layout("Bits per byte", "Training FLOPs of a run up to the rung", study.name)
     found["xaxis"] |= _levels(evaluations)
     found["hovermode"] = "closest"
-    return {"data": [*traces, *_legend(runs)], "layout": found}
+    return {"data": [*traces, *_legend(runs, paused)], "layout": found}
 
 
 def _runs(
@@ -115,7 +130,7 @@ def _runs(
 
 def _lines(runs: Sequence[_Run], method: str, kind: _Kind) -> Data:
     """All the runs of a method and a kind as one trace, with gaps: thousands would be slow."""
-    points = [_points(run) for run in runs if run.measured]
+    points = [_points(run) for run in runs]
     x, y, numbers, texts = ([item for each in points for item in each[i]] for i in range(4))
     return {
         "type": "scatter",
@@ -185,8 +200,11 @@ def _rings(runs: Sequence[_Run]) -> Data:
     }
 
 
-def _legend(runs: Sequence[_Run]) -> list[Data]:
-    """Entries for the methods and for the kinds of lines, which have no point of their own."""
+def _legend(runs: Sequence[_Run], paused: str) -> list[Data]:
+    """Entries for the methods and for the kinds of lines, which have no point of their own.
+
+    paused: the name of the paused ones.
+    """
     methods = {run.trial.spec.method for run in runs if run.measured}
     kinds = {run.kind for run in runs if run.measured}
     entries = [
@@ -199,7 +217,7 @@ def _legend(runs: Sequence[_Run]) -> list[Data]:
         if method in methods
     ]
     entries += [
-        _entry(kind.name, GREY, kind.width, kind.opacity)
+        _entry(paused if kind is _PAUSED else kind.name, GREY, kind.width, kind.opacity)
         for kind in (_FRONTIER, _PROMOTED, _PAUSED)
         if kind in kinds
     ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from search_space.errors import InputError
 from search_space.spec import SELECTIONS
@@ -20,9 +21,25 @@ _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", 
 COLOURS: dict[str, str] = dict(zip(SELECTIONS, _PALETTE, strict=True))
 SYMBOLS: dict[str, str] = dict(zip(SELECTIONS, _SYMBOLS, strict=True))
 GREY = "#888888"
+PAUSED = "paused at a lower rung"
+MOST_PAUSED = 500  # that are drawn: of a long study they are most, and lie over each other
 _GRID = "rgba(128,128,128,0.18)"
 
+T = TypeVar("T")
 Data = dict[str, Any]  # plain data as plotly.js takes it: making Plotly's objects takes ten times
+
+
+def spread(items: Sequence[T], most: int) -> Sequence[T]:
+    """At most `most` of the items, at least 2, spread evenly; the first and the last are kept."""
+    if len(items) <= most:
+        return items
+    last = len(items) - 1
+    return [items[round(i * last / (most - 1))] for i in range(most)]
+
+
+def paused_name(drawn: int, there: int) -> str:
+    """The legend's entry of what is paused, some of which is drawn."""
+    return PAUSED if drawn == there else f"{PAUSED} ({drawn:,} of {there:,})"
 
 
 def layout(y_title: str, x_title: str, revision: str) -> Data:

@@ -213,6 +213,22 @@ def test_paused_trials_are_hidden_marks_that_compare_with_nothing() -> None:
     assert "1.0000 ± 0.0100 bits/byte<br>rung 1, 1 seed" in marks.text[0]
 
 
+def test_of_very_many_paused_designs_some_are_drawn() -> None:
+    bits = [3.0 + number / 1e4 for number in range(1200)]
+    many = [
+        replace(trial(number, "topk", each, 1e5), status=Status.PAUSED)
+        for number, each in enumerate(bits)
+    ]
+    scatter = pareto_figure(RUNGS, many).data[0]
+    assert (len(scatter.x), scatter.name) == (500, "paused at a lower rung (500 of 1,200)")
+    assert [scatter.customdata[i][0] for i in (0, -1)] == [0, 1199]
+    lines, *entries = runs_figure(
+        RUNGS, many, [evaluation(n, 0, b) for n, b in enumerate(bits)]
+    ).data
+    assert len([y for y in lines.y if y is not None]) == 500
+    assert entries[-1].name == "paused at a lower rung (500 of 1,200)"
+
+
 def test_bars_are_the_deviation_of_seeds_once_it_is_known() -> None:
     study = replace(RUNGS, deviation=0.04)
     repeated = replace(trial(1, "topk", 2.0, 4e5), rung=2, seeds=4)
