@@ -97,8 +97,9 @@ def resume_study(
     config = resumable(study, store)
     settle_home()
     cache_dir()
-    check_store(config, store, runs_dir(store))
-    check_states(study, store, config, study_folder(study, store))
+    folder = study_folder(study, store)
+    check_store(config, store, runs_dir(store), folder)
+    check_states(study, store, config, folder)
 
     def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
         check_corpus(study, prepared["meta"])

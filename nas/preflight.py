@@ -49,8 +49,11 @@ def check_study(config: StudyConfig) -> None:
     )
 
 
-def check_store(config: StudyConfig, store: Store, runs: Path) -> None:
-    """Raise InputError unless `runs` can be written and has room for the study's checkpoints."""
+def check_store(config: StudyConfig, store: Store, runs: Path, begun: Path | None = None) -> None:
+    """Raise InputError unless `runs` can be written and has room for the study's checkpoints.
+
+    begun: the study's folder when it is gone on with; what lies there needs no further room.
+    """
     folder = check_writable(runs)
     designs = [model_cost(spec, config.backbone).total_params for spec in _known(config)]
     budget, size = config.budget, max(designs) * BYTES_PER_PARAMETER
@@ -64,7 +67,7 @@ def check_store(config: StudyConfig, store: Store, runs: Path) -> None:
         database = DATABASE_BYTES + config.budget.trials * DATABASE_BYTES_PER_TRIAL
     free = shutil.disk_usage(folder).free
     require(
-        checkpoints + states + database <= free,
+        checkpoints + states + database <= free + _bytes_below(begun),
         f"a study's disk must hold its checkpoints: {config.budget.trials:,} trials of about "
         f"{max(designs):,.0f} parameters need {_size(checkpoints)}, the states of trainings "
         f"{_size(states)}, and the database {_size(database)}; {folder} has {_size(free)} free; "
@@ -93,6 +96,13 @@ def check_writable(runs: Path) -> Path:
             f"{way_out}"
         ) from error
     return found
+
+
+def _bytes_below(folder: Path | None) -> int:
+    """What the files of a folder take; 0 without one."""
+    if folder is None or not folder.is_dir():
+        return 0
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _workers(config: StudyConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,14 +85,41 @@ def test_the_need_is_the_checkpoints_the_states_and_the_database(store, tmp_path
     params = model_cost(spec, given.backbone).total_params
     need = (4 + 3 * 9) * 4 * params + 2**20 + 4 * 32 * 2**10
 
-    def free(count):
+    def free(count, begun=None):
         usage = type("usage", (), {"free": count})
         monkeypatch.setattr("nas.preflight.shutil.disk_usage", lambda folder: usage)
-        check_store(given, store, tmp_path / RUNS)
+        check_store(given, store, tmp_path / RUNS, begun)
 
     free(need)
     with pytest.raises(InputError, match=r"has .* free"):
         free(need - 1)
+    begun = tmp_path / RUNS / "begun" / "states"
+    begun.mkdir(parents=True)
+    (begun / "x").write_bytes(b"12")
+    free(need - 2, begun.parent)  # what it has already needs no further room
+    with pytest.raises(InputError, match=r"has .* free"):
+        free(need - 3, begun.parent)
+
+
+def test_the_need_of_a_study_with_rungs_counts_the_states_of_paused_runs(
+    store, tmp_path, monkeypatch
+):
+    usage = type("usage", (), {"free": 0})
+    monkeypatch.setattr("nas.preflight.shutil.disk_usage", lambda folder: usage)
+    budget = {"trials": 90, "trial_flops": 1e15}
+    flat = _need(config(budget=budget), store, tmp_path)
+    rungs = _need(config(budget=budget | {"rungs": 3}), store, tmp_path)
+    url = {"state_url": "memory://x"}
+    elsewhere = _need(config(budget=budget | {"rungs": 3}, workers=url), store, tmp_path)
+    assert elsewhere < flat < rungs  # a ninth of the checkpoints, but a state a run
+
+
+def _need(given, store, tmp_path):
+    """Bytes of checkpoints and states, as the refusal says them, in MB."""
+    with pytest.raises(InputError) as caught:
+        check_store(given, store, tmp_path / RUNS)
+    found = re.findall(r"([0-9.]+) MB", str(caught.value))
+    return sum(map(float, found[:2]))
 
 
 @pytest.mark.parametrize(
