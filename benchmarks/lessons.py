@@ -23,6 +23,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from benchmarks.report import Row, parser, publish
+from benchmarks.rungs import reference_point
 from nas.config import StudyConfig
 from nas.driver import Driver
 from nas.launcher import _create
@@ -218,7 +219,7 @@ def rows(folder: Path, seeds: int, rules: Sequence[str] = tuple(RULES)) -> Itera
         config = dataclasses.replace(demo, seed=seed)
         fronts = {name: simulated(config, landscape, RULES[name]) for name in rules}
         points = [point for front in fronts.values() for point in front]
-        reference = [max(column) for column in zip(*points, strict=True)]
+        reference = reference_point(points)
         for name, front in fronts.items():
             volumes[name].append(hypervolume(front, reference))
     first = volumes[rules[0]]

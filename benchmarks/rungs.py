@@ -80,17 +80,23 @@ def _values(
 def share(flat: tuple[list[Moment], float], rungs: tuple[list[Moment], float]) -> float:
     """FLOPs at which `rungs` has the hypervolume that `flat` ends with, as a share of flat's.
 
-    Infinite when it never has. Costs count by their logarithms; the reference is the worst of both.
+    Infinite when it never has. Costs count by their logarithms.
     """
     points = [_scaled(values) for moments, _ in (flat, rungs) for _, values in moments]
-    reference = [max(column) for column in zip(*points, strict=True)]
+    reference = reference_point(points)
     goal = hypervolume([_scaled(values) for _, values in flat[0]], reference)
     reached = list[tuple[float, ...]]()
     for spent, values in rungs[0]:
         reached.append(_scaled(values))
-        if hypervolume(reached, reference) >= goal:
+        if hypervolume(reached, reference) >= goal * (1 - 1e-12):
             return spent / flat[1]
     return math.inf
+
+
+def reference_point(points: Sequence[Sequence[float]]) -> list[float]:
+    """A tenth of the points' range beyond their worst, so that the ends of a front count, too."""
+    columns = list(zip(*points, strict=True))
+    return [max(column) + 0.1 * (max(column) - min(column)) for column in columns]
 
 
 def _scaled(values: tuple[float, ...]) -> tuple[float, ...]:

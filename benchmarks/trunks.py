@@ -34,9 +34,8 @@ from workers.training.loop import Diverged, Training, build_proxy
 from workers.training.measure import evaluate_quality
 from workers.training.schedule import Trunk, constant
 
-RECIPE = Recipe(lr=0.025, matrix_lr=0.018)
 REDUCTION, RUNGS = 3, 3
-MULTIPLES = (0.35, 0.5, 0.7, 1.0, 1.4)
+MULTIPLES = (0.5, 0.7, 1.0, 1.4, 2.0)
 CONSTANT = "constant"
 POWERS = {"(step / reference)^-1/3": -1 / 3, "(step / reference)^-1/2": -1 / 2}
 
@@ -158,7 +157,7 @@ def demo(corpus_cache: Path, flops: float, seeds: int) -> Comparison:
     return Comparison(
         spec=PRESETS["dense"](backbone),
         backbone=backbone,
-        recipe=RECIPE,
+        recipe=config.recipe,
         corpus=corpus,
         eval_tokens=config.eval_tokens,
         flops=flops,

@@ -67,7 +67,7 @@ class Recipe:
     lr: float = 1e-2
     matrix_lr: float = 7e-3
     weight_decay: float = 0.0
-    warmup: int = 10
+    warmup: int = 20
     decay: float = 0.3
     grad_clip: float = 1.0
 

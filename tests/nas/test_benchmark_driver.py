@@ -1,0 +1,23 @@
+"""The short form of `python -m benchmarks.driver`: the same study, with few trials."""
+
+from __future__ import annotations
+
+from benchmarks import driver
+
+
+def test_a_study_in_simulated_time_is_measured_whole(monkeypatch):
+    monkeypatch.setattr(driver, "MARK", 20)
+    monkeypatch.setattr(driver, "configuration", lambda trials: small(trials))
+    rows = {row.name: row for row in driver.rows(trials=60, workers=8)}
+    assert rows["trials"].value == 60
+    assert 2 * 60 <= rows["evaluations"].value <= 6 * 60
+    assert rows["FLOPs still reserved"].value == 0
+    assert rows["memory at its peak"].holds
+    assert rows["trials of the study that is resumed"].value >= 60
+    assert rows["resuming it"].holds
+    assert 0 < rows["driver and store, an evaluation"].value < 100  # ms; a busy machine
+
+
+def small(trials, configuration=driver.configuration):
+    """As many trials as are measured: the resumed study has a thousand more otherwise."""
+    return configuration(min(trials, 80))
