@@ -22,7 +22,7 @@ from search_space.plain import read_json
 from search_space.shown import shown
 
 log = logging.getLogger(__name__)
-RUNS = "nas-runs"
+RUNS, STATES = "nas-runs", "states"
 _WAY_OUT = "put the study's own folder back, or launch the study again"
 
 
@@ -65,12 +65,33 @@ def trial_folder(trial: int, attempt: int) -> str:
 
 def run_folder(trial: int, seed: int) -> str:
     """Where a run keeps its training's states, in the study's folder or at `workers.state_url`."""
-    return f"states/trial-{trial}-seed-{seed}"
+    return f"{STATES}/trial-{trial}-seed-{seed}"
 
 
 def state_place(folder: Path, url: str, study: StudyRecord) -> str:
     """The folder or URL that a study's runs keep their states below."""
     return f"{url.rstrip('/')}/{folder_name(study)}" if url else str(folder)
+
+
+def kept_runs(place: str) -> set[str]:
+    """The folders, in `run_folder`'s form, of all runs of a study that have states.
+
+    place: as `state_place` gives it. One that cannot be looked at costs a warning, and has none.
+    """
+    folder = f"{place}/{STATES}"
+    try:
+        if os.path.isabs(place):
+            names = os.listdir(folder) if os.path.isdir(folder) else []
+        else:
+            import fsspec
+
+            fs, path = fsspec.core.url_to_fs(folder)
+            found = fs.ls(path, detail=False) if fs.exists(path) else []
+            names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
+    except (OSError, ImportError, ValueError) as error:
+        log.warning("training states in %s cannot be looked at: %s", folder, error)
+        return set()
+    return {f"{STATES}/{name}" for name in names}
 
 
 def discard_states(place: str) -> None:

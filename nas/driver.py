@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas import interrupts
-from nas.checkpoints import discard_states, run_folder, state_place, trial_folder
+from nas.checkpoints import discard_states, kept_runs, run_folder, state_place, trial_folder
 from nas.config import StudyConfig
 from nas.lessons import lessons
 from nas.pool import Event, Pool
@@ -93,6 +93,7 @@ class Driver:
         for evaluation in evaluations:
             self.board.put(evaluation)
         self.lessons = lessons(self.plan, self.trials.values(), evaluations)
+        self._discard_left(evaluations)
         self.requests: dict[int, EvalRequest] = {}  # of what runs, by evaluation
         self.running: dict[int, Running] = {}
         self.ended: list[tuple[TrialRecord, EvaluationRecord]] = []
@@ -317,6 +318,17 @@ class Driver:
         if ended.status.final and not self._may_go_on(ended):
             discard_states(self._states(ended))
         return trial, ended
+
+    def _discard_left(self, evaluations: Sequence[EvaluationRecord]) -> None:
+        """Remove the states that a former driver was killed before it could."""
+        kept = kept_runs(self.states) if evaluations else set()
+        highest = {
+            run_folder(each.trial, each.seed): each
+            for each in sorted(evaluations, key=lambda each: each.rung)
+        }
+        for run in kept & highest.keys():
+            if highest[run].status.final and not self._may_go_on(highest[run]):
+                discard_states(f"{self.states}/{run}")
 
     def _may_go_on(self, ended: EvaluationRecord) -> bool:
         """Whether a promotion can need the run's states."""

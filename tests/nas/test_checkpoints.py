@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 import nas
-from nas.checkpoints import find_checkpoint, folder_name, sweep_drafts
+from nas.checkpoints import (
+    discard_states,
+    find_checkpoint,
+    folder_name,
+    kept_runs,
+    run_folder,
+    sweep_drafts,
+)
 from nas.pool import SimulatedPool
 from nas.store import Store
 from search_space.errors import InputError
@@ -418,3 +425,17 @@ def test_an_export_that_fails_leaves_nothing(folder, target):
     with pytest.raises(KeyboardInterrupt):
         fill()
     assert sorted(str(path) for path in folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("scheme", ["", "memory:/"])
+def test_the_runs_with_states_are_found_in_a_folder_and_at_a_url(folder, scheme):
+    import fsspec
+
+    place = f"{scheme}{folder}/mine"
+    assert kept_runs(place) == set()
+    for trial in (0, 12):
+        with fsspec.open(f"{place}/{run_folder(trial, 7)}/step-3.json", "w", auto_mkdir=True) as f:
+            f.write("{}")
+    assert kept_runs(place) == {run_folder(0, 7), run_folder(12, 7)}
+    discard_states(f"{place}/{run_folder(12, 7)}")
+    assert kept_runs(place) == {run_folder(0, 7)}
