@@ -110,8 +110,14 @@ def lost(
         for each in evaluations
         if each.status is not Status.FINISHED
     ]
-    begun = {each.trial for each in evaluations}
-    return wrong + [f"trial {t.number} was never trained" for t in trials if t.number not in begun]
+    rungs = {(e.trial, e.rung) for e in evaluations if e.seed == config.seed}
+    highest = {trial: max(rung for t, rung in rungs if t == trial) for trial, _ in rungs}
+    for trial in trials:
+        # A run goes through every rung up to its highest, and every design through the lowest.
+        need = range(highest.get(trial.number, 0) + 1)
+        gone = [rung for rung in need if (trial.number, rung) not in rungs]
+        wrong += [f"trial {trial.number} was never measured at rung {rung}" for rung in gone]
+    return wrong
 
 
 def lost_weights(store: Store, study: StudyRecord, trials: Iterable[TrialRecord]) -> list[str]:

@@ -98,7 +98,8 @@ class Study:
 
     def exit_code(self) -> int | None:
         """Of the driver; None while it runs."""
-        return self.command.process.poll()
+        code: int | None = self.command.process.poll()
+        return code
 
     def said(self) -> str:
         """The driver's last line."""

@@ -83,9 +83,7 @@ def kept_runs(place: str) -> set[str]:
         if os.path.isabs(place):
             names = os.listdir(folder) if os.path.isdir(folder) else []
         else:
-            import fsspec
-
-            fs, path = fsspec.core.url_to_fs(folder)
+            fs, path = _at_url(folder)
             found = fs.ls(path, detail=False) if fs.exists(path) else []
             names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
     except (OSError, ImportError, ValueError) as error:
@@ -104,13 +102,19 @@ def discard_states(place: str) -> None:
             if os.path.isdir(place):
                 shutil.rmtree(place)
             return
-        import fsspec  # type: ignore[import-untyped]  # what states are written with; imported here because most studies need none
-
-        fs, path = fsspec.core.url_to_fs(place)
+        fs, path = _at_url(place)
         if fs.exists(path):
             fs.rm(path, recursive=True)
     except (OSError, ImportError, ValueError) as error:
         log.warning("training states stay in %s: %s", place, error)
+
+
+def _at_url(url: str) -> tuple[Any, str]:
+    # What states are written with; imported here because most studies keep theirs in a folder.
+    import fsspec  # type: ignore[import-untyped]
+
+    fs, path = fsspec.core.url_to_fs(url)
+    return fs, str(path)
 
 
 def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Checkpoint:

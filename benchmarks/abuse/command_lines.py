@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.abuse.commands import LIMIT_S, Ended, in_process, shown_arguments, wrong
 from nas import tables
-from nas.store import Store
+from nas.store import Store, StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Status
 from search_space.cost import model_cost
@@ -78,6 +78,10 @@ SAMPLING = dict.fromkeys(("--tokens", "--temperature", "--seed"), NUMBERS)
 COMMANDS = {
     "list": Command(options=READ),
     "status": Command((TEXTS,), READ),
+    "runs": Command((TEXTS,), READ),
+    "resume": Command((TEXTS,), {"--db": DATABASES}),
+    "stop": Command((TEXTS,), {"--db": DATABASES}),
+    "extend": Command((TEXTS,), {"--flops": NUMBERS, "--trials": NUMBERS, "--db": DATABASES}),
     "pareto": Command((TEXTS,), {"--all": None, **READ}),
     "show": Command((TEXTS,), {"--trial": NUMBERS, **READ}),
     "export": Command((TEXTS,), {"--to": TEXTS, "--no-verify": None, "--db": DATABASES}),
@@ -90,7 +94,7 @@ COMMANDS = {
 }
 # These start something unless they are refused: each gets a word that is always wrong.
 CERTAIN = {"dashboard": ("--host", HOSTS), "export": ("--trial", ("-1", "99", "x"))}
-READERS = {"list", "status", "pareto", "show", "presets", "space", "cost"}
+READERS = {"list", "status", "runs", "pareto", "show", "presets", "space", "cost"}
 
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[str]:
@@ -171,14 +175,17 @@ def furnish(folder: Path) -> None:
         study = store.create_study("first", {}, 0, 3e9, ["bits_per_byte", "active_flops"])
         store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.5}})
         spec = FFNSpec(d_ff=64)
-        trial = store.add_trial(
+        _, evaluation = store.add_trial(
             study.id,
             spec,
             seed=0,
             source="preset",
             params={},
-            train_flops=1e9,
+            until_flops=1e9,
             cost=model_cost(spec, Backbone()).to_dict(),
         )
         result = {"bits_per_byte": 2.25, "bits_per_byte_se": 0.1, "flops": 5e8}
-        store.end_trial(EvalResult(trial=trial.id, status=Status.FINISHED, **result))
+        ended = EvalResult(evaluation=evaluation.id, status=Status.FINISHED, **result)
+        store.end_evaluation(ended)
+        # Finished, so that it can be neither stopped nor resumed.
+        store.release(store.hold_study(study.id, "nobody"), StudyState.FINISHED)

