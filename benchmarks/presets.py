@@ -1,24 +1,23 @@
 """How the published designs compare under our recipe, at equal training FLOPs.
 
-Every design takes one seed before any takes the next, so that a run that is cut still compares
-them all. `python -m benchmarks.presets --state FOLDER --json FILE`; the same line again goes on
-where a cut run ended. `--markdown` prints the table of a document.
+A study a seed, whose warm starts are the designs: every design takes one seed before any takes the
+next, so that a run that is cut still compares them all.
+`python -m benchmarks.presets --state FOLDER --json FILE`; the same line again goes on where a cut
+run ended. `nas --help` names the commands that read FOLDER's database. `--markdown` prints the
+table of a document.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import math
-import os
 import sys
+import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -26,13 +25,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from benchmarks.report import Row, at_least, commit, parser, publish
-from benchmarks.trials import UNIT, Outcome, State, Trial, run_trials
+from benchmarks.preset_studies import UNIT, Outcome, Studies
+from benchmarks.report import Row, at_least, parser, publish
+from nas.config import Budget, StudyConfig, Workers
+from nas.launcher import PoolFactory, open_pool
+from nas.store import Store
 from search_space.backbone import Backbone
-from search_space.contract import EvalRequest, Recipe, Status
+from search_space.contract import Recipe, Status
 from search_space.corpus import STDLIB, CorpusSpec
 from search_space.cost import model_cost, step_flops
-from search_space.errors import InputError, nearest, require
+from search_space.errors import InputError, WorkFailed, nearest, require
 from search_space.places import cache_dir
 from search_space.presets import PRESETS
 from workers.corpus import prepare
@@ -45,12 +47,12 @@ BACKBONE = Backbone(
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is compared: presets times seeds, each trained with `train_flops` and then measured on
+    """What is compared: presets times seeds, each trained with `flops` and then measured on
     `eval_tokens` of the validation split, or on all of it where it has fewer."""
 
     presets: tuple[str, ...] = tuple(PRESETS)
     seeds: tuple[int, ...] = (0, 1, 2)
-    train_flops: float = 6e12
+    flops: float = 6e12
     backbone: Backbone = BACKBONE
     recipe: Recipe = field(default_factory=Recipe)
     eval_tokens: int = 2**18
@@ -74,30 +76,27 @@ class Comparison:
             for name in self.presets
         ]
         require(
-            math.isfinite(self.train_flops) and self.train_flops >= max(steps),
-            f"flops must pay for one step of every design, {max(steps):.3g}: "
-            f"got {self.train_flops:g}",
+            math.isfinite(self.flops) and self.flops >= max(steps),
+            f"flops must pay for one step of every design, {max(steps):.3g}: got {self.flops:g}",
         )
 
-    def trials(self, corpus_dir: Path) -> list[Trial]:
-        """All trials, in the order that they are run."""
-        return [
-            Trial(
-                preset,
-                EvalRequest(
-                    trial=number,
-                    spec=PRESETS[preset](self.backbone),
-                    backbone=self.backbone,
-                    recipe=self.recipe,
-                    corpus_dir=str(corpus_dir),
-                    train_flops=self.train_flops,
-                    seed=seed,
-                    eval_tokens=self.eval_tokens,
-                    threads=1,
-                ),
-            )
-            for number, (seed, preset) in enumerate(product(self.seeds, self.presets))
-        ]
+    def study(self, seed: int, text: CorpusSpec, workers: int | None) -> StudyConfig:
+        """All designs with one seed. workers: trainings at once; None for one a core."""
+        trials = len(self.presets)
+        # The designs bound the study. Its FLOPs must not: ReLU routing may spend a little more than
+        # it was granted, and the last design would not be begun.
+        budget = Budget(trials=trials, trial_flops=self.flops, flops=2 * trials * self.flops)
+        return StudyConfig(
+            name=f"presets-{seed}",
+            seed=seed,
+            budget=budget,
+            corpus=text,
+            backbone=self.backbone,
+            recipe=self.recipe,
+            warm_start=self.presets,
+            workers=Workers(count=workers or 0, device="cpu"),
+            eval_tokens=self.eval_tokens,
+        )
 
 
 Outcomes = dict[tuple[str, int], Outcome]  # by preset and seed
@@ -107,39 +106,73 @@ def compare(
     comparison: Comparison,
     text: CorpusSpec,
     *,
-    cache: Path,
-    state: State,
-    workers: int,
+    store: Store,
+    workers: int | None,
     console: Console,
+    pool_factory: PoolFactory = open_pool,
 ) -> Outcomes:
-    """Run the trials that `state` does not hold, `workers` at a time; Ctrl-C ends it early.
+    """Run what `store` does not hold, `workers` trainings at a time; Ctrl-C ends it early.
 
-    cache: of prepared corpora.  console: gets the progress.  Raises InputError for a bad corpus.
+    console: gets the progress.  Raises InputError for a bad corpus, and while somebody else runs
+    one of the studies; WorkFailed when the workers are lost.
     """
-    require(workers >= 1, f"workers must be at least 1: got {workers}")
-    backbone, code = comparison.backbone, commit()
+    require(workers is None or workers >= 1, f"workers must be at least 1: got {workers}")
+    backbone, note = comparison.backbone, functools.partial(say, console)
     corpus = prepare(
-        text, backbone.vocab_size, backbone.seq_len, cache, functools.partial(say, console)
+        text, backbone.vocab_size, backbone.seq_len, cache_dir() / "corpora", report=note
     )
-    trials = comparison.trials(corpus.dir)
-    outcomes: Outcomes = {}
-    for trial in trials:
-        if found := state.find(trial):
-            outcomes[trial.preset, trial.request.seed] = found
-    waiting = deque(t for t in trials if (t.preset, t.request.seed) not in outcomes)
-    with progress_bar(len(outcomes), len(trials), console) as tell:
+    studies = Studies(store, corpus.meta["hash"], corpus.meta["vocab_size"])
+    configs = {seed: comparison.study(seed, text, workers) for seed in comparison.seeds}
 
-        def ended(trial: Trial, outcome: Outcome) -> None:
-            outcome = dataclasses.replace(outcome, code=code)
-            outcomes[trial.preset, trial.request.seed] = outcome
-            state.keep(trial, outcome)
-            tell(f"{trial.preset}, seed {trial.request.seed}: {outcome.line()}")
+    def ended() -> Outcomes:
+        return {
+            (preset, seed): outcome
+            for seed, config in configs.items()
+            for preset, outcome in studies.outcomes(config).items()
+        }
+
+    outcomes = ended()
+    with progress_bar(len(outcomes), len(configs) * len(comparison.presets), console) as tell:
+
+        def tell_new() -> None:
+            for (preset, seed), outcome in ended().items():
+                if (preset, seed) not in outcomes:
+                    outcomes[preset, seed] = outcome
+                    tell(f"{preset}, seed {seed}: {outcome.line()}")
 
         try:
-            run_trials(waiting, workers, ended)
+            for config in configs.values():
+                studies.finish(
+                    config,
+                    report=note,
+                    listen=lambda snapshot: tell_new() if snapshot.ended else None,
+                    pool_factory=pool_factory,
+                )
+                tell_new()
         except KeyboardInterrupt:
-            say(console, "interrupted: the rows are of the trials that ended before")
-    return outcomes
+            note("interrupted: the rows are of the trials that ended before")
+    return ended()
+
+
+@contextlib.contextmanager
+def kept_in(folder: Path | None) -> Iterator[Store]:
+    """The database of a folder, which is made; without one, of a folder that is removed again.
+
+    InputError for a folder or a database that cannot be used.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"state: cannot use {str(folder)!r}: {error.strerror}; give another folder"
+            ) from None
+        path = str(folder.absolute() / "nas.db").replace("%", "%25").replace("?", "%3F")
+        store = stack.enter_context(Store.open(f"sqlite:///{path}"))
+        stack.callback(store.discard_if_unused)
+        yield store
 
 
 def say(console: Console, text: str) -> None:
@@ -249,7 +282,7 @@ def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
     failed = {key: o for key, o in outcomes.items() if o.status is not Status.FINISHED}
     for (preset, seed), outcome in failed.items():
         out.append(Row(f"{preset}, seed {seed}", outcome.line(), "", "finishes", False))
-    codes = {outcome.code for outcome in outcomes.values()}
+    codes = {code for outcome in outcomes.values() for code in outcome.codes}
     out.append(Row("versions of the code that trained them", float(len(codes))))
     asked = len(comparison.presets) * len(comparison.seeds)
     out.append(at_least("trials finished", float(len(outcomes) - len(failed)), asked, "trials"))
@@ -304,20 +337,20 @@ def main(arguments: list[str] | None = None) -> int:
         comparison = Comparison(
             presets=tuple(options.presets.split(",")),
             seeds=options.seeds,
-            train_flops=options.flops,
+            flops=options.flops,
             eval_tokens=options.eval_tokens,
         )
-        outcomes = compare(
-            comparison,
-            CorpusSpec(source=options.text),
-            cache=cache_dir() / "corpora",
-            state=State(options.state),
-            workers=options.workers,
-            console=Console(stderr=True),
-        )
-    except InputError as error:
+        with kept_in(options.state) as store:
+            outcomes = compare(
+                comparison,
+                CorpusSpec(source=options.text),
+                store=store,
+                workers=options.workers,
+                console=Console(stderr=True),
+            )
+    except (InputError, WorkFailed) as error:
         print(f"{command.prog}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     with contextlib.redirect_stdout(sys.stderr if options.markdown else sys.stdout):
         code = publish(rows(comparison, outcomes), json_file)
     if options.markdown:
@@ -334,18 +367,17 @@ def _command() -> argparse.ArgumentParser:
     add(
         "--flops",
         type=float,
-        default=default.train_flops,
+        default=default.flops,
         help="training FLOPs of a trial, default: %(default)g",
     )
     add("--text", default=STDLIB, metavar="GLOB", help="files of text; default: Python's library")
     add(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
-        help="processes of one thread at once; default: one a core",
+        help="trainings of one thread at once; default: one a core",
     )
     add("--eval-tokens", type=int, default=default.eval_tokens, help="default: %(default)s")
-    add("--state", type=Path, metavar="FOLDER", help="keep finished trials here, and resume")
+    add("--state", type=Path, metavar="FOLDER", help="keep the studies here, and go on with them")
     add("--markdown", action="store_true", help="the table to stdout, the rows to stderr")
     return command
 

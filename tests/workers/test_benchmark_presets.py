@@ -1,4 +1,4 @@
-"""The comparison of presets: tiny runs in real worker processes, resumed runs, failing trials."""
+"""The comparison of presets: tiny trainings in this process, cut runs, failing designs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import dataclasses
 import io
 import json
 import re
-from collections import deque
-from pathlib import Path
+import shutil
 
 import pytest
 from rich.console import Console
 
-from benchmarks import presets, trials
-from benchmarks.presets import Comparison
-from benchmarks.trials import Outcome, State, Trial
+from benchmarks import preset_studies, presets
+from benchmarks.preset_studies import Outcome, Studies
+from benchmarks.presets import Comparison, kept_in
+from nas.driver import MOST_FAILURES, MOST_LOSSES
+from nas.pool import SimulatedPool
+from nas.store import StudyState
 from search_space.backbone import Backbone
-from search_space.contract import Recipe, Status
+from search_space.contract import EvalResult, Recipe, Status, WorkerLost
 from search_space.corpus import CorpusSpec
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
+from search_space.places import cache_dir
 from search_space.presets import PRESETS
+from workers.corpus import prepare
+from workers.evaluate import evaluate
 
 TEXT = CorpusSpec(max_bytes=600_000)  # small_corpus, which is in the cache then
 BACKBONE = Backbone(
@@ -32,7 +37,7 @@ def tiny(**changes) -> Comparison:
         Comparison(
             presets=("dense", "broken", "switch"),
             seeds=(0, 1),
-            train_flops=2e7,
+            flops=2e7,
             backbone=BACKBONE,
             recipe=Recipe(batch_size=2),
             eval_tokens=256,
@@ -41,39 +46,73 @@ def tiny(**changes) -> Comparison:
     )
 
 
+def broken(backbone):
+    """A design that cannot be trained: its router's logits leave float32."""
+    return dataclasses.replace(PRESETS["switch"](backbone), lr_multiplier=1e30)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def broken_preset():
-    """A preset that cannot be trained: its router's logits leave float32."""
-
-    def broken(backbone):
-        return dataclasses.replace(PRESETS["switch"](backbone), lr_multiplier=1e30)
-
+def surroundings(small_corpus, tmp_path_factory):
+    """A cache that has the corpus, and a preset that is broken."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "corpora").symlink_to(small_corpus.dir.parent)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFN_NAS_CACHE", str(folder))
         patch.setitem(PRESETS, "broken", broken)
         yield
 
 
-def compare(comparison: Comparison, cache: Path, folder: Path) -> tuple[presets.Outcomes, str]:
+def trains(request):
+    events: list = []
+    result = evaluate(request, events.append)
+    return 1.0, [*events, result]
+
+
+class Pool(SimulatedPool):
+    """One worker, in this process, on the corpus that real ones would have."""
+
+    def __init__(self, work):
+        super().__init__(1, work)
+
+    def prepare(self, spec, vocab_size, seq_len, cache_dir):
+        corpus = prepare(spec, vocab_size, seq_len, cache_dir)
+        return {"dir": str(corpus.dir), "meta": corpus.meta, "ngram_bits_per_byte": {}}
+
+
+def compare(comparison, folder, work=None) -> tuple[presets.Outcomes, str]:
+    """What came of it, and what was printed."""
     console = Console(file=io.StringIO(), width=200)
-    outcomes = presets.compare(
-        comparison, TEXT, cache=cache, state=State(folder), workers=1, console=console
-    )
+    with kept_in(folder) as store:
+        outcomes = presets.compare(
+            comparison,
+            TEXT,
+            store=store,
+            workers=1,
+            console=console,
+            pool_factory=lambda config: Pool(work or trains),
+        )
     return outcomes, console.file.getvalue()
 
 
 @pytest.fixture(scope="module")
-def first_run(broken_preset, small_corpus, tmp_path_factory):
+def first_run(surroundings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("presets")
-    return folder, *compare(tiny(), small_corpus.dir.parent, folder)
+    return folder, *compare(tiny(), folder)
+
+
+def bits(outcomes: presets.Outcomes) -> dict:
+    return {key: outcome.bits_per_byte for key, outcome in outcomes.items()}
 
 
 def test_all_designs_take_a_seed_before_the_next(first_run):
-    _, outcomes, printed = first_run
+    folder, outcomes, printed = first_run
     order = [(name, seed) for seed in (0, 1) for name in ("dense", "broken", "switch")]
     assert list(outcomes) == order
     positions = [printed.index(f"{name}, seed {seed}: ") for name, seed in order]
     assert positions == sorted(positions)
     assert "6/6" in printed
+    with kept_in(folder) as store:
+        assert [study.name for study in store.studies()] == ["presets-1", "presets-0"]
 
 
 def test_a_failing_trial_is_a_row_that_does_not_hold(first_run):
@@ -87,74 +126,148 @@ def test_a_failing_trial_is_a_row_that_does_not_hold(first_run):
     assert f"- broken, seed 1: {failed[1].value}" in presets.markdown(tiny(), outcomes)
 
 
-def test_finished_trials_are_not_run_again(first_run, small_corpus, monkeypatch):
+def test_an_outcome_is_what_the_training_measured(first_run):
+    _, outcomes, _ = first_run
+    dense = outcomes["dense", 0]
+    assert 1 < dense.bits_per_byte < 8
+    assert dense.bits_per_byte != outcomes["dense", 1].bits_per_byte
+    assert dense.active_flops > 0
+    assert dense.seconds > 0
+    assert dense.codes == outcomes["broken", 1].codes == (preset_studies.commit(),)
+
+
+def never(request):
+    raise AssertionError(f"trial {request.number} is trained again")
+
+
+def test_what_has_ended_is_not_run_again(first_run):
     folder, outcomes, _ = first_run
-    again = []
-    monkeypatch.setattr(
-        presets, "run_trials", lambda waiting, workers, ended: again.extend(waiting)
-    )
-    resumed, _ = compare(tiny(), small_corpus.dir.parent, folder)
-    assert [(t.preset, t.request.seed) for t in again] == [("broken", 0), ("broken", 1)]
-    assert resumed == {key: o for key, o in outcomes.items() if o.status is Status.FINISHED}
+    assert compare(tiny(), folder, never)[0] == outcomes
+
+
+def test_a_run_that_was_cut_goes_on(first_run, tmp_path, monkeypatch):
+    _, whole, _ = first_run
+    trained = []
+
+    def cut(request):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append((request.seed, request.number))
+        return trains(request)
+
+    outcomes, printed = compare(tiny(), tmp_path, cut)
+    assert list(outcomes) == [("dense", 0), ("broken", 0)]
+    assert "interrupted: the rows are of the trials that ended before" in printed
+    assert presets.rows(tiny(), outcomes)[-1].value == 1
+
+    def goes_on(request):
+        trained.append((request.seed, request.number))
+        return trains(request)
+
+    monkeypatch.setattr(preset_studies, "commit", lambda: "a later commit")
+    outcomes, _ = compare(tiny(), tmp_path, goes_on)
+    assert trained == [(seed, number) for seed in (0, 1) for number in range(3)]
+    assert bits(outcomes) == bits(whole)
+    versions = {row.name: row for row in presets.rows(tiny(), outcomes)}
+    assert versions["versions of the code that trained them"].value == 2
+    assert outcomes["dense", 1].codes == ("a later commit",)
+
+
+def found(folder, comparison, text=TEXT, hash="") -> list[str | None]:
+    """Names of the kept studies that the comparison would take."""
+    corpus = prepare(TEXT, 300, 16, cache_dir() / "corpora")
+    with kept_in(folder) as store:
+        studies = Studies(store, hash or corpus.meta["hash"], corpus.meta["vocab_size"])
+        kept = (studies.find(comparison.study(seed, text, None)) for seed in comparison.seeds)
+        return [study and study.name for study in kept]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"train_flops": 3e7},
+        {"flops": 3e7},
         {"eval_tokens": 512},
         {"recipe": Recipe(batch_size=2, lr=0.5)},
         {"backbone": dataclasses.replace(BACKBONE, reference_d_ff=64)},
+        {"presets": ("dense", "switch")},
         {"seeds": (2, 3)},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_decides_a_trial_is_in_its_key(change, first_run, small_corpus):
-    folder, _, _ = first_run
-    state, corpus = State(folder), small_corpus.dir
-    assert sum(state.find(t) is not None for t in tiny().trials(corpus)) == 4
-    assert not any(state.find(t) for t in tiny(**change).trials(corpus))
-    assert not any(state.find(t) for t in tiny().trials(corpus.with_name("another")))
+def test_a_kept_study_of_another_comparison_is_not_taken(change, first_run):
+    assert found(first_run[0], tiny()) == ["presets-0", "presets-1"]
+    assert found(first_run[0], tiny(**change)) == [None, None]
 
 
-def test_a_worker_that_dies_fails_its_own_trial_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(trials, "ProcessPoolExecutor", DyingPool)
-    ended: list[tuple[str, Outcome]] = []
-    waiting: deque[Trial] = deque(tiny(seeds=(0,)).trials(tmp_path))
-    trials.run_trials(waiting, 1, lambda trial, outcome: ended.append((trial.preset, outcome)))
-    assert [name for name, _ in ended] == ["dense", "broken", "switch"]
-    assert [o.status for _, o in ended] == [Status.FINISHED, Status.FAILED, Status.FINISHED]
-    assert "a worker process died" in ended[1][1].error
+def test_nor_one_of_another_text_design_or_training(first_run, monkeypatch):
+    folder = first_run[0]
+    assert found(folder, tiny(), text=CorpusSpec(max_bytes=500_000)) == [None, None]
+    assert found(folder, tiny(), hash="of files that have changed") == [None, None]
+    with monkeypatch.context() as patch:
+        patch.setattr(preset_studies, "TRAINING", 1)
+        assert found(folder, tiny()) == [None, None]
+    with monkeypatch.context() as patch:
+        patch.setitem(PRESETS, "switch", PRESETS["hash"])
+        assert found(folder, tiny()) == [None, None]
+    assert found(folder, tiny()) == ["presets-0", "presets-1"]
 
 
-class DyingPool:
-    """A pool that breaks at the design `broken`, as ProcessPoolExecutor does: for good."""
+def test_another_comparison_lies_beside_the_kept_one(first_run, tmp_path):
+    before, outcomes, _ = first_run
+    folder = shutil.copytree(before, tmp_path / "copy")
+    other = tiny(presets=("dense",), seeds=(0,), flops=3e7)
+    assert compare(other, folder)[0]["dense", 0].bits_per_byte < outcomes["dense", 0].bits_per_byte
+    with kept_in(folder) as store:
+        assert store.studies()[0].name == "presets-0-2"
+    assert compare(tiny(), folder, never)[0] == outcomes
 
-    def __init__(self, *options):
-        self.broken = False
 
-    def __enter__(self):
-        return self
+def fails(request):
+    """Broken designs fail, the others finish at once."""
+    mine = {"evaluation": request.evaluation, "attempt": request.attempt}
+    if request.spec.lr_multiplier > 1:
+        return 1.0, [EvalResult(**mine, status=Status.FAILED, error="no luck")]
+    return 1.0, [EvalResult(**mine, status=Status.FINISHED, bits_per_byte=2.0)]
 
-    def __exit__(self, *error):
-        return None
 
-    def submit(self, function, request):
-        future = trials.Future()
-        if self.broken:
-            raise trials.BrokenProcessPool
-        if request.spec.lr_multiplier > 1:
-            self.broken = True
-            future.set_exception(trials.BrokenProcessPool())
-        else:
-            future.set_result(Outcome(status=Status.FINISHED, bits_per_byte=1.0))
-        return future
+@pytest.mark.parametrize("more", [0, 1, MOST_FAILURES])
+def test_any_number_of_failing_designs_leaves_none_out(more, tmp_path, monkeypatch):
+    names = [f"broken-{n}" for n in range(MOST_FAILURES + more)]
+    for n, name in enumerate(names):
+        design = dataclasses.replace(broken(BACKBONE), lr_multiplier=2.0 + n)
+        monkeypatch.setitem(PRESETS, name, lambda backbone, design=design: design)
+    comparison = tiny(presets=(*names, *(["dense"] if more else [])), seeds=(0,))
+    outcomes, printed = compare(comparison, tmp_path, fails)
+    assert [preset for preset, _ in outcomes] == list(comparison.presets)
+    assert {outcomes[name, 0].line() for name in names} == {"failed: no luck"}
+    assert all(f"{name}, seed 0: failed: no luck" in printed for name in names)
+    assert "trials in a row failed; the last: no luck; going on" in printed
+    with kept_in(tmp_path) as store:
+        assert [study.state for study in store.studies()] == [StudyState.FINISHED]
+    if more:
+        assert outcomes["dense", 0].bits_per_byte == 2.0
+
+
+def test_a_design_that_kills_its_workers_fails_alone(tmp_path):
+    lost = []
+
+    def kills(request):
+        if request.spec.lr_multiplier == 1:
+            return trains(request)
+        lost.append(request.attempt)
+        return 1.0, [WorkerLost(evaluation=request.evaluation, error="its worker died")]
+
+    outcomes, _ = compare(tiny(seeds=(0,)), tmp_path, kills)
+    expected = {"dense": Status.FINISHED, "broken": Status.FAILED, "switch": Status.FINISHED}
+    assert {preset: o.status for (preset, _), o in outcomes.items()} == expected
+    assert len(lost) == MOST_LOSSES
+    assert "its worker died" in outcomes["broken", 0].error
 
 
 def outcomes_of(bits: dict[str, list[float]]) -> presets.Outcomes:
     return {
         (name, seed): Outcome(
-            status=Status.FINISHED, bits_per_byte=value, active_flops=1e6, seconds=2.0, code="a"
+            status=Status.FINISHED, bits_per_byte=value, active_flops=1e6, seconds=2.0, codes=("a",)
         )
         for name, values in bits.items()
         for seed, value in enumerate(values)
@@ -190,10 +303,23 @@ def test_one_seed_alone_has_no_deviation():
     assert first.startswith("| switch | 1.9000 |  | 1 |  | 1.00 M | ")
 
 
-def test_a_state_file_of_something_else_is_refused(tmp_path):
-    (tmp_path / "trials.jsonl").write_text('{"trial": 1}\n')
-    with pytest.raises(InputError, match=r"cannot use .*give another folder"):
-        State(tmp_path)
+def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "nas.db").write_text("no database\n" * 100)
+    with pytest.raises(InputError, match=r"cannot use .*file.*give another folder"):
+        kept_in(tmp_path / "file").__enter__()
+    with pytest.raises(InputError, match=r"nas\.db"):
+        kept_in(tmp_path).__enter__()
+
+
+def test_without_a_folder_nothing_is_left(tmp_path):
+    with kept_in(None) as store:
+        folder = store.file.parent
+        assert folder.is_dir()
+    assert not folder.exists()
+    with kept_in(tmp_path / "odd %3F?"):
+        assert (tmp_path / "odd %3F?" / "nas.db").exists()
+    assert not (tmp_path / "odd %3F?" / "nas.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -215,6 +341,15 @@ def test_bad_arguments_are_one_line_and_code_2(arguments, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_failed_work_is_one_line_and_code_1(monkeypatch, capsys):
+    def loses(*_, **__):
+        raise WorkFailed("Ray ended")
+
+    monkeypatch.setattr(presets, "compare", loses)
+    assert presets.main([]) == 1
+    assert capsys.readouterr().err.endswith(": Ray ended\n")
 
 
 def test_the_command_writes_rows_and_markdown(monkeypatch, tmp_path, capsys):
