@@ -243,12 +243,12 @@ def test_a_worker_never_overwrites_a_checkpoint(folder):
     from workers.training.loop import build_proxy
 
     request = EvalRequest(
-        trial=1,
+        evaluation=1,
         spec=DENSE,
         backbone=Backbone(**BACKBONE),
         recipe=Recipe(),
         corpus_dir=study.record.facts["corpus_dir"],
-        train_flops=1e8,
+        until_flops=1e8,
         seed=5,
         checkpoint_dir=str(checkpoint(study).weights.parent),
     )
