@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from nas.store.beginning import begin, check_flops, there
@@ -59,12 +59,19 @@ class Evaluations(Database):
 
     @lasting
     def claim(
-        self, study_id: int, owner: str, hold: Hold | None = None, at: datetime | None = None
+        self,
+        study_id: int,
+        owner: str,
+        hold: Hold | None = None,
+        *,
+        statuses: Sequence[Status] = (Status.RUNNING, Status.STOPPED),
+        at: datetime | None = None,
     ) -> EvaluationRecord | None:
         """Take up an evaluation that nobody works on, the oldest; None when there is none.
 
         Its attempt, the fencing token, is one higher than before, so that its former worker is
         refused. What was given back of its FLOPs when it was stopped is reserved again.
+        What `owner` has claimed and not ended is never claimed by it again.
         at: the time of the call; the same call of the same owner finds what the first one took.
         """
         at = at or now()
@@ -72,7 +79,7 @@ class Evaluations(Database):
             study = lock_study(connection, study_id, hold)
             id = taken_before(connection, study_id, owner, at)
             if id is None:
-                id = take_oldest(connection, study_id, owner, at)
+                id = take_oldest(connection, study_id, owner, at, statuses)
                 if id is None:
                     return None
                 go_on(connection, study, id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -25,12 +26,13 @@ _TAKEN = {
     "lease_until": LEASE_END,
     "claimed_at": bindparam("at"),
 }
+# Not the claimer's own: it works on them, whatever a suspended machine did to their leases.
 _OLDEST = (
     select(_E.id)
     .where(
         _E.study_id == bindparam("study"),
-        _E.status.in_([Status.RUNNING.value, Status.STOPPED.value]),
-        (_E.owner == "") | (_E.lease_until < db_seconds()),
+        _E.status.in_(bindparam("statuses", expanding=True)),
+        (_E.owner == "") | ((_E.lease_until < db_seconds()) & (_E.owner != bindparam("new_owner"))),
     )
     .order_by(_E.id)
     .limit(1)
@@ -58,9 +60,12 @@ def taken_before(connection: Connection, study_id: int, owner: str, at: datetime
     return connection.execute(_TAKEN_BEFORE, values).scalar_one_or_none()
 
 
-def take_oldest(connection: Connection, study_id: int, owner: str, at: datetime) -> int | None:
-    """Take the oldest evaluation that has not ended and that nobody works on."""
-    values = {"study": study_id, "new_owner": owner, "at": at}
+def take_oldest(
+    connection: Connection, study_id: int, owner: str, at: datetime, statuses: Sequence[Status]
+) -> int | None:
+    """Take the oldest evaluation of these statuses that nobody works on."""
+    names = [status.value for status in statuses]
+    values = {"study": study_id, "new_owner": owner, "at": at, "statuses": names}
     return connection.execute(_TAKE_OLDEST, values).scalar_one_or_none()
 
 

@@ -107,6 +107,25 @@ def refused(store: Store, late: EvaluationRecord) -> None:
 
 
 class TestClaims:
+    def test_nobody_claims_his_own_again(self, store: Store, study) -> None:
+        """A machine that was suspended has let its leases run out, and works on."""
+        _, first = new_trial(store, study)
+        _, second = new_trial(store, study)
+        for each in (first, second):
+            run_out(store, "evaluation", each.id)
+        assert store.claim(study.id, "me").id == first.id
+        run_out(store, "evaluation", first.id)
+        assert store.claim(study.id, "me").id == second.id
+        run_out(store, "evaluation", second.id)
+        assert store.claim(study.id, "me") is None
+        assert store.claim(study.id, "other").id == first.id
+
+    def test_what_was_stopped_can_be_passed_over(self, store: Store, study) -> None:
+        _, evaluation = new_trial(store, study)
+        store.end_evaluation(ending(evaluation, Status.STOPPED, 1e9))
+        assert store.claim(study.id, "me", statuses=(Status.RUNNING,)) is None
+        assert store.claim(study.id, "me").id == evaluation.id
+
     def test_nothing_that_somebody_works_on_is_claimed(self, store: Store, study) -> None:
         assert store.claim(study.id, "me") is None
         _, evaluation = new_trial(store, study)
