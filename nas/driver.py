@@ -129,6 +129,7 @@ class Driver:
         """Give the pool what it has room for."""
         while len(self.requests) < self.pool.slots:
             interrupts.check()
+            self._renew()  # a thousand asks can take longer than a hold lasts
             known = self.lessons.keys
             decision = self.board.decide(
                 held=self.requests.keys(),

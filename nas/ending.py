@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from nas import interrupts
 from nas.store import Hold, LeaseLost, Store, StudyRecord, StudyState
+from search_space.contract import EvalResult, Status
 from search_space.errors import WorkFailed
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def recorded_ending(store: Store, study: StudyRecord, hold: Hold) -> Iterator[No
         stopped = isinstance(error, KeyboardInterrupt) or interrupts.asked()
         state = StudyState.STOPPED if stopped else StudyState.FAILED
         try:
+            stop_left(store, hold)
             store.release(hold, state)
             said = f"what was running is recorded as stopped; go on with: nas resume {study.name}"
         except Exception as second:
@@ -46,3 +48,19 @@ def recorded_ending(store: Store, study: StudyRecord, hold: Hold) -> Iterator[No
         if stopped:
             raise KeyboardInterrupt(said) from error
         raise
+
+
+def stop_left(store: Store, hold: Hold) -> None:
+    """Record as stopped what a driver that is gone left, and nobody has taken up since."""
+    while left := store.claim(hold.study_id, hold.owner, hold, statuses=(Status.RUNNING,)):
+        points = store.curve(left.id)
+        spent = points[-1].flops - left.start_flops if points else 0.0
+        store.end_evaluation(
+            EvalResult(
+                evaluation=left.id,
+                attempt=left.attempt,
+                status=Status.STOPPED,
+                error="its driver was gone when the study was stopped; it can be resumed",
+                flops=max(left.flops, spent),
+            )
+        )

@@ -11,12 +11,13 @@ from typing import Any
 from nas import interrupts
 from nas.checkpoints import run_folder
 from nas.config import StudyConfig
+from nas.ending import stop_left
 from nas.holder import is_gone, new_owner, words
 from nas.preflight import check_study
 from nas.store import EvaluationRecord, Hold, Store, StudyRecord, StudyState
 from nas.store.holds import STOP, held_by
 from search_space.checks import real, whole
-from search_space.contract import TRAINING, EvalResult, Status
+from search_space.contract import TRAINING, Status
 from search_space.errors import InputError, WorkFailed, require
 
 STOP_SECONDS = 120.0  # that a driver may take to stop
@@ -120,9 +121,12 @@ def stop_study(study: StudyRecord, store: Store) -> StudyRecord:
         return store.study(study.name)
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
-        found = store.study(study.name)
+        left, found = store.lease_left(study.id), store.study(study.name)  # in this order
         if found.state is not StudyState.RUNNING:
             return found
+        if left <= 0:  # it died before it could hear
+            _stop_for(found, store)
+            return store.study(study.name)
         interrupts.check()
         time.sleep(_POLL_SECONDS)
     raise WorkFailed(
@@ -134,19 +138,7 @@ def stop_study(study: StudyRecord, store: Store) -> StudyRecord:
 def _stop_for(study: StudyRecord, store: Store) -> None:
     """Record as stopped what a driver that is gone left."""
     hold = take(study, store)
-    # All are claimed before any is stopped: a stopped one could be claimed again.
-    for left in list(iter(lambda: store.claim(study.id, hold.owner, hold), None)):
-        points = store.curve(left.id)
-        spent = points[-1].flops - left.start_flops if points else 0.0
-        store.end_evaluation(
-            EvalResult(
-                evaluation=left.id,
-                attempt=left.attempt,
-                status=Status.STOPPED,
-                error="its driver was gone when the study was stopped; it can be resumed",
-                flops=max(left.flops, spent),
-            )
-        )
+    stop_left(store, hold)
     store.release(hold, StudyState.STOPPED)
 
 

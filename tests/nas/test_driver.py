@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from nas.config import StudyConfig
 from nas.driver import MOST_FAILURES, MOST_LOSSES, StudyFailed
-from nas.launcher import launch_study
+from nas.launcher import launch_study, resume_study
 from nas.pareto import frontier
 from nas.pool import SimulatedPool
-from nas.store import Store, StudyState
+from nas.store import LeaseLost, Store, StudyState
 from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
 from search_space.errors import InputError
 
@@ -259,6 +260,85 @@ def test_ctrl_c_records_what_runs_as_stopped(store):
     # What they had spent is counted: half a trial where progress was seen.
     assert {t.result.flops for t in stopped} == {0.0, 0.5e12}
     assert store.ledger(study.id).reserved == 0
+
+
+class Killed(SimulatedPool):
+    """Its driver is gone at the first event, as by `kill -9`: nothing more is written."""
+
+    def events(self, timeout):
+        raise LeaseLost("killed")
+
+
+def left_by_a_dead_driver(store, slots=3):
+    with pytest.raises(LeaseLost):
+        config = StudyConfig.from_dict(CONFIG)
+        launch_study(config, store, pool_factory=lambda config: Killed(slots, ends_well))
+    study = store.study()
+    store.hold_study(study.id, "gone", dead=study.owner)
+    return store.study()
+
+
+def let_the_hold_run_out(store):
+    with store._sessions.begin() as session:
+        session.execute(text("UPDATE study SET lease_until = 1"))
+
+
+def test_what_no_worker_had_room_for_is_stopped_with_the_study(store):
+    left_by_a_dead_driver(store)
+    let_the_hold_run_out(store)
+
+    class Interrupted(SimulatedPool):
+        def events(self, timeout):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        resume_study(store.study(), store, pool_factory=lambda config: Interrupted(1, ends_well))
+    study = store.study()
+    assert study.state is StudyState.STOPPED
+    assert [each.status for each in store.evaluations(study.id)] == [Status.STOPPED] * 3
+    assert store.ledger(study.id).reserved == 0
+
+
+def test_leases_that_run_out_while_a_machine_sleeps_let_nothing_be_trained_twice(store):
+    left_by_a_dead_driver(store)
+    let_the_hold_run_out(store)
+    submitted = []
+
+    class Sleeps(SimulatedPool):
+        def submit(self, request):
+            submitted.append(request.evaluation)
+            super().submit(request)
+
+        def events(self, timeout):
+            with store._sessions.begin() as session:
+                session.execute(text("UPDATE evaluation SET lease_until = 1 WHERE owner <> ''"))
+            return super().events(timeout)
+
+    def longest_first(request):
+        seconds, events = ends_well(request)
+        return (9.0 if request.number == 0 else seconds), events
+
+    study = resume_study(store.study(), store, pool_factory=lambda config: Sleeps(2, longest_first))
+    assert study.state is StudyState.FINISHED
+    assert sorted(submitted) == list(range(1, 13))
+
+
+def test_a_driver_lives_while_it_fills_many_workers(store, monkeypatch):
+    monkeypatch.setattr("nas.driver.RENEW_SECONDS", 0.0)
+    renewed = []
+    renew = store.renew
+    monkeypatch.setattr(store, "renew", lambda hold: renewed.append(hold) or renew(hold))
+
+    class Counts(SimulatedPool):
+        def events(self, timeout):
+            before.append(len(renewed))
+            return super().events(timeout)
+
+    before = []
+    launch_study(
+        StudyConfig.from_dict(CONFIG), store, pool_factory=lambda config: Counts(6, ends_well)
+    )
+    assert before[0] >= 6
 
 
 def test_the_cost_constraint_is_never_broken(store):

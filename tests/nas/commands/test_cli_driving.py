@@ -269,6 +269,20 @@ def test_a_study_whose_driver_died_is_stopped_in_its_place(nas, filled, add):
     assert [row["status"] for row in rows(nas)][2:] == ["stopped", "stopped"]
 
 
+def test_a_driver_elsewhere_that_dies_before_it_hears_is_not_waited_for(
+    nas, filled, add, monkeypatch
+):
+    monkeypatch.setattr("nas.store.clock.LEASE_SECONDS", 1.0)
+    with Store.open("sqlite:///nas.db") as store:
+        store.hold_study(store.study().id, "process 7 (since tick 9) on there, 0123abcd")
+        add(store, store.study(), FFNSpec(d_ff=96))
+    began = time.monotonic()
+    done = nas("stop", "first")
+    assert (done.code, done.out) == (0, "study first is stopped; go on with: nas resume first\n")
+    assert time.monotonic() - began < 20
+    assert [row["status"] for row in rows(nas)][2:] == ["stopped", "stopped"]
+
+
 # From Python
 
 
