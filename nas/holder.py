@@ -28,22 +28,26 @@ def is_gone(owner: str) -> bool:
     found = _OWNER.fullmatch(owner)
     if found is None or found["machine"] != _machine() or found["tick"] == "0":
         return False
-    return _tick(int(found["pid"])) != int(found["tick"])
+    pid = int(found["pid"])
+    tick = _tick(pid)
+    return tick != int(found["tick"]) if tick else not _hidden(pid)
 
 
 def words(owner: str) -> str:
     """The holder for people: which process, on which machine."""
     found = _OWNER.fullmatch(owner)
-    return f"process {found['pid']} on {found['machine']}" if found else owner
+    return f"process {found['pid']} on {found['machine'].partition(':')[0]}" if found else owner
 
 
 def _machine() -> str:
-    """The machine's name; in a container with the number of its processes' namespace.
+    """The machine's name, the number of its processes' namespace, and what is this boot's alone.
 
-    Two containers can have one name and the same process ids.
+    Two machines can have one name, and two containers the same process ids. The first namespace has
+    the same number everywhere.
     """
     try:
-        return f"{socket.gethostname()}:{os.stat('/proc/self/ns/pid').st_ino}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+        return f"{socket.gethostname()}:{os.stat('/proc/self/ns/pid').st_ino}:{boot}"
     except OSError:
         return socket.gethostname()
 
@@ -60,3 +64,14 @@ def _tick(pid: int) -> int:
     # The name in brackets may hold anything, spaces and brackets too. A zombie has ended.
     fields = text.rpartition(")")[2].split()
     return 0 if fields[0] in "ZX" else int(fields[19])
+
+
+def _hidden(pid: int) -> bool:
+    """Whether there is such a process of another user, which /proc need not show."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
