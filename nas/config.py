@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from itertools import chain
+from os.path import isabs
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -174,6 +175,12 @@ class Workers:
         whole("workers.threads", self.threads, 1, DIM)
         text("workers.ray_address", self.ray_address)
         text("workers.state_url", self.state_url)
+        require(
+            not self.state_url or isabs(self.state_url) or "://" in self.state_url,
+            "workers.state_url must name one place for all workers, and when the study is resumed "
+            "from elsewhere: an absolute folder, or a URL such as s3://bucket/states: got "
+            f"{shown(self.state_url)}",
+        )
         require(
             self.device != "cuda" or self.gpus_per_trial > 0,
             "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "

@@ -222,6 +222,7 @@ REFUSED = {
     },
     "sampler: unknown value 'tpr'; did you mean 'tpe'": {"sampler": "tpr"},
     "workers.device: unknown value 'gpu'": {"workers": {"device": "gpu"}},
+    "workers.state_url must name one place for all workers": {"workers": {"state_url": "states"}},
     "workers.device: cuda needs gpus_per_trial above 0": {"workers": {"device": "cuda"}},
     "would reserve GPUs that device: cpu does not use": {
         "workers": {"device": "cpu", "gpus_per_trial": 1}
