@@ -16,8 +16,15 @@ from nas.driver import Driver, Snapshot
 from nas.ending import recorded_ending
 from nas.pool import Pool
 from nas.preflight import check_store, check_study
-from nas.resumption import check_corpus, check_states, resumable, take
-from nas.store import Store, StudyRecord
+from nas.resumption import (
+    check_corpus,
+    check_place,
+    check_states,
+    resumable,
+    stored_config,
+    take,
+)
+from nas.store import LeaseLost, Store, StudyRecord
 from search_space.contract import TRAINING
 from search_space.places import cache_dir, settle_home
 
@@ -99,11 +106,13 @@ def resume_study(
     cache_dir()
     folder = study_folder(study, store)
     check_store(config, store, runs_dir(store), folder)
+    check_place(study, store, folder)
     check_states(study, store, config, folder)
 
     def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
         check_corpus(study, prepared["meta"])
-        return store.update_study(study.id, facts={"corpus_dir": prepared["dir"]}), config
+        facts = {"corpus_dir": prepared["dir"], "runs": str(folder)}
+        return store.update_study(study.id, facts=facts), config
 
     return _run(config, store, begin, report, started, listen, pool_factory)
 
@@ -126,12 +135,18 @@ def _run(
             prepared = _prepare(config, pool)
             ready = config.with_vocab_size(int(prepared["meta"]["vocab_size"]))
             study, ready = begin(prepared, ready)
-            runs = study_folder(study, store)
             hold = take(study, store)
+            runs = study_folder(study, store)
             with recorded_ending(store, study, hold):
+                # Now that nobody else changes it: it may have been extended meanwhile.
+                study = store.study(study.name)
+                ready = stored_config(study)
                 started(study, ready)
                 Driver(store, study, ready, pool, prepared["dir"], runs, hold).run(listen)
             return store.study(study.name)
+        except LeaseLost:
+            runs = None  # what is unfinished there may be the next driver's
+            raise
         finally:
             _close(pool, runs)
 

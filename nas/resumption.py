@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import interrupts
-from nas.checkpoints import run_folder
+from nas.checkpoints import folder_name, run_folder, runs_dir
 from nas.config import StudyConfig
 from nas.ending import stop_left
 from nas.holder import is_gone, new_owner, words
@@ -64,6 +64,20 @@ def stored_config(study: StudyRecord) -> StudyConfig:
             f"study {study.name!r} was stored by another version: {error}; launch it again under a "
             "new name"
         ) from None
+
+
+def check_place(study: StudyRecord, store: Store, folder: Path) -> None:
+    """Raise InputError when a file database's study would write into a folder beside another's.
+
+    A copy without its `nas-runs` still finds the folder that the original works in: two studies
+    would discard each other's states.
+    """
+    own = runs_dir(store) / folder_name(study)
+    require(
+        store.file is None or folder == own,
+        f"study {study.name!r} has its files in {folder}, and they must be beside its database: "
+        f"move that folder to {own}, or copy it there if that study goes on too",
+    )
 
 
 def check_states(study: StudyRecord, store: Store, config: StudyConfig, folder: Path) -> None:

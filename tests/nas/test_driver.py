@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from nas.checkpoints import study_folder
 from nas.config import StudyConfig
 from nas.driver import MOST_FAILURES, MOST_LOSSES, StudyFailed
 from nas.launcher import launch_study, resume_study
 from nas.pareto import frontier
 from nas.pool import SimulatedPool
-from nas.store import LeaseLost, Store, StudyState
+from nas.resumption import extend_study
+from nas.store import LeaseLost, Store, StudyHeld, StudyState
 from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
 from search_space.errors import InputError
 
@@ -270,8 +272,8 @@ class Killed(SimulatedPool):
 
 
 def left_by_a_dead_driver(store, slots=3):
+    config = StudyConfig.from_dict(CONFIG)
     with pytest.raises(LeaseLost):
-        config = StudyConfig.from_dict(CONFIG)
         launch_study(config, store, pool_factory=lambda config: Killed(slots, ends_well))
     study = store.study()
     store.hold_study(study.id, "gone", dead=study.owner)
@@ -321,6 +323,48 @@ def test_leases_that_run_out_while_a_machine_sleeps_let_nothing_be_trained_twice
     study = resume_study(store.study(), store, pool_factory=lambda config: Sleeps(2, longest_first))
     assert study.state is StudyState.FINISHED
     assert sorted(submitted) == list(range(1, 13))
+
+
+def test_what_is_extended_while_it_is_prepared_has_its_flops(store):
+    """A resumption prepares for minutes, and holds the study only then."""
+    launch(store, budget={"trials": 4, "trial_flops": 1e12})
+    extend_study(store.study(), store, 4e12)
+
+    class Prepares(SimulatedPool):
+        def prepare(self, *arguments):
+            extend_study(store.study(), store, 4e12)
+            return super().prepare(*arguments)
+
+    study = resume_study(store.study(), store, pool_factory=lambda config: Prepares(3, ends_well))
+    assert (study.state, study.budget_flops) == (StudyState.FINISHED, 12e12)
+    assert len(store.trials(study.id)) == 12
+
+
+def test_a_driver_that_lost_its_study_leaves_drafts_to_the_next(store):
+    class Loses(SimulatedPool):
+        def events(self, timeout):
+            study = store.study()
+            drafts.append(study_folder(study, store) / ".trial-0.2-abc")
+            drafts[0].mkdir(parents=True)
+            store.hold_study(study.id, "next", dead=study.owner)
+            return super().events(timeout)
+
+    drafts = []
+    with pytest.raises(LeaseLost):
+        launch_study(
+            StudyConfig.from_dict(CONFIG), store, pool_factory=lambda config: Loses(3, ends_well)
+        )
+    assert drafts[0].is_dir()
+    let_the_hold_run_out(store)
+
+    class Late(SimulatedPool):
+        def prepare(self, *arguments):
+            store.hold_study(store.study().id, "next")
+            return super().prepare(*arguments)
+
+    with pytest.raises(StudyHeld):
+        resume_study(store.study(), store, pool_factory=lambda config: Late(3, ends_well))
+    assert drafts[0].is_dir()
 
 
 def test_a_driver_lives_while_it_fills_many_workers(store, monkeypatch):

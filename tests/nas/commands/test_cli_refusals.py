@@ -133,6 +133,21 @@ def test_states_that_are_gone(stopped, refused):
     assert error.endswith("put the study's own folder back, or launch the study again")
 
 
+def test_a_copy_of_the_database_without_its_folder(stopped, nas, folder):
+    """It must not train in the original's folder."""
+    Path("copy").mkdir()
+    shutil.copy("nas.db", "copy/nas.db")
+    before = contents(), Path("copy/nas.db").read_bytes()
+    error = the_error(nas("resume", "tiny", "--db", "sqlite:///copy/nas.db"))
+    own = next(Path("nas-runs").glob("tiny-*"))
+    assert "study 'tiny' has its files in /" in error
+    assert f"must be beside its database: move that folder to {folder / 'copy' / own}, or" in error
+    assert "copy it there if that study goes on too" in error
+    assert (contents(), Path("copy/nas.db").read_bytes()) == before
+    shutil.copytree("nas-runs", "copy/nas-runs")
+    assert nas("resume", "tiny", "--db", "sqlite:///copy/nas.db").code == 0
+
+
 def test_a_corpus_that_changed(stopped, refused, monkeypatch):
     monkeypatch.setattr(FakePool, "text", "another text")
     error = refused("resume", "tiny", preparing=PREPARING)
