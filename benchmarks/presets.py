@@ -3,8 +3,8 @@
 A study a seed, whose warm starts are the designs: every design takes one seed before any takes the
 next, so that a run that is cut still compares them all.
 `python -m benchmarks.presets --state FOLDER --json FILE`; the same line again goes on where a cut
-run ended. `nas --help` names the commands that read FOLDER's database. `--markdown` prints the
-table of a document.
+run ended, and does not try again what failed. `nas list --db sqlite:///FOLDER/nas.db` names its
+studies. `--markdown` prints the table of a document.
 """
 
 from __future__ import annotations

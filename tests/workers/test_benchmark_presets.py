@@ -79,9 +79,9 @@ class Pool(SimulatedPool):
         return {"dir": str(corpus.dir), "meta": corpus.meta, "ngram_bits_per_byte": {}}
 
 
-def compare(comparison, folder, work=None) -> tuple[presets.Outcomes, str]:
+def compare(comparison, folder, work=None, printed=None) -> tuple[presets.Outcomes, str]:
     """What came of it, and what was printed."""
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=printed or io.StringIO(), width=200)
     with kept_in(folder) as store:
         outcomes = presets.compare(
             comparison,
@@ -246,6 +246,26 @@ def test_any_number_of_failing_designs_leaves_none_out(more, tmp_path, monkeypat
         assert [study.state for study in store.studies()] == [StudyState.FINISHED]
     if more:
         assert outcomes["dense", 0].bits_per_byte == 2.0
+
+
+def test_each_is_told_as_it_ends(tmp_path):
+    printed, told = io.StringIO(), []
+
+    def ends(request):
+        told.append(printed.getvalue().count("2.0000 bits per byte"))
+        return fails(request)
+
+    compare(tiny(presets=("dense", "switch", "hash")), tmp_path, ends, printed)
+    assert told == list(range(6))
+
+
+def test_spending_more_than_was_granted_leaves_none_out(tmp_path):
+    def overspends(request):
+        seconds, [result] = fails(request)
+        return seconds, [dataclasses.replace(result, flops=1.1 * request.until_flops)]
+
+    comparison = tiny(presets=("dense", "switch", "hash"), seeds=(0,))
+    assert len(compare(comparison, tmp_path, overspends)[0]) == 3
 
 
 def test_a_design_that_kills_its_workers_fails_alone(tmp_path):
