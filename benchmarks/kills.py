@@ -1,6 +1,6 @@
 """Kill processes of running studies, go on with each until it is finished, count what went wrong.
 
-python -m benchmarks.kills --faults 200 --json kills.json            # an hour or so on two cores
+python -m benchmarks.kills --faults 200 --json kills.json
 python -m benchmarks.kills --faults 20 --kinds driver,worker --seed 1
 
 Studies of tiny proxies, with rungs and repeats, on a local Ray with two workers; every second one

@@ -79,6 +79,7 @@ def check(url: str, name: str, undisturbed: Undisturbed) -> Findings:
         found.lost += lost(config, trials, evaluations) + lost_weights(store, study, trials)
         found.twice += twice(trials, evaluations)
         found.difference += abs(account.reserved)
+        found.difference += abs(round(account.spent - math.fsum(e.flops for e in evaluations)))
         found.difference += ledger_difference(ledger(url, study.id), evaluations)
         by_number = {trial.number: trial for trial in trials}
         for each in evaluations:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -221,8 +222,6 @@ class Driver:
 
     def _request(self, evaluation: EvaluationRecord) -> EvalRequest:
         config, top = self.config, len(self.plan.levels) - 1
-        # Weights are kept of what an export can ask for: the first run, at the top.
-        kept = evaluation.rung == top and evaluation.seed == config.seed
         place = self.folder / trial_folder(evaluation.trial, evaluation.attempt)
         return EvalRequest(
             evaluation=evaluation.id,
@@ -239,7 +238,7 @@ class Driver:
             seed=evaluation.seed,
             eval_tokens=config.eval_tokens,
             curve_flops=self.plan.levels[0] / CURVE_POINTS if top else 0.0,
-            checkpoint_dir=str(place) if kept else "",
+            checkpoint_dir=str(place) if self._keeps_weights(evaluation) else "",
             state_dir=self._states(evaluation),
             keep_trunk=evaluation.rung < top,
             device=config.workers.device,
@@ -318,10 +317,18 @@ class Driver:
         del self.requests[ended.id], self.running[ended.id]
         if ended.status.final and not self._may_go_on(ended):
             discard_states(self._states(ended))
+        self._discard_given_up(ended)
         return trial, ended
 
+    def _discard_given_up(self, ended: EvaluationRecord) -> None:
+        """Remove the weights of attempts that were lost after they had written them."""
+        if ended.status.final and self._keeps_weights(ended):
+            for attempt in range(1, ended.attempt):
+                place = self.folder / trial_folder(ended.trial, attempt)
+                shutil.rmtree(place, ignore_errors=True)
+
     def _discard_left(self, evaluations: Sequence[EvaluationRecord]) -> None:
-        """Remove the states that a former driver was killed before it could."""
+        """Remove what a former driver was killed before it could."""
         kept = kept_runs(self.states) if evaluations else set()
         highest = {
             run_folder(each.trial, each.seed): each
@@ -330,6 +337,13 @@ class Driver:
         for run in kept & highest.keys():
             if highest[run].status.final and not self._may_go_on(highest[run]):
                 discard_states(f"{self.states}/{run}")
+        for each in highest.values():
+            self._discard_given_up(each)
+
+    def _keeps_weights(self, evaluation: EvaluationRecord) -> bool:
+        """Weights are kept of what an export can ask for: the first run, at the top."""
+        top = len(self.plan.levels) - 1
+        return evaluation.rung == top and evaluation.seed == self.config.seed
 
     def _may_go_on(self, ended: EvaluationRecord) -> bool:
         """Whether a promotion can need the run's states."""

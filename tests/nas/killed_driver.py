@@ -171,13 +171,14 @@ def _keeping(at: At) -> None:
 
 def _settling(at: At) -> None:
     """A result is written to the database, the ledger too, and not committed."""
-    settle = evaluations._settle
+    settle = evaluations.settle
 
-    def dying(*arguments: Any) -> None:
-        settle(*arguments)
+    def dying(*arguments: Any) -> int:
+        trial = settle(*arguments)
         at()
+        return trial
 
-    evaluations._settle = dying
+    evaluations.settle = dying
 
 
 def _recorded(at: At) -> None:

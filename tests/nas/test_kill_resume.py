@@ -31,8 +31,8 @@ KILLS = {
     "on the branch": (2, 11, 12),
     "weights half written": (1,),
     "state half written": (5, 12, 40),
-    "result not committed": (1, 4, 3),
-    "result recorded": (1, 4, 3),
+    "result not committed": (3, 1, 4),
+    "result recorded": (3, 1, 4),
 }
 
 
@@ -90,6 +90,7 @@ def told(url):
                 for e in evaluations
                 for p in store.curve(e.id)
             },
+            "folders": len(list(folder.glob("trial-*"))),
             "weights": [weights(folder, store.result(e.id)) for e in evaluations],
             "account": store.ledger(study.id),
             "ledger": ledger(url),
