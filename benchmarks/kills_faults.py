@@ -26,11 +26,12 @@ OUTAGE_SECONDS = 6.0  # of PostgreSQL, at most; the product bears 60
 
 
 def plan(count: int, kinds: Iterable[str], draw: random.Random) -> list[str]:
-    """So many faults, of each kind as many as of the others, in random order."""
-    names = list(kinds)
-    faults = [names[number % len(names)] for number in range(count)]
-    draw.shuffle(faults)
-    return faults
+    """So many faults: rounds in which each kind comes once, each in a random order."""
+    names, faults = list(kinds), list[str]()
+    while len(faults) < count:
+        draw.shuffle(names)
+        faults += names
+    return faults[:count]
 
 
 @dataclass

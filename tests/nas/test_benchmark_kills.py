@@ -119,6 +119,7 @@ def test_a_measure_that_is_another_is_found():
 def test_faults_are_of_each_kind_and_in_an_order_of_the_seed():
     faults = plan(200, KINDS, random.Random(0))
     assert Counter(faults) == dict.fromkeys(KINDS, 40)
+    assert set(faults[:5]) == set(faults[5:10]) == set(KINDS)
     assert faults == plan(200, KINDS, random.Random(0)) != plan(200, KINDS, random.Random(1))
 
 
