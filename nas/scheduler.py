@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from nas.bounds import violations
 from nas.evidence import Contender, Evidence, Runs
 from nas.objectives import objective_values
-from nas.rungs import Rung, Standing, rung_flops, settled
+from nas.rungs import Rung, Standing, rank, rung_flops, settled
 from nas.store.records import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 
@@ -137,7 +137,10 @@ class Board:
         self._path = sum(self._costs)
         self._cheapest = min((*self._costs[1:], self._path))  # of what the main phase may do
         self._repeat_cost = _units(plan.levels[-1])
-        self._whole = _units(plan.flops)
+        # What was worked out for so many designs must pay for the last of them: each cost is off by
+        # the rounding to units, and the repeats' part by a product's.
+        rounding = plan.trials * len(plan.levels) + (_units(plan.flops) >> 48)
+        self._whole = _units(plan.flops) + rounding
         self._repeat_part = _units(plan.flops * plan.repeat_share)
         self._main_part = self._whole - self._repeat_part
         self._priced = tuple(sorted({*plan.objectives, *plan.bounds}))
@@ -305,7 +308,7 @@ class Board:
             return promotion
         if begins:
             return Start()
-        last = self._promotion(everything=True) or self._repeat()
+        last = self._promotion(everything=True) or self._only_hope() or self._repeat()
         return last or (Wait() if self._open else Done())
 
     def _main_pays(self, units: int, promised: bool = False) -> bool:
@@ -334,6 +337,29 @@ class Board:
                 number = self._best(rung, everything)
                 if number is not None:
                     return self._promote(rung, number)
+        return None
+
+    def _only_hope(self) -> Promote | None:
+        """The best run that may go on, when all is over and nothing was measured at the top.
+
+        Of fewer runs than `reduction` floor(n / reduction) is none, and what went on may have
+        failed: such a study would have spent its FLOPs for nothing.
+        """
+        if self._open or self._runs.measured:
+            return None
+        for rung in reversed(range(self._top)):
+            standings = {n: self._standing(record) for n, record in self._may_go_on[rung].items()}
+            measured = {n: each for n, each in standings.items() if each is not None}
+            if measured and self._main_pays(self._costs[rung + 1]):
+                found = measured.values()
+                best = rank(
+                    [each.values for each in found],
+                    [each.excess for each in found],
+                    [each.bits_per_byte for each in found],
+                    list(measured),
+                    most=1,
+                )
+                return self._promote(rung, list(measured)[best[0]])
         return None
 
     def _best(self, rung: int, everything: bool) -> int | None:

@@ -167,7 +167,35 @@ def test_one_in_three_goes_on_best_first(n: int) -> None:
         decision = ask(plan, records)
         assert decision == Promote(records[n - 1 - place], 1)
         records.append(running(100 + place, decision.evaluation.trial, 1))
-    assert ask(plan, records) == (Wait() if n // 3 else Done())
+    if n >= 3:
+        assert ask(plan, records) == Wait()
+
+
+def test_a_study_of_few_designs_brings_its_best_to_the_top() -> None:
+    plan = make_plan(trials=2, objectives=("bits_per_byte",))
+    records = finished([2.0, 3.0])
+    assert ask(plan, [records[0], running(2, 1)]) == Wait()
+    assert ask(plan, records) == Promote(records[0], 1)
+    assert ask(replace(plan, flops=449.0), records) == Done()  # 200 are spent, 250 are needed
+    records.append(evaluation(3, 0, 1, bits=1.0))
+    assert ask(plan, records) == Promote(records[2], 2)
+    assert ask(plan, [*records, evaluation(4, 0, 2, bits=0.5)]) == Done()
+    # One that failed on its way leaves the place to the next.
+    failed = evaluation(4, 0, 2, Status.DIVERGED)
+    assert ask(plan, [*records, failed]) == Promote(records[1], 1)
+    assert ask(plan, [evaluation(1, 0, status=Status.FAILED)], trials=2) == Done()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.15, 0.25, 0.9])
+def test_a_budget_for_so_many_designs_begins_all_of_them(share: float) -> None:
+    """However the sums of FLOPs are rounded."""
+    for flops in (4e11, 1e12 / 7):
+        for n in range(1, 40):
+            whole = expected_flops([flops], 0.3, 3, n, repeat_share=share)
+            plan = make_plan(**FLAT | {"levels": (flops,)}, trials=n, flops=whole)
+            plan = replace(plan, repeat_share=share, seeds=3)
+            begun = [running(i + 1, i, plan=plan) for i in range(n - 1)]
+            assert ask(plan, begun, warm_left=n) == Start(), (flops, n)
 
 
 def test_the_highest_rung_goes_first() -> None:
@@ -192,6 +220,7 @@ def test_an_ending_of_any_kind_counts_but_only_finished_ones_go_on(ending) -> No
 @pytest.mark.parametrize("ending", [*ENDINGS, Status.RUNNING, Status.STOPPED])
 def test_a_run_goes_on_once_whatever_came_of_it(ending) -> None:
     records = [*finished([1.0, 2.0, 3.0]), evaluation(9, 0, 1, ending, bits=1.0)]
+    records.append(evaluation(10, 9, 2, bits=4.0))  # a study that has something at the top
     decision = ask(make_plan(trials=3, reduction=3), records)
     assert decision == (Done() if ending.final else Wait())
 
