@@ -28,12 +28,17 @@ _WAY_OUT = "put the study's own folder back, or launch the study again"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trial's own files, checked. spec, backbone: plain data that built the model."""
+    """A trial's own files, checked.
+
+    spec, backbone: plain data that built the model.  flops: that its run was trained with, over all
+    of its rungs.
+    """
 
     weights: Path
     tokenizer: Path
     spec: dict[str, Any]
     backbone: dict[str, Any]
+    flops: float
 
 
 def runs_dir(store: Store) -> Path:
@@ -146,15 +151,18 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
             f"at {', '.join(map(str, places))}; {_WAY_OUT}"
         )
     manifest = _read_manifest(found, result.checkpoint_digest)
+    evaluation = store.evaluation(result.evaluation)
     if manifest.get("format") == MANIFEST_FORMAT:
         tokenizer = _check_own(found, manifest, study, trial)
     else:
-        until_flops = store.evaluation(result.evaluation).until_flops
-        _check_former(found, manifest, study, trial, until_flops)
+        _check_former(found, manifest, study, trial, evaluation.until_flops)
         tokenizer = Path(str(study.facts.get("corpus_dir", ""))) / TOKENIZER
     if not os.path.isfile(tokenizer):
         raise InputError(f"the tokenizer of {study.name!r} is gone: {tokenizer}; {_WAY_OUT}")
-    return Checkpoint(found / WEIGHTS, tokenizer, manifest["spec"], manifest["backbone"])
+    spec, backbone = manifest["spec"], manifest["backbone"]
+    # The evaluation's own FLOPs are those beyond the rung below.
+    flops = evaluation.start_flops + result.flops
+    return Checkpoint(found / WEIGHTS, tokenizer, spec, backbone, flops)
 
 
 def _places(store: Store, study: StudyRecord, checkpoint: str) -> list[Path]:

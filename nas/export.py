@@ -100,7 +100,7 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
         for name, text in bundle_sources().items():
             (folder / name).write_text(text, encoding="utf-8")
         _write_tokenizer(folder, checkpoint.tokenizer, eos_id, pad_id)
-        (folder / "README.md").write_text(model_card(study, trial), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(checkpoint, study, trial), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
     config = model.config
@@ -159,7 +159,7 @@ def probe_ids(vocab_size: int, length: int) -> list[int]:
     return [(7919 * i + 13) % vocab_size for i in range(min(length, 64))]
 
 
-def model_card(study: StudyRecord, trial: TrialRecord) -> str:
+def model_card(checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord) -> str:
     """README.md of the export."""
     result = trial.result
     assert result is not None
@@ -176,7 +176,7 @@ A proxy language model from an FFN architecture search.
 | --- | --- |
 | bits per byte (validation) | {result.bits_per_byte:.4f} ± {result.bits_per_byte_se:.4f} |
 | training tokens | {result.tokens:,} |
-| training FLOPs | {result.flops:.3g} |
+| training FLOPs | {checkpoint.flops:.3g} |
 | active FLOPs a token | {result.active_flops:.3g} |
 | parameters | {trial.cost["total_params"]:,.0f} |
 | design | `{json.dumps(trial.spec.to_dict())}` |

@@ -59,7 +59,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def launch(db, *specs, seed=0):
+def launch(db, *specs, seed=0, **budget):
     """A study of these designs in the database `db`, trained here."""
     config = {
         "name": "tiny",
@@ -67,7 +67,7 @@ def launch(db, *specs, seed=0):
         "backbone": BACKBONE,
         "recipe": {"batch_size": 2},
         "eval_tokens": 256,
-        "budget": {"trials": len(specs), "trial_flops": 1e8},
+        "budget": {"trials": len(specs), "trial_flops": 1e8} | budget,
         "warm_start": [spec.to_dict() for spec in specs],
         "corpus": {"source": str(Path("corpus.txt").absolute())},
     }
@@ -162,6 +162,16 @@ def test_paths_are_stored_relative_to_the_studys_folder(folder):
     place = folder / "nas-runs" / folder_name(study.record) / "trial-0"
     assert {path.name for path in place.iterdir()} == {"model.safetensors", "trial.json"}
     assert json.loads((place / "trial.json").read_text())["study"] == study.record.uid
+
+
+def test_a_promoted_runs_card_has_the_flops_of_all_its_rungs(monkeypatch):
+    monkeypatch.setattr("nas.config.LEAST_STEPS", 1)
+    study = launch("sqlite:///nas.db", DENSE, trial_flops=4e8, rungs=2, reduction=2)
+    (trial,) = study.records()
+    assert trial.rung == 1 and trial.result.flops < 0.7 * 4e8  # the top rung's own
+    assert 0.98 * 4e8 < checkpoint(study).flops <= 4e8
+    card = (study.export("card", 0, verify=False) / "README.md").read_text()
+    assert f"| training FLOPs | {checkpoint(study).flops:.3g} |" in card
 
 
 def _swap(place, other):
