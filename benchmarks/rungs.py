@@ -1,8 +1,8 @@
 """What rungs save: studies with and without them on the demo's corpus and space, by seeds.
 
 `python -m benchmarks.rungs --folder DIR --json FILE`. For each seed a flat study (the demo's, but
-one rung, and half as many designs) and the demo as it is; the studies lie in DIR, and a run that
-was cut goes on with them.
+one rung, and half as many designs) and the demo's with as many FLOPs as that and as many designs as
+they pay for; the studies lie in DIR, and a run that was cut goes on with them.
 The row that counts is the training FLOPs at which the study with rungs has the hypervolume that the
 flat one has at its end, as a share of the flat one's FLOPs. Then the designs of the first flat
 study are measured at the lower rungs, for the rank correlation of each rung with the top.
@@ -38,6 +38,16 @@ def flat(config: StudyConfig) -> StudyConfig:
     """The same search with every design trained to the top, one seed each."""
     budget = Budget(trials=FLAT_TRIALS, trial_flops=config.budget.trial_flops)
     return dataclasses.replace(config, name="flat", budget=budget)
+
+
+def with_rungs(config: StudyConfig) -> StudyConfig:
+    """The demo's search with the FLOPs of the flat one; they end it, not the number of designs."""
+    budget = dataclasses.replace(
+        config.budget,
+        trials=4 * FLAT_TRIALS,
+        flops=FLAT_TRIALS * config.budget.trial_flops,
+    )
+    return dataclasses.replace(config, name="rungs", budget=budget)
 
 
 def ended_study(config: StudyConfig, store: Store, name: str) -> StudyRecord:
@@ -172,7 +182,7 @@ def rows(folder: Path, seeds: int) -> Iterator[Row]:
         for seed in range(seeds):
             config = dataclasses.replace(demo, seed=seed)
             one = ended_study(flat(config), store, f"flat-{seed}")
-            many = ended_study(config, store, f"rungs-{seed}")
+            many = ended_study(with_rungs(config), store, f"rungs-{seed}")
             shares.append(share(frontier_moments(store, one), frontier_moments(store, many)))
             yield Row(f"seed {seed}: share of the flat study's FLOPs", round(shares[-1], 3))
             yield Row(f"seed {seed}: designs, flat", len(store.trials(one.id)))

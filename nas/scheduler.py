@@ -308,6 +308,8 @@ class Board:
             return promotion
         if begins:
             return Start()
+        if (promotion := self._warm_promotion()) is not None:
+            return promotion
         last = self._promotion(everything=True) or self._only_hope() or self._repeat()
         return last or (Wait() if self._open else Done())
 
@@ -327,16 +329,23 @@ class Board:
         which a long rung is not ranked anew for.
         """
         for rung in reversed(range(self._top)):
-            cost = self._costs[rung + 1]
-            if self._warm[rung] and self._main_pays(cost, promised=True):
-                return self._promote(rung, min(self._warm[rung]))
-            full = self._gone_on[rung] >= self._ended[rung] // self.plan.reduction
-            if (begins and full) or (everything and any(self._open_main[: rung + 1])):
+            if everything and any(self._open_main[: rung + 1]):
                 continue
-            if self._main_pays(cost):
-                number = self._best(rung, everything)
-                if number is not None:
-                    return self._promote(rung, number)
+            number = self._best(rung, everything)
+            if number is None:
+                continue
+            warm = self._trials[number].warm  # its FLOPs are promised, and it is not among the few
+            full = self._gone_on[rung] >= self._ended[rung] // self.plan.reduction
+            if (warm or not (begins and full)) and self._main_pays(self._costs[rung + 1], warm):
+                return self._promote(rung, number)
+        return None
+
+    def _warm_promotion(self) -> Promote | None:
+        """A warm start that is not among the best goes on, too, once nothing better is to be done:
+        it always reaches the top, and what the best find out first is worth more."""
+        for rung in reversed(range(self._top)):
+            if self._warm[rung] and self._main_pays(self._costs[rung + 1], promised=True):
+                return self._promote(rung, min(self._warm[rung]))
         return None
 
     def _only_hope(self) -> Promote | None:

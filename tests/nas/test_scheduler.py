@@ -250,15 +250,28 @@ def test_one_that_has_no_measure_of_an_objective_does_not_go_on() -> None:
     assert ask(make_plan(trials=3), records) == Promote(records[1], 1)
 
 
-def test_a_warm_start_always_goes_on_and_first() -> None:
+def test_a_warm_start_always_goes_on_and_after_the_best() -> None:
     records = finished([1.0, 2.0, 9.0, 8.0])
+    assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[0], 1)
+    # New designs come before one that is not among the best, and its FLOPs are kept for it.
+    records.append(evaluation(9, 0, 1, bits=1.0))
+    assert ask(make_plan(trials=5), records, warm={2, 3}) == Start()
     assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[2], 1)
     records.append(evaluation(10, 2, 1, Status.DIVERGED))
     assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[3], 1)
     records.append(evaluation(11, 3, 1, bits=8.0))
-    assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[-1], 2)
-    records.append(evaluation(12, 3, 2, bits=8.0))
-    assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[0], 1)
+    # The best of the three that ended at rung 1, and then the warm start there.
+    assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[4], 2)
+    records.append(evaluation(12, 0, 2, bits=1.0))
+    assert ask(make_plan(trials=4), records, warm={2, 3}) == Promote(records[6], 2)
+
+
+def test_a_warm_start_that_is_among_the_best_does_not_wait() -> None:
+    """It takes no place of the one in `reduction` that may go on while designs begin."""
+    records = finished([1.0, 2.0, 9.0, 8.0, 7.0, 6.0, 5.0])
+    records.append(evaluation(9, 1, 1, bits=2.0))
+    assert ask(make_plan(trials=90), records, warm={0}) == Promote(records[0], 1)
+    assert ask(make_plan(trials=90), records[:2], warm={0}) == Start()
 
 
 def test_repeats_do_not_count_in_a_rung() -> None:
