@@ -1,7 +1,7 @@
 """What a study costs beside its trainings: a driver in simulated time, with a thousand workers.
 
-`python -m benchmarks.driver --json FILE` takes about ten minutes;
-`python -m benchmarks.driver --trials 3000 --workers 100` one.
+`python -m benchmarks.driver --json FILE` takes about ten minutes on an idle machine;
+`python -m benchmarks.driver --trials 3000 --workers 100` one. Times are of the CPU.
 Designs are drawn, so that the sampler's asks are left out; these are measured by themselves.
 """
 
@@ -22,9 +22,10 @@ from benchmarks.report import Row, at_least, at_most, parser, publish
 from nas.config import StudyConfig
 from nas.driver import Driver, Snapshot
 from nas.launcher import _create
+from nas.lessons import Lessons
 from nas.pool import Event, SimulatedPool
 from nas.resumption import take
-from nas.sampler import Proposal, Sampler
+from nas.sampler import Proposal, Sampler, Told
 from nas.store import Store, StudyRecord, StudyState
 from search_space.contract import TRAINING, EvalRequest, EvalResult, Progress, Status
 from search_space.errors import SpecError
@@ -56,14 +57,22 @@ def configuration(trials: int) -> StudyConfig:
     )
 
 
+class Untold(Lessons):
+    """Keeps what it learns, and tells nothing: that is a part of an ask."""
+
+    def told(self) -> list[Told]:
+        """Nothing."""
+        return []
+
+
 class DrawnDesigns(Sampler):
-    """Designs by chance, in place of an ask; counts the seconds that they take."""
+    """Designs by chance, in place of an ask; counts the seconds of CPU that they take."""
 
     seconds = 0.0
 
     def propose(self, number: int, trials: Any, tried: Any = frozenset()) -> Proposal:
         """The first drawn design that was not tried."""
-        began = time.perf_counter()
+        began = time.process_time()
         draw = Draw(number)
         while True:
             try:
@@ -73,7 +82,7 @@ class DrawnDesigns(Sampler):
             if spec.key not in tried:
                 break
         params = self.space.params(spec, self.backbone)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         return Proposal(spec=spec, params=params, source="drawn", refused=0)
 
 
@@ -129,7 +138,7 @@ def open_driver(store: Store, config: StudyConfig, pool: SimulatedPool, folder: 
         _create(config, store, None).id, facts={"training": TRAINING}
     )  # fmt: skip
     driver = Driver(store, study, config, pool, "", folder, take(study, store))
-    driver.sampler.__class__ = DrawnDesigns
+    driver.sampler.__class__, driver.lessons.__class__ = DrawnDesigns, Untold
     return driver
 
 
@@ -165,7 +174,7 @@ def study_rows(store: Store, study: StudyRecord, watch: Watch) -> Iterator[Row]:
 
 def ask_rows(driver: Driver) -> Iterator[Row]:
     """A real ask at the end of the study."""
-    driver.sampler.__class__ = Sampler
+    driver.sampler.__class__, driver.lessons.__class__ = Sampler, Lessons
     took = []
     for ask in range(ASKS):
         began = time.perf_counter()
