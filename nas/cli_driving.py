@@ -54,10 +54,13 @@ def resume(study: str | None, db: str) -> None:
 @db_option
 def stop(study: str, db: str) -> None:
     """Stop STUDY wherever it runs, and wait until it has; it can be resumed."""
+    from nas.resumption import is_of_this_version
+
     with open_study(study, db) as opened:
         opened.stop()
         state = opened.record.state.value
-        again = f"; go on with: nas resume {opened.name}" if state != "finished" else ""
+        may_go_on = state != "finished" and is_of_this_version(opened.record)
+        again = f"; go on with: nas resume {opened.name}" if may_go_on else ""
         echo(f"study {opened.name} is {state}{again}")
 
 

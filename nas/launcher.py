@@ -26,6 +26,7 @@ from nas.resumption import (
 )
 from nas.store import LeaseLost, Store, StudyRecord
 from search_space.contract import TRAINING
+from search_space.errors import InputError
 from search_space.places import cache_dir, settle_home
 
 log = logging.getLogger(__name__)
@@ -76,12 +77,12 @@ def launch_study(
     check_store(config, store, runs_dir(store))
 
     def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
-        study = _create(ready, store, name)
+        study = _create(ready, store, name, _facts(prepared))
         if study.name != (name or config.name):
             report(f"{config.name} exists: this study is {study.name}; nas resume {config.name} "
                    "would go on with the other")  # fmt: skip
         runs = runs_dir(store) / folder_name(study)
-        return store.update_study(study.id, facts=_facts(prepared) | {"runs": str(runs)}), ready
+        return store.update_study(study.id, facts={"runs": str(runs)}), ready
 
     return _run(config, store, begin, report, started, listen, pool_factory)
 
@@ -114,7 +115,8 @@ def resume_study(
         facts = {"corpus_dir": prepared["dir"], "runs": str(folder)}
         return store.update_study(study.id, facts=facts), config
 
-    return _run(config, store, begin, report, started, listen, pool_factory)
+    launched_in = str(study.facts.get("launched_in", ""))
+    return _run(config, store, begin, report, started, listen, pool_factory, launched_in)
 
 
 def _run(
@@ -125,6 +127,7 @@ def _run(
     started: Started,
     listen: Listen,
     pool_factory: PoolFactory,
+    launched_in: str = "",
 ) -> StudyRecord:
     """Open the pool, prepare the corpus, `begin` the study and drive it to its end."""
     with interrupts.listening(), interrupts.held():
@@ -132,7 +135,7 @@ def _run(
         pool, runs = pool_factory(config), None
         try:
             report(f"preparing the corpus: {config.corpus.source}")
-            prepared = _prepare(config, pool)
+            prepared = _prepare(config, pool, launched_in)
             ready = config.with_vocab_size(int(prepared["meta"]["vocab_size"]))
             study, ready = begin(prepared, ready)
             hold = take(study, store)
@@ -151,8 +154,11 @@ def _run(
             _close(pool, runs)
 
 
-def _prepare(config: StudyConfig, pool: Pool) -> dict[str, Any]:
-    """The corpus's facts; a signal ends the wait for them at once."""
+def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> dict[str, Any]:
+    """The corpus's facts; a signal ends the wait for them at once.
+
+    launched_in: the working directory of a study that is resumed, when it is known.
+    """
     backbone, folder = config.backbone, str(cache_dir() / "corpora")
     try:
         with interrupts.breakable():
@@ -160,10 +166,16 @@ def _prepare(config: StudyConfig, pool: Pool) -> dict[str, Any]:
     except Exception as error:
         if interrupts.asked():  # its effect: the workers may have got the signal, too
             raise KeyboardInterrupt from error
+        elsewhere = launched_in not in ("", str(Path.cwd()))
+        if isinstance(error, InputError) and elsewhere and config.corpus.is_relative:
+            way_out = f"the study was launched in {launched_in}: resume it from there"
+            raise InputError(f"{error}; {way_out}") from error
         raise
 
 
-def _create(config: StudyConfig, store: Store, name: str | None) -> StudyRecord:
+def _create(
+    config: StudyConfig, store: Store, name: str | None, facts: dict[str, Any]
+) -> StudyRecord:
     return store.create_study(
         name or config.name,
         config.to_dict(),
@@ -172,6 +184,7 @@ def _create(config: StudyConfig, store: Store, name: str | None) -> StudyRecord:
         list(config.objectives),
         exact=name is not None,
         rungs=config.budget.rungs,
+        facts=facts,  # with the study: one without them could not be resumed
     )
 
 
@@ -180,6 +193,7 @@ def _facts(prepared: dict[str, Any]) -> dict[str, Any]:
         "corpus": prepared["meta"],
         "corpus_dir": prepared["dir"],
         "ngram_bits_per_byte": prepared["ngram_bits_per_byte"],
+        "launched_in": str(Path.cwd()),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "training": TRAINING,
     }

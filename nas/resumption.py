@@ -48,10 +48,15 @@ def take(study: StudyRecord, store: Store) -> Hold:
     return store.hold_study(study.id, new_owner(), dead=dead)
 
 
+def is_of_this_version(study: StudyRecord) -> bool:
+    """Whether this version trains as the study's was."""
+    return bool(study.facts.get("training") == TRAINING)
+
+
 def stored_config(study: StudyRecord) -> StudyConfig:
     """The configuration that the study was launched with; InputError for another version's."""
     training = study.facts.get("training")
-    if training != TRAINING:
+    if not is_of_this_version(study):
         raise InputError(
             f"study {study.name!r} was trained by another version, whose results cannot be "
             f"compared with this one's (its training is of form {training or 1}, this one's of "

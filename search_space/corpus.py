@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from os.path import isabs
 from typing import Any
 
 from search_space.checks import is_real, text, whole
@@ -101,6 +102,12 @@ class CorpusSpec:
     def is_hub(self) -> bool:
         """Whether the text comes from a dataset on the Hub."""
         return self.source.startswith(HUB_PREFIX)
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the source is a path or pattern that another working directory has not."""
+        named = self.is_hub or self.source == STDLIB or "://" in self.source
+        return not named and not isabs(self.source)
 
     @property
     def hub_id(self) -> str:

@@ -45,6 +45,7 @@ class Studies(Database):
         objectives: list[str],
         exact: bool = False,
         rungs: int = 1,
+        facts: dict[str, Any] | None = None,
         at: datetime | None = None,
     ) -> StudyRecord:
         """A new running study, named `base_name` or, when that is taken, `base_name-2`...
@@ -71,7 +72,7 @@ class Studies(Database):
                 budget_flops=budget_flops,
                 objectives=list(objectives),
                 state=StudyState.RUNNING.value,
-                facts={},
+                facts=facts or {},
                 n_trials=0,
                 rungs=rungs,
                 created_at=at,

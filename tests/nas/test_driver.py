@@ -267,7 +267,7 @@ def test_ctrl_c_records_what_runs_as_stopped(store):
 class Killed(SimulatedPool):
     """Its driver is gone at the first event, as by `kill -9`: nothing more is written."""
 
-    def events(self, timeout):
+    def events(self, *arguments, **named):
         raise LeaseLost("killed")
 
 
@@ -365,6 +365,17 @@ def test_a_driver_that_lost_its_study_leaves_drafts_to_the_next(store):
     with pytest.raises(StudyHeld):
         resume_study(store.study(), store, pool_factory=lambda config: Late(3, ends_well))
     assert drafts[0].is_dir()
+
+
+def test_a_launch_that_is_killed_once_its_study_is_stored_can_be_resumed(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "update_study", Killed(1, ends_well).events)
+        with pytest.raises(LeaseLost):
+            launch(store)
+    study = resume_study(
+        store.study(), store, pool_factory=lambda config: SimulatedPool(3, ends_well)
+    )
+    assert study.state is StudyState.FINISHED
 
 
 def test_a_driver_lives_while_it_fills_many_workers(store, monkeypatch):

@@ -16,6 +16,7 @@ from command_tools import (
     stops_after,
     the_error,
     trains,
+    write_corpus,
     write_study,
 )
 
@@ -146,6 +147,22 @@ def test_a_copy_of_the_database_without_its_folder(stopped, nas, folder):
     assert (contents(), Path("copy/nas.db").read_bytes()) == before
     shutil.copytree("nas-runs", "copy/nas-runs")
     assert nas("resume", "tiny", "--db", "sqlite:///copy/nas.db").code == 0
+
+
+def test_a_corpus_that_only_the_first_directory_has(nas, in_process, folder, monkeypatch):
+    class Reads(FakePool):
+        def prepare(self, spec, *arguments):
+            if not Path(spec.source).exists():
+                raise InputError(f"no file matches source {spec.source!r}")
+            return super().prepare(spec, *arguments)
+
+    in_process(stops_after(1), Reads)
+    assert nas("launch", write_study(corpus=write_corpus())).code == 130
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    error = the_error(nas("resume", "--db", "sqlite:///../nas.db"), preparing=PREPARING)
+    said = f"the study was launched in {folder}: resume it from there"
+    assert error == f"no file matches source 'corpus.txt'; {said}"
 
 
 def test_a_corpus_that_changed(stopped, refused, monkeypatch):
