@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 _OWNER = re.compile(
@@ -45,11 +46,12 @@ def _machine() -> str:
     Two machines can have one name, and two containers the same process ids. The first namespace has
     the same number everywhere.
     """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
-        return f"{socket.gethostname()}:{os.stat('/proc/self/ns/pid').st_ino}:{boot}"
-    except OSError:
-        return socket.gethostname()
+    parts = [socket.gethostname()]
+    with suppress(OSError):  # what a sandbox does not show is left out
+        parts.append(str(os.stat("/proc/self/ns/pid").st_ino))
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text()[:8])
+    return ":".join(parts)
 
 
 def _tick(pid: int) -> int:
