@@ -14,7 +14,7 @@ from nas.config import StudyConfig
 from nas.ending import stop_left
 from nas.holder import is_gone, new_owner, words
 from nas.preflight import check_study
-from nas.store import EvaluationRecord, Hold, Store, StudyRecord, StudyState
+from nas.store import EvaluationRecord, Hold, Store, StudyHeld, StudyRecord, StudyState
 from nas.store.holds import STOP, held_by
 from search_space.checks import real, whole
 from search_space.contract import TRAINING, Status
@@ -45,7 +45,11 @@ def check_free(study: StudyRecord, store: Store) -> None:
 def take(study: StudyRecord, store: Store) -> Hold:
     """Hold the study for this process; a holder that is known to be gone is not waited for."""
     dead = study.owner if is_gone(study.owner) else ""
-    return store.hold_study(study.id, new_owner(), dead=dead)
+    try:
+        return store.hold_study(study.id, new_owner(), dead=dead)
+    except StudyHeld:
+        check_free(store.study(study.name), store)  # the same, of the holder in words
+        raise
 
 
 def is_of_this_version(study: StudyRecord) -> bool:

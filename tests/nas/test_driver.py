@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from nas.checkpoints import study_folder
 from nas.config import StudyConfig
 from nas.driver import MOST_FAILURES, MOST_LOSSES, StudyFailed
+from nas.holder import new_owner
 from nas.launcher import launch_study, resume_study
 from nas.pareto import frontier
 from nas.pool import SimulatedPool
@@ -359,10 +361,10 @@ def test_a_driver_that_lost_its_study_leaves_drafts_to_the_next(store):
 
     class Late(SimulatedPool):
         def prepare(self, *arguments):
-            store.hold_study(store.study().id, "next")
+            store.hold_study(store.study().id, new_owner())
             return super().prepare(*arguments)
 
-    with pytest.raises(StudyHeld):
+    with pytest.raises(StudyHeld, match=rf"one driver: process {os.getpid()} on [^:,]+ holds "):
         resume_study(store.study(), store, pool_factory=lambda config: Late(3, ends_well))
     assert drafts[0].is_dir()
 
