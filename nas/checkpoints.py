@@ -91,7 +91,7 @@ def kept_runs(place: str) -> set[str]:
             fs, path = _at_url(folder)
             found = fs.ls(path, detail=False) if fs.exists(path) else []
             names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
-    except (OSError, ImportError, ValueError) as error:
+    except Exception as error:  # of an object store, any: credentials are not OSErrors
         log.warning("training states in %s cannot be looked at: %s", folder, error)
         return set()
     return {f"{STATES}/{name}" for name in names}
@@ -110,7 +110,7 @@ def discard_states(place: str) -> None:
         fs, path = _at_url(place)
         if fs.exists(path):
             fs.rm(path, recursive=True)
-    except (OSError, ImportError, ValueError) as error:
+    except Exception as error:  # of an object store, any: credentials are not OSErrors
         log.warning("training states stay in %s: %s", place, error)
 
 

@@ -6,7 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 from sqlalchemy import text
 
 from nas.checkpoints import study_folder
@@ -378,6 +380,28 @@ def test_a_launch_that_is_killed_once_its_study_is_stored_can_be_resumed(store, 
         store.study(), store, pool_factory=lambda config: SimulatedPool(3, ends_well)
     )
     assert study.state is StudyState.FINISHED
+
+
+class Unreachable(AbstractFileSystem):
+    """An object store that the workers reach and this machine does not."""
+
+    protocol = "unreachable"
+
+    def exists(self, path, **kwargs):
+        raise RuntimeError("unable to locate credentials")
+
+
+def test_states_that_only_the_workers_reach_cost_a_warning(store, caplog):
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    study = launch(store, workers={"state_url": "unreachable://bucket"})
+    assert study.state is StudyState.FINISHED
+    assert "training states stay in unreachable://bucket/" in caplog.text
+    extend_study(study, store, 3e12)
+    study = resume_study(
+        store.study(), store, pool_factory=lambda config: SimulatedPool(3, ends_well)
+    )
+    assert study.state is StudyState.FINISHED
+    assert "cannot be looked at: unable to locate credentials" in caplog.text
 
 
 def test_a_driver_lives_while_it_fills_many_workers(store, monkeypatch):
