@@ -115,7 +115,7 @@ class Driver:
                 # After the whole turn: what else came in with the last failure is in hand.
                 if self.failures >= MOST_FAILURES:
                     raise StudyFailed(
-                        f"{self.failures} trials in a row failed; the last: {self.last_error}"
+                        f"{self.failures} evaluations in a row failed; the last: {self.last_error}"
                     )
                 listen(self._snapshot())
                 self._renew()
@@ -281,7 +281,7 @@ class Driver:
         seen = self.running[event.evaluation]
         count = seen.evaluation.losses + 1
         if interrupts.asked() or count >= MOST_LOSSES:
-            error = f"{event.error}; it was the last of {count} workers that this trial may lose"
+            error = f"{event.error}; it was the last of {count} workers that an evaluation may lose"
             self._finish(self._ending(event.evaluation, event.status, error))
             return
         log.warning("trial %d: %s; another worker takes it up", seen.trial.number, event.error)

@@ -120,7 +120,7 @@ def test_a_used_up_space_ends_the_study_early(store):
 
 def test_a_study_in_which_everything_fails_gives_up(store):
     pools = []
-    with pytest.raises(StudyFailed, match=r"5 trials in a row failed; the last: no such luck"):
+    with pytest.raises(StudyFailed, match=r"5 evaluations in a row failed; the last: no such luck"):
         launch(store, work=fails, pools=pools)
     study = store.study("simulated")
     trials = store.trials(study.id)
@@ -156,12 +156,12 @@ def test_a_result_that_comes_with_the_last_failure_is_kept(store):
     trials = store.trials(study.id)
     assert [t.status for t in trials[:6]] == [Status.FAILED] * 5 + [Status.FINISHED]
 
-    with pytest.raises(StudyFailed, match="6 trials in a row failed; the last: no such luck"):
+    with pytest.raises(StudyFailed, match="6 evaluations in a row failed; the last: no such luck"):
         launch_together(store, failing=range(6))
 
 
 def test_a_result_among_failures_that_end_the_study_is_kept(store):
-    with pytest.raises(StudyFailed, match="5 trials in a row failed"):
+    with pytest.raises(StudyFailed, match="5 evaluations in a row failed"):
         launch_together(store, failing={*range(5), *range(6, 11)}, slots=11)
     trials = store.trials(store.study("simulated").id)
     assert [t.number for t in trials if t.status is Status.FINISHED] == [5]
@@ -209,7 +209,7 @@ def test_a_design_that_kills_its_workers_is_set_aside(store):
     failed = [t for t in trials if t.status is Status.FAILED]
     assert [t.number for t in failed] == [2]
     assert failed[0].result.error == (
-        "the worker died: killed; it was the last of 3 workers that this trial may lose"
+        "the worker died: killed; it was the last of 3 workers that an evaluation may lose"
     )
     assert failed[0].result.flops == 0.5e12  # what its progress told
     assert study.state is StudyState.FINISHED and len(trials) == 12

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
 
 import pytest
 import torch
 
-from nas.checkpoints import find_checkpoint
+from nas.checkpoints import find_checkpoint, folder_name
 from nas.export import TOLERANCE, bundle_sources, export_trial, probe_ids
-from nas.store import Store, StudyRecord, StudyState, TrialRecord
+from nas.store import Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import CorpusSpec
@@ -25,7 +24,6 @@ from workers.evaluate import evaluate
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
 
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
-UID = "0123456789abcdef" * 2
 SPECS = {
     "dense": FFNSpec(d_ff=64, expert_width=16, depth=2, output_gate=True),
     "topk": FFNSpec(
@@ -43,49 +41,30 @@ def corpus(tmp_path_factory):
 
 
 def trained(corpus, spec, folder):
-    """A finished trial: what `export_trial` takes, as the store would return it."""
-    request = EvalRequest(
-        evaluation=1,
-        spec=spec,
-        backbone=BACKBONE,
-        recipe=Recipe(batch_size=4),
-        corpus_dir=str(corpus.dir),
-        until_flops=step_flops(spec, BACKBONE, 4) * 8,
-        eval_tokens=512,
-        checkpoint_dir=str(folder / "nas-runs" / f"small-{UID[:12]}" / "trial-0"),
-        study=UID,
-    )
-    result = evaluate(request, lambda p: None)
-    assert result.status is Status.FINISHED, result.error
-    now = datetime.now(UTC)
-    study = StudyRecord(
-        id=1,
-        uid=UID,
-        name="small",
-        config={},
-        seed=0,
-        budget_flops=1.0,
-        objectives=["bits_per_byte", "active_flops"],
-        state=StudyState.FINISHED,
-        facts={"corpus": corpus.meta, "corpus_dir": str(corpus.dir)},
-        created_at=now,
-        ended_at=now,
-    )
-    trial = TrialRecord(
-        id=1,
-        study_id=1,
-        number=0,
-        spec=spec,
-        key=spec.key,
-        params={},
-        source="test",
-        cost=model_cost(spec, BACKBONE).to_dict(),
-        status=result.status,
-        result=result,
-        created_at=now,
-        ended_at=now,
-    )
+    """A finished trial, as the store has it: what `export_trial` takes."""
     with Store.open(f"sqlite:///{folder}/nas.db") as store:
+        study = store.create_study("small", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
+        facts = {"corpus": corpus.meta, "corpus_dir": str(corpus.dir)}
+        study = store.update_study(study.id, facts=facts)
+        until = step_flops(spec, BACKBONE, 4) * 8
+        cost = model_cost(spec, BACKBONE).to_dict()
+        _, begun = store.add_trial(
+            study.id, spec, seed=0, source="test", params={}, until_flops=until, cost=cost
+        )
+        request = EvalRequest(
+            evaluation=begun.id,
+            spec=spec,
+            backbone=BACKBONE,
+            recipe=Recipe(batch_size=4),
+            corpus_dir=str(corpus.dir),
+            until_flops=until,
+            eval_tokens=512,
+            checkpoint_dir=str(folder / "nas-runs" / folder_name(study) / "trial-0"),
+            study=study.uid,
+        )
+        result = evaluate(request, lambda p: None)
+        assert result.status is Status.FINISHED, result.error
+        trial, _ = store.end_evaluation(result)
         return find_checkpoint(store, study, trial), study, trial
 
 

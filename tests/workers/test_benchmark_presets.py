@@ -241,7 +241,7 @@ def test_any_number_of_failing_designs_leaves_none_out(more, tmp_path, monkeypat
     assert [preset for preset, _ in outcomes] == list(comparison.presets)
     assert {outcomes[name, 0].line() for name in names} == {"failed: no luck"}
     assert all(f"{name}, seed 0: failed: no luck" in printed for name in names)
-    assert "trials in a row failed; the last: no luck; going on" in printed
+    assert "evaluations in a row failed; the last: no luck; going on" in printed
     with kept_in(tmp_path) as store:
         assert [study.state for study in store.studies()] == [StudyState.FINISHED]
     if more:

@@ -114,7 +114,7 @@ def test_a_study_of_failures_exits_with_1_and_says_why(nas, in_process):
 
     done = nas("launch", write_study(budget={"trials": 9, "trial_flops": 1e8}))
     assert done.code == 1
-    assert "5 trials in a row failed; the last: no [/such] luck" in done.err.splitlines()[-1]
+    assert "5 evaluations in a row failed; the last: no [/such] luck" in done.err.splitlines()[-1]
     assert rows(nas, "status")["state"] == "failed"
 
 
