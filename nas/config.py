@@ -285,12 +285,12 @@ class StudyConfig:
         if self.budget.rungs > 1:
             self._check_lowest_rung()
         path = path_flops(self.budget.levels, self.recipe.decay)
-        whole_study = self.budget.flops * (1 - self.budget.repeats.share)
+        least = path / (1 - self.budget.repeats.share)
         require(
-            self.budget.flops == 0 or whole_study >= path,
+            self.budget.flops == 0 or self.budget.flops >= least * (1 - 1e-15),
             f"budget.flops {self.budget.flops:g} does not pay for one trial of trial_flops "
             f"{self.budget.trial_flops:g}, which takes "
-            f"{path / (1 - self.budget.repeats.share):.3g} with its rungs and the repeats' share: "
+            f"{_rounded_up(least):g} with its rungs and the repeats' share: "
             "raise flops, or leave it out for what the trials are expected to cost",
         )
 

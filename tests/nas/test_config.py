@@ -202,6 +202,23 @@ REFUSED = {
     "budget.flops 1e\\+11 does not pay for one trial": {
         "budget": {"trials": 1, "trial_flops": 1e12, "flops": 1e11}
     },
+    "budget.rungs must be a whole number of at least 1: got 0": {
+        "budget": {"trials": 1, "trial_flops": 1e12, "rungs": 0}
+    },
+    "budget.reduction must be above 1: got 1": {
+        "budget": {"trials": 1, "trial_flops": 1e12, "reduction": 1}
+    },
+    "budget.repeats.share is a share of the study's FLOPs, at most 0.9": {
+        "budget": {"trials": 1, "trial_flops": 1e12, "repeats": {"share": 0.95}}
+    },
+    "budget.repeats.seeds must be a whole number of at least 2: got 1": {
+        "budget": {"trials": 1, "trial_flops": 1e12, "repeats": {"share": 0.1, "seeds": 1}}
+    },
+    "the lowest rung must be at least 50 training steps of the dearest design": {
+        "budget": {"trials": 1, "trial_flops": 1e12, "rungs": 5}
+    },
+    "recipe.warmup is a whole number of steps: got 0.02": {"recipe": {"warmup": 0.02}},
+    "recipe.decay is a share of the FLOPs up to a rung, at most 1": {"recipe": {"decay": 1.5}},
     "objectives: the first must be bits_per_byte": {"objectives": ["active_flops"]},
     "unknown objective 'activ_flops'; did you mean 'active_flops'": {
         "objectives": ["bits_per_byte", "activ_flops"]
@@ -281,6 +298,19 @@ def test_an_impossible_space_is_refused_in_a_bounded_time():
     with pytest.raises(InputError, match="space: no combination is a legal design"):
         minimal(space=space)
     assert time.monotonic() - began < 15  # seconds; visiting every combination takes days
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.3])
+@pytest.mark.parametrize("trial_flops", [2.17e12, 2.6e12, 7e12 / 3])
+def test_the_least_budget_that_a_refusal_names_is_enough(trial_flops, share):
+    def study(flops):
+        budget = {"trials": 5, "trial_flops": trial_flops, "flops": flops, "rungs": 2}
+        minimal(space={"methods": ["dense"]}, budget=budget | {"repeats": {"share": share}})
+
+    with pytest.raises(InputError, match="does not pay for one trial") as caught:
+        study(1e10)
+    least = float(str(caught.value).partition("which takes ")[2].partition(" ")[0])
+    study(least)
 
 
 def test_no_budget_is_refused():
