@@ -37,7 +37,7 @@ CURVE_POINTS = 16  # of the lowest rung, when there are several
 
 
 class StudyFailed(WorkFailed):
-    """The study cannot go on; the text says what its last trials died of."""
+    """The study cannot go on; the text says what its last evaluations died of."""
 
 
 @dataclass(frozen=True)

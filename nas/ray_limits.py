@@ -14,8 +14,8 @@ class Limits:
     start: for a local Ray to start, and again for its workers or a replaced worker.
     silent: without a sign of life from a worker, which sends one every two seconds from a thread
         that no training step holds up.
-    still: without progress of a trial, unless twenty times the longest stretch between two points
-        of its curve is more. It must cover the measuring after the last point.
+    still: without progress of an evaluation, unless twenty times the longest stretch between two
+        points of its curve is more. It must cover the measuring after the last point.
     answer: for the process that holds Ray to answer what never takes long.
     stopped: that Ray's own processes may be stopped by a signal.
     leave: to leave a cluster in order.

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class RayPool:
-    """`count` workers on a local Ray (address "") or a cluster, one trial each at a time.
+    """`count` workers on a local Ray (address "") or a cluster, one evaluation each at a time.
 
     count: 0 means one a core (or a GPU share) of the machine or cluster.  threads: CPU cores and
     torch threads of a worker.  gpus: GPUs of a worker, fractions allowed.
@@ -98,7 +98,7 @@ class RayPool:
         return facts
 
     def submit(self, request: EvalRequest) -> None:
-        """Start the trial on an idle worker."""
+        """Start the evaluation on an idle worker."""
         if len(self._running) >= self._slots:
             raise RuntimeError(f"all {self.slots} slots are busy")
         self._process.ask("submit", request, within=self._limits.answer)

@@ -31,7 +31,7 @@ class Worker:
 
 @dataclass(eq=False)
 class Running:
-    """A trial on a worker. Seconds are those that `Workers.events` has waited.
+    """An evaluation on a worker. Seconds are those that `Workers.events` has waited.
 
     silent: without a sign of life.  still: without a point of the curve.  longest: of `still`.
     """
@@ -44,7 +44,7 @@ class Running:
 
 
 class Workers:
-    """`count` actors of one Ray, one trial each at a time; 0 means as many as fit."""
+    """`count` actors of one Ray, one evaluation each at a time; 0 means as many as fit."""
 
     def __init__(
         self, count: int, threads: int, gpus: float, *, local: bool, limits: Limits
@@ -79,7 +79,7 @@ class Workers:
         return Worker(actor, actor.ready.remote())
 
     def submit(self, request: EvalRequest) -> None:
-        """Start the trial on an idle worker."""
+        """Start the evaluation on an idle worker."""
         busy = {running.worker for running in self._running.values()}
         worker = next(worker for worker in self._workers if worker not in busy)
         stream = worker.actor.run.options(num_returns="streaming").remote(request)
@@ -130,7 +130,7 @@ class Workers:
         return event
 
     def _hung(self, running: Running) -> str:
-        """What is wrong with a trial that is waited for, "" for nothing."""
+        """What is wrong with an evaluation that is waited for, "" for nothing."""
         limits = self._limits
         patience = max(limits.still, 20 * running.longest)
         if running.worker.pid is None:
@@ -139,7 +139,7 @@ class Workers:
         elif running.silent > limits.silent:
             return f"the worker gave no sign of life for {limits.silent:g} s and was ended"
         if running.still > patience:
-            return f"the trial made no progress for {patience:.0f} s and its worker was ended"
+            return f"the evaluation made no progress for {patience:.0f} s and its worker was ended"
         return ""
 
     def _learn_pid(self, worker: Worker) -> None:
@@ -148,7 +148,7 @@ class Workers:
                 worker.pid = self._ray.get(worker.ready)
 
     def _give_up(self, stream: Any, why: str, status: Status = Status.FAILED) -> WorkerLost:
-        """The trial loses its worker, and its slot gets a new one."""
+        """The evaluation loses its worker, and its slot gets a new one."""
         running = self._running.pop(stream)
         worker = running.worker
         self._ray.kill(worker.actor)
@@ -246,7 +246,7 @@ def reason(error: Exception) -> str:
 
 
 def out_of_memory(error: Exception) -> Status:
-    """The status of a trial whose worker ended with `error`."""
+    """The status of an evaluation whose worker ended with `error`."""
     import ray
 
     short = isinstance(error, ray.exceptions.OutOfMemoryError)

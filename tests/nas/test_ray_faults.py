@@ -142,9 +142,9 @@ def test_nothing_stays_when_the_driver_is_killed():
         (61, 61, 0, 7, "the worker gave no sign of life for 60 s and was ended"),
         (61, 61, 0, None, ""),
         (121, 121, 0, None, "a new worker did not start within 120 s"),
-        (1, 1801, 0, 7, "the trial made no progress for 1800 s and its worker was ended"),
+        (1, 1801, 0, 7, "the evaluation made no progress for 1800 s and its worker was ended"),
         (1, 1801, 100, 7, ""),
-        (1, 2001, 100, 7, "the trial made no progress for 2000 s and its worker was ended"),
+        (1, 2001, 100, 7, "the evaluation made no progress for 2000 s and its worker was ended"),
     ],
 )
 def test_when_a_trial_counts_as_hung(silent, still, longest, pid, says):
