@@ -285,6 +285,7 @@ class StudyConfig:
         if self.budget.rungs > 1:
             self._check_lowest_rung()
         path = path_flops(self.budget.levels, self.recipe.decay)
+        path += (self.budget.rungs - 1) * self._dearest_step
         least = path / (1 - self.budget.repeats.share)
         require(
             self.budget.flops == 0 or self.budget.flops >= least * (1 - 1e-15),
@@ -293,6 +294,11 @@ class StudyConfig:
             f"{_rounded_up(least):g} with its rungs and the repeats' share: "
             "raise flops, or leave it out for what the trials are expected to cost",
         )
+
+    @property
+    def _dearest_step(self) -> float:
+        """FLOPs that no step costs more than, by the rule of the lowest of several rungs."""
+        return self.budget.levels[0] / LEAST_STEPS if self.budget.rungs > 1 else 0.0
 
     def _check_smallest_step(self) -> None:
         flops, smallest = self.budget.trial_flops, math.inf
@@ -371,6 +377,7 @@ class StudyConfig:
             repeat_share=budget.repeats.share,
             seeds=budget.repeats.seeds if budget.repeats.share else 1,
             seed=self.seed,
+            step=self._dearest_step,
         )
 
     def with_vocab_size(self, vocab_size: int) -> StudyConfig:

@@ -34,6 +34,8 @@ class Plan:
     its unit.  trials: the most designs.  flops: the whole budget, in training FLOPs.
     repeat_share: the repeats' part of it.  seeds: the most runs of a design.
     seed: of the first run of every design; its repeats have the seeds that follow.
+    step: FLOPs of the dearest training step. A branch leaves its trunk at a whole step, so a
+    promotion may cost almost one more than its levels say.
     """
 
     levels: tuple[float, ...]
@@ -46,6 +48,7 @@ class Plan:
     repeat_share: float = 0.0
     seeds: int = 1
     seed: int = 0
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class Board:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._top = len(plan.levels) - 1
-        self._costs = tuple(_units(flops) for flops in rung_flops(plan.levels, plan.decay))
+        costs = rung_flops(plan.levels, plan.decay)  # and at most a step more, where one goes on
+        self._costs = (_units(costs[0]), *(_units(cost + plan.step) for cost in costs[1:]))
         self._path = sum(self._costs)
         self._cheapest = min((*self._costs[1:], self._path))  # of what the main phase may do
         self._repeat_cost = _units(plan.levels[-1])

@@ -186,6 +186,23 @@ def test_a_study_of_few_designs_brings_its_best_to_the_top() -> None:
     assert ask(plan, [evaluation(1, 0, status=Status.FAILED)], trials=2) == Done()
 
 
+@pytest.mark.parametrize("decay", [0.31, 0.33, 0.47])
+def test_whole_steps_keep_no_design_from_the_top_and_pass_no_budget(decay: float) -> None:
+    """Steps of 7 FLOPs: the trunk is left before its level, so the next rung costs more."""
+    steps = (350.0, 1050.0, 3150.0)
+    whole = sum(rung_flops(steps, decay)) + 2 * 7
+    plan = make_plan(levels=steps, decay=decay, trials=1, flops=whole, step=7.0)
+    records: list[EvaluationRecord] = []
+    for rung, level in enumerate(steps):
+        decision = ask(plan, records, warm={0}, warm_left=not rung)
+        assert isinstance(decision, Promote if rung else Start), rung
+        start = records[-1].trunk_flops if rung else 0.0
+        own = {"flops": level - start, "start_flops": start, "bits": 1.0, "plan": plan}
+        left = (1 - decay) * level // 7 * 7
+        records.append(evaluation(rung + 1, 0, rung, trunk_flops=left, **own))
+    assert sum(record.flops for record in records) <= whole
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.15, 0.25, 0.9])
 def test_a_budget_for_so_many_designs_begins_all_of_them(share: float) -> None:
     """However the sums of FLOPs are rounded."""
