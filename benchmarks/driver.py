@@ -21,13 +21,12 @@ from typing import Any
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from nas.config import StudyConfig
 from nas.driver import Driver, Snapshot
-from nas.launcher import _create
 from nas.lessons import Lessons
 from nas.pool import Event, SimulatedPool
 from nas.resumption import take
 from nas.sampler import Proposal, Sampler, Told
 from nas.store import Store, StudyRecord, StudyState
-from search_space.contract import TRAINING, EvalRequest, EvalResult, Progress, Status
+from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.errors import SpecError
 from search_space.walk import Draw
 
@@ -131,12 +130,22 @@ class Watch:
         return 1000 * (ended - began) / max(1, end - count)
 
 
+def begun_study(store: Store, config: StudyConfig) -> StudyRecord:
+    """A study that was created and not driven yet."""
+    return store.create_study(
+        config.name,
+        config.to_dict(),
+        config.seed,
+        config.total_flops,
+        list(config.objectives),
+        rungs=config.budget.rungs,
+    )
+
+
 def open_driver(store: Store, config: StudyConfig, pool: SimulatedPool, folder: Path) -> Driver:
     """A driver on the only study, with drawn designs."""
     found = store.studies()
-    study = found[0] if found else store.update_study(
-        _create(config, store, None).id, facts={"training": TRAINING}
-    )  # fmt: skip
+    study = found[0] if found else begun_study(store, config)
     driver = Driver(store, study, config, pool, "", folder, take(study, store))
     driver.sampler.__class__, driver.lessons.__class__ = DrawnDesigns, Untold
     return driver

@@ -22,11 +22,11 @@ from statistics import mean, stdev
 
 import numpy as np
 
+from benchmarks.driver import begun_study
 from benchmarks.report import Row, parser, publish
 from benchmarks.rungs import reference_point
 from nas.config import StudyConfig
 from nas.driver import Driver
-from nas.launcher import _create
 from nas.lessons import Lessons
 from nas.pareto import hypervolume
 from nas.pool import Event, SimulatedPool
@@ -173,7 +173,7 @@ def simulated(
         return flops, [result]
 
     with tempfile.TemporaryDirectory() as name, Store.open(f"sqlite:///{name}/nas.db") as store:
-        study = _create(config, store, None)
+        study = begun_study(store, config)
         pool = SimulatedPool(WORKERS, work)
         driver = Driver(store, study, config, pool, "", Path(name), take(study, store))
         driver.lessons = rule(driver.plan)

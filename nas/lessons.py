@@ -19,6 +19,7 @@ from nas.scheduler import Plan
 from nas.store import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 
+FAILURES = (Status.DIVERGED, Status.OUT_OF_MEMORY, Status.FAILED)
 MOST_RUNNING = 256  # running trials that are told: they spread proposals out, and cost time
 
 
@@ -113,7 +114,10 @@ class Lessons:
         told = Told(
             params=trial.params,
             key=trial.key,
-            values=objective_values(figures, self._plan.objectives),
+            # What a lower rung measured of a design that fails further on would recommend it.
+            values=None
+            if trial.status in FAILURES
+            else objective_values(figures, self._plan.objectives),
             violations=violations(figures, self._plan.bounds),
             order=before.told.order if before else len(self._lessons),
         )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from nas.holder import words
 from nas.store.errors import LeaseLost, StoreError
 from nas.store.models import EVALUATION, STUDY
 from nas.store.records import Hold
@@ -76,7 +77,11 @@ def lost(connection: Connection, hold: Hold) -> LeaseLost:
     ).one_or_none()
     if row is None:
         return LeaseLost(f"the study with id {hold.study_id} is gone from the database")
-    who = f"{row.owner} holds it since {row.owner_since:%Y-%m-%d %H:%M:%S} UTC" if row.owner else ""
+    who = (
+        f"{words(row.owner)} holds it since {row.owner_since:%Y-%m-%d %H:%M:%S} UTC"
+        if row.owner
+        else ""
+    )
     return LeaseLost(
         f"study {row.name} was taken over while this driver gave no sign of life; "
         f"{who or 'nobody holds it now'}; nothing more is written here"

@@ -122,3 +122,16 @@ def test_the_order_of_records_does_not_matter_and_a_fold_says_the_same() -> None
         live.put(stands[each.trial], each)
     assert list(stands.values()) == TRIALS
     assert live.told() == lessons(PLAN, TRIALS, mixed).told()
+
+
+def test_a_design_that_fails_at_a_higher_rung_is_not_recommended_by_its_lower_one():
+    found = Lessons(PLAN)
+    found.put(trial(0, 0, 2.0), evaluation(1, 0, 0, 2.0))
+    found.put(trial(1, 0, 2.5), evaluation(2, 1, 0, 2.5))
+    assert [told.values for told in found.told()] == [(2.0, 8.0), (2.5, 8.0)]
+    diverged = replace(evaluation(3, 0, 1, 2.0), status=Status.DIVERGED, bits_per_byte=None)
+    failed = trial(0, 0, 2.0, status=Status.DIVERGED)
+    found.put(failed, diverged)
+    assert [told.values for told in found.told()] == [None, (2.5, 8.0)]
+    records = [evaluation(1, 0, 0, 2.0), evaluation(2, 1, 0, 2.5), diverged]
+    assert lessons(PLAN, [failed, trial(1, 0, 2.5)], records).told() == found.told()

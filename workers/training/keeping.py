@@ -72,7 +72,7 @@ class States:
         place = branch_of(self.place) if training.on_branch else self.place
         try:
             save_state(training.state(), place)
-        except OSError as error:
+        except Exception as error:  # each object store's client has errors of its own
             log.warning("a training state could not be kept in %s: %s", place, error)
         self.saved = time.monotonic()
 
