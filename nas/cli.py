@@ -87,7 +87,9 @@ def runs(study: str | None, db: str, as_json: bool) -> None:
 
 @cli.command()
 @study_argument
-@click.option("--html", type=click.Path(path_type=Path), help="Also draw it to this file.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), help="Also draw it, and the runs over the rungs."
+)
 @click.option("--all", "everything", is_flag=True, help="Every trial, not the frontier alone.")
 @db_option
 @json_option
@@ -100,11 +102,14 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
     with open_study(study, db) as opened:
         print_rows(pareto_rows(opened, everything), as_json)
         if html is not None:
-            from nas.figure import pareto_figure, write_html
+            from nas.figure import pareto_figure, runs_figure, write_html
 
-            trials = opened.records(stats=False)
+            record, trials = opened.record, opened.records(stats=False)
+            figures = [pareto_figure(record, trials)]
+            if record.top:
+                figures.append(runs_figure(record, trials, opened.evaluations()))
             with interrupts.held():  # written whole
-                write_html(pareto_figure(opened.record, trials), html)
+                write_html(figures, html)
             echo(f"wrote {html}", err=True)
 
 

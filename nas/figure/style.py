@@ -64,11 +64,18 @@ def _template() -> Data:
     return template
 
 
-def write_html(figure: Figure, path: str | Path) -> Path:
-    """Write one file that opens without a network; raise InputError when it cannot be written."""
-    path = Path(path)
+def write_html(figures: Sequence[Figure], path: str | Path) -> Path:
+    """Write figures below each other into one file that opens without a network.
+
+    Raises InputError when it cannot be written.
+    """
+    path, head = Path(path), '<!DOCTYPE html><html><head><meta charset="utf-8"></head><body>'
+    # Plotly's script comes with the first one.
+    parts = [
+        each.to_html(include_plotlyjs=not i, full_html=False) for i, each in enumerate(figures)
+    ]
     try:
-        figure.write_html(path, include_plotlyjs=True, full_html=True)
+        path.write_text("\n".join([head, *parts, "</body></html>\n"]), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"cannot write the figure to {path}: {error.strerror}; choose another file"

@@ -363,13 +363,14 @@ def test_the_runs_of_the_chosen_trial_are_ringed() -> None:
 
 
 def test_the_html_file_needs_no_network(tmp_path: Path) -> None:
-    path = write_html(pareto_figure(STUDY, TRIALS), tmp_path / "pareto.html")
-    page = path.read_text()
-    assert "Plotly.newPlot" in page
-    assert "rung 2" in write_html(drawn_runs(), tmp_path / "runs.html").read_text()
+    both = [pareto_figure(STUDY, TRIALS), drawn_runs()]
+    page = write_html(both, tmp_path / "pareto.html").read_text()
+    assert page.count("Plotly.newPlot(") == 2
+    assert len(page) < 1.5 * len(write_html(both[:1], tmp_path / "one.html").read_text())
+    assert "rung 2" in page
     assert re.findall(r"<(?:script|link)[^>]*(?:src|href)=", page) == []
     with pytest.raises(InputError, match="cannot write the figure"):
-        write_html(pareto_figure(STUDY, TRIALS), tmp_path / "none" / "pareto.html")
+        write_html(both, tmp_path / "none" / "pareto.html")
 
 
 @pytest.mark.parametrize(
