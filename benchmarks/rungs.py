@@ -103,6 +103,20 @@ def share(flat: tuple[list[Moment], float], rungs: tuple[list[Moment], float]) -
     return math.inf
 
 
+def parts(flat: tuple[list[Moment], float], rungs: tuple[list[Moment], float]) -> list[float]:
+    """Hypervolumes as parts of what the flat study ends with: of both at half of its FLOPs (rungs
+    first), and of the one with rungs at its end."""
+    points = [_scaled(values) for moments, _ in (flat, rungs) for _, values in moments]
+    reference = reference_point(points)
+
+    def volume(moments: list[Moment], flops: float) -> float:
+        return hypervolume([_scaled(v) for spent, v in moments if spent <= flops], reference)
+
+    goal, half = volume(flat[0], math.inf), flat[1] / 2
+    found = volume(rungs[0], half), volume(flat[0], half), volume(rungs[0], math.inf)
+    return [round(each / goal, 3) for each in found]
+
+
 def reference_point(points: Sequence[Sequence[float]]) -> list[float]:
     """A tenth of the points' range beyond their worst, so that the ends of a front count, too."""
     columns = list(zip(*points, strict=True))
@@ -189,6 +203,11 @@ def rows(folder: Path, seeds: int) -> Iterator[Row]:
             shares.append(min(found, both[1][1] / both[0][1]))
             words = round(found, 3) if math.isfinite(found) else f"not within {shares[-1]:.3f}"
             yield Row(f"seed {seed}: share of the flat study's FLOPs", words)
+            at_half, flat_at_half, at_end = parts(*both)
+            yield Row(
+                f"seed {seed}: hypervolume at half, rungs / flat", f"{at_half} / {flat_at_half}"
+            )
+            yield Row(f"seed {seed}: hypervolume at the end, rungs", at_end)
             yield Row(f"seed {seed}: designs, flat", len(store.trials(one.id)))
             tried = len(store.trials(many.id))
             yield at_least(f"seed {seed}: designs, rungs", tried, 2 * FLAT_TRIALS)

@@ -22,6 +22,8 @@ def test_the_share_is_of_the_flat_studys_flops_when_its_hypervolume_is_reached()
     early = [(20.0, (3.0, 1.0)), (60.0, (2.0, math.e)), (90.0, (1.0, 1.0))], 90.0
     # Its second point gives the same frontier, whatever comes later.
     assert rungs.share(flat, early) == pytest.approx(60 / 200)
+    assert rungs.parts(flat, early)[0] > 1 and rungs.parts(flat, early)[1] < 1
+    assert rungs.parts(flat, flat)[2] == 1
     never = [(20.0, (3.0, 1.0))], 20.0
     assert rungs.share(flat, never) == math.inf
 
