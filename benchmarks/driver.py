@@ -64,6 +64,14 @@ class Untold(Lessons):
         return []
 
 
+class Endless(Draw):
+    """Draws ranges, too, so that no number of designs uses the space up."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """Any number of the range."""
+        return self._random.uniform(low, high)
+
+
 class DrawnDesigns(Sampler):
     """Designs by chance, in place of an ask; counts the seconds of CPU that they take."""
 
@@ -72,7 +80,7 @@ class DrawnDesigns(Sampler):
     def propose(self, number: int, trials: Any, tried: Any = frozenset()) -> Proposal:
         """The first drawn design that was not tried."""
         began = time.process_time()
-        draw = Draw(number)
+        draw = Endless(number)
         while True:
             try:
                 spec = self.space.suggest(draw, self.backbone)
