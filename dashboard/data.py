@@ -15,7 +15,7 @@ from nas.figure import noise, si
 from nas.objectives import OBJECTIVES
 from nas.pareto import best, feasible_values, frontier, hypervolume_share
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
-from search_space.contract import Progress, Status
+from search_space.contract import FAILURES, Progress, Status
 
 COLUMNS = (
     "trial",
@@ -48,7 +48,6 @@ EVALUATION_COLUMNS = (
     "seconds",
     "error",
 )
-FAILURES = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True, kw_only=True)

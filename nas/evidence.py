@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nas.store.standing import mean, pooled_deviation
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -26,13 +28,7 @@ def deviation(values_by_trial: Mapping[int, Sequence[float]]) -> float | None:
     values_by_trial: a measure of each trial's runs, all at the same rung. None without two runs of
     any trial. Each trial has its own mean: designs differ, their noise is taken to be the same.
     """
-    several = [values for values in values_by_trial.values() if len(values) > 1]
-    if not several:
-        return None
-    squares = math.fsum(
-        (value - mean) ** 2 for values in several for mean in [_mean(values)] for value in values
-    )
-    return math.sqrt(squares / sum(len(values) - 1 for values in several))
+    return pooled_deviation(values_by_trial.values())
 
 
 def margin(deviation: float | None, seeds: int) -> float:
@@ -164,7 +160,7 @@ class Evidence:
 
     def _set_mean(self, trial: int) -> None:
         bits, flops = self._bits[trial], self._flops.get(trial)
-        means = self._values(trial, _mean(bits), _mean(flops) if flops else None)
+        means = self._values(trial, mean(bits), mean(flops) if flops else None)
         row = self._rows.setdefault(trial, len(self._rows))
         if row == len(self._seeds):
             self._seeds.append(0)
@@ -183,13 +179,9 @@ class Evidence:
         kept_N = ~np.isnan(means_NM[:, 0])
         front, near = contenders(means_NM[kept_N], seeds_N[kept_N], self._quality, self.deviation)
         return [
-            Contender(number, on_frontier, _mean(self._bits[number]))
+            Contender(number, on_frontier, mean(self._bits[number]))
             for number, on_frontier, is_near in zip(
                 trials_N[kept_N].tolist(), front, near, strict=True
             )
             if is_near
         ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

@@ -17,9 +17,8 @@ from nas.pareto import frontier
 from nas.sampler import MOST_TOLD, Told
 from nas.scheduler import Plan
 from nas.store import EvaluationRecord, TrialRecord
-from search_space.contract import Status
+from search_space.contract import FAILURES, Status
 
-FAILURES = (Status.DIVERGED, Status.OUT_OF_MEMORY, Status.FAILED)
 MOST_RUNNING = 256  # running trials that are told: they spread proposals out, and cost time
 
 

@@ -53,6 +53,9 @@ class Status(StrEnum):
         return self not in (Status.RUNNING, Status.STOPPED)
 
 
+FAILURES = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a proxy is trained. The defaults are the low-noise recipe of docs/recipe.md.
