@@ -1,10 +1,10 @@
 """Which trunk loses least at the rungs: a constant rate, or a power of the step.
 
 A trunk has one rate for all rungs, so it cannot be right for each. Every trunk runs the dense
-design on the corpus and the proxy of examples/demo.yaml at several multiples A of the rates below,
-promoted over three rungs of factor 3, and is held against the best run made for just one rung's
-length. A constant trunk's branch is such a run: it is the same to the bit.
-`python -m benchmarks.trunks --json FILE`.
+design on the corpus and the proxy of examples/demo.yaml, or of another study, at several multiples
+A of its rates, promoted over three rungs of factor 3, and is held against the best run made for
+just one rung's length. A constant trunk's branch is such a run: it is the same to the bit.
+`python -m benchmarks.trunks [--study FILE] --json FILE`.
 """
 
 from __future__ import annotations
@@ -149,9 +149,9 @@ def rows(levels: list[float], measured: Losses) -> list[Row]:
     return out
 
 
-def demo(corpus_cache: Path, flops: float, seeds: int) -> Comparison:
-    """The comparison on the demo's corpus and proxy."""
-    config = StudyConfig.load(DEMO)
+def of_study(file: Path, corpus_cache: Path, flops: float, seeds: int) -> Comparison:
+    """The comparison on a study's corpus and proxy, at its recipe's rates."""
+    config = StudyConfig.load(file)
     backbone = config.backbone
     corpus = prepare(config.corpus, backbone.vocab_size, backbone.seq_len, corpus_cache)
     return Comparison(
@@ -168,12 +168,13 @@ def demo(corpus_cache: Path, flops: float, seeds: int) -> Comparison:
 def main() -> int:
     """The command."""
     options = parser(__doc__)
+    options.add_argument("--study", type=Path, default=DEMO, help="its corpus, proxy and recipe")
     options.add_argument("--flops", type=float, default=4e11, help="of the top rung")
     options.add_argument("--seeds", type=int, default=2)
     asked = options.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as cache:
-        comparison = demo(Path(cache), asked.flops, asked.seeds)
+        comparison = of_study(asked.study, Path(cache), asked.flops, asked.seeds)
         measured = losses(comparison, lambda line: print(line, file=sys.stderr, flush=True))
     return publish(rows(comparison.levels, measured), asked.json)
 
