@@ -22,11 +22,11 @@ from typing import Any
 
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from nas.config import StudyConfig
-from nas.driver import Driver, Snapshot
-from nas.lessons import Lessons
-from nas.pool import Event, SimulatedPool
-from nas.resumption import take
-from nas.sampler import Proposal, Sampler, Told
+from nas.running.driver import Driver, Snapshot
+from nas.running.pool import Event, SimulatedPool
+from nas.running.resumption import take
+from nas.search.lessons import Lessons
+from nas.search.sampler import Proposal, Sampler, Told
 from nas.store import Store, StudyRecord, StudyState
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.errors import SpecError

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import create_engine, text
 
-from nas.checkpoints import find_checkpoint
 from nas.config import StudyConfig
-from nas.resumption import stored_config
-from nas.scheduler import Done, decide
+from nas.models.checkpoints import find_checkpoint
+from nas.running.resumption import stored_config
+from nas.search.scheduler import Done, decide
 from nas.store import EvaluationRecord, Store, StudyRecord, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Status
 from search_space.errors import InputError

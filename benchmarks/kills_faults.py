@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from benchmarks.kills_study import ACTOR, LIMIT_SECONDS, Stand, Study
-from nas.driver import MOST_LOSSES
+from nas.running.driver import MOST_LOSSES
 
 if TYPE_CHECKING:
     from benchmarks.abuse.postgres import Server

@@ -26,12 +26,12 @@ from benchmarks.driver import begun_study
 from benchmarks.report import Row, parser, publish
 from benchmarks.rungs import reference_point
 from nas.config import StudyConfig
-from nas.driver import Driver
-from nas.lessons import Lessons
-from nas.pareto import hypervolume
-from nas.pool import Event, SimulatedPool
-from nas.resumption import take
-from nas.sampler import STARTUP_TRIALS, Told
+from nas.running.driver import Driver
+from nas.running.pool import Event, SimulatedPool
+from nas.running.resumption import take
+from nas.search.lessons import Lessons
+from nas.search.pareto import hypervolume
+from nas.search.sampler import STARTUP_TRIALS, Told
 from nas.store import Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, EvalResult, Status

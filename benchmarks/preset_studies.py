@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.report import commit
 from nas.config import StudyConfig
-from nas.driver import Snapshot, StudyFailed
-from nas.launcher import PoolFactory, launch_study, resume_study
+from nas.running.driver import Snapshot, StudyFailed
+from nas.running.launcher import PoolFactory, launch_study, resume_study
 from nas.store import EvaluationRecord, Store, StudyRecord, StudyState
 from search_space.contract import TRAINING, Status
 
@@ -79,8 +79,8 @@ class Studies:
     ) -> None:
         """Launch the study or go on with it, until all of its designs have ended.
 
-        report, listen, pool_factory: as in `nas.launcher`.  Raises InputError, WorkFailed and
-        KeyboardInterrupt as that does.
+        report, listen, pool_factory: as in `nas.running.launcher`.
+        Raises InputError, WorkFailed and KeyboardInterrupt as that does.
         """
         told: dict[str, Any] = {"report": report, "started": self._note_code, "listen": listen}
         while True:

@@ -28,7 +28,7 @@ from rich.progress import Progress as Bar
 from benchmarks.preset_studies import UNIT, Outcome, Studies
 from benchmarks.report import Row, at_least, parser, publish
 from nas.config import Budget, StudyConfig, Workers
-from nas.launcher import PoolFactory, open_pool
+from nas.running.launcher import PoolFactory, open_pool
 from nas.store import Store
 from search_space.backbone import Backbone
 from search_space.contract import Recipe, Status

@@ -17,15 +17,15 @@ from statistics import median
 from benchmarks.reading_page import page_rows
 from benchmarks.reading_store import NAME, configuration, fill
 from benchmarks.report import Row, at_most, parser, publish
-from nas.lessons import lessons
-from nas.sampler import Sampler
+from nas.search.lessons import lessons
+from nas.search.sampler import Sampler
 from nas.store import Store
 
 TRIALS, POINTS = 3_000, 40
 COMMANDS = (["list"], ["status", NAME], ["pareto", NAME])
 COMMAND_S, ASK_S = 0.6, 0.3
 TIMES = 5
-NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
+NAS = [sys.executable, "-c", "from nas.command.cli import main; main()"]
 
 
 def rows(trials: int, seconds: float, times: int = TIMES) -> Iterator[Row]:

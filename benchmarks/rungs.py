@@ -20,10 +20,10 @@ from statistics import mean, stdev
 
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from nas.config import Budget, StudyConfig
-from nas.launcher import launch_study, open_pool, resume_study
-from nas.objectives import objective_values
-from nas.pareto import hypervolume
-from nas.pool import Pool
+from nas.running.launcher import launch_study, open_pool, resume_study
+from nas.running.pool import Pool
+from nas.search.objectives import objective_values
+from nas.search.pareto import hypervolume
 from nas.store import EvaluationRecord, Store, StudyRecord, StudyState, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Status
 

@@ -22,7 +22,7 @@ from dashboard.sections import (
 )
 from dashboard.source import Source
 from dashboard.text import verbatim
-from nas.holder import words
+from nas.process.holder import words
 from nas.store import StudyRecord, StudyState
 from search_space.errors import InputError, WorkFailed
 

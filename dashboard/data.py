@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from nas.bounds import excess, limits, words
-from nas.figure import noise, si
-from nas.objectives import OBJECTIVES
-from nas.pareto import best, feasible_values, frontier, hypervolume_share
+from nas.search.bounds import excess, limits, words
+from nas.search.objectives import OBJECTIVES
+from nas.search.pareto import best, feasible_values, frontier, hypervolume_share
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
+from nas.views import noise, si
 from search_space.contract import FAILURES, Progress, Status
 
 COLUMNS = (
@@ -108,7 +108,7 @@ class Headline:
     finished: designs that were measured at the top rung.  infeasible: of these, those that break a
     bound as measured.  paused, stopped, failed: designs.  running: evaluations.
     best: bits per byte of the best design, the mean over best_seeds seeds.  best_noise: see
-    `nas.figure.noise`.  ngram: (order, bits per byte) of the best n-gram baseline.
+    `nas.views.noise`.  ngram: (order, bits per byte) of the best n-gram baseline.
     hypervolume: share of the box up to the worst values, in [0, 1).
     """
 

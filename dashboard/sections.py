@@ -22,10 +22,10 @@ from dashboard.data import (
 )
 from dashboard.source import Source
 from dashboard.text import verbatim
-from nas.bounds import excess
-from nas.figure import RunCurve, curves_data, pareto_data, run_curves, runs_data, si
-from nas.pareto import best
+from nas.search.bounds import excess
+from nas.search.pareto import best
 from nas.store import EvaluationRecord, TrialRecord
+from nas.views import RunCurve, curves_data, pareto_data, run_curves, runs_data, si
 from search_space.contract import Status
 
 _PARETO_HEIGHT = 470
@@ -302,7 +302,7 @@ def _chooser(snapshot: Snapshot) -> Callable[[int], None]:
 
 
 def _noise(snapshot: Snapshot) -> str:
-    """What the noise of a measure is made of; see `nas.figure.noise`."""
+    """What the noise of a measure is made of; see `nas.views.noise`."""
     if snapshot.study.deviation is None:
         return "over the validation windows of one seed"
     return f"of the mean over seeds, one of which deviates by {snapshot.study.deviation:.4f}"

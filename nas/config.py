@@ -11,10 +11,10 @@ from os.path import isabs
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from nas.bounds import absolute
-from nas.objectives import objective
-from nas.rungs import MOST_RUNGS, expected_flops, levels, path_flops
-from nas.scheduler import Plan
+from nas.search.bounds import absolute
+from nas.search.objectives import objective
+from nas.search.rungs import MOST_RUNGS, expected_flops, levels, path_flops
+from nas.search.scheduler import Plan
 from nas.store.names import check_name
 from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone

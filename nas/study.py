@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas import interrupts
-from nas.bounds import excess, limits, words
-from nas.objectives import OBJECTIVES
-from nas.pareto import NO_BOUNDS, best, frontier
+from nas.process import interrupts
+from nas.search.bounds import excess, limits, words
+from nas.search.objectives import OBJECTIVES
+from nas.search.pareto import NO_BOUNDS, best, frontier
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, TrialRecord
 from search_space.errors import InputError
 
@@ -58,7 +58,7 @@ class Study:
 
         Raises InputError when it does not run, WorkFailed when its driver does not stop in time.
         """
-        from nas.resumption import stop_study
+        from nas.running.resumption import stop_study
 
         with self._writer() as (store, record):
             self.record = stop_study(record, store)
@@ -69,7 +69,7 @@ class Study:
         trials: designs that it may try in all; without one they grow as the FLOPs do. Raises
         InputError when it is held, of another version, or the numbers make no sense.
         """
-        from nas.resumption import extend_study
+        from nas.running.resumption import extend_study
 
         with self._writer() as (store, record):
             self.record = extend_study(record, store, flops, trials)
@@ -135,9 +135,9 @@ class Study:
 
     def export(self, folder: str | Path, trial: int | None = None, *, verify: bool = True) -> Path:
         """Write a trial (the best one by default) as a transformers model directory."""
-        from nas.checkpoints import find_checkpoint
-        from nas.export import export_trial
-        from nas.new_folder import check_target
+        from nas.models.checkpoints import find_checkpoint
+        from nas.models.export import export_trial
+        from nas.models.new_folder import check_target
 
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
         check_target(Path(folder))  # before a checkpoint of any size is read
@@ -150,10 +150,10 @@ def launch(
 ) -> Study:
     """Run a study to its end. config: a StudyConfig, its plain data, or the path of its YAML.
 
-    options go to `nas.launcher.launch_study` (name, report, started, listen, pool_factory).
+    options go to `nas.running.launcher.launch_study` (name, report, started, listen, pool_factory).
     """
     from nas.config import StudyConfig
-    from nas.launcher import launch_study
+    from nas.running.launcher import launch_study
 
     if isinstance(config, (str, Path)):
         config = StudyConfig.load(config)
@@ -172,10 +172,10 @@ def launch(
 def resume(name: str | None = None, db: str = DEFAULT_DB, **options: Any) -> Study:
     """Go on with the study of that name, the newest without one, to its end.
 
-    options go to `nas.launcher.resume_study` (report, started, listen, pool_factory). Raises
-    InputError, and changes nothing, when there is nothing to go on with.
+    options go to `nas.running.launcher.resume_study` (report, started, listen, pool_factory).
+    Raises InputError, and changes nothing, when there is nothing to go on with.
     """
-    from nas.launcher import resume_study
+    from nas.running.launcher import resume_study
 
     with interrupts.listening(), interrupts.held():
         store, record = open_to_change(name, db)
@@ -208,7 +208,7 @@ def trial_row(trial: TrialRecord, bounds: Mapping[str, float] = NO_BOUNDS) -> di
     `bits_per_byte` is the mean of its `seeds` at `rung`, the highest that was measured; the figures
     of two rungs are not comparable. `bits_per_byte_se` is the first run's, over validation windows.
     `flops` are spent on the trial in all. `seconds` and `error` are of its last evaluation.
-    Its `violations` are `nas.bounds.excess` of the study's bounds, {} for a feasible trial;
+    Its `violations` are `nas.search.bounds.excess` of the study's bounds, {} for a feasible trial;
     `infeasible` says the same in words.
     """
     result, over = trial.result, excess(trial, bounds)

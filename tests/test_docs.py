@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import nas
-from nas.cli import cli
+from nas.command.cli import cli
 from nas.config import Budget, Constraints, Repeats, StudyConfig, Workers
 from search_space.backbone import Backbone
 from search_space.contract import Recipe

@@ -18,11 +18,13 @@ from workers.corpus.reasons import reason
 from workers.ngram import corpus_ngrams
 
 log = logging.getLogger(__name__)
-BEAT_SECONDS = 2.0  # between signs of life; nas.ray_limits says how long without one is too long
+BEAT_SECONDS = (
+    2.0  # between signs of life; how long without one is too long: nas.running.ray_limits
+)
 
 
 class TrialActor:
-    """Made remote by `nas.ray_workers`; imports torch when it starts, before the first one."""
+    """Made remote by `nas.running.ray_workers`; imports torch before the first one."""
 
     def __init__(self) -> None:
         import workers.evaluate

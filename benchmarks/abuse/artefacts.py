@@ -99,7 +99,7 @@ def _not_one_line(err: str) -> str:
 
 
 def _nas(*arguments: str) -> tuple[int, str, str]:
-    from nas.cli import run
+    from nas.command.cli import run
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -121,7 +121,7 @@ def _environment(**values: str) -> Iterator[None]:
 def _make_study(folder: Path) -> None:
     """A study of two designs, trained in this process, and the export of one."""
     import nas
-    from nas.pool import SimulatedPool
+    from nas.running.pool import SimulatedPool
     from workers.actor import prepare_corpus
     from workers.evaluate import evaluate
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.abuse.commands import LIMIT_S, Ended, in_process, shown_arguments, wrong
-from nas import tables
+from nas.command import tables
 from nas.store import Store, StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Status
@@ -146,7 +146,7 @@ def attempt(words: list[str], own: bool) -> str:
 
 
 def _in_own_process(words: list[str]) -> Ended:
-    command = [sys.executable, "-c", "from nas.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from nas.command.cli import main; main()", *words]
     began = time.monotonic()
     done = subprocess.run(
         command,

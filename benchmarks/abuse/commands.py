@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from nas.cli import run
-from nas.terminal import prepare
+from nas.command.cli import run
+from nas.command.terminal import prepare
 
 LIMIT_S = 5.0  # of one run, without the interpreter's start
 LINE = 2_000  # characters of an error's line at most: values are shown cut

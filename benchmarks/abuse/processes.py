@@ -35,7 +35,7 @@ class Command:
             "OMP_NUM_THREADS": "1",
             MARK: self.mark,
         }
-        command = [sys.executable, "-c", "from nas.cli import main; main()", *arguments]
+        command = [sys.executable, "-c", "from nas.command.cli import main; main()", *arguments]
         self.out, self.err = folder / "out.txt", folder / "err.txt"
         self.master = -1
         with contextlib.ExitStack() as files:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks.abuse.processes import Command, last_line
-from nas.ray_pool import RayPool
+from nas.running.ray_pool import RayPool
 
 
 def session(leader: int) -> list[psutil.Process]:
@@ -55,7 +55,7 @@ def sides_of(command: Command) -> list[psutil.Process]:
     """The processes of a `nas launch` that hold Ray: one, once it has started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(command.process.pid).children()
-        return [child for child in children if "nas.ray_side" in child.cmdline()]
+        return [child for child in children if "nas.running.ray_side" in child.cmdline()]
     return []
 
 

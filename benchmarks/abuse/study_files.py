@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from benchmarks.abuse.commands import in_process, wrong
-from nas import tables
+from nas.command import tables
 
 FULL, SHORT = 2_000, 40
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from nas.holder import words
+from nas.process.holder import words
 from nas.store.errors import LeaseLost, StoreError
 from nas.store.models import EVALUATION, STUDY
 from nas.store.records import Hold

@@ -19,7 +19,7 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 
-from nas import interrupts
+from nas.process import interrupts
 from nas.store.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)

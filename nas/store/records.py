@@ -26,11 +26,11 @@ class StudyRecord:
 
     uid: 32 hex digits, drawn when the study was made: no other study anywhere has them.
     config: the study's configuration as plain data.  budget_flops: training FLOPs it may spend.
-    objectives: names in `nas.objectives.OBJECTIVES`, all minimised; the first is the quality.
+    objectives: names in `nas.search.objectives`, all minimised; the first is the quality.
     facts: what was learnt on the way (corpus, n-gram baselines, machine).
     rungs: how many it has.  deviation: the standard deviation of one seed at the top rung, in bits
     per byte, pooled over the trials that were repeated; None before any.
-    owner, owner_since: who holds it ("" for nobody), in `nas.holder`'s form, and since when.
+    owner, owner_since: who holds it ("" for nobody), as `nas.process.holder` says, since when.
     created_at, ended_at: aware UTC times.
     """
 

@@ -232,7 +232,7 @@ def test_the_detail_shows_every_field_of_the_spec(url: str, fill) -> None:
 
 def test_the_data_need_no_page_and_no_workers() -> None:
     program = (
-        "import sys, dashboard.data, nas.store, nas.figure; "
+        "import sys, dashboard.data, nas.store, nas.views; "
         "print([m for m in ('torch', 'triton', 'ray', 'streamlit') if m in sys.modules])"
     )
     command = [sys.executable, "-c", program]

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nas.export import bundle_sources
+from nas.models.export import bundle_sources
 from search_space.errors import InputError
 from workers.kernels import dispatch
 from workers.kernels.cross_entropy import linear_cross_entropy

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from nas.ray_pool import RayPool
+from nas.running.ray_pool import RayPool
 from nas.store import Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Progress, Recipe

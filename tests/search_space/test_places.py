@@ -71,7 +71,7 @@ print(Settings.from_environment().cache)
 os.environ["FFN_NAS_CACHE"] = "/tmp/elsewhere"
 print(Settings.from_environment().cache)
 """
-COMMAND = "from nas.cli import run; sys.exit(run(['launch', sys.argv[1]]))"
+COMMAND = "from nas.command.cli import run; sys.exit(run(['launch', sys.argv[1]]))"
 
 
 def python(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

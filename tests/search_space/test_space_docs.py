@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nas import tables
-from nas.cli import run
+from nas.command import tables
+from nas.command.cli import run
 from nas.config import StudyConfig
 from search_space.backbone import Backbone
 from search_space.domain import words

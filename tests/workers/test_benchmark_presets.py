@@ -14,8 +14,8 @@ from rich.console import Console
 from benchmarks import preset_studies, presets
 from benchmarks.preset_studies import Outcome, Studies
 from benchmarks.presets import Comparison, kept_in
-from nas.driver import MOST_FAILURES, MOST_LOSSES
-from nas.pool import SimulatedPool
+from nas.running.driver import MOST_FAILURES, MOST_LOSSES
+from nas.running.pool import SimulatedPool
 from nas.store import StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Recipe, Status, WorkerLost

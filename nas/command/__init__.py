@@ -1,0 +1,1 @@
+"""The command `nas`: what it reads, what it prints, how it ends."""

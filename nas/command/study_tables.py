@@ -1,0 +1,201 @@
+"""Rows of studies and trials, as `list`, `status`, `pareto` and `show` print them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from nas.command.tables import Row, print_record, print_rows
+from nas.command.terminal import echo
+from nas.process.holder import is_gone
+from nas.process.holder import words as holder_words
+from nas.search.bounds import excess, limits
+from nas.search.bounds import words as bound_words
+from nas.search.pareto import best, frontier
+from nas.search.rungs import levels
+from nas.store import Store, StudyRecord, TrialRecord
+from nas.store.tallies import Tally
+from nas.study import Study, run_row, trial_row
+from search_space.contract import Status
+
+# Of a study's row, the columns of the table of studies.
+LISTED = (
+    "study",
+    "state",
+    "trials",
+    "finished",
+    "paused",
+    "running",
+    "stopped",
+    "not_finished",
+    "infeasible",
+    "flops_spent",
+    "flops_budget",
+    "best_bits_per_byte",
+    "best_design",
+    "frontier",
+    "started",
+)
+
+
+def study_row(store: Store, study: StudyRecord) -> Row:
+    """One study as `list` and `status` show it.
+
+    `trials` are designs; of them `finished` at the top rung, `paused` below it, `stopped` are to be
+    taken up, and `not_finished` ended without a result. `running` are evaluations. `repeats` are
+    further seeds that were measured. FLOPs are training FLOPs. `deviation` is of one seed, in bits
+    per byte. The columns that are compared are read, not the trials.
+    """
+    trials, ledger, bounds = store.measures(study.id), store.ledger(study.id), limits(study)
+    tallies = store.tallies(study.id)
+    kept = [trial for trial in trials if not excess(trial, bounds)]
+    first = best(kept)
+    counts = Counter(trial.status for trial in trials)
+    return {
+        "study": study.name,
+        "state": study.state.value,
+        "trials": len(trials),
+        "finished": counts[Status.FINISHED],
+        "paused": counts[Status.PAUSED],
+        "running": _count(tallies, Status.RUNNING),
+        "stopped": counts[Status.STOPPED],
+        "not_finished": sum(counts[status] for status in _WITHOUT_RESULT),
+        "infeasible": len(trials) - len(kept),
+        "rungs": _rung_rows(study, tallies),
+        "repeats": _count([each for each in tallies if each.repeat], Status.FINISHED),
+        "deviation": study.deviation,
+        "flops_spent": ledger.spent,
+        "flops_reserved": ledger.reserved,
+        "flops_budget": ledger.budget,
+        "best_bits_per_byte": first.bits_per_byte if first else None,
+        "best_design": store.some_trials(study.id, [first.number])[0].spec.label if first else None,
+        "frontier": len(frontier(kept, study.objectives)),
+        "held_by": _holder(store, study),
+        "held_since": _time(study.owner_since) if study.owner else None,
+        "started": _time(study.created_at),
+    }
+
+
+_WITHOUT_RESULT = (Status.DIVERGED, Status.OUT_OF_MEMORY, Status.FAILED)
+
+
+def _count(tallies: list[Tally], *statuses: Status) -> int:
+    return sum(each.count for each in tallies if each.status in statuses)
+
+
+def _rung_rows(study: StudyRecord, tallies: list[Tally]) -> list[Row]:
+    """A row a rung, the lowest first: its FLOPs, and its evaluations of all seeds by status."""
+    budget = study.config.get("budget") or {}
+    flops: tuple[float | None, ...] = (None,) * study.rungs
+    if "trial_flops" in budget:
+        flops = levels(budget["trial_flops"], study.rungs, budget.get("reduction", 3.0))
+    rows = []
+    for rung, until in enumerate(flops):
+        mine = [each for each in tallies if each.rung == rung]
+        rows.append(
+            {
+                "rung": rung,
+                "until_flops": until,
+                "running": _count(mine, Status.RUNNING),
+                "finished": _count(mine, Status.FINISHED),
+                "stopped": _count(mine, Status.STOPPED),
+                "not_finished": _count(mine, *_WITHOUT_RESULT),
+            }
+        )
+    return rows
+
+
+def _holder(store: Store, study: StudyRecord) -> str | None:
+    """Who drives the study, and whether that process is known to be gone; None for nobody."""
+    if not study.owner:
+        return None
+    gone = is_gone(study.owner) or store.lease_left(study.id) <= 0
+    return holder_words(study.owner) + (f", gone; nas resume {study.name}" if gone else "")
+
+
+def _time(when: Any) -> str | None:
+    return when.isoformat(timespec="seconds") if when is not None else None
+
+
+def in_words(row: Row) -> Row:
+    """A study's row for people: a line a rung."""
+    shown = dict(row)
+    lines = {}
+    for each in shown.pop("rungs"):
+        flops = f" ({each['until_flops']:.3g} FLOPs)" if each["until_flops"] is not None else ""
+        names = ("running", "finished", "stopped", "not_finished")
+        counts = ", ".join(f"{each[n]:,} {n.replace('_', ' ')}" for n in names if each[n])
+        lines[f"rung {each['rung']}"] = f"{counts or 'nothing yet'}{flops}"
+    place = list(shown).index("repeats")
+    items = list(shown.items())
+    return dict([*items[:place], *lines.items(), *items[place:]])
+
+
+def pareto_rows(study: Study, everything: bool) -> list[Row]:
+    """The frontier, or every trial with the frontier and the infeasible ones marked."""
+    bounds, deviation = study.limits(), study.record.deviation
+    if not everything:
+        return [_pareto_row(trial, bounds, deviation) for trial in study.frontier_records()]
+    trials = study.records(stats=False)
+    on_front = {trial.number for trial in frontier(trials, study.record.objectives, bounds)}
+    return [
+        _pareto_row(trial, bounds, deviation)
+        | {
+            "status": trial.status.value,
+            "frontier": "*" if trial.number in on_front else "",
+            "infeasible": bound_words(excess(trial, bounds)),
+        }
+        for trial in trials
+    ]
+
+
+def _pareto_row(trial: TrialRecord, bounds: Mapping[str, float], deviation: float | None) -> Row:
+    """bits_per_byte: the mean of the seeds at the rung.  ±: the first run's standard error over
+    validation windows.  deviation: of one seed at the top rung, so the mean's standard error over
+    seeds is deviation / sqrt(seeds)."""
+    row = trial_row(trial, bounds)
+    return {
+        "trial": row["number"],
+        "design": row["design"],
+        "bits_per_byte": row["bits_per_byte"] and round(row["bits_per_byte"], 4),
+        "±": row["bits_per_byte_se"] and round(row["bits_per_byte_se"], 4),
+        "rung": row["rung"],
+        "seeds": row["seeds"],
+        "deviation": deviation,
+        "active_flops": row["active_flops"],
+        "total_params": row["total_params"],
+        "source": row["source"],
+        "spec": row["spec"],
+        "violations": row["violations"],
+    }
+
+
+def trial_record(study: Study, trial: TrialRecord) -> Row:
+    """Everything that is known of a trial; `runs` has a row an evaluation."""
+    row = trial_row(trial, study.limits())
+    record = {"study": study.name} | row
+    record |= {"deviation": study.record.deviation, "cost": trial.cost, "seed": study.record.seed}
+    result = trial.result
+    if result is not None:
+        record |= {
+            "steps": result.steps,
+            "tokens": result.tokens,
+            "optimizer_flops": result.optimizer_flops,
+            "activity_by_layer": result.activity,
+            "checkpoint": result.checkpoint,
+            "checkpoint_error": result.stats.get("checkpoint_error", ""),
+            "backend": result.backend,
+            "routing": result.stats.get("routing", {}),
+        }
+    return record | {"runs": [run_row(each) for each in study.store.trial_evaluations(trial.id)]}
+
+
+def print_trial(record: Row, as_json: bool) -> None:
+    """What `trial_record` found: a line a field, then a table of its evaluations."""
+    if as_json:
+        print_record(record, as_json)
+        return
+    print_record({name: value for name, value in record.items() if name != "runs"}, as_json)
+    echo()
+    print_rows(record["runs"], as_json)

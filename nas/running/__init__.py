@@ -1,0 +1,1 @@
+"""A study as it runs: launching, resuming, the driver, the pools, and what holds Ray."""

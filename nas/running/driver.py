@@ -1,0 +1,398 @@
+"""The loop: ask the scheduler what next, have it done, record how it ended.
+
+The driver keeps nothing that the store does not have: it is made anew of a study's records, and
+goes on with a study that was stopped or killed as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.config import StudyConfig
+from nas.models.checkpoints import discard_states, kept_runs, run_folder, state_place, trial_folder
+from nas.process import interrupts
+from nas.running.pool import Event, Pool
+from nas.search.lessons import lessons
+from nas.search.sampler import Sampler, SpaceExhausted
+from nas.search.scheduler import Board, Counts, Done, Promote, Repeat, Start, TakeUp, Wait
+from nas.store import EvaluationRecord, Hold, LeaseLost, Store, StudyRecord, TrialRecord
+from nas.store.holds import STOP
+from nas.store.outage import StoreLost
+from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
+from search_space.cost import model_cost
+from search_space.errors import WorkFailed
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.5
+RENEW_SECONDS = 5.0  # between two signs of life in the store, where `nas stop` is heard
+MOST_LOSSES = 3  # workers that an evaluation may lose before its design is set aside
+MOST_FAILURES = 5  # evaluations that fail one after another before the study gives up
+CURVE_POINTS = 16  # of the lowest rung, when there are several
+
+
+class StudyFailed(WorkFailed):
+    """The study cannot go on; the text says what its last evaluations died of."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An evaluation that is under way, and the last that was heard of it."""
+
+    trial: TrialRecord
+    evaluation: EvaluationRecord
+    progress: Progress | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a display needs. trials: a live view, by number.  ended: since the last snapshot."""
+
+    trials: Collection[TrialRecord]
+    running: list[Running]
+    ended: list[tuple[TrialRecord, EvaluationRecord]]
+    counts: Counts
+    refused: int
+
+
+class Driver:
+    """Runs one study on one pool; it leaves the store behind, and checkpoints in `folder`."""
+
+    def __init__(
+        self,
+        store: Store,
+        study: StudyRecord,
+        config: StudyConfig,
+        pool: Pool,
+        corpus_dir: str,
+        folder: Path,
+        hold: Hold,
+    ) -> None:
+        self.store, self.study, self.config, self.pool = store, study, config, pool
+        self.corpus_dir, self.folder, self.hold = corpus_dir, folder, hold
+        self.plan = config.plan()
+        self.states = state_place(folder, config.workers.state_url, study)
+        self.sampler = Sampler(
+            space=config.space,
+            backbone=config.backbone,
+            objectives=config.objectives,
+            constraints=config.constraints,
+            seed=config.seed,
+            kind=config.sampler,
+        )
+        self.warm_starts = {spec.key: (name, spec) for name, spec in config.warm_start_specs()}
+        # The driver is the study's only writer, so it need not read back what it wrote.
+        self.trials = {t.number: t for t in store.trials(study.id, stats=False)}
+        self.board, evaluations = Board(self.plan), store.evaluations(study.id)
+        for trial in self.trials.values():
+            self._put_trial(trial)
+        for evaluation in evaluations:
+            self.board.put(evaluation)
+        self.lessons = lessons(self.plan, self.trials.values(), evaluations)
+        self._discard_left(evaluations)
+        self.requests: dict[int, EvalRequest] = {}  # of what runs, by evaluation
+        self.running: dict[int, Running] = {}
+        self.ended: list[tuple[TrialRecord, EvaluationRecord]] = []
+        self.refused = self.failures = 0
+        self.last_error, self.exhausted, self.renewed = "", False, time.monotonic()
+
+    def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
+        """Until nothing is left to do. On any exception what runs is recorded as stopped.
+
+        A signal that was noted raises KeyboardInterrupt between two turns.
+        """
+        try:
+            while True:
+                self._fill()
+                if not self.requests:
+                    break
+                self._record(self.pool.events(POLL_SECONDS))
+                # After the whole turn: what else came in with the last failure is in hand.
+                if self.failures >= MOST_FAILURES:
+                    raise StudyFailed(
+                        f"{self.failures} evaluations in a row failed; the last: {self.last_error}"
+                    )
+                listen(self._snapshot())
+                self._renew()
+                interrupts.check()
+        except BaseException as error:
+            self._stop_running(error)
+            raise
+
+    # What next.
+
+    def _fill(self) -> None:
+        """Give the pool what it has room for."""
+        while len(self.requests) < self.pool.slots:
+            interrupts.check()
+            self._renew()  # a thousand asks can take longer than a hold lasts
+            known = self.lessons.keys
+            decision = self.board.decide(
+                held=self.requests.keys(),
+                warm_left=sum(key not in known for key in self.warm_starts),
+                exhausted=self.exhausted,
+            )
+            match decision:
+                case Start():
+                    self._start()
+                case TakeUp():
+                    self._take_up()
+                case Promote(evaluation, rung):
+                    self._go_on(evaluation, rung)
+                case Repeat(number, seed):
+                    self._begin(self.trials[number], seed, rung=len(self.plan.levels) - 1)
+                case Wait() | Done():
+                    return
+
+    def _start(self) -> None:
+        """Store the next design and hand its first evaluation to the pool."""
+        warm = [(n, s) for key, (n, s) in self.warm_starts.items() if key not in self.lessons.keys]
+        if warm:
+            source, spec = warm[0]
+            params = self.sampler.params(spec)
+        else:
+            try:
+                proposal = self.sampler.propose(
+                    len(self.trials), self.lessons.told(), self.lessons.keys
+                )
+            except SpaceExhausted as error:
+                log.warning("no new design is left: %s", error)
+                self.exhausted = True
+                return
+            source, spec, params = proposal.source, proposal.spec, proposal.params
+            self.refused += proposal.refused
+        trial, evaluation = self.store.add_trial(
+            self.study.id,
+            spec,
+            seed=self.config.seed,
+            source=source,
+            params=params,
+            until_flops=self.plan.levels[0],
+            cost=model_cost(spec, self.config.backbone).to_dict(),
+            hold=self.hold,
+        )
+        self.trials[trial.number] = trial
+        self._put_trial(trial)
+        self.lessons.put(trial)
+        self._submit(evaluation)
+
+    def _put_trial(self, trial: TrialRecord) -> None:
+        self.board.put_trial(trial.number, trial.key in self.warm_starts, trial.cost)
+
+    def _go_on(self, below: EvaluationRecord, rung: int) -> None:
+        trial = self.trials[below.trial]
+        self._begin(trial, below.seed, rung, start_flops=below.trunk_flops)
+
+    def _begin(self, trial: TrialRecord, seed: int, rung: int, start_flops: float = 0.0) -> None:
+        """Store an evaluation of a trial that there is, and hand it to the pool."""
+        self._submit(
+            self.store.add_evaluation(
+                self.study.id,
+                trial.id,
+                seed=seed,
+                rung=rung,
+                until_flops=self.plan.levels[rung],
+                start_flops=start_flops,
+                hold=self.hold,
+            )
+        )
+
+    def _take_up(self) -> None:
+        """Go on with what a former driver left; the pool's worker finds its last state."""
+        evaluation = self.store.claim(self.study.id, self.hold.owner, self.hold)
+        if evaluation is None:
+            raise WorkFailed(
+                f"study {self.study.name} has evaluations that somebody else works on; "
+                "nothing is trained twice"
+            )
+        log.warning("trial %d is taken up again at rung %d", evaluation.trial, evaluation.rung)
+        self._submit(evaluation)
+
+    def _submit(self, evaluation: EvaluationRecord) -> None:
+        self.board.put(evaluation)
+        request = self._request(evaluation)
+        self.requests[evaluation.id] = request
+        self.running[evaluation.id] = Running(self.trials[evaluation.trial], evaluation, None)
+        self.pool.submit(request)
+
+    def _request(self, evaluation: EvaluationRecord) -> EvalRequest:
+        config, top = self.config, len(self.plan.levels) - 1
+        place = self.folder / trial_folder(evaluation.trial, evaluation.attempt)
+        return EvalRequest(
+            evaluation=evaluation.id,
+            attempt=evaluation.attempt,
+            study=self.study.uid,
+            number=evaluation.trial,
+            rung=evaluation.rung,
+            spec=self.trials[evaluation.trial].spec,
+            backbone=config.backbone,
+            recipe=config.recipe,
+            corpus_dir=self.corpus_dir,
+            until_flops=evaluation.until_flops,
+            start_flops=evaluation.start_flops,
+            seed=evaluation.seed,
+            eval_tokens=config.eval_tokens,
+            curve_flops=self.plan.levels[0] / CURVE_POINTS if top else 0.0,
+            checkpoint_dir=str(place) if self._keeps_weights(evaluation) else "",
+            state_dir=self._states(evaluation),
+            keep_trunk=evaluation.rung < top,
+            device=config.workers.device,
+            threads=config.workers.threads,
+        )
+
+    def _states(self, evaluation: EvaluationRecord) -> str:
+        return f"{self.states}/{run_folder(evaluation.trial, evaluation.seed)}"
+
+    # What happened.
+
+    def _record(self, events: Sequence[Event]) -> None:
+        """Store what came in: all points of curves together, then the rest in its order."""
+        points = [each for each in events if isinstance(each, Progress) and self._counts(each)]
+        self._note(points)
+        for event in events:
+            if isinstance(event, Progress) or not self._counts(event):
+                continue
+            if isinstance(event, WorkerLost):
+                self._hand_over(event)
+            else:
+                self._finish(event)
+
+    def _counts(self, event: Event) -> bool:
+        """Whether an event is of an attempt that runs; a worker that was given up may send, too."""
+        request = self.requests.get(event.evaluation)
+        return request is not None and (
+            isinstance(event, WorkerLost) or event.attempt == request.attempt
+        )
+
+    def _note(self, points: list[Progress]) -> None:
+        if points:
+            self.store.add_progress(points)
+        for point in points:
+            seen = self.running[point.evaluation]
+            self.running[point.evaluation] = dataclasses.replace(seen, progress=point)
+
+    def _hand_over(self, event: WorkerLost) -> None:
+        """Give the evaluation to another worker, which goes on from its last state; or fail it."""
+        seen = self.running[event.evaluation]
+        count = seen.evaluation.losses + 1
+        if interrupts.asked() or count >= MOST_LOSSES:
+            error = f"{event.error}; it was the last of {count} workers that an evaluation may lose"
+            self._finish(self._ending(event.evaluation, event.status, error))
+            return
+        log.warning("trial %d: %s; another worker takes it up", seen.trial.number, event.error)
+        evaluation = self.store.worker_lost(
+            event.evaluation, seen.evaluation.attempt, self.hold.owner
+        )
+        self._submit(evaluation)
+
+    def _ending(self, evaluation: int, status: Status, error: str) -> EvalResult:
+        """An ending that no worker told of."""
+        attempt = self.requests[evaluation].attempt
+        return EvalResult(evaluation=evaluation, attempt=attempt, status=status, error=error)
+
+    def _finish(self, event: EvalResult) -> None:
+        if interrupts.asked() and event.status is Status.FAILED:
+            # A signal to the whole process group ends the workers, too.
+            event = self._ending(event.evaluation, Status.STOPPED, _STOPPED)
+        trial, ended = self._end(event)
+        if lost := event.stats.get("checkpoint_error"):
+            log.warning("trial %d is measured, its weights are lost: %s", trial.number, lost)
+        self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
+        self.last_error = ended.error
+
+    def _end(self, result: EvalResult) -> tuple[TrialRecord, EvaluationRecord]:
+        trial, ended = self.store.end_evaluation(self._with_flops(result))
+        # Of a result only what is shown stays in memory.
+        if trial.result is not None:
+            trial = dataclasses.replace(trial, result=dataclasses.replace(trial.result, stats={}))
+        self.trials[trial.number] = trial
+        self.board.put(ended)
+        self.lessons.put(trial, ended)
+        self.ended.append((trial, ended))
+        del self.requests[ended.id], self.running[ended.id]
+        if ended.status.final and not self._may_go_on(ended):
+            discard_states(self._states(ended))
+        self._discard_given_up(ended)
+        return trial, ended
+
+    def _discard_given_up(self, ended: EvaluationRecord) -> None:
+        """Remove the weights of attempts that were lost after they had written them."""
+        if ended.status.final and self._keeps_weights(ended):
+            for attempt in range(1, ended.attempt):
+                place = self.folder / trial_folder(ended.trial, attempt)
+                shutil.rmtree(place, ignore_errors=True)
+
+    def _discard_left(self, evaluations: Sequence[EvaluationRecord]) -> None:
+        """Remove what a former driver was killed before it could."""
+        kept = kept_runs(self.states) if evaluations else set()
+        highest = {
+            run_folder(each.trial, each.seed): each
+            for each in sorted(evaluations, key=lambda each: each.rung)
+        }
+        for run in kept & highest.keys():
+            if highest[run].status.final and not self._may_go_on(highest[run]):
+                discard_states(f"{self.states}/{run}")
+        for each in highest.values():
+            self._discard_given_up(each)
+
+    def _keeps_weights(self, evaluation: EvaluationRecord) -> bool:
+        """Weights are kept of what an export can ask for: the first run, at the top."""
+        top = len(self.plan.levels) - 1
+        return evaluation.rung == top and evaluation.seed == self.config.seed
+
+    def _may_go_on(self, ended: EvaluationRecord) -> bool:
+        """Whether a promotion can need the run's states."""
+        return ended.status is Status.FINISHED and ended.rung < len(self.plan.levels) - 1
+
+    def _with_flops(self, result: EvalResult) -> EvalResult:
+        """A worker that died could not say what it spent: the last progress did."""
+        seen = self.running[result.evaluation].progress
+        if seen is None:
+            return result
+        flops = seen.flops - self.requests[result.evaluation].start_flops
+        if result.flops >= flops:
+            return result
+        return dataclasses.replace(result, flops=flops, seconds=seen.seconds)
+
+    def _renew(self) -> None:
+        """Show the store that this driver lives, and hear whether it is asked to stop."""
+        if time.monotonic() - self.renewed < RENEW_SECONDS:
+            return
+        asked = self.store.renew(self.hold)
+        self.renewed = time.monotonic()
+        if asked == STOP:
+            raise KeyboardInterrupt("`nas stop` asked for it")
+
+    def _stop_running(self, reason: BaseException) -> None:
+        """Record what runs as stopped; what ended the study is told before what fails here."""
+        if isinstance(reason, LeaseLost):
+            return  # another driver goes on with it
+        for id in list(self.requests):
+            number = self.running[id].trial.number
+            try:
+                self._end(self._ending(id, Status.STOPPED, _STOPPED))
+            except StoreLost as error:
+                # The others would fail of the same, each after its own wait.
+                numbers = ", ".join(str(each.trial.number) for each in self.running.values())
+                log.warning("not recorded as stopped: trial %s: %s", numbers, error)
+                return
+            except Exception as error:
+                log.warning("trial %d could not be recorded as stopped: %s", number, error)
+
+    def _snapshot(self) -> Snapshot:
+        ended, self.ended = self.ended, []
+        return Snapshot(
+            trials=self.trials.values(),
+            running=list(self.running.values()),
+            ended=ended,
+            counts=self.board.counts(),
+            refused=self.refused,
+        )
+
+
+_STOPPED = "the study was stopped before it ended; it can be resumed"

@@ -1,0 +1,168 @@
+"""The pool on Ray: workers of a local Ray or of a cluster, behind one process that holds Ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from nas.running.pool import Event
+from nas.running.ray_limits import Limits
+from nas.running.ray_process import NoAnswer, RayProcess
+from nas.running.ray_workers import sweep
+from search_space.contract import EvalRequest, Progress
+from search_space.corpus import CorpusSpec
+from search_space.errors import InputError, WorkFailed
+
+log = logging.getLogger(__name__)
+
+
+class RayPool:
+    """`count` workers on a local Ray (address "") or a cluster, one evaluation each at a time.
+
+    count: 0 means one a core (or a GPU share) of the machine or cluster.  threads: CPU cores and
+    torch threads of a worker.  gpus: GPUs of a worker, fractions allowed.
+
+    A local Ray listens on loopback alone, wants a secret that is made anew for each pool, and ends
+    with the pool or with this process, whichever is first. Raises InputError when the machine or
+    cluster has too little or the address does not answer, WorkFailed when Ray does not start.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int = 0,
+        threads: int = 1,
+        gpus: float = 0.0,
+        address: str = "",
+        limits: Limits | None = None,
+    ) -> None:
+        self._limits = limits = limits or Limits()
+        self._running: set[int] = set()
+        self._preparing = ""  # the cache that a corpus is being prepared in
+        address = "" if address == "local" else address
+        if address:
+            check_reachable(address, limits.reach)
+        self._process = RayProcess(local=not address, leave=limits.leave)
+        try:
+            self._start(address, count, threads)
+            self._slots: int = self._process.ask(
+                "hire", count, threads, gpus, within=limits.start + limits.answer
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, address: str, count: int, threads: int) -> None:
+        limits = self._limits
+        within = limits.connect if address else limits.start
+        try:
+            self._process.ask("start", address, limits, count, threads, within=within)
+        except NoAnswer as error:
+            if address:
+                raise InputError(
+                    f"Ray must be reachable: {address} did not answer as a Ray cluster within "
+                    f"{within:g} s; check workers.ray_address"
+                ) from error
+            raise WorkFailed(
+                f"a local Ray did not start within {within:g} s: the machine is too busy"
+            ) from error
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at once."""
+        return self._slots
+
+    def prepare(
+        self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
+    ) -> dict[str, Any]:
+        """Prepare the corpus on a worker: its `dir`, `meta` and `ngram_bits_per_byte`.
+
+        Raises InputError for what the corpus or the user did wrong, WorkFailed when a worker
+        died of it, PoolLost.
+        """
+        self._preparing = cache_dir
+        facts: dict[str, Any] = self._process.ask(
+            "prepare",
+            spec,
+            vocab_size,
+            seq_len,
+            cache_dir,
+            within=self._limits.answer,
+            beat=Notes(self._limits.note).beat,
+        )
+        self._preparing = ""
+        return facts
+
+    def submit(self, request: EvalRequest) -> None:
+        """Start the evaluation on an idle worker."""
+        if len(self._running) >= self._slots:
+            raise RuntimeError(f"all {self.slots} slots are busy")
+        self._process.ask("submit", request, within=self._limits.answer)
+        self._running.add(request.evaluation)
+
+    def events(self, timeout: float) -> list[Event]:
+        """Progress and results that have come in, after at most `timeout` seconds.
+
+        Raises PoolLost when Ray or the process that holds it has died or gives no answer.
+        """
+        if not self._running:
+            return []
+        found: list[Event] = self._process.ask(
+            "events", timeout, within=timeout + self._limits.answer
+        )
+        self._running -= {event.evaluation for event in found if not isinstance(event, Progress)}
+        return found
+
+    def close(self) -> None:
+        """End the workers and leave Ray; what this pool did not start stays."""
+        self._running.clear()
+        self._process.end()
+        if self._preparing:
+            sweep(self._preparing)
+            self._preparing = ""
+
+
+class Notes:
+    """Says every `seconds` that a corpus is still being prepared: no time is too long for that."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._began, self._said = seconds, time.monotonic(), 0
+
+    def beat(self) -> None:
+        """Called every second or so."""
+        passed = time.monotonic() - self._began
+        if passed >= (self._said + 1) * self._seconds:
+            self._said = int(passed // self._seconds)
+            log.warning("still preparing the corpus after %.0f min; Ctrl-C stops it", passed / 60)
+
+
+def check_reachable(address: str, seconds: float) -> None:
+    """Raise InputError unless something listens at a cluster's `address`.
+
+    `auto` is what Ray finds on this machine, or $RAY_ADDRESS.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+        if not address or address == "auto":
+            return
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise InputError(
+            f"Ray's address must be auto or HOST:PORT, such as 10.0.0.1:6379: got {address!r}; "
+            "check workers.ray_address"
+        )
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except OSError as error:
+        raise InputError(
+            f"Ray must be reachable: {address} is not ({error.strerror or error}); "
+            "check workers.ray_address"
+        ) from error

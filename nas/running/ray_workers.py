@@ -1,0 +1,253 @@
+"""Workers as Ray actors, their streams of events, and what becomes of one that dies or hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.running.pool import Event
+from nas.running.ray_limits import Limits
+from search_space.contract import EvalRequest, Progress, Status, WorkerLost
+from search_space.corpus import CorpusSpec
+from search_space.errors import InputError, WorkFailed
+
+DIED = "its process was killed or crashed; lack of memory is the usual cause"
+
+
+@dataclass(eq=False)
+class Worker:
+    """An actor; `pid` is None until it has started."""
+
+    actor: Any
+    ready: Any
+    pid: int | None = None
+
+
+@dataclass(eq=False)
+class Running:
+    """An evaluation on a worker. Seconds are those that `Workers.events` has waited.
+
+    silent: without a sign of life.  still: without a point of the curve.  longest: of `still`.
+    """
+
+    worker: Worker
+    request: EvalRequest
+    silent: float = 0.0
+    still: float = 0.0
+    longest: float = 0.0
+
+
+class Workers:
+    """`count` actors of one Ray, one evaluation each at a time; 0 means as many as fit."""
+
+    def __init__(
+        self, count: int, threads: int, gpus: float, *, local: bool, limits: Limits
+    ) -> None:
+        import ray
+
+        from workers.actor import TrialActor
+
+        self._ray, self._local, self._limits = ray, local, limits
+        self._running: dict[Any, Running] = {}
+        count = fitting(ray.cluster_resources(), count, threads, gpus)
+        self._remote = ray.remote(num_cpus=threads, num_gpus=gpus)(TrialActor)
+        self._workers = [self._hire() for _ in range(count)]
+        waiting = [worker.ready for worker in self._workers]
+        _, late = ray.wait(waiting, num_returns=count, timeout=limits.start)
+        if late:
+            raise InputError(
+                f"{len(late)} of {count} workers did not start within {limits.start:g} s; "
+                "the machines are busy: lower workers.count"
+            )
+        for worker in self._workers:
+            try:
+                worker.pid = ray.get(worker.ready)
+            except ray.exceptions.RayError as error:
+                raise WorkFailed(f"the workers do not start: {reason(error)}") from error
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def _hire(self) -> Worker:
+        actor = self._remote.remote()
+        return Worker(actor, actor.ready.remote())
+
+    def submit(self, request: EvalRequest) -> None:
+        """Start the evaluation on an idle worker."""
+        busy = {running.worker for running in self._running.values()}
+        worker = next(worker for worker in self._workers if worker not in busy)
+        stream = worker.actor.run.options(num_returns="streaming").remote(request)
+        self._running[stream] = Running(worker, request)
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has come in, after at most `timeout` seconds; hung workers are ended."""
+        began = time.monotonic()
+        found = self._collect(timeout)
+        # A machine that slept is no reason to blame a worker.
+        waited = min(time.monotonic() - began, timeout + 1)
+        for stream, running in list(self._running.items()):
+            self._learn_pid(running.worker)
+            running.silent += waited
+            running.still += waited
+            if hung := self._hung(running):
+                found.append(self._give_up(stream, hung))
+        return found
+
+    def _collect(self, timeout: float) -> list[Event]:
+        """Everything that the streams hold; waits for the first event, signs of life are none."""
+        found: list[Event] = []
+        deadline = time.monotonic() + timeout
+        while self._running:
+            streams = list(self._running)
+            left = 0.0 if found else max(0.0, deadline - time.monotonic())
+            ready, _ = self._ray.wait(streams, num_returns=1, timeout=left, fetch_local=False)
+            if not ready:
+                break
+            found += [event for event in map(self._next, ready) if event is not None]
+        return found
+
+    def _next(self, stream: Any) -> Event | None:
+        """The next event of a stream that has one; None is a sign of life."""
+        running = self._running[stream]
+        try:
+            event: Event | None = self._ray.get(next(stream), timeout=self._limits.silent)
+        except StopIteration:
+            return self._give_up(stream, f"the worker died: {DIED}")
+        except self._ray.exceptions.RayError as error:
+            return self._give_up(stream, f"the worker died: {reason(error)}", out_of_memory(error))
+        running.silent = 0.0
+        if isinstance(event, Progress):
+            running.longest = max(running.longest, running.still)
+            running.still = 0.0
+        elif event is not None:
+            del self._running[stream]
+        return event
+
+    def _hung(self, running: Running) -> str:
+        """What is wrong with an evaluation that is waited for, "" for nothing."""
+        limits = self._limits
+        patience = max(limits.still, 20 * running.longest)
+        if running.worker.pid is None:
+            if running.silent > limits.start:
+                return f"a new worker did not start within {limits.start:g} s"
+        elif running.silent > limits.silent:
+            return f"the worker gave no sign of life for {limits.silent:g} s and was ended"
+        if running.still > patience:
+            return f"the evaluation made no progress for {patience:.0f} s and its worker was ended"
+        return ""
+
+    def _learn_pid(self, worker: Worker) -> None:
+        if worker.pid is None and self._ray.wait([worker.ready], timeout=0)[0]:
+            with contextlib.suppress(self._ray.exceptions.RayError):  # its stream says it, too
+                worker.pid = self._ray.get(worker.ready)
+
+    def _give_up(self, stream: Any, why: str, status: Status = Status.FAILED) -> WorkerLost:
+        """The evaluation loses its worker, and its slot gets a new one."""
+        running = self._running.pop(stream)
+        worker = running.worker
+        self._ray.kill(worker.actor)
+        if self._local and worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)  # a stopped process does not hear Ray
+        self._workers[self._workers.index(worker)] = self._hire()
+        return WorkerLost(evaluation=running.request.evaluation, status=status, error=why)
+
+    def close(self) -> None:
+        """End the actors."""
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
+
+
+def fitting(have: dict[str, float], count: int, threads: int, gpus: float) -> int:
+    """How many workers start: `count`, or as many as fit for 0. InputError when too little is."""
+    if count == 0:
+        by_gpu = have.get("GPU", 0) / gpus if gpus else float("inf")
+        count = max(1, int(min(have.get("CPU", 1) / threads, by_gpu)))
+    for name, need in (("CPU", count * threads), ("GPU", count * gpus)):
+        if need > have.get(name, 0):
+            raise InputError(
+                f"workers need {need:g} {name}, the Ray cluster has {have.get(name, 0):g}; "
+                "lower workers.count, workers.threads or workers.gpus_per_trial"
+            )
+    return count
+
+
+def prepare(
+    spec: CorpusSpec,
+    vocab_size: int,
+    seq_len: int,
+    cache_dir: str,
+    *,
+    limits: Limits,
+    alive: Callable[[], None],
+) -> dict[str, Any]:
+    """Prepare a corpus on a worker and say what it holds; `alive` is called every second or so."""
+    import ray
+
+    from workers.actor import prepare_stream
+
+    task = ray.remote(num_cpus=0, max_retries=0)(prepare_stream)
+    stream = task.options(num_returns="streaming").remote(spec, vocab_size, seq_len, cache_dir)
+    patience, silent, facts = limits.start, 0, None
+    while facts is None:
+        alive()
+        ready, _ = ray.wait([stream], num_returns=1, timeout=1.0, fetch_local=False)
+        silent = 0 if ready else silent + 1
+        if silent > patience:
+            raise WorkFailed(
+                f"the worker that prepares the corpus gave no sign of life for {patience:g} s"
+            )
+        if not ready:
+            continue
+        patience = limits.silent
+        try:
+            facts = ray.get(next(stream), timeout=limits.silent)
+        except StopIteration as error:
+            raise WorkFailed(f"the worker that prepares the corpus died: {DIED}") from error
+        except ray.exceptions.RayTaskError as error:
+            raise WorkFailed(f"the corpus could not be prepared: {reason(error)}") from error
+        except ray.exceptions.RayError as error:
+            raise WorkFailed(
+                f"the worker that prepares the corpus died: {reason(error)}"
+            ) from error
+    if "error" in facts:
+        kind = WorkFailed if facts.get("kind") == "failed" else InputError
+        raise kind(facts["error"])
+    return dict(facts)
+
+
+def sweep(cache_dir: str) -> None:
+    """Remove the drafts of corpora whose workers ended without a chance to do it."""
+    if any(Path(cache_dir).glob(".*")):  # the import takes a second
+        from workers.corpus import sweep as sweep_drafts
+
+        sweep_drafts(Path(cache_dir))
+
+
+def reason(error: Exception) -> str:
+    """Why a task or an actor ended, in words of ours or in those of its own exception."""
+    import ray
+
+    if isinstance(error, ray.exceptions.RayTaskError):
+        lines = [line for line in str(error.cause).splitlines() if line.strip()]
+        return lines[0].strip() if lines else "it gives no reason"
+    if isinstance(error, ray.exceptions.RayActorError) and error.actor_init_failed:
+        # The last line of the traceback that it carries: "ImportError: what".
+        return str(error).strip().splitlines()[-1].partition(": ")[2]
+    if out_of_memory(error) is Status.OUT_OF_MEMORY:
+        return "the machine ran short of memory, and Ray ended it"
+    return DIED
+
+
+def out_of_memory(error: Exception) -> Status:
+    """The status of an evaluation whose worker ended with `error`."""
+    import ray
+
+    short = isinstance(error, ray.exceptions.OutOfMemoryError)
+    return Status.OUT_OF_MEMORY if short else Status.FAILED

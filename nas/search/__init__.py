@@ -1,0 +1,1 @@
+"""What is searched for and how: objectives, bounds, the sampler, rungs, the scheduler."""

@@ -1,0 +1,30 @@
+"""The figures, as plain data for plotly.js and as Plotly figures.
+
+Plotly is imported when a figure is made, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from nas.views.curves import CURVE_POINTS, RunCurve, curves_data, run_curves, thinned
+from nas.views.noise import noise
+from nas.views.pareto import pareto_data, pareto_figure
+from nas.views.runs import runs_data, runs_figure
+from nas.views.style import COLOURS, SYMBOLS, shown, si, write_html
+
+__all__ = [
+    "COLOURS",
+    "CURVE_POINTS",
+    "SYMBOLS",
+    "RunCurve",
+    "curves_data",
+    "noise",
+    "pareto_data",
+    "pareto_figure",
+    "run_curves",
+    "runs_data",
+    "runs_figure",
+    "shown",
+    "si",
+    "thinned",
+    "write_html",
+]

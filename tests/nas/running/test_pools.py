@@ -1,0 +1,114 @@
+"""One contract for both pools; the Ray pool also survives a worker's death."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.abuse.ray_machine import wait_for
+from nas.running.pool import SimulatedPool
+from nas.running.ray_pool import RayPool
+from nas.running.ray_workers import fitting
+from search_space.contract import EvalResult, Progress, Status, WorkerLost
+from search_space.corpus import CorpusSpec
+from search_space.errors import InputError
+
+
+def simulated_work(request):
+    progress = Progress(
+        evaluation=request.evaluation, step=1, steps=1, flops=1.0, loss=1.0, seconds=0.1
+    )
+    result = EvalResult(evaluation=request.evaluation, status=Status.FINISHED, bits_per_byte=2.0)
+    return 1.0, [progress, result]
+
+
+class PoolContract:
+    """What a driver may count on."""
+
+    def test_every_trial_ends_with_its_result_after_its_progress(
+        self, pool, corpus_dir, make_request, drain
+    ):
+        for trial in (1, 2):
+            pool.submit(make_request(corpus_dir, trial))
+        events = drain(pool, {1, 2})
+        for trial in (1, 2):
+            mine = [e for e in events if e.evaluation == trial]
+            assert isinstance(mine[0], Progress)
+            assert isinstance(mine[-1], EvalResult)
+            assert mine[-1].status is Status.FINISHED
+            assert sum(isinstance(e, EvalResult) for e in mine) == 1
+
+    def test_a_full_pool_refuses(self, pool, corpus_dir, make_request, drain):
+        for trial in range(pool.slots):
+            pool.submit(make_request(corpus_dir, trial))
+        with pytest.raises(RuntimeError, match="slots are busy"):
+            pool.submit(make_request(corpus_dir, 99))
+        drain(pool, set(range(pool.slots)))
+
+    def test_an_idle_pool_has_no_events(self, pool):
+        assert pool.events(0.01) == []
+
+
+class TestSimulatedPool(PoolContract):
+    @pytest.fixture
+    def pool(self):
+        return SimulatedPool(2, simulated_work)
+
+    @pytest.fixture
+    def corpus_dir(self):
+        return ""
+
+    def test_time_is_simulated(self, pool, make_request, drain):
+        for trial in (1, 2):
+            pool.submit(make_request("", trial))
+        drain(pool, {1, 2})
+        assert pool.clock == 1.0
+
+
+class TestRayPool(PoolContract):
+    @pytest.fixture
+    def pool(self, ray_pool):
+        return ray_pool
+
+    @pytest.fixture
+    def corpus_dir(self, ray_corpus_dir):
+        return ray_corpus_dir
+
+    def test_a_bad_corpus_is_the_users_one_line(self, pool, tmp_path):
+        with pytest.raises(InputError, match="no file"):
+            pool.prepare(CorpusSpec(source=str(tmp_path / "none.txt")), 300, 32, str(tmp_path))
+
+    def test_a_killed_worker_is_reported_and_replaced(self, pool, corpus_dir, make_request, drain):
+        pool.submit(make_request(corpus_dir, 5, steps=100_000))
+        wait_for(pool, "ray::TrialActor.run").kill()
+        events = drain(pool, {5})
+        assert isinstance(events[-1], WorkerLost)
+        assert events[-1].error.startswith("the worker died: its process was killed or crashed")
+        pool.submit(make_request(corpus_dir, 6))
+        assert drain(pool, {6})[-1].status is Status.FINISHED
+
+
+def test_more_workers_than_the_machine_has_are_refused_before_any_starts():
+    with pytest.raises(InputError, match=r"workers need 100000 CPU, .* has (\d+); lower") as error:
+        RayPool(count=100_000)
+    assert f"has {len(os.sched_getaffinity(0))};" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("have", "asked", "fits"),
+    [
+        ({"CPU": 8}, (0, 1, 0), 8),
+        ({"CPU": 8}, (0, 3, 0), 2),
+        ({"CPU": 8, "GPU": 1}, (0, 1, 0.25), 4),
+        ({"CPU": 2}, (0, 4, 0), "workers need 4 CPU, the Ray cluster has 2"),
+        ({"CPU": 2}, (3, 1, 0), "workers need 3 CPU, the Ray cluster has 2"),
+        ({"CPU": 8}, (1, 1, 1), "workers need 1 GPU, the Ray cluster has 0"),
+    ],
+)
+def test_workers_fit_or_the_figures_are_said(have, asked, fits):
+    if isinstance(fits, int):
+        assert fitting(have, *asked) == fits
+    else:
+        with pytest.raises(InputError, match=fits):
+            fitting(have, *asked)
