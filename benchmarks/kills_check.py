@@ -12,7 +12,8 @@ from sqlalchemy import create_engine, text
 from nas.config import StudyConfig
 from nas.models.checkpoints import find_checkpoint
 from nas.running.resumption import stored_config
-from nas.search.scheduler import Done, decide
+from nas.search.decisions import Done
+from nas.search.scheduler import decide
 from nas.store import EvaluationRecord, Store, StudyRecord, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Status
 from search_space.errors import InputError

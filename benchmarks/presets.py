@@ -27,8 +27,10 @@ from rich.progress import Progress as Bar
 
 from benchmarks.preset_studies import UNIT, Outcome, Studies
 from benchmarks.report import Row, at_least, parser, publish
-from nas.config import Budget, StudyConfig, Workers
+from nas.config import StudyConfig
+from nas.machines import Workers
 from nas.running.launcher import PoolFactory, open_pool
+from nas.search.settings import Budget
 from nas.store import Store
 from search_space.backbone import Backbone
 from search_space.contract import Recipe, Status

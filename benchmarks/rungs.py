@@ -19,11 +19,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from benchmarks.report import Row, at_least, at_most, parser, publish
-from nas.config import Budget, StudyConfig
+from nas.config import StudyConfig
 from nas.running.launcher import launch_study, open_pool, resume_study
 from nas.running.pool import Pool
 from nas.search.objectives import objective_values
 from nas.search.pareto import hypervolume
+from nas.search.settings import Budget
 from nas.store import EvaluationRecord, Store, StudyRecord, StudyState, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Status
 

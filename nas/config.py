@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain
-from os.path import isabs
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, get_args
 
-from nas.search.bounds import absolute
+from nas.machines import Workers
+from nas.search.decisions import Plan
 from nas.search.objectives import objective
-from nas.search.rungs import MOST_RUNGS, expected_flops, levels, path_flops
-from nas.search.scheduler import Plan
+from nas.search.rungs import expected_flops, path_flops
+from nas.search.settings import Budget, Constraints, SamplerKind
 from nas.store.names import check_name
-from nas.yaml_file import numbers, read_yaml
+from nas.yaml_file import numbers, read_yaml, section
 from search_space.backbone import Backbone
-from search_space.checks import DIM, is_whole, known_word, real, text, whole
+from search_space.checks import is_whole, known_word, whole
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
@@ -29,168 +29,8 @@ from search_space.shown import shown
 from search_space.space import SearchSpace
 from search_space.spec import FFNSpec
 
-Device = Literal["auto", "cpu", "cuda"]
-SamplerKind = Literal["tpe", "random", "nsga2"]
-T = TypeVar("T")
-
-MOST_TRIALS = 1_000_000  # every ask reads all that were tried
 MOST_WARM_STARTS = 1_000
-MOST_SHARE, MOST_SEEDS = 0.9, 1_000
 LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
-
-
-def _section(cls: type[T], where: str, data: Any) -> T:
-    """A section's dataclass from its mapping, with errors that name the section."""
-    if not isinstance(data, Mapping):
-        raise InputError(f"{where} is a mapping of its fields: got {shown(data)}")
-    known = fields(cls)  # type: ignore[arg-type]
-    check_keys(where, data, [f.name for f in known])
-    for f in known:
-        given = f.name in data or f.default is not MISSING or f.default_factory is not MISSING
-        require(given, f"{where} needs {f.name}: none given")
-    return cls(**data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constraints:
-    """Upper bounds as ratios of the model with the reference dense FFN; None is no bound.
-
-    active_flops: forward FLOPs a token in inference.  total_params: parameters.
-    training_flops: forward and backward FLOPs a token.
-    """
-
-    active_flops: float | None = None
-    total_params: float | None = None
-    training_flops: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, ratio in self.ratios().items():
-            real(f"constraints.{name}", ratio, above=0)
-
-    def ratios(self) -> dict[str, float]:
-        """The bounds that are set."""
-        given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: ratio for name, ratio in given.items() if ratio is not None}
-
-    def limits(self, backbone: Backbone) -> dict[str, float]:
-        """The bounds in FLOPs a token and parameters."""
-        return absolute(self.ratios(), backbone)
-
-    def violations(self, spec: FFNSpec, backbone: Backbone) -> dict[str, float]:
-        """Priced cost / limit - 1 by name: at most 0 where the bound is kept."""
-        limits = self.limits(backbone)
-        if not limits:
-            return {}
-        cost = model_cost(spec, backbone)
-        return {name: getattr(cost, name) / limit - 1 for name, limit in limits.items()}
-
-    def broken(self, spec: FFNSpec, backbone: Backbone) -> str:
-        """The bound that `spec` breaks most, in words; empty when it keeps them all."""
-        violations = self.violations(spec, backbone)
-        worst = max(violations, key=lambda name: violations[name], default="")
-        if not worst or violations[worst] <= 0:
-            return ""
-        bound = self.ratios()[worst]
-        return (
-            f"{worst} is {bound * (1 + violations[worst]):.3g} x the reference's, above {bound:g}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Repeats:
-    """Further seeds of the designs that are best, or within noise of it.
-
-    share: of the study's FLOPs, at most.  seeds: trainings of one design, at most.
-    """
-
-    share: float = 0.0
-    seeds: int = 3
-
-    def __post_init__(self) -> None:
-        real("budget.repeats.share", self.share, least=0)
-        require(
-            self.share <= MOST_SHARE,
-            f"budget.repeats.share is a share of the study's FLOPs, at most {MOST_SHARE:g}, so "
-            f"that most goes into the search: got {self.share:g}",
-        )
-        whole("budget.repeats.seeds", self.seeds, 2, MOST_SEEDS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a study may spend.
-
-    trials: designs that are tried.  trial_flops: training FLOPs of one that reaches the top rung.
-    flops: of the whole study; 0 means what so many trials are expected to cost.
-    rungs: levels at which runs are compared, trial_flops / reduction^i; 1 trains every design to
-    the top.  reduction: one in so many goes on to the next rung.  repeats: further seeds.
-    """
-
-    trials: int
-    trial_flops: float
-    flops: float = 0.0
-    rungs: int = 1
-    reduction: float = 3.0
-    repeats: Repeats = field(default_factory=Repeats)
-
-    def __post_init__(self) -> None:
-        whole("budget.trials", self.trials, 1, MOST_TRIALS)
-        real("budget.trial_flops", self.trial_flops, above=0)
-        real("budget.flops", self.flops, least=0)
-        whole("budget.rungs", self.rungs, 1, MOST_RUNGS)
-        real("budget.reduction", self.reduction, above=1)
-        if not isinstance(self.repeats, Repeats):
-            object.__setattr__(self, "repeats", _section(Repeats, "budget.repeats", self.repeats))
-        for name in ("trial_flops", "flops", "reduction"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-
-    @property
-    def levels(self) -> tuple[float, ...]:
-        """FLOPs of a run at each rung, ascending."""
-        return levels(self.trial_flops, self.rungs, self.reduction)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """The machines.
-
-    count: evaluations at a time; 0 means one a core.  device: `auto` takes a GPU where one is seen.
-    gpus_per_trial: share of a GPU that a trial reserves, 0 for none.
-    threads: torch threads of a trial on the CPU.  ray_address: a cluster; empty starts a local one.
-    state_url: a folder or an fsspec URL that all workers reach, for the states of trainings; empty
-    keeps them in the study's folder.
-    """
-
-    count: int = 0
-    device: Device = "auto"
-    gpus_per_trial: float = 0.0
-    threads: int = 1
-    ray_address: str = ""
-    state_url: str = ""
-
-    def __post_init__(self) -> None:
-        whole("workers.count", self.count, 0, DIM)
-        known_word("workers.device", self.device, get_args(Device), "value")
-        real("workers.gpus_per_trial", self.gpus_per_trial, least=0)
-        whole("workers.threads", self.threads, 1, DIM)
-        text("workers.ray_address", self.ray_address)
-        text("workers.state_url", self.state_url)
-        require(
-            not self.state_url or isabs(self.state_url) or "://" in self.state_url,
-            "workers.state_url must name one place for all workers, and when the study is resumed "
-            "from elsewhere: an absolute folder, or a URL such as s3://bucket/states: got "
-            f"{shown(self.state_url)}",
-        )
-        require(
-            self.device != "cuda" or self.gpus_per_trial > 0,
-            "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "
-            "GPU: got 0",
-        )
-        require(
-            self.device != "cpu" or self.gpus_per_trial == 0,
-            f"workers.gpus_per_trial {self.gpus_per_trial:g} would reserve GPUs that device: cpu "
-            "does not use; set device: auto or gpus_per_trial: 0",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -405,9 +245,9 @@ class StudyConfig:
         given = numbers(checked(data, "study"))
         check_keys("study", given, [f.name for f in fields(cls)])
         require("budget" in given, "a study needs budget, with trials and trial_flops: none given")
-        for name, section in _SECTIONS.items():
+        for name, kind in _SECTIONS.items():
             if name in given:
-                given[name] = _section(section, name, given[name])
+                given[name] = section(kind, name, given[name])
         if "space" in given:
             given["space"] = SearchSpace.from_dict(given["space"])
         if "objectives" in given:

@@ -15,7 +15,9 @@ import yaml
 
 import nas
 from nas.command.cli import cli
-from nas.config import Budget, Constraints, Repeats, StudyConfig, Workers
+from nas.config import StudyConfig
+from nas.machines import Workers
+from nas.search.settings import Budget, Constraints, Repeats
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec

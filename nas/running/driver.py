@@ -18,9 +18,10 @@ from nas.config import StudyConfig
 from nas.models.checkpoints import discard_states, kept_runs, run_folder, state_place, trial_folder
 from nas.process import interrupts
 from nas.running.pool import Event, Pool
+from nas.search.decisions import Counts, Done, Promote, Repeat, Start, TakeUp, Wait
 from nas.search.lessons import lessons
 from nas.search.sampler import Sampler, SpaceExhausted
-from nas.search.scheduler import Board, Counts, Done, Promote, Repeat, Start, TakeUp, Wait
+from nas.search.scheduler import Board
 from nas.store import EvaluationRecord, Hold, LeaseLost, Store, StudyRecord, TrialRecord
 from nas.store.holds import STOP
 from nas.store.outage import StoreLost

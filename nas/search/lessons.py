@@ -7,15 +7,15 @@ there gained on average up to the top. docs/rungs.md compares this with telling 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from nas.search.bounds import violations
-from nas.search.objectives import objective_values
+from nas.search.decisions import Plan
+from nas.search.objectives import Figures, objective_values
 from nas.search.pareto import frontier
 from nas.search.sampler import MOST_TOLD, Told
-from nas.search.scheduler import Plan
 from nas.store import EvaluationRecord, TrialRecord
 from search_space.contract import FAILURES, Status
 
@@ -30,17 +30,6 @@ class _Lesson:
     rung: int
 
 
-@dataclass(frozen=True, slots=True)
-class _AsMeasured:
-    """A trial's figures, which count whatever runs of it go on meanwhile."""
-
-    number: int
-    cost: Mapping[str, float]
-    bits_per_byte: float | None
-    active_flops: float | None
-    status: Status = Status.FINISHED
-
-
 class Lessons:
     """A fold over records, so that an ask costs the same at any length of a study.
 
@@ -53,7 +42,7 @@ class Lessons:
         self.keys: set[str] = set()
         self._lessons: dict[int, _Lesson] = {}  # in the order of their first measurement
         self._running: dict[int, Told] = {}
-        self._finished: dict[int, _AsMeasured] = {}  # at the top rung
+        self._finished: dict[int, Figures] = {}  # at the top rung
         self._bits: dict[int, dict[int, float]] = {}  # of first runs, by trial and rung
         self._gains = [0.0] * self._top  # bits per byte from each rung to the next, summed
         self._pairs = [0] * self._top
@@ -109,7 +98,8 @@ class Lessons:
 
     def _learn(self, trial: TrialRecord, rung: int) -> None:
         number, before = trial.number, self._lessons.get(trial.number)
-        figures = _AsMeasured(number, trial.cost, trial.bits_per_byte, trial.active_flops)
+        # What was measured counts, whatever runs of it go on meanwhile.
+        figures = Figures(number, trial.cost, trial.bits_per_byte, trial.active_flops)
         told = Told(
             params=trial.params,
             key=trial.key,

@@ -22,8 +22,8 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from nas.config import Constraints, SamplerKind
 from nas.search.pareto import non_dominated
+from nas.search.settings import Constraints, SamplerKind
 from search_space.backbone import Backbone
 from search_space.errors import InputError, SpecError, require
 from search_space.space import SearchSpace

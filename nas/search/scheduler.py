@@ -10,104 +10,28 @@ the top rung. Each has its part of the budget.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
 
-from nas.search.bounds import violations
-from nas.search.evidence import Contender, Evidence, Runs
-from nas.search.objectives import objective_values
+from nas.search.decisions import (
+    Counts,
+    Decision,
+    Done,
+    Plan,
+    Promote,
+    Repeat,
+    Start,
+    TakeUp,
+    Wait,
+)
+from nas.search.evidence import Evidence, Runs
+from nas.search.repeats import BegunTrial, Queue
 from nas.search.rungs import Rung, Standing, rank, rung_flops, settled
+from nas.search.yardstick import Yardstick
 from nas.store.records import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 
 UNITS = 1024  # of a FLOP: sums of whole numbers do not depend on their order
 NONE_HELD: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a study may do.
-
-    levels: FLOPs of each rung, ascending (`nas.search.rungs.levels`).
-    reduction: one in so many goes on.
-    decay: the recipe's.  objectives: names, all minimised.  bounds: upper bounds by objective, in
-    its unit.  trials: the most designs.  flops: the whole budget, in training FLOPs.
-    repeat_share: the repeats' part of it.  seeds: the most runs of a design.
-    seed: of the first run of every design; its repeats have the seeds that follow.
-    step: FLOPs of the dearest training step. A branch leaves its trunk at a whole step, so a
-    promotion may cost almost one more than its levels say.
-    """
-
-    levels: tuple[float, ...]
-    reduction: float
-    decay: float
-    objectives: tuple[str, ...]
-    bounds: Mapping[str, float] = field(default_factory=dict)
-    trials: int
-    flops: float
-    repeat_share: float = 0.0
-    seeds: int = 1
-    seed: int = 0
-    step: float = 0.0
-
-
-@dataclass(frozen=True)
-class Start:
-    """Begin a new design at the lowest rung."""
-
-
-@dataclass(frozen=True)
-class Promote:
-    """Continue a run to `rung`, from where `evaluation` left its trunk."""
-
-    evaluation: EvaluationRecord
-    rung: int
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """Train the trial of that number from scratch to the top rung, with another seed."""
-
-    trial: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class TakeUp:
-    """Go on with an evaluation that nobody works on, from its last state."""
-
-    evaluation: EvaluationRecord
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do until something that runs has ended."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """Nothing to do, and nothing runs."""
-
-
-Decision = Start | Promote | Repeat | TakeUp | Wait | Done
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Where a study stands. Tuples are by rung and count evaluations of all seeds.
-
-    stopped: to be taken up.  repeats: evaluations of further seeds, in any state.
-    committed: FLOPs charged and reserved.  charged: FLOPs charged.
-    """
-
-    trials: int
-    running: tuple[int, ...]
-    stopped: tuple[int, ...]
-    ended: tuple[int, ...]
-    repeats: int
-    committed: float
-    charged: float
 
 
 def decide(
@@ -148,9 +72,9 @@ class Board:
         self._whole = _units(plan.flops) + rounding
         self._repeat_part = _units(plan.flops * plan.repeat_share)
         self._main_part = self._whole - self._repeat_part
-        self._priced = tuple(sorted({*plan.objectives, *plan.bounds}))
+        self._yardstick = Yardstick(plan)
 
-        self._trials: dict[int, _Trial] = {}
+        self._trials: dict[int, BegunTrial] = {}
         self._early: dict[int, dict[int, EvaluationRecord]] = {}  # by a trial not yet put
         self._open: dict[int, EvaluationRecord] = {}
         self._final: dict[int, int] = {}  # units by evaluation
@@ -170,7 +94,7 @@ class Board:
         place = plan.objectives.index(quality) if quality in plan.objectives else None
         self._runs = Runs()
         self._queues = [
-            _Queue(Evidence(self._runs, self._values, len(plan.objectives), place))
+            Queue(Evidence(self._runs, self._values, len(plan.objectives), place))
             for _ in ("of those settled", "of all")
         ]
 
@@ -181,13 +105,13 @@ class Board:
 
         Raises ValueError when it is put again and differs: a trial never changes.
         """
-        kept = tuple(cost.get(name) for name in self._priced)
+        kept = self._yardstick.costs(cost)
         known = self._trials.get(number)
         if known is not None:
             if (known.warm, known.cost) != (warm, kept):
                 raise ValueError(f"trial {number} differs from how it was put before")
             return
-        self._trials[number] = _Trial(warm, kept)
+        self._trials[number] = BegunTrial(warm, kept)
         for record in self._early.pop(number, {}).values():
             self.put(record)
 
@@ -230,7 +154,7 @@ class Board:
             self._repeats += units
             self._n_repeats += sign
 
-    def _follow(self, trial: _Trial, record: EvaluationRecord) -> None:
+    def _follow(self, trial: BegunTrial, record: EvaluationRecord) -> None:
         """Note how far a first run came, and what a warm start needs from there on."""
         if record.rung < trial.reached:
             return
@@ -245,7 +169,7 @@ class Board:
         self._promised += promise - trial.promise
         trial.promise = promise
 
-    def _end(self, trial: _Trial, record: EvaluationRecord) -> None:
+    def _end(self, trial: BegunTrial, record: EvaluationRecord) -> None:
         """Let an evaluation that has its result count where it is compared."""
         when = (record.ended_at or record.created_at).timestamp()
         finished = record.status is Status.FINISHED
@@ -267,28 +191,11 @@ class Board:
 
     # What was measured.
 
-    def _measures(self, number: int, bits: float | None, active: float | None) -> _Measures:
-        cost = zip(self._priced, self._trials[number].cost, strict=True)
-        known = {name: value for name, value in cost if value is not None}
-        return _Measures(number, Status.FINISHED, known, bits, active)
-
     def _standing(self, record: EvaluationRecord) -> Standing | None:
-        """What the record is ranked by; None when it has no measures."""
-        if record.status is not Status.FINISHED or record.bits_per_byte is None:
-            return None
-        measures = self._measures(record.trial, record.bits_per_byte, record.active_flops)
-        values = objective_values(measures, self.plan.objectives)
-        if values is None:
-            return None
-        over = violations(measures, self.plan.bounds).values()
-        return Standing(values, sum(each for each in over if each > 0), record.bits_per_byte)
+        return self._yardstick.standing(record, self._trials[record.trial].cost)
 
     def _values(self, number: int, bits: float, active: float | None) -> tuple[float, ...] | None:
-        """The objectives of a trial's means; None when they break a bound."""
-        measures = self._measures(number, bits, active)
-        if any(over > 0 for over in violations(measures, self.plan.bounds).values()):
-            return None
-        return objective_values(measures, self.plan.objectives)
+        return self._yardstick.values(number, self._trials[number].cost, bits, active)
 
     # The decision.
 
@@ -424,62 +331,6 @@ class Board:
         evidence = self._queues[1].evidence
         evidence.contenders(len(self._runs.measured))
         return evidence.deviation
-
-
-@dataclass(slots=True)
-class _Trial:
-    """cost: what is compared, in the board's order of names.  seeds: runs that were begun.
-
-    reached: the highest rung that its first run was begun at, -1 before any.
-    promise: units that a warm start still needs to reach the top.
-    """
-
-    warm: bool
-    cost: tuple[float | None, ...]
-    seeds: int = 0
-    reached: int = -1
-    promise: int = 0
-
-
-class _Queue:
-    """The contenders by their seeds, the next to be repeated first."""
-
-    def __init__(self, evidence: Evidence) -> None:
-        self.evidence = evidence
-        self._contenders: list[Contender] = []
-        self._heap: list[tuple[int, bool, float, int]] = []
-
-    def next(self, first: int, trials: Mapping[int, _Trial], seeds: int) -> int | None:
-        """Among the first so many runs: the number of the trial, None when all have had `seeds`.
-
-        Fewest seeds, then those on the frontier, then fewer bits per byte, then the lower number.
-        """
-        contenders = self.evidence.contenders(first)
-        if contenders is not self._contenders:
-            self._contenders = contenders
-            self._heap = [
-                (trials[c.number].seeds, not c.on_frontier, c.bits_per_byte, c.number)
-                for c in contenders
-            ]
-            heapq.heapify(self._heap)
-        while self._heap and self._heap[0][0] < seeds:
-            had, near, bits, number = self._heap[0]
-            now = trials[number].seeds
-            if had == now:
-                return number
-            heapq.heapreplace(self._heap, (now, near, bits, number))
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Measures:
-    """An evaluation, or a trial's means, as objectives and bounds read them."""
-
-    number: int
-    status: Status
-    cost: Mapping[str, float]
-    bits_per_byte: float | None
-    active_flops: float | None
 
 
 def _failed(record: EvaluationRecord) -> bool:

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from nas.config import Budget, Constraints, StudyConfig
+from nas.config import StudyConfig
+from nas.search.settings import Budget, Constraints
 from nas.yaml_file import read_yaml
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from rich.console import Console
 
 from nas.command.progress import StudyDisplay
-from nas.config import Budget, StudyConfig
+from nas.config import StudyConfig
+from nas.search.settings import Budget
 
 
 def test_what_the_corpus_lost_is_printed_a_line_a_kind():

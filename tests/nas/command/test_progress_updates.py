@@ -14,7 +14,7 @@ from nas.command import progress as module
 from nas.command.progress import StudyDisplay
 from nas.config import StudyConfig
 from nas.running.driver import Running, Snapshot
-from nas.search.scheduler import Counts
+from nas.search.decisions import Counts
 from nas.store import EvaluationRecord, TrialRecord
 from search_space.contract import Progress, Status
 from search_space.spec import FFNSpec

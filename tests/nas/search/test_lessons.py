@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from nas.search.decisions import Plan
 from nas.search.lessons import Lessons, lessons
-from nas.search.scheduler import Plan
 from nas.store import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 from search_space.spec import FFNSpec

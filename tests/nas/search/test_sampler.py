@@ -12,7 +12,6 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nas.config import Constraints
 from nas.search.sampler import (
     STARTUP_TRIALS,
     Proposal,
@@ -21,6 +20,7 @@ from nas.search.sampler import (
     Told,
     _most_telling,
 )
+from nas.search.settings import Constraints
 from search_space.backbone import Backbone
 from search_space.cost import model_cost
 from search_space.errors import InputError

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nas.search import rungs
+from nas.search.decisions import Done, Plan, Promote, Repeat, Start, TakeUp, Wait
 from nas.search.evidence import deviation
 from nas.search.rungs import expected_flops, levels, rung_flops
-from nas.search.scheduler import Board, Done, Plan, Promote, Repeat, Start, TakeUp, Wait, decide
+from nas.search.scheduler import Board, decide
 from nas.store.records import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 from search_space.spec import FFNSpec

@@ -1,0 +1,56 @@
+"""The section of a study's file that says on which machines it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os.path import isabs
+from typing import Literal, get_args
+
+from search_space.checks import DIM, known_word, real, text, whole
+from search_space.errors import require
+from search_space.shown import shown
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The machines.
+
+    count: evaluations at a time; 0 means one a core.  device: `auto` takes a GPU where one is seen.
+    gpus_per_trial: share of a GPU that a trial reserves, 0 for none.
+    threads: torch threads of a trial on the CPU.  ray_address: a cluster; empty starts a local one.
+    state_url: a folder or an fsspec URL that all workers reach, for the states of trainings; empty
+    keeps them in the study's folder.
+    """
+
+    count: int = 0
+    device: Device = "auto"
+    gpus_per_trial: float = 0.0
+    threads: int = 1
+    ray_address: str = ""
+    state_url: str = ""
+
+    def __post_init__(self) -> None:
+        whole("workers.count", self.count, 0, DIM)
+        known_word("workers.device", self.device, get_args(Device), "value")
+        real("workers.gpus_per_trial", self.gpus_per_trial, least=0)
+        whole("workers.threads", self.threads, 1, DIM)
+        text("workers.ray_address", self.ray_address)
+        text("workers.state_url", self.state_url)
+        require(
+            not self.state_url or isabs(self.state_url) or "://" in self.state_url,
+            "workers.state_url must name one place for all workers, and when the study is resumed "
+            "from elsewhere: an absolute folder, or a URL such as s3://bucket/states: got "
+            f"{shown(self.state_url)}",
+        )
+        require(
+            self.device != "cuda" or self.gpus_per_trial > 0,
+            "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "
+            "GPU: got 0",
+        )
+        require(
+            self.device != "cpu" or self.gpus_per_trial == 0,
+            f"workers.gpus_per_trial {self.gpus_per_trial:g} would reserve GPUs that device: cpu "
+            "does not use; set device: auto or gpus_per_trial: 0",
+        )
