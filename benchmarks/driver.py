@@ -22,9 +22,10 @@ from typing import Any
 
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from nas.config import StudyConfig
-from nas.running.driver import Driver, Snapshot
+from nas.running.driver import Driver
 from nas.running.pool import Event, SimulatedPool
 from nas.running.resumption import take
+from nas.running.turn import Turn
 from nas.search.lessons import Lessons
 from nas.search.sampler import Proposal, Sampler, Told
 from nas.store import Store, StudyRecord, StudyState
@@ -137,8 +138,8 @@ class Watch:
         self.driver, self.ended, self._machine = driver, 0, 0.0
         self.marks = [(0, self._clock(), 0.0)]
 
-    def __call__(self, snapshot: Snapshot) -> None:
-        self.ended += len(snapshot.ended)
+    def __call__(self, turn: Turn) -> None:
+        self.ended += len(turn.ended)
         if self.ended >= self.marks[-1][0] + MARK:
             began = time.process_time()
             machine_work()
@@ -232,8 +233,8 @@ def resume_rows(folder: Path, trials: int, workers: int) -> Iterator[Row]:
     class Left(Exception):
         pass
 
-    def leave(snapshot: Snapshot) -> None:
-        if len(snapshot.trials) >= trials:
+    def leave(turn: Turn) -> None:
+        if len(turn.trials) >= trials:
             raise Left
 
     config = configuration(trials + 1000)

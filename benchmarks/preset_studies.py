@@ -13,8 +13,9 @@ from typing import Any
 
 from benchmarks.report import commit
 from nas.config import StudyConfig
-from nas.running.driver import Snapshot, StudyFailed
+from nas.running.driver import StudyFailed
 from nas.running.launcher import PoolFactory, launch_study, resume_study
+from nas.running.turn import Turn
 from nas.store import EvaluationRecord, Store, StudyRecord, StudyState
 from search_space.contract import TRAINING, Status
 
@@ -74,7 +75,7 @@ class Studies:
         config: StudyConfig,
         *,
         report: Callable[[str], None],
-        listen: Callable[[Snapshot], None],
+        listen: Callable[[Turn], None],
         pool_factory: PoolFactory,
     ) -> None:
         """Launch the study or go on with it, until all of its designs have ended.

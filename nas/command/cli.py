@@ -128,11 +128,11 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
 @short
 def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
     """Show one trial of STUDY whole: its design, measures, routing and runs."""
-    from nas.command.study_tables import print_trial, trial_record
+    from nas.command.study_tables import print_trial, trial_details
 
     with open_study(study, db) as opened:
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
-        print_trial(trial_record(opened, chosen), as_json)
+        print_trial(trial_details(opened, chosen), as_json)
 
 
 @cli.command()

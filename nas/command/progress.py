@@ -14,7 +14,7 @@ from rich.table import Table
 
 from nas.command.progress_words import ended_words, rung_words, study_words
 from nas.config import StudyConfig
-from nas.running.driver import Running, Snapshot
+from nas.running.turn import Running, Turn
 from nas.search.pareto import best, frontier
 from nas.store import EvaluationRecord, StudyRecord
 from search_space.contract import Status
@@ -42,7 +42,7 @@ class StudyDisplay:
         )
         self.live = Live(console=console, refresh_per_second=4, transient=False)
         self.closed = False
-        self.pending: Snapshot | None = None  # what is not drawn yet
+        self.pending: Turn | None = None  # what is not drawn yet
         self.told: int | None = None  # trials whose first evaluation has its result
         self.next_drawing = self.next_look = -float("inf")
         self.found = ""  # by the last look at all trials
@@ -98,23 +98,23 @@ class StudyDisplay:
         self.trial_bar = self.bars.add_task("trials", total=config.budget.trials, text="")
         self.flop_bar = self.bars.add_task("FLOPs", total=100, text="")
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, turn: Turn) -> None:
         """Show what has happened; takes time for what runs and ended, not for all trials."""
         if self.console.is_terminal:
-            self.pending = snapshot
+            self.pending = turn
             if self.clock() >= self.next_drawing:
-                self._draw(snapshot)
+                self._draw(turn)
         else:
-            self._tell(snapshot)
+            self._tell(turn)
 
     # A line an evaluation that ended.
 
-    def _tell(self, snapshot: Snapshot) -> None:
-        new = [evaluation for _, evaluation in snapshot.ended if self._is_first(evaluation)]
+    def _tell(self, turn: Turn) -> None:
+        new = [evaluation for _, evaluation in turn.ended if self._is_first(evaluation)]
         if self.told is None:  # a study that goes on
-            known = sum(t.rung is not None or t.status.final for t in snapshot.trials)
+            known = sum(t.rung is not None or t.status.final for t in turn.trials)
             self.told = known - len(new)
-        for trial, evaluation in snapshot.ended:
+        for trial, evaluation in turn.ended:
             self.told += self._is_first(evaluation)
             words = ended_words(trial, evaluation, self.top, self.study.seed, self.bounds)
             self._print(f"[{self.told}/{self.config.budget.trials}] {words}")
@@ -126,30 +126,30 @@ class StudyDisplay:
 
     # Bars and a table of what runs.
 
-    def _draw(self, snapshot: Snapshot) -> None:
+    def _draw(self, turn: Turn) -> None:
         self.pending = None
         self.next_drawing = self.clock() + DRAW_SECONDS
         if self.clock() >= self.next_look:
-            self._look(snapshot)
+            self._look(turn)
         budget = self.study.budget_flops
-        spent = snapshot.counts.charged + sum(map(_flops, snapshot.running))
+        spent = turn.counts.charged + sum(map(_flops, turn.running))
         self.bars.update(
             self.trial_bar,
-            completed=snapshot.counts.trials,
-            text=f"begun, {len(snapshot.running)} evaluations run{self.found}",
+            completed=turn.counts.trials,
+            text=f"begun, {len(turn.running)} evaluations run{self.found}",
         )
         self.bars.update(
             self.flop_bar,
             completed=round(100 * spent / budget),
             text=f"{spent:.2e} of {budget:.2e} {self._time_left(spent / budget)}",
         )
-        table = _running_table(snapshot.running, self.top, self.study.seed)
+        table = _running_table(turn.running, self.top, self.study.seed)
         self._show(lambda: self.live.update(Group(self.bars, table)))
 
-    def _look(self, snapshot: Snapshot) -> None:
+    def _look(self, turn: Turn) -> None:
         """What only a look at all trials tells: seldom, for its time grows with the study."""
         began = self.clock()
-        trials = list(snapshot.trials)
+        trials = list(turn.trials)
         paused = sum(trial.status is Status.PAUSED for trial in trials)
         first = best(trials, self.bounds)
         front = frontier(trials, self.study.objectives, self.bounds)

@@ -171,7 +171,7 @@ def _pareto_row(trial: TrialRecord, bounds: Mapping[str, float], deviation: floa
     }
 
 
-def trial_record(study: Study, trial: TrialRecord) -> Row:
+def trial_details(study: Study, trial: TrialRecord) -> Row:
     """Everything that is known of a trial; `runs` has a row an evaluation."""
     row = trial_row(trial, study.limits())
     record = {"study": study.name} | row
@@ -192,7 +192,7 @@ def trial_record(study: Study, trial: TrialRecord) -> Row:
 
 
 def print_trial(record: Row, as_json: bool) -> None:
-    """What `trial_record` found: a line a field, then a table of its evaluations."""
+    """What `trial_details` found: a line a field, then a table of its evaluations."""
     if as_json:
         print_record(record, as_json)
         return

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas.config import StudyConfig
-from nas.models.checkpoints import discard_states, kept_runs, run_folder, state_place, trial_folder
 from nas.process import interrupts
+from nas.running.files import RunFiles
 from nas.running.pool import Event, Pool
-from nas.search.decisions import Counts, Done, Promote, Repeat, Start, TakeUp, Wait
+from nas.running.turn import Running, Turn
+from nas.search.decisions import Done, Promote, Repeat, Start, TakeUp, Wait
 from nas.search.lessons import lessons
 from nas.search.sampler import Sampler, SpaceExhausted
 from nas.search.scheduler import Board
@@ -41,26 +40,6 @@ class StudyFailed(WorkFailed):
     """The study cannot go on; the text says what its last evaluations died of."""
 
 
-@dataclass(frozen=True)
-class Running:
-    """An evaluation that is under way, and the last that was heard of it."""
-
-    trial: TrialRecord
-    evaluation: EvaluationRecord
-    progress: Progress | None
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a display needs. trials: a live view, by number.  ended: since the last snapshot."""
-
-    trials: Collection[TrialRecord]
-    running: list[Running]
-    ended: list[tuple[TrialRecord, EvaluationRecord]]
-    counts: Counts
-    refused: int
-
-
 class Driver:
     """Runs one study on one pool; it leaves the store behind, and checkpoints in `folder`."""
 
@@ -75,9 +54,10 @@ class Driver:
         hold: Hold,
     ) -> None:
         self.store, self.study, self.config, self.pool = store, study, config, pool
-        self.corpus_dir, self.folder, self.hold = corpus_dir, folder, hold
+        self.corpus_dir, self.hold = corpus_dir, hold
         self.plan = config.plan()
-        self.states = state_place(folder, config.workers.state_url, study)
+        top = len(self.plan.levels) - 1
+        self.files = RunFiles(study, folder, config.workers.state_url, top)
         self.sampler = Sampler(
             space=config.space,
             backbone=config.backbone,
@@ -95,14 +75,14 @@ class Driver:
         for evaluation in evaluations:
             self.board.put(evaluation)
         self.lessons = lessons(self.plan, self.trials.values(), evaluations)
-        self._discard_left(evaluations)
+        self.files.discard_left(evaluations)
         self.requests: dict[int, EvalRequest] = {}  # of what runs, by evaluation
         self.running: dict[int, Running] = {}
         self.ended: list[tuple[TrialRecord, EvaluationRecord]] = []
         self.refused = self.failures = 0
         self.last_error, self.exhausted, self.renewed = "", False, time.monotonic()
 
-    def run(self, listen: Callable[[Snapshot], None] = lambda snapshot: None) -> None:
+    def run(self, listen: Callable[[Turn], None] = lambda turn: None) -> None:
         """Until nothing is left to do. On any exception what runs is recorded as stopped.
 
         A signal that was noted raises KeyboardInterrupt between two turns.
@@ -118,7 +98,7 @@ class Driver:
                     raise StudyFailed(
                         f"{self.failures} evaluations in a row failed; the last: {self.last_error}"
                     )
-                listen(self._snapshot())
+                listen(self._turn())
                 self._renew()
                 interrupts.check()
         except BaseException as error:
@@ -223,7 +203,6 @@ class Driver:
 
     def _request(self, evaluation: EvaluationRecord) -> EvalRequest:
         config, top = self.config, len(self.plan.levels) - 1
-        place = self.folder / trial_folder(evaluation.trial, evaluation.attempt)
         return EvalRequest(
             evaluation=evaluation.id,
             attempt=evaluation.attempt,
@@ -239,15 +218,12 @@ class Driver:
             seed=evaluation.seed,
             eval_tokens=config.eval_tokens,
             curve_flops=self.plan.levels[0] / CURVE_POINTS if top else 0.0,
-            checkpoint_dir=str(place) if self._keeps_weights(evaluation) else "",
-            state_dir=self._states(evaluation),
+            checkpoint_dir=self.files.weights(evaluation),
+            state_dir=self.files.states(evaluation),
             keep_trunk=evaluation.rung < top,
             device=config.workers.device,
             threads=config.workers.threads,
         )
-
-    def _states(self, evaluation: EvaluationRecord) -> str:
-        return f"{self.states}/{run_folder(evaluation.trial, evaluation.seed)}"
 
     # What happened.
 
@@ -316,39 +292,8 @@ class Driver:
         self.lessons.put(trial, ended)
         self.ended.append((trial, ended))
         del self.requests[ended.id], self.running[ended.id]
-        if ended.status.final and not self._may_go_on(ended):
-            discard_states(self._states(ended))
-        self._discard_given_up(ended)
+        self.files.discard_after(ended)
         return trial, ended
-
-    def _discard_given_up(self, ended: EvaluationRecord) -> None:
-        """Remove the weights of attempts that were lost after they had written them."""
-        if ended.status.final and self._keeps_weights(ended):
-            for attempt in range(1, ended.attempt):
-                place = self.folder / trial_folder(ended.trial, attempt)
-                shutil.rmtree(place, ignore_errors=True)
-
-    def _discard_left(self, evaluations: Sequence[EvaluationRecord]) -> None:
-        """Remove what a former driver was killed before it could."""
-        kept = kept_runs(self.states) if evaluations else set()
-        highest = {
-            run_folder(each.trial, each.seed): each
-            for each in sorted(evaluations, key=lambda each: each.rung)
-        }
-        for run in kept & highest.keys():
-            if highest[run].status.final and not self._may_go_on(highest[run]):
-                discard_states(f"{self.states}/{run}")
-        for each in highest.values():
-            self._discard_given_up(each)
-
-    def _keeps_weights(self, evaluation: EvaluationRecord) -> bool:
-        """Weights are kept of what an export can ask for: the first run, at the top."""
-        top = len(self.plan.levels) - 1
-        return evaluation.rung == top and evaluation.seed == self.config.seed
-
-    def _may_go_on(self, ended: EvaluationRecord) -> bool:
-        """Whether a promotion can need the run's states."""
-        return ended.status is Status.FINISHED and ended.rung < len(self.plan.levels) - 1
 
     def _with_flops(self, result: EvalResult) -> EvalResult:
         """A worker that died could not say what it spent: the last progress did."""
@@ -385,9 +330,9 @@ class Driver:
             except Exception as error:
                 log.warning("trial %d could not be recorded as stopped: %s", number, error)
 
-    def _snapshot(self) -> Snapshot:
+    def _turn(self) -> Turn:
         ended, self.ended = self.ended, []
-        return Snapshot(
+        return Turn(
             trials=self.trials.values(),
             running=list(self.running.values()),
             ended=ended,

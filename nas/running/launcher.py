@@ -12,7 +12,7 @@ from typing import Any
 from nas.config import StudyConfig
 from nas.models.checkpoints import folder_name, runs_dir, study_folder, sweep_drafts
 from nas.process import interrupts
-from nas.running.driver import Driver, Snapshot
+from nas.running.driver import Driver
 from nas.running.ending import recorded_ending
 from nas.running.pool import Pool
 from nas.running.preflight import check_store, check_study
@@ -24,6 +24,7 @@ from nas.running.resumption import (
     stored_config,
     take,
 )
+from nas.running.turn import Turn
 from nas.store import LeaseLost, Store, StudyRecord
 from search_space.contract import TRAINING
 from search_space.errors import InputError
@@ -47,7 +48,7 @@ def open_pool(config: StudyConfig) -> Pool:
 
 Report = Callable[[str], None]
 Started = Callable[[StudyRecord, StudyConfig], None]
-Listen = Callable[[Snapshot], None]
+Listen = Callable[[Turn], None]
 PoolFactory = Callable[[StudyConfig], Pool]
 
 
@@ -58,7 +59,7 @@ def launch_study(
     name: str | None = None,
     report: Report = log.info,
     started: Started = lambda study, config: None,
-    listen: Listen = lambda snapshot: None,
+    listen: Listen = lambda turn: None,
     pool_factory: PoolFactory = open_pool,
 ) -> StudyRecord:
     """Run a new study to its end and return its record.
@@ -93,7 +94,7 @@ def resume_study(
     *,
     report: Report = log.info,
     started: Started = lambda study, config: None,
-    listen: Listen = lambda snapshot: None,
+    listen: Listen = lambda turn: None,
     pool_factory: PoolFactory = open_pool,
 ) -> StudyRecord:
     """Go on with a study that was stopped, failed or lost its driver; return its record.

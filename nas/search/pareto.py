@@ -16,7 +16,7 @@ from search_space.errors import InputError, require
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Trial = TypeVar("Trial", bound=Measured)
+OfTrial = TypeVar("OfTrial", bound=Measured)
 NO_BOUNDS: Mapping[str, float] = {}
 
 
@@ -49,8 +49,8 @@ def _sweep(points: Sequence[tuple[float, ...]]) -> list[bool]:
 
 
 def frontier(
-    trials: Sequence[Trial], names: Sequence[str], bounds: Mapping[str, float] = NO_BOUNDS
-) -> list[Trial]:
+    trials: Sequence[OfTrial], names: Sequence[str], bounds: Mapping[str, float] = NO_BOUNDS
+) -> list[OfTrial]:
     """The non-dominated feasible trials, by their second objective (the first of one).
 
     bounds: upper bounds by objective (`nas.search.bounds.limits`). Raises InputError for an unknown
@@ -66,8 +66,8 @@ def frontier(
 
 
 def feasible_values(
-    trials: Sequence[Trial], names: Sequence[str], bounds: Mapping[str, float] = NO_BOUNDS
-) -> list[tuple[tuple[float, ...], Trial]]:
+    trials: Sequence[OfTrial], names: Sequence[str], bounds: Mapping[str, float] = NO_BOUNDS
+) -> list[tuple[tuple[float, ...], OfTrial]]:
     """The finished trials that keep the bounds as measured, each after its values (M,)."""
     valued = [(objective_values(trial, names), trial) for trial in trials]
     finished = [(values, trial) for values, trial in valued if values is not None]
@@ -107,7 +107,7 @@ def hypervolume_share(points_NM: npt.ArrayLike | Sequence[Sequence[float]]) -> f
     return hypervolume(shares, [1.0] * len(worst))
 
 
-def best(trials: Sequence[Trial], bounds: Mapping[str, float] = NO_BOUNDS) -> Trial | None:
+def best(trials: Sequence[OfTrial], bounds: Mapping[str, float] = NO_BOUNDS) -> OfTrial | None:
     """The feasible trial of lowest bits per byte, the earliest of equals; None without one."""
     kept = feasible_values(trials, ["bits_per_byte"], bounds)
     return min(kept, key=lambda pair: (pair[0], pair[1].number))[1] if kept else None

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from nas.store.conversion import progress
 from nas.store.database import Database
 from nas.store.leases import late, renewed
 from nas.store.locks import lock_study_of
 from nas.store.models import CURVE_POINT, CurvePointRow, EvaluationRow
 from nas.store.outage import lasting
-from nas.store.rows import progress
 from search_space.contract import Progress
 
 

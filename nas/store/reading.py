@@ -11,10 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, select
 from sqlalchemy.orm import Session
 
-from nas.store.errors import BrokenRecord
-from nas.store.models import EVALUATION, RUN, TRIAL, StudyRow
-from nas.store.records import EvaluationRecord, StudyRecord, TrialMeasures, TrialRecord
-from nas.store.rows import (
+from nas.store.conversion import (
     MALFORMED,
     MEASURES,
     eval_result,
@@ -24,6 +21,9 @@ from nas.store.rows import (
     trial_record,
     unpacked,
 )
+from nas.store.errors import BrokenRecord
+from nas.store.models import EVALUATION, RUN, TRIAL, StudyRow
+from nas.store.records import EvaluationRecord, StudyRecord, TrialMeasures, TrialRecord
 from search_space.contract import EvalResult
 
 T = TypeVar("T")

@@ -7,12 +7,12 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from nas.store.conversion import result_values
 from nas.store.endings import spent_flops
 from nas.store.leases import MINE, late
 from nas.store.ledger import add_lines
 from nas.store.locks import Locked
 from nas.store.models import EVALUATION, RUN, STUDY, TRIAL, EntryKind
-from nas.store.rows import result_values
 from nas.store.standing import Standing, pooled_deviation, standing
 from search_space.contract import EvalResult, Status
 

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
+from nas.store.conversion import study_record
 from nas.store.database import Database
 from nas.store.engine import START_HINT
 from nas.store.errors import StoreError
@@ -19,7 +20,6 @@ from nas.store.names import check_name, free_name, is_legal
 from nas.store.outage import lasting, now
 from nas.store.reading import read_studies
 from nas.store.records import Hold, StudyRecord, StudyState
-from nas.store.rows import study_record
 from search_space.errors import InputError, nearest, require
 from search_space.shown import shown
 

@@ -13,7 +13,7 @@ from workers.corpus.account import Account
 from workers.corpus.content import decoded, opened
 from workers.corpus.files import SourceFile
 from workers.corpus.reasons import reason, unreadable
-from workers.corpus.rows import STREAM_PATIENCE, json_rows, parquet_rows, row_texts
+from workers.corpus.row_texts import STREAM_PATIENCE, json_rows, parquet_rows, row_texts
 
 
 def read_documents(

@@ -13,7 +13,7 @@ from rich.console import Console
 from nas.command import progress as module
 from nas.command.progress import StudyDisplay
 from nas.config import StudyConfig
-from nas.running.driver import Running, Snapshot
+from nas.running.turn import Running, Turn
 from nas.search.decisions import Counts
 from nas.store import EvaluationRecord, TrialRecord
 from search_space.contract import Progress, Status
@@ -83,7 +83,7 @@ def evaluation(number: int, status=Status.FINISHED, bits=2.5, rung=0, seed=0) ->
     )
 
 
-def snapshot(trials, running=(), ended=(), begun=None, charged=0.0) -> Snapshot:
+def turn(trials, running=(), ended=(), begun=None, charged=0.0) -> Turn:
     counts = Counts(
         trials=len(trials) if begun is None else begun,
         running=(0, 0, 0),
@@ -93,7 +93,7 @@ def snapshot(trials, running=(), ended=(), begun=None, charged=0.0) -> Snapshot:
         committed=charged,
         charged=charged,
     )
-    return Snapshot(trials, list(running), list(ended), counts, refused=0)
+    return Turn(trials, list(running), list(ended), counts, refused=0)
 
 
 class Clock:
@@ -146,7 +146,7 @@ def test_a_line_an_evaluation_that_ended(show):
         (trial(0, Status.FINISHED, 2.3, 2), evaluation(0, bits=2.3, rung=2)),
         (trial(0, Status.FINISHED, 2.31, 2, seeds=2), evaluation(0, bits=2.32, rung=2, seed=1)),
     ]
-    display.update(snapshot([trial(0), trial(1, Status.DIVERGED, None, None)], ended=ended))
+    display.update(turn([trial(0), trial(1, Status.DIVERGED, None, None)], ended=ended))
     label = trial(0).spec.label
     assert lines(out) == [
         f"[1/40] trial 0 {label}, rung 0 of 2: 2.5000 bits per byte, 7 s, paused",
@@ -162,10 +162,10 @@ def test_a_line_an_evaluation_that_ended(show):
 def test_the_count_of_a_study_that_goes_on_begins_where_it_was(show):
     display, out = show()
     trials = [trial(n) for n in range(12)] + [trial(12, Status.RUNNING, None, None)]
-    display.update(snapshot(trials, ended=[(trials[11], evaluation(11))]))
+    display.update(turn(trials, ended=[(trials[11], evaluation(11))]))
     stopped = evaluation(12, Status.STOPPED)
-    display.update(snapshot(trials, ended=[(trials[12], stopped)]))
-    display.update(snapshot(trials, ended=[(trials[12], evaluation(12))]))
+    display.update(turn(trials, ended=[(trials[12], stopped)]))
+    display.update(turn(trials, ended=[(trials[12], evaluation(12))]))
     assert [line.split("]")[0] for line in lines(out)] == ["[12/40", "[12/40", "[13/40"]
 
 
@@ -183,7 +183,7 @@ def test_a_line_does_not_look_at_all_trials_again(show):
     display, out = show()
     trials = Counted(trial(n) for n in range(9))
     for n in range(9):
-        display.update(snapshot(trials, ended=[(trials[n], evaluation(n))]))
+        display.update(turn(trials, ended=[(trials[n], evaluation(n))]))
     assert trials.looks == 1 and len(lines(out)) == 9
 
 
@@ -198,7 +198,7 @@ def test_a_terminal_is_drawn_four_times_a_second_and_trials_seen_once(show, cloc
     drawn, trials = drawings(display, monkeypatch), Counted(trial(n) for n in range(9))
     for step in range(100):
         clock.now = 100.0 + step / 50  # two seconds
-        display.update(snapshot(trials))
+        display.update(turn(trials))
     assert len(drawn) == 8
     assert trials.looks == 2
 
@@ -207,8 +207,8 @@ def test_the_last_state_is_drawn_when_the_display_ends(show, clock, monkeypatch)
     display, _ = show(terminal=True)
     drawn = drawings(display, monkeypatch)
     with display:
-        display.update(snapshot([trial(0)], begun=1))
-        display.update(snapshot([trial(0), trial(1)], begun=2))
+        display.update(turn([trial(0)], begun=1))
+        display.update(turn([trial(0), trial(1)], begun=2))
         assert len(drawn) == 1
     assert len(drawn) == 2
     assert display.bars.tasks[0].completed == 2
@@ -218,7 +218,7 @@ def test_a_look_that_takes_long_comes_seldom(show, clock, monkeypatch):
     display, _ = show(terminal=True)
     drawings(display, monkeypatch)
     monkeypatch.setattr(module, "frontier", lambda *a: setattr(clock, "now", clock.now + 1) or [])
-    display.update(snapshot([trial(0)]))
+    display.update(turn([trial(0)]))
     assert display.next_look == clock.now + 1 / module.LOOK_SHARE
 
 
@@ -235,7 +235,7 @@ def test_bars_and_what_runs(show, clock):
         Running(trials[2], evaluation(2, Status.RUNNING, rung=1), point),
         Running(trials[0], evaluation(0, Status.RUNNING, rung=2, seed=1), None),
     ]
-    display.update(snapshot(trials, running, begun=3, charged=1.3e13))
+    display.update(turn(trials, running, begun=3, charged=1.3e13))
     trial_bar, flop_bar = display.bars.tasks
     assert (trial_bar.completed, trial_bar.total) == (3, 40)
     text = "begun, 2 evaluations run, 1 paused, frontier 1, best 2.300 bits per byte"
@@ -255,14 +255,14 @@ def test_what_was_charged_before_an_evaluation_was_taken_up_counts_once(show):
     waiting = replace(again, flops=8e11)
     trials = [trial(2, Status.RUNNING, None, None)]
     running = [Running(trials[0], again, point), Running(trials[0], waiting, point)]
-    display.update(snapshot(trials, running, charged=1.2e12))
+    display.update(turn(trials, running, charged=1.2e12))
     assert display.bars.tasks[1].fields["text"].startswith("1.40e+12 of ")
 
 
 def test_the_time_left_is_told_from_what_was_spent_here(show, clock):
     display, _ = show(terminal=True)
-    display.update(snapshot([trial(0)], charged=5e13))
+    display.update(turn([trial(0)], charged=5e13))
     assert "left" not in display.bars.tasks[1].fields["text"]
     clock.now += 600
-    display.update(snapshot([trial(0)], charged=6e13))  # a tenth in ten minutes: four to go
+    display.update(turn([trial(0)], charged=6e13))  # a tenth in ten minutes: four to go
     assert display.bars.tasks[1].fields["text"].endswith("about 40 min left")

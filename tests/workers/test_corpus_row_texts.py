@@ -10,7 +10,7 @@ from search_space.errors import InputError
 from workers.corpus.account import Account
 from workers.corpus.documents import read_documents
 from workers.corpus.files import list_files
-from workers.corpus.rows import STREAM_PATIENCE, row_texts
+from workers.corpus.row_texts import STREAM_PATIENCE, row_texts
 
 
 def read(spec, cache, account=None):
