@@ -86,7 +86,7 @@ def check(url: str, name: str, undisturbed: Undisturbed) -> Findings:
         for each in evaluations:
             if each.status is not Status.FINISHED:
                 continue
-            corpus_dir = str(study.facts["corpus_dir"])
+            corpus_dir = study.facts.corpus_dir
             whole = undisturbed.result(config, corpus_dir, by_number[each.trial], each)
             result = store.result(each.id)
             place = f"{name}: trial {each.trial}, seed {each.seed}, rung {each.rung}"

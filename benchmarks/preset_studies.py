@@ -16,7 +16,7 @@ from nas.config import StudyConfig
 from nas.running.driver import StudyFailed
 from nas.running.launcher import PoolFactory, launch_study, resume_study
 from nas.running.turn import Turn
-from nas.store import EvaluationRecord, Store, StudyRecord, StudyState
+from nas.store import EvaluationRecord, Facts, Store, StudyRecord, StudyState
 from search_space.contract import TRAINING, Status
 
 UNIT = "bits per byte"
@@ -62,8 +62,8 @@ class Studies:
             facts = study.facts
             same = (
                 _decisive(study.config) == wanted
-                and facts.get("corpus", {}).get("hash") == self.text
-                and facts.get("training") == TRAINING
+                and facts.corpus.hash == self.text
+                and facts.training == TRAINING
             )
             # A configuration names presets; what a name stands for may have changed since.
             if same and all(t.key in designs for t in self.store.trials(study.id, stats=False)):
@@ -101,8 +101,8 @@ class Studies:
 
     def _note_code(self, study: StudyRecord, config: StudyConfig) -> None:
         """Add the commit to those that drove the study."""
-        codes = sorted({*study.facts.get("codes", ()), commit()})
-        self.store.update_study(study.id, facts={"codes": codes})
+        codes = sorted({*study.facts.more.get("codes", ()), commit()})
+        self.store.update_study(study.id, facts=Facts(more={"codes": codes}))
 
     def outcomes(self, config: StudyConfig) -> dict[str, Outcome]:
         """By the name of the warm start, those that have ended, in the configuration's order."""
@@ -112,7 +112,7 @@ class Studies:
         keys = {t.number: t.key for t in self.store.trials(study.id, stats=False)}
         evaluations = self.store.evaluations(study.id)
         ended = {keys[each.trial]: each for each in evaluations if each.status.final}
-        codes = tuple(study.facts.get("codes", ()))
+        codes = tuple(study.facts.more.get("codes", ()))
         return {
             name: self._outcome(ended[spec.key], codes)
             for name, spec in config.with_vocab_size(self.vocab_size).warm_start_specs()

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import insert, update
 
 from nas.config import StudyConfig
-from nas.store import Store, StudyRecord
+from nas.store import Facts, Store, StudyRecord
 from nas.store.models import (
     CurvePointRow,
     EvaluationRow,
@@ -69,7 +69,7 @@ def fill(store: Store, trials: int, points: int) -> StudyRecord:
     study = store.create_study(
         NAME, config.to_dict(), 0, config.total_flops, list(config.objectives), rungs=RUNGS
     )
-    store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.9, "5": 2.4}})
+    store.update_study(study.id, facts=Facts(ngram_bits_per_byte={"3": 2.9, "5": 2.4}))
     source = random.Random(0)
     rows = _Rows(study, config, source, points)
     for number, (spec, params) in enumerate(islice(_designs(config, source), trials)):

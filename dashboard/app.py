@@ -80,7 +80,7 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
         with st.expander("Configuration"):
             st.json(study.config, expanded=2)
         with st.expander("Facts"):
-            st.json(study.facts, expanded=2)
+            st.json(study.facts.to_dict(), expanded=2)
     return study
 
 

@@ -187,7 +187,6 @@ def headline(snapshot: Snapshot) -> Headline:
     counts = Counter(trial.status for trial in snapshot.trials)
     kept = [trial for trial in snapshot.trials if not excess(trial, bounds)]
     winner = best(kept)
-    baselines: dict[str, float] = study.facts.get("ngram_bits_per_byte", {})
     return Headline(
         finished=counts[Status.FINISHED],
         infeasible=len(snapshot.trials) - len(kept),
@@ -200,7 +199,7 @@ def headline(snapshot: Snapshot) -> Headline:
         best=winner.bits_per_byte if winner else None,
         best_noise=noise(study, winner) if winner else None,
         best_seeds=winner.seeds if winner else 0,
-        ngram=min(baselines.items(), key=lambda item: item[1]) if baselines else None,
+        ngram=study.facts.best_ngram,
         frontier=len(frontier(kept, study.objectives)),
         hypervolume=hypervolume_share(
             [values for values, _ in feasible_values(kept, study.objectives)]

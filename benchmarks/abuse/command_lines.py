@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.abuse.commands import LIMIT_S, Ended, in_process, shown_arguments, wrong
 from nas.command import tables
-from nas.store import Store, StudyState
+from nas.store import Facts, Store, StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Status
 from search_space.cost import model_cost
@@ -173,7 +173,7 @@ def furnish(folder: Path) -> None:
     (folder / "bomb.yaml").write_text("a0: &a0 [x]\n" + "".join(names))
     with Store.open(f"sqlite:///{folder}/nas.db") as store:
         study = store.create_study("first", {}, 0, 3e9, ["bits_per_byte", "active_flops"])
-        store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.5}})
+        store.update_study(study.id, facts=Facts(ngram_bits_per_byte={"3": 2.5}))
         spec = FFNSpec(d_ff=64)
         _, evaluation = store.add_trial(
             study.id,

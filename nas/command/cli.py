@@ -75,7 +75,8 @@ def status(study: str | None, db: str, as_json: bool) -> None:
 
     with open_study(study, db) as opened:
         row = study_row(opened.store, opened.record)
-        print_record(row | {"facts": opened.record.facts} if as_json else in_words(row), as_json)
+        facts = {"facts": opened.record.facts.to_dict()}
+        print_record(row | facts if as_json else in_words(row), as_json)
 
 
 @cli.command()

@@ -12,18 +12,18 @@ from search_space.contract import Status
 
 def study_words(study: StudyRecord, config: StudyConfig) -> list[str]:
     """A line on what is tried, one for each thing the corpus lost, one on its n-grams."""
-    budget, corpus = config.budget, study.facts["corpus"]
+    budget, corpus = config.budget, study.facts.corpus
     rungs = ""
     if budget.rungs > 1:
         shown = ", ".join(f"{level:.3g}" for level in budget.levels)
         rungs = f"through {budget.rungs} rungs of {shown} FLOPs"
-    ngrams = sorted(study.facts["ngram_bits_per_byte"].items())
+    ngrams = sorted(study.facts.ngram_bits_per_byte.items())
     shown = ", ".join(f"n={n} {bits:.3f}" for n, bits in ngrams)
     return [
         f"study {study.name}: {budget.trials} trials "
-        f"{rungs or f'of {budget.trial_flops:.3g} FLOPs'} on {corpus['source']} "
-        f"({corpus['tokens']['train']:,} training tokens)",
-        *(f"corpus: {note}" for note in corpus.get("notes", ())),
+        f"{rungs or f'of {budget.trial_flops:.3g} FLOPs'} on {corpus.source} "
+        f"({corpus.tokens.get('train', 0):,} training tokens)",
+        *(f"corpus: {note}" for note in corpus.notes),
         f"interpolated byte n-grams on the same split, bits per byte: {shown}",
     ]
 

@@ -49,7 +49,7 @@ def _spent(study: Study, trials: list[TrialRecord]) -> str:
 def _print_best(study: StudyRecord, trial: TrialRecord) -> None:
     bits = trial.bits_per_byte
     assert bits is not None  # it finished
-    ngrams = study.facts["ngram_bits_per_byte"]
+    ngrams = study.facts.ngram_bits_per_byte
     shown = ", ".join(f"n={n} {value:.3f}" for n, value in sorted(ngrams.items()))
     seeds = f", the mean of {trial.seeds} seeds" if trial.seeds > 1 else ""
     echo(f"best: {bits:.4f} bits per byte{seeds}; byte n-grams: {shown}")

@@ -54,8 +54,8 @@ def folder_name(study: StudyRecord) -> str:
 def study_folder(study: StudyRecord, store: Store) -> Path:
     """Where the study's files lie: beside the database, or where it was launched."""
     beside = runs_dir(store) / folder_name(study)
-    launched = study.facts.get("runs")
-    if not beside.is_dir() and isinstance(launched, str) and os.path.isdir(launched):
+    launched = study.facts.runs
+    if not beside.is_dir() and launched and os.path.isdir(launched):
         return Path(launched)
     return beside
 
@@ -156,7 +156,7 @@ def find_checkpoint(store: Store, study: StudyRecord, trial: TrialRecord) -> Che
         tokenizer = _check_own(found, manifest, study, trial)
     else:
         _check_former(found, manifest, study, trial, evaluation.until_flops)
-        tokenizer = Path(str(study.facts.get("corpus_dir", ""))) / TOKENIZER
+        tokenizer = Path(study.facts.corpus_dir) / TOKENIZER
     if not os.path.isfile(tokenizer):
         raise InputError(f"the tokenizer of {study.name!r} is gone: {tokenizer}; {_WAY_OUT}")
     spec, backbone = manifest["spec"], manifest["backbone"]
@@ -171,9 +171,8 @@ def _places(store: Store, study: StudyRecord, checkpoint: str) -> list[Path]:
         former = [root / Path(checkpoint).parent.name / Path(checkpoint).name for root in roots]
         return list(dict.fromkeys([*former, Path(checkpoint)]))
     folders = [root / folder_name(study) for root in roots]
-    launched = study.facts.get("runs")
-    if isinstance(launched, str) and launched:
-        folders.append(Path(launched))
+    if study.facts.runs:
+        folders.append(Path(study.facts.runs))
     return list(dict.fromkeys(folder / checkpoint for folder in folders))
 
 
@@ -219,10 +218,9 @@ def _check_former(
     until_flops: float,
 ) -> None:
     """A checkpoint from before studies had a uid: all that decided its training must agree."""
-    corpus = study.facts.get("corpus", {})
     expected = {
         "train_flops": until_flops,
-        "corpus": corpus.get("hash"),
+        "corpus": study.facts.corpus.hash,
         "backbone": study.config.get("backbone"),
         "recipe": study.config.get("recipe"),
         "seed": study.seed,

@@ -149,9 +149,13 @@ def _write_tokenizer(folder: Path, path: Path, eos_id: int, pad_id: int) -> None
 
 def _end_and_pad(study: StudyRecord) -> tuple[int, int]:
     """Ids of end-of-text and padding; a tokenizer without padding pads with end-of-text."""
-    corpus = study.facts["corpus"]
-    eos_id, pad_id = int(corpus["eos_id"]), corpus.get("pad_id")
-    return eos_id, eos_id if pad_id is None else int(pad_id)
+    corpus = study.facts.corpus
+    if corpus.eos_id is None:
+        raise InputError(
+            f"an export needs the id of its tokenizer's end of text: study {study.name!r} has none "
+            "stored; launch the study again under a new name"
+        )
+    return corpus.eos_id, corpus.eos_id if corpus.pad_id is None else corpus.pad_id
 
 
 def probe_ids(vocab_size: int, length: int) -> list[int]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from nas.config import StudyConfig
 from nas.models.checkpoints import folder_name, runs_dir, study_folder, sweep_drafts
@@ -25,7 +25,7 @@ from nas.running.resumption import (
     take,
 )
 from nas.running.turn import Turn
-from nas.store import LeaseLost, Store, StudyRecord
+from nas.store import Facts, LeaseLost, Store, StudyRecord
 from search_space.contract import TRAINING
 from search_space.errors import InputError
 from search_space.places import cache_dir, settle_home
@@ -77,13 +77,13 @@ def launch_study(
     check_study(config)
     check_store(config, store, runs_dir(store))
 
-    def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
-        study = _create(ready, store, name, _facts(prepared))
+    def begin(found: Facts, ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
+        study = _create(ready, store, name, _launched(found))
         if study.name != (name or config.name):
             report(f"{config.name} exists: this study is {study.name}; nas resume {config.name} "
                    "would go on with the other")  # fmt: skip
         runs = runs_dir(store) / folder_name(study)
-        return store.update_study(study.id, facts={"runs": str(runs)}), ready
+        return store.update_study(study.id, facts=Facts(runs=str(runs))), ready
 
     return _run(config, store, begin, report, started, listen, pool_factory)
 
@@ -111,19 +111,20 @@ def resume_study(
     check_place(study, store, folder)
     check_states(study, store, config, folder)
 
-    def begin(prepared: dict[str, Any], ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
-        check_corpus(study, prepared["meta"])
-        facts = {"corpus_dir": prepared["dir"], "runs": str(folder)}
+    def begin(found: Facts, ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
+        check_corpus(study, found.corpus)
+        facts = Facts(corpus_dir=found.corpus_dir, runs=str(folder))
         return store.update_study(study.id, facts=facts), config
 
-    launched_in = str(study.facts.get("launched_in", ""))
-    return _run(config, store, begin, report, started, listen, pool_factory, launched_in)
+    return _run(
+        config, store, begin, report, started, listen, pool_factory, study.facts.launched_in
+    )
 
 
 def _run(
     config: StudyConfig,
     store: Store,
-    begin: Callable[[dict[str, Any], StudyConfig], tuple[StudyRecord, StudyConfig]],
+    begin: Callable[[Facts, StudyConfig], tuple[StudyRecord, StudyConfig]],
     report: Report,
     started: Started,
     listen: Listen,
@@ -136,9 +137,9 @@ def _run(
         pool, runs = pool_factory(config), None
         try:
             report(f"preparing the corpus: {config.corpus.source}")
-            prepared = _prepare(config, pool, launched_in)
-            ready = config.with_vocab_size(int(prepared["meta"]["vocab_size"]))
-            study, ready = begin(prepared, ready)
+            found = _prepare(config, pool, launched_in)
+            ready = config.with_vocab_size(found.corpus.vocab_size)
+            study, ready = begin(found, ready)
             hold = take(study, store)
             runs = study_folder(study, store)
             with recorded_ending(store, study, hold):
@@ -146,7 +147,7 @@ def _run(
                 study = store.study(study.name)
                 ready = stored_config(study)
                 started(study, ready)
-                Driver(store, study, ready, pool, prepared["dir"], runs, hold).run(listen)
+                Driver(store, study, ready, pool, found.corpus_dir, runs, hold).run(listen)
             return store.study(study.name)
         except LeaseLost:
             runs = None  # what is unfinished there may be the next driver's
@@ -155,7 +156,7 @@ def _run(
             _close(pool, runs)
 
 
-def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> dict[str, Any]:
+def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> Facts:
     """The corpus's facts; a signal ends the wait for them at once.
 
     launched_in: the working directory of a study that is resumed, when it is known.
@@ -163,7 +164,7 @@ def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> dict[str, Any
     backbone, folder = config.backbone, str(cache_dir() / "corpora")
     try:
         with interrupts.breakable():
-            return pool.prepare(config.corpus, backbone.vocab_size, backbone.seq_len, folder)
+            told = pool.prepare(config.corpus, backbone.vocab_size, backbone.seq_len, folder)
     except Exception as error:
         if interrupts.asked():  # its effect: the workers may have got the signal, too
             raise KeyboardInterrupt from error
@@ -172,11 +173,16 @@ def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> dict[str, Any
             way_out = f"the study was launched in {launched_in}: resume it from there"
             raise InputError(f"{error}; {way_out}") from error
         raise
+    return Facts.from_dict(
+        {
+            "corpus": told["meta"],
+            "corpus_dir": told["dir"],
+            "ngram_bits_per_byte": told["ngram_bits_per_byte"],
+        }
+    )
 
 
-def _create(
-    config: StudyConfig, store: Store, name: str | None, facts: dict[str, Any]
-) -> StudyRecord:
+def _create(config: StudyConfig, store: Store, name: str | None, facts: Facts) -> StudyRecord:
     return store.create_study(
         name or config.name,
         config.to_dict(),
@@ -189,15 +195,14 @@ def _create(
     )
 
 
-def _facts(prepared: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "corpus": prepared["meta"],
-        "corpus_dir": prepared["dir"],
-        "ngram_bits_per_byte": prepared["ngram_bits_per_byte"],
-        "launched_in": str(Path.cwd()),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "training": TRAINING,
-    }
+def _launched(found: Facts) -> Facts:
+    """What the corpus taught, and where and how the study is launched."""
+    return dataclasses.replace(
+        found,
+        launched_in=str(Path.cwd()),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        training=TRAINING,
+    )
 
 
 def _close(pool: Pool, runs: Path | None) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 from nas.config import StudyConfig
 from nas.models.checkpoints import folder_name, run_folder, runs_dir
@@ -14,7 +13,7 @@ from nas.process import interrupts
 from nas.process.holder import is_gone, new_owner, words
 from nas.running.ending import stop_left
 from nas.running.preflight import check_study
-from nas.store import EvaluationRecord, Hold, Store, StudyHeld, StudyRecord, StudyState
+from nas.store import CorpusFacts, EvaluationRecord, Hold, Store, StudyHeld, StudyRecord, StudyState
 from nas.store.holds import STOP, held_by
 from search_space.checks import real, whole
 from search_space.contract import TRAINING, Status
@@ -54,17 +53,16 @@ def take(study: StudyRecord, store: Store) -> Hold:
 
 def is_of_this_version(study: StudyRecord) -> bool:
     """Whether this version trains as the study's was."""
-    return bool(study.facts.get("training") == TRAINING)
+    return study.facts.training == TRAINING
 
 
 def stored_config(study: StudyRecord) -> StudyConfig:
     """The configuration that the study was launched with; InputError for another version's."""
-    training = study.facts.get("training")
     if not is_of_this_version(study):
         raise InputError(
             f"study {study.name!r} was trained by another version, whose results cannot be "
-            f"compared with this one's (its training is of form {training or 1}, this one's of "
-            f"form {TRAINING}); launch it again under a new name"
+            f"compared with this one's (its training is of form {study.facts.training or 1}, this "
+            f"one's of form {TRAINING}); launch it again under a new name"
         )
     try:
         return StudyConfig.from_dict(study.config)
@@ -119,13 +117,13 @@ def _needed(evaluations: list[EvaluationRecord], top: int) -> list[tuple[int, in
     ]
 
 
-def check_corpus(study: StudyRecord, meta: dict[str, Any]) -> None:
+def check_corpus(study: StudyRecord, found: CorpusFacts) -> None:
     """Raise InputError unless the corpus is the one that the study began with."""
-    before = study.facts.get("corpus", {}).get("hash")
+    before = study.facts.corpus.hash
     require(
-        meta.get("hash") == before,
+        found.hash == before,
         f"study {study.name!r} began with another text: the corpus has changed since (its content "
-        f"was {before}, it is {meta.get('hash')}); put the text back, or launch the study again",
+        f"was {before}, it is {found.hash}); put the text back, or launch the study again",
     )
 
 

@@ -10,6 +10,7 @@ from nas.store.errors import (
     StoreUnavailable,
     StudyHeld,
 )
+from nas.store.facts import CorpusFacts, Facts
 from nas.store.records import (
     EvaluationRecord,
     Hold,
@@ -22,7 +23,9 @@ from nas.store.records import (
 
 __all__ = [
     "BrokenRecord",
+    "CorpusFacts",
     "EvaluationRecord",
+    "Facts",
     "Hold",
     "LeaseLost",
     "Ledger",

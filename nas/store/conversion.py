@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 from typing import Any
 
+from nas.store.facts import Facts
 from nas.store.models import CurvePointRow
 from nas.store.records import (
     EvaluationRecord,
@@ -49,7 +50,7 @@ def study_record(row: Any) -> StudyRecord:
         budget_flops=row.budget_flops,
         objectives=row.objectives,
         state=StudyState(row.state),
-        facts=row.facts,
+        facts=Facts.from_dict(row.facts),
         rungs=row.rungs,
         deviation=row.deviation,
         owner=row.owner,

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from nas.store.facts import Facts
 from search_space.contract import EvalResult, Status
 from search_space.spec import FFNSpec
 
@@ -27,7 +28,7 @@ class StudyRecord:
     uid: 32 hex digits, drawn when the study was made: no other study anywhere has them.
     config: the study's configuration as plain data.  budget_flops: training FLOPs it may spend.
     objectives: names in `nas.search.objectives`, all minimised; the first is the quality.
-    facts: what was learnt on the way (corpus, n-gram baselines, machine).
+    facts: what was learnt before it began (corpus, n-gram baselines, machine).
     rungs: how many it has.  deviation: the standard deviation of one seed at the top rung, in bits
     per byte, pooled over the trials that were repeated; None before any.
     owner, owner_since: who holds it ("" for nobody), as `nas.process.holder` says, since when.
@@ -42,7 +43,7 @@ class StudyRecord:
     budget_flops: float
     objectives: list[str]
     state: StudyState
-    facts: dict[str, Any]
+    facts: Facts
     rungs: int = 1
     deviation: float | None = None
     owner: str = ""

@@ -14,6 +14,7 @@ from nas.store.conversion import study_record
 from nas.store.database import Database
 from nas.store.engine import START_HINT
 from nas.store.errors import StoreError
+from nas.store.facts import Facts
 from nas.store.locks import lock_study
 from nas.store.models import StudyRow
 from nas.store.names import check_name, free_name, is_legal
@@ -45,7 +46,7 @@ class Studies(Database):
         objectives: list[str],
         exact: bool = False,
         rungs: int = 1,
-        facts: dict[str, Any] | None = None,
+        facts: Facts | None = None,
         at: datetime | None = None,
     ) -> StudyRecord:
         """A new running study, named `base_name` or, when that is taken, `base_name-2`...
@@ -72,7 +73,7 @@ class Studies(Database):
                 budget_flops=budget_flops,
                 objectives=list(objectives),
                 state=StudyState.RUNNING.value,
-                facts=facts or {},
+                facts=facts.to_dict() if facts else {},
                 n_trials=0,
                 rungs=rungs,
                 created_at=at,
@@ -108,9 +109,14 @@ class Studies(Database):
 
     @lasting
     def update_study(
-        self, study_id: int, *, state: StudyState | None = None, facts: dict[str, Any] | None = None
+        self, study_id: int, *, state: StudyState | None = None, facts: Facts | None = None
     ) -> StudyRecord:
-        """Set the study's state, and merge `facts` into what is known; return the study."""
+        """Set the study's state, and merge `facts` into what is known; return the study.
+
+        state: a new one, None to leave it.
+        facts: those that say something replace what was known, each as a whole.
+        Raises StoreError when there is no such study.
+        """
         values: dict[str, Any] = {"state": StudyRow.state}
         if state is not None:
             ended = None if state is StudyState.RUNNING else now()
@@ -120,8 +126,8 @@ class Studies(Database):
             row = session.get(StudyRow, study_id)
             if row is None:
                 raise StoreError(f"no study with id {study_id}")
-            if facts:
-                row.facts = {**row.facts, **facts}
+            if facts is not None:
+                row.facts = {**row.facts, **facts.to_dict()}
         return study_record(row)
 
     @lasting

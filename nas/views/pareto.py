@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nas.search.bounds import excess, limits, words
 from nas.search.objectives import Objective, objective, objective_values
@@ -240,14 +240,9 @@ def _y_range(study: StudyRecord, points: Sequence[Point], y: Objective) -> tuple
 
 def _ngrams(study: StudyRecord, low: float, high: float) -> Data:
     """A line for each baseline that lies in the range."""
-    baselines: dict[str, Any] = study.facts.get("ngram_bits_per_byte", {})
-    if study.objectives[0] != "bits_per_byte":
-        baselines = {}
-    drawn = {
-        order: value
-        for order, value in baselines.items()
-        if isinstance(value, int | float) and low < value < high
-    }
+    measured = study.objectives[0] == "bits_per_byte"
+    baselines = study.facts.ngram_bits_per_byte if measured else {}
+    drawn = {order: value for order, value in baselines.items() if low < value < high}
     across = {"xref": "x domain", "yref": "y"}
     line = {"type": "line", "x0": 0, "x1": 1, "line": {"dash": "dot", "color": GREY, "width": 1}}
     note = {"x": 1, "xanchor": "right", "yanchor": "bottom", "showarrow": False}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.store import Store, StudyRecord, StudyState
+from nas.store import Facts, Store, StudyRecord, StudyState
 from search_space.contract import EvalResult, Progress, Status
 from search_space.spec import FFNSpec, Hash, TopK
 
@@ -25,7 +25,7 @@ def fill_study(store: Store, name: str, state: StudyState) -> StudyRecord:
     study = store.create_study(
         name, {"corpus": "prose"}, 0, 1e13, ["bits_per_byte", "active_flops"]
     )
-    store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.5, "5": 1.9}})
+    store.update_study(study.id, facts=Facts(ngram_bits_per_byte={"3": 2.5, "5": 1.9}))
     measures = ((2.4, 9e5), (2.0, 8e5), (2.2, 2e5), (None, 3e5), (None, 4e5))
     for number, (bits, flops) in enumerate(measures):
         id = begin(store, study, number, until=1e12, flops=flops)

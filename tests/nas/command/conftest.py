@@ -6,7 +6,7 @@ import pytest
 from command_tools import BACKBONE, STUDY, Done, FakePool
 
 from nas.command.cli import run
-from nas.store import Store, StudyState
+from nas.store import Facts, Store, StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Progress, Status
 from search_space.cost import model_cost
@@ -101,7 +101,7 @@ def filled(add, end):
     )
     with Store.open("sqlite:///nas.db") as store:
         study = store.create_study("first", {}, 0, 3e9, ["bits_per_byte", "active_flops"])
-        store.update_study(study.id, facts={"ngram_bits_per_byte": {"3": 2.5}})
+        store.update_study(study.id, facts=Facts(ngram_bits_per_byte={"3": 2.5}))
         for spec, status, bits, error in endings:
             evaluation = add(store, study, spec)
             point = Progress(

@@ -24,7 +24,7 @@ from command_tools import (
 )
 
 import nas as product
-from nas.store import Store
+from nas.store import Facts, Store
 from search_space.contract import TRAINING, EvalResult, Status
 from search_space.spec import FFNSpec
 
@@ -261,7 +261,7 @@ def test_what_runs_is_neither_resumed_nor_extended(nas, running):
 
 def test_a_study_whose_driver_died_is_stopped_in_its_place(nas, filled, add):
     with Store.open("sqlite:///nas.db") as store:
-        study = store.update_study(store.study().id, facts={"training": TRAINING})
+        study = store.update_study(store.study().id, facts=Facts(training=TRAINING))
         store.hold_study(study.id, dead_owner())
         add(store, study, FFNSpec(d_ff=96))
     done = nas("stop", "first")
@@ -274,7 +274,7 @@ def test_a_driver_elsewhere_that_dies_before_it_hears_is_not_waited_for(
 ):
     monkeypatch.setattr("nas.store.clock.LEASE_SECONDS", 1.0)
     with Store.open("sqlite:///nas.db") as store:
-        store.update_study(store.study().id, facts={"training": TRAINING})
+        store.update_study(store.study().id, facts=Facts(training=TRAINING))
         store.hold_study(store.study().id, "process 7 (since tick 9) on there, 0123abcd")
         add(store, store.study(), FFNSpec(d_ff=96))
     began = time.monotonic()

@@ -68,12 +68,6 @@ def refused(nas):
     return call
 
 
-def with_facts(**changes) -> None:
-    """Other facts of the study, as another version or another machine left them."""
-    with Store.open("sqlite:///nas.db") as store:
-        store.update_study(store.study().id, facts=changes)
-
-
 @pytest.fixture
 def tamper():
     """tamper(sql): the database is changed behind the store's back."""
@@ -108,8 +102,9 @@ def test_no_database(nas, folder, words):
 
 @pytest.mark.parametrize("words", [["resume", "tiny"], EXTEND], ids=" ".join)
 @pytest.mark.parametrize("form", [None, 3])
-def test_a_study_of_another_version(stopped, refused, words, form):
-    with_facts(training=form)
+def test_a_study_of_another_version(stopped, refused, words, form, tamper):
+    known = f"json_set(facts, '$.training', {form})" if form else "json_remove(facts, '$.training')"
+    tamper(f"UPDATE study SET facts = {known}")
     error = refused(*words)
     assert "study 'tiny' was trained by another version" in error
     assert f"of form {form or 1}, this one's of form 2" in error

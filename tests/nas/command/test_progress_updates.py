@@ -15,7 +15,7 @@ from nas.command.progress import StudyDisplay
 from nas.config import StudyConfig
 from nas.running.turn import Running, Turn
 from nas.search.decisions import Counts
-from nas.store import EvaluationRecord, TrialRecord
+from nas.store import CorpusFacts, EvaluationRecord, Facts, TrialRecord
 from search_space.contract import Progress, Status
 from search_space.spec import FFNSpec
 
@@ -26,10 +26,9 @@ CONFIG = StudyConfig.from_dict(
         "budget": {"trials": 40, "trial_flops": 9e12, "flops": 1e14, "rungs": 3},
     }
 )
-FACTS = {
-    "corpus": {"source": "[b]books", "tokens": {"train": 5}},
-    "ngram_bits_per_byte": {"3": 2.5},
-}
+FACTS = Facts(
+    corpus=CorpusFacts(source="[b]books", tokens={"train": 5}), ngram_bits_per_byte={"3": 2.5}
+)
 STUDY = SimpleNamespace(
     name="s",
     facts=FACTS,

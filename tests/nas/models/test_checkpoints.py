@@ -22,7 +22,7 @@ from nas.models.checkpoints import (
     sweep_drafts,
 )
 from nas.running.pool import SimulatedPool
-from nas.store import Store
+from nas.store import Facts, Store
 from search_space.errors import InputError
 from search_space.spec import FFNSpec, TopK
 
@@ -257,7 +257,7 @@ def test_a_worker_never_overwrites_a_checkpoint(folder):
         spec=DENSE,
         backbone=Backbone(**BACKBONE),
         recipe=Recipe(),
-        corpus_dir=study.record.facts["corpus_dir"],
+        corpus_dir=study.record.facts.corpus_dir,
         until_flops=1e8,
         seed=5,
         checkpoint_dir=str(checkpoint(study).weights.parent),
@@ -312,7 +312,7 @@ def _former_checkpoint(study, trial, place, **changes):
         "recipe": study.record.config["recipe"],
         "seed": only.seed,
         "train_flops": only.until_flops,
-        "corpus": study.record.facts["corpus"]["hash"],
+        "corpus": study.record.facts.corpus.hash,
     }
     place.mkdir(parents=True, exist_ok=True)
     (place / "model.safetensors").write_bytes(b"weights")
@@ -329,7 +329,7 @@ def test_a_checkpoint_from_before_identities_must_agree_in_all_it_says(former, f
         tokenizer.mkdir()
         (tokenizer / "tokenizer.json").write_text("{}")
         with Store.open(former) as writer:
-            writer.update_study(study.record.id, facts={"corpus_dir": str(tokenizer)})
+            writer.update_study(study.record.id, facts=Facts(corpus_dir=str(tokenizer)))
         study.record = study.store.study("tiny")
         _former_checkpoint(study, trial, place)
         assert find_checkpoint(study.store, study.record, trial).weights.parent == place

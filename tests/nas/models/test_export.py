@@ -11,7 +11,7 @@ import torch
 
 from nas.models.checkpoints import find_checkpoint, folder_name
 from nas.models.export import TOLERANCE, bundle_sources, export_trial, probe_ids
-from nas.store import Store
+from nas.store import Facts, Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import CorpusSpec
@@ -44,7 +44,7 @@ def trained(corpus, spec, folder):
     """A finished trial, as the store has it: what `export_trial` takes."""
     with Store.open(f"sqlite:///{folder}/nas.db") as store:
         study = store.create_study("small", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
-        facts = {"corpus": corpus.meta, "corpus_dir": str(corpus.dir)}
+        facts = Facts.from_dict({"corpus": corpus.meta, "corpus_dir": str(corpus.dir)})
         study = store.update_study(study.id, facts=facts)
         until = step_flops(spec, BACKBONE, 4) * 8
         cost = model_cost(spec, BACKBONE).to_dict()

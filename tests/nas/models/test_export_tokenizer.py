@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer
 
 from nas.models.export import _end_and_pad, _write_tokenizer
+from nas.store import Facts
 from search_space.corpus import CorpusSpec
 from workers.corpus import prepare
 
@@ -45,7 +46,7 @@ def test_a_given_template_and_padding(tmp_path, single, pad):
     corpus = prepare(spec, 300, 16, tmp_path / "cache")
 
     (tmp_path / "export").mkdir()
-    ends = _end_and_pad(SimpleNamespace(facts={"corpus": corpus.meta}))
+    ends = _end_and_pad(SimpleNamespace(facts=Facts.from_dict({"corpus": corpus.meta})))
     _write_tokenizer(tmp_path / "export", corpus.tokenizer_path, *ends)
     exported = AutoTokenizer.from_pretrained(tmp_path / "export")
 

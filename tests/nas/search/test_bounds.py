@@ -43,7 +43,6 @@ def fill(folder: Path, config: dict, ratios: tuple[float, ...] = (1.0, 1.7)) -> 
     whole = StudyConfig.from_dict(CONFIG).limits()["active_flops"]
     with Store.open(url) as store:
         study = store.create_study("bound", settings.to_dict(), 0, 2e12, list(settings.objectives))
-        store.update_study(study.id, facts={"ngram_bits_per_byte": {}})
         for spec, bits, ratio in zip((FFNSpec(d_ff=128), ACTIVE), (2.2, 1.9), ratios, strict=True):
             _, evaluation = store.add_trial(
                 study.id,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from store_cases import SPEC, at_rung, ending, finished, new_study, new_trial
 
-from nas.store import EvaluationRecord, LeaseLost, Store, StoreError, StudyState
+from nas.store import EvaluationRecord, Facts, LeaseLost, Store, StoreError, StudyState
 from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError
 
@@ -70,18 +70,21 @@ class TestStudies:
 
     def test_facts_merge_and_a_state_sets_the_end(self, store: Store) -> None:
         study = new_study(store)
-        store.update_study(study.id, facts={"a": 1, "b": {"3": 2.5}})
-        store.update_study(study.id, facts={"a": 2})
+        first = Facts(machine="a", ngram_bits_per_byte={"3": 2.5}, more={"x": 1})
+        store.update_study(study.id, facts=first)
+        store.update_study(study.id, facts=Facts(machine="b", more={"y": None}))
         ended = store.update_study(study.id, state=StudyState.STOPPED)
         assert ended == store.study("demo")
-        assert ended.facts == {"a": 2, "b": {"3": 2.5}}
+        assert ended.facts == Facts(
+            machine="b", ngram_bits_per_byte={"3": 2.5}, more={"x": 1, "y": None}
+        )
         assert ended.state is StudyState.STOPPED
         assert ended.ended_at is not None
         assert ended.ended_at >= study.created_at
         again = store.update_study(study.id, state=StudyState.RUNNING)
         assert again.ended_at is None
         with pytest.raises(StoreError, match="no study with id 99"):
-            store.update_study(99, facts={"a": 1})
+            store.update_study(99, facts=Facts(machine="a"))
 
 
 class TestTrials:
@@ -396,7 +399,7 @@ class TestConcurrency:
                         new_study(store)
                         trial, evaluation = new_trial(store, study, flops=1e9)
                         store.end_evaluation(finished(evaluation, flops=1e9))
-                        store.update_study(study.id, facts={f"{trial.number}": True})
+                        store.update_study(study.id, facts=Facts(more={f"{trial.number}": True}))
                 except Exception as error:  # the main thread reports it
                     errors.append(error)
 
@@ -410,7 +413,7 @@ class TestConcurrency:
             assert numbers == list(range(3 * n))
             assert len(one.studies()) == 3 * n + 1
             assert one.ledger(study.id).spent == 3 * n * 1e9
-            assert set(one.study("shared").facts) == {str(number) for number in numbers}
+            assert set(one.study("shared").facts.more) == {str(number) for number in numbers}
 
     def test_an_evaluation_is_ended_by_one_of_two(self, store: Store) -> None:
         study = new_study(store)

@@ -12,7 +12,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from nas.store import EvaluationRecord, StudyRecord, StudyState, TrialRecord
+from nas.store import EvaluationRecord, Facts, StudyRecord, StudyState, TrialRecord
 from nas.views import (
     COLOURS,
     SYMBOLS,
@@ -37,7 +37,7 @@ STUDY = StudyRecord(
     budget_flops=1e12,
     objectives=["bits_per_byte", "active_flops"],
     state=StudyState.RUNNING,
-    facts={"ngram_bits_per_byte": {"3": 2.9, "4": 2.1, "5": 1.2}},
+    facts=Facts(ngram_bits_per_byte={"3": 2.9, "4": 2.1, "5": 1.2}),
     created_at=datetime.now(UTC),
     ended_at=None,
 )
@@ -188,7 +188,7 @@ def test_only_ngrams_within_the_range_are_drawn() -> None:
 
 @pytest.mark.parametrize("objectives", [["bits_per_byte"], ["active_flops"]])
 def test_one_objective_is_drawn_against_another(objectives: list[str]) -> None:
-    figure = pareto_figure(replace(STUDY, objectives=objectives, facts={}), TRIALS)
+    figure = pareto_figure(replace(STUDY, objectives=objectives, facts=Facts()), TRIALS)
     assert set(markers(figure)) == {0, 1, 2, 3}
 
 

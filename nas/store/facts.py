@@ -1,0 +1,144 @@
+"""What was learnt about a study before its trials began: a typed record, stored as JSON.
+
+What another version or a benchmark noted beside it is kept in `more`, unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from search_space.checks import is_real, is_whole
+from search_space.shown import shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """A record that is stored as JSON: fields that say nothing are left out, unknown keys kept.
+
+    more: those keys.
+    """
+
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read `to_dict`'s form. Raises ValueError, with what is wrong, for a field of nonsense."""
+        names = {f.name for f in fields(cls)} - {"more"}
+        # Earlier versions stored None for what there was not.
+        known = {n: cls._read(n, v) for n, v in data.items() if n in names and v is not None}
+        return cls(**known, more={n: v for n, v in data.items() if n not in names})
+
+    @classmethod
+    def _read(cls, name: str, value: Any) -> Any:
+        """The field's value, checked."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        out: dict[str, Any] = {}
+        silent = type(self)()
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "more" or value == getattr(silent, each.name):
+                continue
+            if isinstance(value, _Stored):
+                value = value.to_dict()
+            out[each.name] = list(value) if isinstance(value, tuple) else value
+        return out | dict(self.more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusFacts(_Stored):
+    """What a prepared corpus holds.
+
+    hash: of its content; None where there is no corpus.
+    source: as its configuration names it.
+    vocab_size: of its tokenizer.
+    tokens: by split.
+    eos_id: the token that ends a text; None where it was not noted.
+    pad_id: the padding token; None for a tokenizer without one.
+    notes: what was left out or changed, a line a kind.
+    more: the rest of its account.
+    """
+
+    hash: str | None = None
+    source: str = ""
+    vocab_size: int = 0
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    eos_id: int | None = None
+    pad_id: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def _read(cls, name: str, value: Any) -> Any:
+        where = f"facts.corpus.{name}"
+        if name in ("hash", "source"):
+            return _text(where, value)
+        if name == "tokens":
+            return _by_name(where, value, is_whole, "a whole number")
+        if name == "notes":
+            _expect(isinstance(value, list), where, "a list", value)
+            return tuple(_text(where, note) for note in value)
+        _expect(is_whole(value, 0), where, "a whole number", value)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts(_Stored):
+    """What was learnt about a study.
+
+    corpus: what its text holds.
+    corpus_dir: where the worker that prepared it has it.
+    ngram_bits_per_byte: by order, of byte n-gram models on the same split.
+    launched_in: the working directory of the launch.
+    machine: that it was launched on, in words.
+    training: the form of its trainings (`search_space.contract.TRAINING`); None before there were
+        forms.
+    runs: the folder of its files, as it was when it was last driven.
+    more: what others noted.
+    """
+
+    corpus: CorpusFacts = field(default_factory=CorpusFacts)
+    corpus_dir: str = ""
+    ngram_bits_per_byte: Mapping[str, float] = field(default_factory=dict)
+    launched_in: str = ""
+    machine: str = ""
+    training: int | None = None
+    runs: str = ""
+
+    @property
+    def best_ngram(self) -> tuple[str, float] | None:
+        """The order and the bits per byte of the best n-gram model; None without any."""
+        return min(self.ngram_bits_per_byte.items(), key=lambda item: item[1], default=None)
+
+    @classmethod
+    def _read(cls, name: str, value: Any) -> Any:
+        where = f"facts.{name}"
+        if name == "corpus":
+            _expect(isinstance(value, Mapping), where, "a mapping", value)
+            return CorpusFacts.from_dict(value)
+        if name == "ngram_bits_per_byte":
+            return _by_name(where, value, is_real, "a finite number")
+        if name == "training":
+            _expect(is_whole(value), where, "a whole number", value)
+            return value
+        return _text(where, value)
+
+
+def _text(where: str, value: Any) -> str:
+    _expect(isinstance(value, str), where, "text", value)
+    return str(value)
+
+
+def _by_name(where: str, value: Any, ok: Callable[[Any], bool], kind: str) -> dict[str, Any]:
+    _expect(isinstance(value, Mapping), where, "a mapping", value)
+    for name, each in value.items():
+        _expect(ok(each), f"{where}.{name}", kind, each)
+    return dict(value)
+
+
+def _expect(ok: bool, where: str, kind: str, value: Any) -> None:
+    if not ok:
+        raise ValueError(f"its {where} must be {kind}: got {shown(value)}")
