@@ -37,7 +37,7 @@ from search_space.contract import Recipe, Status
 from search_space.corpus import STDLIB, CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError, WorkFailed, nearest, require
-from search_space.places import cache_dir
+from search_space.places import corpora_dir
 from search_space.presets import PRESETS
 from workers.corpus import prepare
 
@@ -120,9 +120,7 @@ def compare(
     """
     require(workers is None or workers >= 1, f"workers must be at least 1: got {workers}")
     backbone, note = comparison.backbone, functools.partial(say, console)
-    corpus = prepare(
-        text, backbone.vocab_size, backbone.seq_len, cache_dir() / "corpora", report=note
-    )
+    corpus = prepare(text, backbone.vocab_size, backbone.seq_len, corpora_dir(), report=note)
     studies = Studies(store, corpus.meta["hash"], corpus.meta["vocab_size"])
     configs = {seed: comparison.study(seed, text, workers) for seed in comparison.seeds}
 

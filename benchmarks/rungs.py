@@ -235,9 +235,9 @@ def _correlations(demo: StudyConfig, store: Store) -> Iterator[Row]:
 
 
 def _cache() -> str:
-    from search_space.places import cache_dir
+    from search_space.places import corpora_dir
 
-    return str(cache_dir() / "corpora")
+    return str(corpora_dir())
 
 
 def main() -> None:

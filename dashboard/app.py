@@ -25,6 +25,7 @@ from dashboard.text import verbatim
 from nas.process.holder import words
 from nas.store import StudyRecord, StudyState
 from search_space.errors import InputError, WorkFailed
+from search_space.places import DB_VARIABLE, DEFAULT_DB
 
 REFRESH_S = 3.0
 MINUTE = "%Y-%m-%d %H:%M"
@@ -40,7 +41,7 @@ def open_source(url: str) -> Source:
 def main() -> None:
     """Draw the page; whatever is wrong with the database is one line, no traceback."""
     st.set_page_config(TITLE, page_icon="📉", layout="wide")
-    source = open_source(os.environ.get("NAS_DB", "sqlite:///nas.db"))
+    source = open_source(os.environ.get(DB_VARIABLE, DEFAULT_DB))
     try:
         page(source)
     except (InputError, WorkFailed) as error:

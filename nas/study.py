@@ -11,15 +11,14 @@ from nas.process import interrupts
 from nas.search.bounds import excess, limits, words
 from nas.search.objectives import OBJECTIVES
 from nas.search.pareto import NO_BOUNDS, best, frontier
-from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, TrialRecord
+from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
 from search_space.errors import InputError
+from search_space.places import DEFAULT_DB
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from nas.config import StudyConfig
-
-DEFAULT_DB = "sqlite:///nas.db"
 
 
 class Study:
@@ -52,6 +51,13 @@ class Study:
     def name(self) -> str:
         """The study's name in its database."""
         return self.record.name
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can be resumed: it is not finished, and this version trains as its own did."""
+        from nas.running.resumption import is_of_this_version
+
+        return self.record.state is not StudyState.FINISHED and is_of_this_version(self.record)
 
     def stop(self) -> None:
         """Have the study stopped wherever it runs, and wait until it has; it can be resumed.
@@ -178,7 +184,7 @@ def resume(name: str | None = None, db: str = DEFAULT_DB, **options: Any) -> Stu
     from nas.running.launcher import resume_study
 
     with interrupts.listening(), interrupts.held():
-        store, record = open_to_change(name, db)
+        store, record = _open_to_change(name, db)
         try:
             return Study(store, resume_study(record, store, **options))
         except BaseException:
@@ -186,7 +192,7 @@ def resume(name: str | None = None, db: str = DEFAULT_DB, **options: Any) -> Stu
             raise
 
 
-def open_to_change(name: str | None, db: str) -> tuple[Store, StudyRecord]:
+def _open_to_change(name: str | None, db: str) -> tuple[Store, StudyRecord]:
     """A store that writes, and the study of that name in it, or the newest.
 
     Raises InputError, and makes and upgrades nothing, when the database or the study is not there.

@@ -1,4 +1,7 @@
-"""Where files are kept that can be made again."""
+"""Where things are: the database, the cache of what can be made again, and a home.
+
+The dashboard, the command, the store and the Python interface take the same names from here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from pathlib import Path
 
 from search_space.errors import InputError
 
+DB_VARIABLE = "NAS_DB"
+DEFAULT_DB = "sqlite:///nas.db"  # in the working directory
 VARIABLE = "FFN_NAS_CACHE"
+CORPORA = "corpora"  # the cache's folder of prepared corpora, one each
 
 
 def cache_dir() -> Path:
@@ -33,6 +39,11 @@ def cache_dir() -> Path:
             "to a folder that you may"
         )
     return folder
+
+
+def corpora_dir() -> Path:
+    """The cache's folder of prepared corpora. Raises InputError where there is no cache."""
+    return cache_dir() / CORPORA
 
 
 def settle_home() -> None:

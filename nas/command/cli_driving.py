@@ -14,7 +14,7 @@ from nas.process import interrupts
 from search_space.errors import WorkFailed
 
 if TYPE_CHECKING:
-    from nas.store import Store, StudyRecord
+    from nas.study import Study
 
 
 @click.command()
@@ -24,15 +24,10 @@ if TYPE_CHECKING:
 def launch(config: Path, name: str | None, db: str) -> None:
     """Run the study described by the YAML file CONFIG."""
     from nas.config import StudyConfig
-    from nas.running.launcher import launch_study
-    from nas.store import Store
+    from nas.study import launch as launch_study
 
-    settings = StudyConfig.load(config)
-    with interrupts.held(), Store.open(db) as store:
-        try:
-            _drive(store, lambda **shown: launch_study(settings, store, name=name, **shown))
-        finally:
-            store.discard_if_unused()
+    settings = StudyConfig.load(config)  # which a signal may break
+    _drive(lambda **shown: launch_study(settings, db, name=name, **shown))
 
 
 @click.command()
@@ -40,13 +35,9 @@ def launch(config: Path, name: str | None, db: str) -> None:
 @db_option
 def resume(study: str | None, db: str) -> None:
     """Go on with STUDY, which was stopped, failed, was extended or lost its driver."""
-    from nas.running.launcher import resume_study
-    from nas.study import open_to_change
+    from nas.study import resume as resume_study
 
-    with interrupts.held():
-        store, record = open_to_change(study, db)
-        with store:
-            _drive(store, lambda **shown: resume_study(record, store, **shown))
+    _drive(lambda **shown: resume_study(study, db, **shown))
 
 
 @click.command()
@@ -54,13 +45,10 @@ def resume(study: str | None, db: str) -> None:
 @db_option
 def stop(study: str, db: str) -> None:
     """Stop STUDY wherever it runs, and wait until it has; it can be resumed."""
-    from nas.running.resumption import is_of_this_version
-
     with open_study(study, db) as opened:
         opened.stop()
         state = opened.record.state.value
-        may_go_on = state != "finished" and is_of_this_version(opened.record)
-        again = f"; go on with: nas resume {opened.name}" if may_go_on else ""
+        again = f"; go on with: nas resume {opened.name}" if opened.resumable else ""
         echo(f"study {opened.name} is {state}{again}")
 
 
@@ -85,7 +73,7 @@ def extend(study: str, flops: float, trials: int | None, db: str) -> None:
 COMMANDS = (launch, resume, stop, extend)
 
 
-def _drive(store: Store, drive: Callable[..., StudyRecord]) -> None:
+def _drive(drive: Callable[..., Study]) -> None:
     """Run a study under a display and sum up what it found.
 
     drive: takes `report`, `started` and `listen` of `nas.running.launcher`.
@@ -94,13 +82,13 @@ def _drive(store: Store, drive: Callable[..., StudyRecord]) -> None:
     from nas.command.summary import print_summary
     from nas.command.terminal import console
     from nas.running.driver import StudyFailed
-    from nas.study import Study
 
-    try:
-        with StudyDisplay(console(stderr=True)) as display:
-            told: dict[str, Any] = {"report": display.note, "started": display.started}
-            record = drive(**told, listen=display.update)
-    except StudyFailed as error:
-        raise WorkFailed(f"{error}; every trial: nas pareto --all") from error
-    with interrupts.breakable():
-        print_summary(Study(store, record))
+    with interrupts.held():
+        try:
+            with StudyDisplay(console(stderr=True)) as display:
+                told: dict[str, Any] = {"report": display.note, "started": display.started}
+                study = drive(**told, listen=display.update)
+        except StudyFailed as error:
+            raise WorkFailed(f"{error}; every trial: nas pareto --all") from error
+        with study, interrupts.breakable():
+            print_summary(study)

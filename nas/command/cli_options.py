@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import click
 
+from search_space.places import DB_VARIABLE, DEFAULT_DB
+
 if TYPE_CHECKING:
     from nas.study import Study
 
@@ -16,10 +18,10 @@ P = ParamSpec("P")
 
 db_option = click.option(
     "--db",
-    envvar="NAS_DB",
-    default="sqlite:///nas.db",
+    envvar=DB_VARIABLE,
+    default=DEFAULT_DB,
     show_default=True,
-    help="Database URL, also $NAS_DB.",
+    help=f"Database URL, also ${DB_VARIABLE}.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, not a table.")
 study_argument = click.argument("study", required=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from nas.process import interrupts
 from nas.store import Store
 from search_space.errors import InputError
+from search_space.places import DB_VARIABLE
 from search_space.shown import shown
 
 END_SECONDS = 5.0  # for the server to end in order
@@ -32,7 +33,7 @@ def serve(db: str, host: str, port: int) -> int:
     command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]
     command += ["--client.toolbarMode", "viewer"]
     print(f"dashboard at http://{host}:{port} (Ctrl-C stops it)", file=sys.stderr)
-    environment = os.environ | {"NAS_DB": db, "PYTHONPATH": _with_this_package()}
+    environment = os.environ | {DB_VARIABLE: db, "PYTHONPATH": _with_this_package()}
     with interrupts.listening(), interrupts.held():
         process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
         try:

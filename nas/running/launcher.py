@@ -28,7 +28,7 @@ from nas.running.turn import Turn
 from nas.store import Facts, LeaseLost, Store, StudyRecord
 from search_space.contract import TRAINING
 from search_space.errors import InputError
-from search_space.places import cache_dir, settle_home
+from search_space.places import cache_dir, corpora_dir, settle_home
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> Facts:
 
     launched_in: the working directory of a study that is resumed, when it is known.
     """
-    backbone, folder = config.backbone, str(cache_dir() / "corpora")
+    backbone, folder = config.backbone, str(corpora_dir())
     try:
         with interrupts.breakable():
             told = pool.prepare(config.corpus, backbone.vocab_size, backbone.seq_len, folder)

@@ -22,11 +22,11 @@ from nas.store.errors import NoStudiesYet
 from nas.store.redaction import display, hidden, without_secrets
 from nas.store.sqlite_file import CHANGES, SQLiteFile
 from search_space.errors import InputError, require
+from search_space.places import DEFAULT_DB
 from search_space.plain import checked
 from search_space.shown import shown
 
 log = logging.getLogger(__name__)
-DEFAULT_URL = "sqlite:///nas.db"
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
 LOCK_WAIT_MS = 30_000
 SHORT_LOCK_WAIT_MS = 2_000  # once the lock was waited for in vain, or somebody asked to stop
@@ -62,12 +62,12 @@ def parse_url(text: str) -> URL:
     if url.drivername == "sqlite":
         require(
             url.host is None and url.username is None,
-            f"an SQLite URL is sqlite:/// and a path: got {hidden(text)}; use {DEFAULT_URL}",
+            f"an SQLite URL is sqlite:/// and a path: got {hidden(text)}; use {DEFAULT_DB}",
         )
         require(
             url.database not in (None, "", ":memory:"),
             "an SQLite database needs a file, because several processes read it: "
-            f"got {display(url)}; use {DEFAULT_URL}",
+            f"got {display(url)}; use {DEFAULT_DB}",
         )
         require(
             "?" not in text,

@@ -49,7 +49,7 @@ def test_no_facts_are_no_facts():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"corpus": [1]}, "its CorpusFacts must be a mapping: got [1]"),
+        ({"corpus": [1]}, "its facts.corpus must be a mapping: got [1]"),
         ({"corpus": {"hash": 3}}, "its facts.corpus.hash must be text: got 3"),
         ({"corpus": {"eos_id": -1}}, "its facts.corpus.eos_id must be a whole number: got -1"),
         ({"corpus": {"eos_id": True}}, "its facts.corpus.eos_id must be a whole number: got True"),
