@@ -15,39 +15,18 @@ from nas.search.objectives import OBJECTIVES
 from nas.search.pareto import best, feasible_values, frontier, hypervolume_share
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
 from nas.views import noise, si
+from nas.views.trial_rows import RUN_COLUMNS, flat_row, run_row
 from search_space.contract import FAILURES, Progress, Status
 
-COLUMNS = (
-    "trial",
-    "design",
-    "method",
-    "status",
-    "rung",
-    "seeds",
-    "frontier",
-    "infeasible",
-    "bits_per_byte",
-    "noise",
-    "bits_per_byte_se",
-    "active_flops",
-    "total_params",
-    "active_params",
-    "flops_spent",
-    "seconds",
-    "source",
-    "error",
-)
-EVALUATION_COLUMNS = (
-    "seed",
-    "rung",
-    "until_flops",
-    "status",
-    "attempt",
-    "bits_per_byte",
-    "flops",
-    "seconds",
-    "error",
-)
+
+def trial_columns() -> list[str]:
+    """The columns of `trial_frame`; what is measured or priced has those of its registry."""
+    costs = [name for name in OBJECTIVES if name != "bits_per_byte"]
+    return [
+        *("trial", "design", "method", "status", "rung", "seeds", "frontier", "infeasible"),
+        *("bits_per_byte", "noise", "bits_per_byte_se", *costs),
+        *("flops_spent", "seconds", "source", "error"),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +192,7 @@ def trial_frame(snapshot: Snapshot) -> pd.DataFrame:
     on_front = {trial.number for trial in front}
     return pd.DataFrame(
         [_row(snapshot, trial, trial.number in on_front) for trial in snapshot.trials],
-        columns=list(COLUMNS),
+        columns=trial_columns(),
     ).astype({"rung": "Int64"})
 
 
@@ -223,11 +202,9 @@ def evaluation_frame(evaluations: Iterable[EvaluationRecord]) -> pd.DataFrame:
     for each in evaluations:
         runs.setdefault(each.seed, []).append(each)
     rows = [
-        {name: getattr(each, name) for name in EVALUATION_COLUMNS} | {"status": each.status.value}
-        for run in runs.values()
-        for each in sorted(run, key=lambda each: each.rung)
+        run_row(each) for run in runs.values() for each in sorted(run, key=lambda each: each.rung)
     ]
-    return pd.DataFrame(rows, columns=list(EVALUATION_COLUMNS))
+    return pd.DataFrame(rows, columns=[name for name in RUN_COLUMNS if name != "trial"])
 
 
 def spec_frame(trial: TrialRecord) -> pd.DataFrame:
@@ -286,28 +263,13 @@ def _result_rows(trial: TrialRecord) -> list[tuple[str, str]]:
 
 
 def _row(snapshot: Snapshot, trial: TrialRecord, on_front: bool) -> dict[str, Any]:
-    result = trial.result
-    values = {name: each.value(trial) for name, each in OBJECTIVES.items()}
-    own = snapshot.by_trial.get(trial.number, ())
-    return {
+    own, begun = snapshot.by_trial.get(trial.number, ()), trial.result is not None
+    return flat_row(trial, snapshot.bounds) | {
         "trial": trial.number,
-        "design": trial.spec.label,
-        "method": trial.spec.method,
-        "status": trial.status.value,
-        "rung": trial.rung,
-        "seeds": trial.seeds,
         "frontier": on_front,
-        "infeasible": words(excess(trial, snapshot.bounds)),
-        "bits_per_byte": values["bits_per_byte"],
         "noise": noise(snapshot.study, trial),
-        "bits_per_byte_se": result.bits_per_byte_se if result else None,
-        "active_flops": values["active_flops"],
-        "total_params": values["total_params"],
-        "active_params": values["active_params"],
-        "flops_spent": trial.flops if result else None,
-        "seconds": sum(each.seconds for each in own) if result else None,
-        "source": trial.source,
-        "error": result.error if result else "",
+        "flops_spent": trial.flops if begun else None,
+        "seconds": sum(each.seconds for each in own) if begun else None,
     }
 
 

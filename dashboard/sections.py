@@ -23,6 +23,7 @@ from dashboard.data import (
 from dashboard.source import Source
 from dashboard.text import verbatim
 from nas.search.bounds import excess
+from nas.search.objectives import OBJECTIVES, shown_objectives
 from nas.search.pareto import best
 from nas.store import EvaluationRecord, TrialRecord
 from nas.views import RunCurve, curves_data, pareto_data, run_curves, runs_data, si
@@ -215,7 +216,10 @@ def draw_table(source: Source, snapshot: Snapshot) -> None:
         width="stretch",
     )
     number = st.column_config.NumberColumn
-    hidden = {"active_params", "source", "bits_per_byte_se"}
+    shown = shown_objectives(snapshot.study.objectives, "table")
+    costs = [each for each in shown if each.name != "bits_per_byte"]
+    hidden = OBJECTIVES.keys() - {each.name for each in shown}
+    hidden |= {"source", "bits_per_byte_se"}
     hidden |= set() if snapshot.bounds else {"infeasible"}
     hidden |= set() if snapshot.study.rungs > 1 else {"rung"}
     st.dataframe(
@@ -228,8 +232,7 @@ def draw_table(source: Source, snapshot: Snapshot) -> None:
             "trial": number("trial", width="small", pinned=True),
             "bits_per_byte": number("bits/byte", format="%.4f"),
             "noise": number("± noise", format="%.4f"),
-            "active_flops": number("active FLOPs/token", format="localized"),
-            "total_params": number("parameters", format="localized"),
+            **{each.name: number(each.column, format="localized") for each in costs},
             "flops_spent": number("FLOPs spent", format="scientific"),
             "seconds": number("seconds", format="%.1f"),
         },

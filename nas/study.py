@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.process import interrupts
-from nas.search.bounds import excess, limits, words
-from nas.search.objectives import OBJECTIVES
-from nas.search.pareto import NO_BOUNDS, best, frontier
+from nas.search.bounds import limits
+from nas.search.pareto import best, frontier
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
+from nas.views.trial_rows import data_frame, run_row
 from search_space.errors import InputError
 from search_space.places import DEFAULT_DB
 
@@ -206,58 +206,3 @@ def _open_to_change(name: str | None, db: str) -> tuple[Store, StudyRecord]:
     except BaseException:
         store.close()
         raise
-
-
-def trial_row(trial: TrialRecord, bounds: Mapping[str, float] = NO_BOUNDS) -> dict[str, Any]:
-    """One trial as flat plain data: the row of every table, data frame and --json.
-
-    `bits_per_byte` is the mean of its `seeds` at `rung`, the highest that was measured; the figures
-    of two rungs are not comparable. `bits_per_byte_se` is the first run's, over validation windows.
-    `flops` are spent on the trial in all. `seconds` and `error` are of its last evaluation.
-    Its `violations` are `nas.search.bounds.excess` of the study's bounds, {} for a feasible trial;
-    `infeasible` says the same in words.
-    """
-    result, over = trial.result, excess(trial, bounds)
-    row: dict[str, Any] = {
-        "number": trial.number,
-        "status": trial.status.value,
-        "method": trial.spec.method,
-        "design": trial.spec.label,
-        "source": trial.source,
-        "rung": trial.rung,
-        "seeds": trial.seeds,
-        "bits_per_byte_se": result.bits_per_byte_se if result else None,
-        "flops": trial.flops,
-        "seconds": result.seconds if result else None,
-        "error": result.error if result else "",
-        "infeasible": words(over),
-    }
-    values = {name: objective.value(trial) for name, objective in OBJECTIVES.items()}
-    return row | values | {"spec": trial.spec.to_dict(), "violations": over}
-
-
-def run_row(evaluation: EvaluationRecord) -> dict[str, Any]:
-    """One evaluation as flat plain data.
-
-    until_flops: the rung's level.  attempt: times that it was taken up.  flops: training FLOPs
-    charged for it.  seconds: of its last attempt.
-    """
-    return {
-        "trial": evaluation.trial,
-        "seed": evaluation.seed,
-        "rung": evaluation.rung,
-        "until_flops": evaluation.until_flops,
-        "status": evaluation.status.value,
-        "attempt": evaluation.attempt,
-        "bits_per_byte": evaluation.bits_per_byte,
-        "flops": evaluation.flops,
-        "seconds": evaluation.seconds,
-        "error": evaluation.error,
-    }
-
-
-def data_frame(trials: Sequence[TrialRecord], bounds: Mapping[str, float] = NO_BOUNDS) -> DataFrame:
-    """`trial_row` of each trial as a pandas data frame."""
-    import pandas as pd
-
-    return pd.DataFrame([trial_row(trial, bounds) for trial in trials])

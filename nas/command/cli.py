@@ -87,7 +87,7 @@ def status(study: str | None, db: str, as_json: bool) -> None:
 def runs(study: str | None, db: str, as_json: bool) -> None:
     """Show every evaluation of STUDY: a trial's training with one seed, brought to one rung."""
     from nas.command.tables import print_rows
-    from nas.study import run_row
+    from nas.views.trial_rows import run_row
 
     with open_study(study, db) as opened:
         print_rows([run_row(each) for each in opened.evaluations()], as_json)

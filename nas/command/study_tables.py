@@ -12,11 +12,13 @@ from nas.process.holder import is_gone
 from nas.process.holder import words as holder_words
 from nas.search.bounds import excess, limits
 from nas.search.bounds import words as bound_words
+from nas.search.objectives import shown_objectives
 from nas.search.pareto import best, frontier
 from nas.search.rungs import levels
 from nas.store import Store, StudyRecord, TrialRecord
 from nas.store.tallies import Tally
-from nas.study import Study, run_row, trial_row
+from nas.study import Study
+from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import Status
 
 # Of a study's row, the columns of the table of studies.
@@ -134,13 +136,13 @@ def in_words(row: Row) -> Row:
 
 def pareto_rows(study: Study, everything: bool) -> list[Row]:
     """The frontier, or every trial with the frontier and the infeasible ones marked."""
-    bounds, deviation = study.limits(), study.record.deviation
+    bounds = study.limits()
     if not everything:
-        return [_pareto_row(trial, bounds, deviation) for trial in study.frontier_records()]
+        return [_pareto_row(study.record, trial, bounds) for trial in study.frontier_records()]
     trials = study.records(stats=False)
     on_front = {trial.number for trial in frontier(trials, study.record.objectives, bounds)}
     return [
-        _pareto_row(trial, bounds, deviation)
+        _pareto_row(study.record, trial, bounds)
         | {
             "status": trial.status.value,
             "frontier": "*" if trial.number in on_front else "",
@@ -150,11 +152,12 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
     ]
 
 
-def _pareto_row(trial: TrialRecord, bounds: Mapping[str, float], deviation: float | None) -> Row:
+def _pareto_row(study: StudyRecord, trial: TrialRecord, bounds: Mapping[str, float]) -> Row:
     """bits_per_byte: the mean of the seeds at the rung.  ±: the first run's standard error over
     validation windows.  deviation: of one seed at the top rung, so the mean's standard error over
-    seeds is deviation / sqrt(seeds)."""
+    seeds is deviation / sqrt(seeds).  Then the other objectives, and what every study shows."""
     row = trial_row(trial, bounds)
+    costs = [o for o in shown_objectives(study.objectives, "table") if o.name != "bits_per_byte"]
     return {
         "trial": row["number"],
         "design": row["design"],
@@ -162,9 +165,8 @@ def _pareto_row(trial: TrialRecord, bounds: Mapping[str, float], deviation: floa
         "±": row["bits_per_byte_se"] and round(row["bits_per_byte_se"], 4),
         "rung": row["rung"],
         "seeds": row["seeds"],
-        "deviation": deviation,
-        "active_flops": row["active_flops"],
-        "total_params": row["total_params"],
+        "deviation": study.deviation,
+        **{each.name: row[each.name] for each in costs},
         "source": row["source"],
         "spec": row["spec"],
         "violations": row["violations"],

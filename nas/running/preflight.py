@@ -14,7 +14,6 @@ from search_space.cost import model_cost
 from search_space.errors import InputError, require
 from search_space.spec import FFNSpec
 
-MOST_TRIALS = 2**31 - 1  # the store numbers trials in 32 bits
 MOST_TOKENS = 2.0**53  # of a trial: beyond this a double skips whole numbers
 BYTES_PER_PARAMETER = 4  # checkpoints are float32
 # Parameters' worth of a running training's states: weights and two moments, in three files each
@@ -28,13 +27,7 @@ DATABASE_BYTES_PER_TRIAL, DATABASE_BYTES = 32 * 2**10, 2**20
 
 def check_study(config: StudyConfig) -> None:
     """Raise InputError for a number that the store could not keep exactly."""
-    budget, most = config.budget, 2**63 - 1
-    require(config.seed <= most, f"seed must fit in 64 bits, at most {most}: got {config.seed:.3g}")
-    require(
-        budget.trials <= MOST_TRIALS,
-        f"budget.trials must be at most {MOST_TRIALS:,}, the numbers that the store has for "
-        f"trials: got {budget.trials:.3g}",
-    )
+    budget = config.budget
     require(
         config.total_flops < 2**53 * budget.trial_flops,
         f"budget.flops {config.total_flops:.3g} is so much that the account could not see one "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from nas.search.objectives import Measured, objective
 from nas.store.records import StudyRecord
 from search_space.backbone import Backbone
+from search_space.checks import real
 from search_space.contract import Status
 from search_space.cost import model_cost
-from search_space.errors import check_keys, require
+from search_space.errors import check_keys
 from search_space.spec import FFNSpec
 
 ROUNDING = 1e-9  # by which a figure may pass its bound: sums of floats differ in their order
@@ -25,8 +25,7 @@ def limits(study: StudyRecord) -> dict[str, float]:
     if not ratios:
         return {}
     for name, ratio in ratios.items():
-        ok = isinstance(ratio, int | float) and math.isfinite(ratio) and ratio > 0
-        require(ok, f"study {study.name}: its bound on {name} must be above 0: got {ratio!r}")
+        real(f"study {study.name}: its bound on {name}", ratio, above=0)
     return absolute(ratios, Backbone.from_dict(study.config.get("backbone", {})))
 
 

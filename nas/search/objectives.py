@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from search_space.contract import Status
 from search_space.errors import InputError, nearest
 from search_space.shown import shown
+
+Place = Literal["table", "hover"]  # rows of tables, and the text over a point of a figure
 
 
 class Measured(Protocol):
@@ -56,33 +58,30 @@ class Objective:
     name: in study files, rows and records.
     title: for axes.
     column: for the heads of tables.
-    unit: for people.
     value: the trial's, or None when it has none.
     costs: names of the closed-form costs (`search_space.cost`) that `value` reads.
-    always: shown in tables of studies that do not minimise it, too.
+    everywhere: the places where studies that do not minimise it show it, too.
     """
 
     name: str
     title: str
     column: str
-    unit: str
     value: Callable[[Measured], float | None]
     costs: tuple[str, ...] = ()
-    always: bool = False
+    everywhere: tuple[Place, ...] = ()
 
 
 def closed_form(
     name: str,
     title: str,
     column: str,
-    unit: str,
     costs: Sequence[str] = (),
     of: Callable[..., float] | None = None,
-    always: bool = False,
+    everywhere: tuple[Place, ...] = (),
 ) -> Objective:
     """An objective that is known before a design is trained.
 
-    name, title, column, unit, always: as `Objective` has them.
+    name, title, column, everywhere: as `Objective` has them.
     costs: the closed-form costs that it is made of, by their names in `search_space.cost`;
         without any, the one of its own name.
     of: takes them in that order; without it, the objective is the one cost itself.
@@ -95,7 +94,7 @@ def closed_form(
             return None
         return given[0] if of is None else of(*given)
 
-    return Objective(name, title, column, unit, value, read, always)
+    return Objective(name, title, column, value, read, everywhere)
 
 
 def costs_read(names: Iterable[str]) -> tuple[str, ...]:
@@ -103,12 +102,14 @@ def costs_read(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({cost for name in names for cost in objective(name).costs}))
 
 
-def shown_objectives(names: Collection[str]) -> list[Objective]:
-    """The objectives that a study's tables have a column for: its own, and what all show.
+def shown_objectives(names: Collection[str], place: Place) -> list[Objective]:
+    """The objectives that a study shows in a place: its own, and what all studies show there.
 
-    names: the study's objectives. In the order of the registry, bits per byte first.
+    names: the study's objectives.
+    place: where.
+    In the order of the registry, bits per byte first.
     """
-    return [each for each in OBJECTIVES.values() if each.always or each.name in names]
+    return [o for o in OBJECTIVES.values() if place in o.everywhere or o.name in names]
 
 
 def objective_values(trial: Measured, names: Sequence[str]) -> tuple[float, ...] | None:
@@ -141,25 +142,31 @@ def _active_flops(trial: Measured) -> float | None:
     return trial.cost.get("active_flops") if measured is None else measured
 
 
+_BOTH: tuple[Place, ...] = ("table", "hover")
+
+# All that a study may minimise. A new one is a line here, and a line of docs/study-file.md.
 OBJECTIVES: dict[str, Objective] = {
     each.name: each
     for each in (
         Objective(
-            "bits_per_byte", "Bits per byte", "bits/byte", "bits/byte", _bits_per_byte, always=True
+            name="bits_per_byte",
+            title="Bits per byte",
+            column="bits/byte",
+            value=_bits_per_byte,
+            everywhere=("table",),  # the text over a point has it anyway
         ),
         Objective(
-            "active_flops",
-            "Active FLOPs per token",
-            "active FLOPs/token",
-            "FLOPs/token",
-            _active_flops,
+            name="active_flops",
+            title="Active FLOPs per token",
+            column="active FLOPs/token",
+            value=_active_flops,
             costs=("active_flops",),
-            always=True,
+            everywhere=_BOTH,
         ),
-        closed_form("total_params", "Total parameters", "parameters", "parameters", always=True),
-        closed_form("active_params", "Active parameters", "active parameters", "parameters"),
+        closed_form("total_params", "Total parameters", "parameters", everywhere=_BOTH),
         closed_form(
-            "training_flops", "Training FLOPs per token", "training FLOPs/token", "FLOPs/token"
+            "active_params", "Active parameters", "active parameters", everywhere=("hover",)
         ),
+        closed_form("training_flops", "Training FLOPs per token", "training FLOPs/token"),
     )
 }

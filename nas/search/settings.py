@@ -15,7 +15,7 @@ from search_space.errors import require
 from search_space.spec import FFNSpec
 
 SamplerKind = Literal["tpe", "random", "nsga2"]
-MOST_TRIALS = 1_000_000  # every ask reads all that were tried
+MOST_TRIALS = 1_000_000  # every ask reads all that were tried; the store numbers 2**31
 MOST_SHARE, MOST_SEEDS = 0.9, 1_000
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from nas.store.errors import StoreError
 from nas.store.ledger import add_lines
 from nas.store.models import EVALUATION, RUN, TRIAL, EntryKind
 from nas.store.records import Hold
+from search_space.checks import is_real
 from search_space.contract import Status
 
 ANYBODY = "-"  # the owner of what no driver holds: of a store that is used without one
@@ -94,7 +94,7 @@ def begin(
 def check_flops(until_flops: float, start_flops: float = 0.0) -> None:
     """Raise StoreError unless both can be accounted for, and the end is not before the start."""
     for name, value in (("until_flops", until_flops), ("start_flops", start_flops)):
-        if not (math.isfinite(value) and value >= 0):
+        if not (is_real(value) and value >= 0):
             raise StoreError(f"{name} must be a finite number of at least 0: got {value!r}")
     if start_flops > until_flops:
         raise StoreError(f"start_flops is at most until_flops, {until_flops}: got {start_flops}")

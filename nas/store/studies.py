@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from datetime import datetime
 from typing import Any
@@ -21,6 +20,7 @@ from nas.store.names import check_name, free_name, is_legal
 from nas.store.outage import lasting, now
 from nas.store.reading import read_studies
 from nas.store.records import Hold, StudyRecord, StudyState
+from search_space.checks import WHOLE, is_whole, real
 from search_space.errors import InputError, nearest, require
 from search_space.shown import shown
 
@@ -55,11 +55,8 @@ class Studies(Database):
         Raises InputError for an illegal name, and with `exact` for a taken one.
         """
         check_name(base_name)
-        require(-(2**63) <= seed < 2**63, f"a seed must fit in 64 bits: got {seed}")
-        require(
-            math.isfinite(budget_flops) and budget_flops > 0,
-            f"a study's budget must be a finite number of FLOPs above 0: got {budget_flops!r}",
-        )
+        require(is_whole(seed, -WHOLE - 1), f"a seed must fit in 64 bits: got {shown(seed)}")
+        real("a study's budget in FLOPs", budget_flops, above=0)
         at = at or now()
         for _ in range(_NAME_ATTEMPTS):
             if twin := self._created(at, config):

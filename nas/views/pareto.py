@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nas.search.bounds import excess, limits, words
-from nas.search.objectives import Objective, objective, objective_values
+from nas.search.objectives import Objective, objective, objective_values, shown_objectives
 from nas.search.pareto import frontier
 from nas.store.records import StudyRecord, TrialRecord
 from nas.views.noise import noise
@@ -211,9 +211,8 @@ def _error(study: StudyRecord, trial: TrialRecord, y: Objective) -> float:
 
 def _hover(study: StudyRecord, trial: TrialRecord) -> str:
     lines = [_measure(study, trial)]
-    for name in ("active_flops", "total_params", "active_params"):
-        cost = objective(name)
-        value = cost.value(trial)
+    for cost in shown_objectives(study.objectives, "hover"):
+        value = cost.value(trial) if cost.name != "bits_per_byte" else None
         if value is not None:
             lines.append(f"{cost.title}: {si(value)}")
     return "<br>".join(lines)

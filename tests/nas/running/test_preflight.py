@@ -125,22 +125,18 @@ def _need(given, store, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seed": 2**63}, "seed must fit in 64 bits"),
-        ({"trials": 2**31}, "budget.trials must be at most 2,147,483,647"),
         ({"trials": 20, "trial_flops": 1e307}, "trial_flops must be a finite number"),
         ({"flops": 1e300}, "the account could not see one trial of trial_flops 1e+12"),
         ({"trial_flops": 1e25}, "more than the store can count (9e+15)"),
     ],
 )
 def test_a_number_that_the_store_cannot_hold(changes, said):
-    seed = changes.pop("seed", 0)
     given = config()
     # The study file's own checks may refuse some of these first.
     budget = dataclasses.replace(given.budget)
     for name, value in changes.items():
         object.__setattr__(budget, name, value)
     object.__setattr__(given, "budget", budget)
-    object.__setattr__(given, "seed", seed)
     with pytest.raises(InputError) as caught:
         check_study(given)
     assert said in str(caught.value)
