@@ -17,6 +17,7 @@ import nas
 from nas.command.cli import cli
 from nas.config import StudyConfig
 from nas.machines import Workers
+from nas.search.objectives import OBJECTIVES
 from nas.search.settings import Budget, Constraints, Repeats
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
@@ -131,6 +132,12 @@ def test_every_key_stands_with_its_default(heading):
 def test_every_yaml_example_is_a_legal_study(text):
     data = yaml.safe_load(text)
     StudyConfig.from_dict({"budget": {"trials": 8, "trial_flops": 1e12}} | data)
+
+
+def test_every_objective_is_named():
+    (row,) = re.findall(r"^\| `objectives` \|.*$", section(STUDY_FILE, "The study"), re.M)
+    meaning = row.split("|")[3]
+    assert set(re.findall(r"`(\w+)`", meaning)) == set(OBJECTIVES)
 
 
 def test_every_environment_variable_is_documented():

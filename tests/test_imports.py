@@ -26,6 +26,11 @@ ALLOWED = {
         "nas.process.holder",  # the standard library alone
     },
 }
+# The parts of nas, the lowest first: each imports itself and those below it.
+PARTS = (
+    *("process", "yaml_file", "machines", "store", "search", "config"),
+    *("models", "views", "running", "study", "command"),
+)
 # The two places where nas reaches workers, inside functions.
 REACHES_WORKERS = {"nas/running/ray_workers.py", "nas/models/export.py"}
 OUTSIDE = {
@@ -65,6 +70,21 @@ def test_a_module_imports_only_what_its_floor_may(path):
         allowed = ALLOWED[package]
         fits = any(module == a or module.startswith(f"{a}.") for a in allowed)
         assert fits, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "nas").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_a_part_of_nas_imports_only_those_below_it(path):
+    own = path.relative_to(ROOT / "nas").parts[0].removesuffix(".py")
+    if own == "__init__":  # the Python interface: it imports when it is asked
+        return
+    for module in imports(path):
+        _, _, rest = module.partition("nas.")
+        part = rest.split(".")[0]
+        if module.split(".")[0] == "nas":
+            assert part, f"{path} imports nas itself"
+            assert PARTS.index(part) <= PARTS.index(own), f"{own} imports {module}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))

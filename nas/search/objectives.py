@@ -144,7 +144,7 @@ def _active_flops(trial: Measured) -> float | None:
 
 _BOTH: tuple[Place, ...] = ("table", "hover")
 
-# All that a study may minimise. A new one is a line here, and a line of docs/study-file.md.
+# All that a study may minimise. A new one is an entry here, and a word in docs/study-file.md.
 OBJECTIVES: dict[str, Objective] = {
     each.name: each
     for each in (
