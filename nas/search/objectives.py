@@ -18,19 +18,24 @@ class Measured(Protocol):
     """What an objective reads of a trial; the store's records have it."""
 
     @property
-    def number(self) -> int: ...
+    def number(self) -> int:
+        """The trial's number in its study."""
 
     @property
-    def status(self) -> Status: ...
+    def status(self) -> Status:
+        """Where the trial stands."""
 
     @property
-    def cost(self) -> Mapping[str, float]: ...
+    def cost(self) -> Mapping[str, float]:
+        """Closed-form costs by name."""
 
     @property
-    def bits_per_byte(self) -> float | None: ...
+    def bits_per_byte(self) -> float | None:
+        """On the validation split; None before it was measured."""
 
     @property
-    def active_flops(self) -> float | None: ...
+    def active_flops(self) -> float | None:
+        """FLOPs a token as measured; None where nothing depends on the data."""
 
 
 @dataclass(frozen=True, slots=True)
