@@ -73,8 +73,9 @@ def live_chart(
 ) -> None:
     """Draw `figure`, or bring the chart of that `key` up to date.
 
-    figure: Plotly's, as JSON.  height: in pixels.  on_click: called with the first `customdata`
-    of a clicked point.
+    figure: Plotly's, as JSON.
+    height: in pixels.
+    on_click: called with the first `customdata` of a clicked point.
     """
     component = st.components.v2.component(_CHART, js=_CHART_JS, isolate_styles=False)
 

@@ -33,8 +33,8 @@ def trial_columns() -> list[str]:
 class Snapshot:
     """One reading of a study, its trials by number and its evaluations by id.
 
-    bounds: upper bounds by objective.  live: evaluation id -> points, of the evaluations that run
-    and of the lower rungs of their runs.
+    bounds: upper bounds by objective.
+    live: evaluation id -> points, of the evaluations that run and of the lower rungs of their runs.
     """
 
     study: StudyRecord
@@ -84,10 +84,13 @@ class Snapshot:
 class Headline:
     """The study in a few numbers.
 
-    finished: designs that were measured at the top rung.  infeasible: of these, those that break a
-    bound as measured.  paused, stopped, failed: designs.  running: evaluations.
-    best: bits per byte of the best design, the mean over best_seeds seeds.  best_noise: see
-    `nas.views.noise`.  ngram: (order, bits per byte) of the best n-gram baseline.
+    finished: designs that were measured at the top rung.
+    infeasible: of these, those that break a bound as measured.
+    paused, stopped, failed: designs.
+    running: evaluations.
+    best: bits per byte of the best design, the mean over best_seeds seeds.
+    best_noise: see `nas.views.noise`.
+    ngram: (order, bits per byte) of the best n-gram baseline.
     hypervolume: share of the box up to the worst values, in [0, 1).
     """
 

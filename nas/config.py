@@ -37,11 +37,17 @@ LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
 class StudyConfig:
     """One study.
 
-    name, seed: of the study.  corpus: the text.  backbone: the proxy around the FFN.
-    recipe: how proxies are trained.  space: the designs.  objectives: minimised together;
-    bits_per_byte is the first.  constraints: upper bounds on a design's cost.
-    budget: trials and FLOPs.  warm_start: designs tried first, as preset names or specs; they
-    may lie outside the space.  sampler: who proposes the others.  workers: the machines.
+    name, seed: of the study.
+    corpus: the text.
+    backbone: the proxy around the FFN.
+    recipe: how proxies are trained.
+    space: the designs.
+    objectives: minimised together; bits_per_byte is the first.
+    constraints: upper bounds on a design's cost.
+    budget: trials and FLOPs.
+    warm_start: designs tried first, as preset names or specs; they may lie outside the space.
+    sampler: who proposes the others.
+    workers: the machines.
     eval_tokens: validation tokens that a result is measured on.
     """
 

@@ -17,11 +17,13 @@ Device = Literal["auto", "cpu", "cuda"]
 class Workers:
     """The machines.
 
-    count: evaluations at a time; 0 means one a core.  device: `auto` takes a GPU where one is seen.
+    count: evaluations at a time; 0 means one a core.
+    device: `auto` takes a GPU where one is seen.
     gpus_per_trial: share of a GPU that a trial reserves, 0 for none.
-    threads: torch threads of a trial on the CPU.  ray_address: a cluster; empty starts a local one.
+    threads: torch threads of a trial on the CPU.
+    ray_address: a cluster; empty starts a local one.
     state_url: a folder or an fsspec URL that all workers reach, for the states of trainings; empty
-    keeps them in the study's folder.
+        keeps them in the study's folder.
     """
 
     count: int = 0

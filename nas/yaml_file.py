@@ -86,8 +86,10 @@ def numbers(value: Any) -> Any:
 class _Open:
     """A list or mapping that has begun.
 
-    size: values in it so far, aliases counted as what they stand for.  height: levels below it.
-    keys: of a mapping; None for a list.  key_next: whether a mapping's next node is a key.
+    size: values in it so far, aliases counted as what they stand for.
+    height: levels below it.
+    keys: of a mapping; None for a list.
+    key_next: whether a mapping's next node is a key.
     """
 
     anchor: str | None

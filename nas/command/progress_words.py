@@ -45,7 +45,8 @@ def ended_words(
 ) -> str:
     """How an evaluation ended, in a line.
 
-    top: the highest rung.  first_seed: of the first run of every design.
+    top: the highest rung.
+    first_seed: of the first run of every design.
     """
     where = rung_words(evaluation, top, first_seed)
     name = f"trial {trial.number} {trial.spec.label}{f', {where}' if where else ''}"

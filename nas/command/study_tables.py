@@ -153,9 +153,12 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
 
 
 def _pareto_row(study: StudyRecord, trial: TrialRecord, bounds: Mapping[str, float]) -> Row:
-    """bits_per_byte: the mean of the seeds at the rung.  ±: the first run's standard error over
-    validation windows.  deviation: of one seed at the top rung, so the mean's standard error over
-    seeds is deviation / sqrt(seeds).  Then the other objectives, and what every study shows."""
+    """A row of `pareto`: the mean over seeds, then the other objectives and what all studies show.
+
+    bits_per_byte: the mean of the seeds at the rung.
+    ±: the first run's standard error over validation windows.
+    deviation: of one seed at the top rung; of the mean, that / sqrt(seeds).
+    """
     row = trial_row(trial, bounds)
     costs = [o for o in shown_objectives(study.objectives, "table") if o.name != "bits_per_byte"]
     return {

@@ -30,8 +30,8 @@ _WAY_OUT = "put the study's own folder back, or launch the study again"
 class Checkpoint:
     """A trial's own files, checked.
 
-    spec, backbone: plain data that built the model.  flops: that its run was trained with, over all
-    of its rungs.
+    spec, backbone: plain data that built the model.
+    flops: that its run was trained with, over all of its rungs.
     """
 
     weights: Path

@@ -42,8 +42,9 @@ SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name
 class _Listening:
     """One stretch of listening.
 
-    open: a signal may raise now.  stuck: the section that KeyboardInterrupt was raised in, until
-    it is left.  forceful: a stuck clean-up may end the process.
+    open: a signal may raise now.
+    stuck: the section that KeyboardInterrupt was raised in, until it is left.
+    forceful: a stuck clean-up may end the process.
     """
 
     forceful: bool

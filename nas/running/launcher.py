@@ -65,7 +65,8 @@ def launch_study(
     """Run a new study to its end and return its record.
 
     name: instead of the configuration's; taken names are refused then, and numbered otherwise.
-    report: told in words what is being prepared.  started: told once the study is stored.
+    report: told in words what is being prepared.
+    started: told once the study is stored.
     listen: told the state of the trials at every turn of the loop.
     Raises InputError before anything is stored when the input is wrong, KeyboardInterrupt after
     everything is recorded when a signal stops it: `nas.process.interrupts` says when each does.

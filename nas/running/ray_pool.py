@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 class RayPool:
     """`count` workers on a local Ray (address "") or a cluster, one evaluation each at a time.
 
-    count: 0 means one a core (or a GPU share) of the machine or cluster.  threads: CPU cores and
-    torch threads of a worker.  gpus: GPUs of a worker, fractions allowed.
+    count: 0 means one a core (or a GPU share) of the machine or cluster.
+    threads: CPU cores and torch threads of a worker.
+    gpus: GPUs of a worker, fractions allowed.
 
     A local Ray listens on loopback alone, wants a secret that is made anew for each pool, and ends
     with the pool or with this process, whichever is first. Raises InputError when the machine or

@@ -33,7 +33,9 @@ class Worker:
 class Running:
     """An evaluation on a worker. Seconds are those that `Workers.events` has waited.
 
-    silent: without a sign of life.  still: without a point of the curve.  longest: of `still`.
+    silent: without a sign of life.
+    still: without a point of the curve.
+    longest: of `still`.
     """
 
     worker: Worker

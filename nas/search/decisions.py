@@ -14,12 +14,16 @@ class Plan:
 
     levels: FLOPs of each rung, ascending (`nas.search.rungs.levels`).
     reduction: one in so many goes on.
-    decay: the recipe's.  objectives: names, all minimised.  bounds: upper bounds by objective, in
-    its unit.  trials: the most designs.  flops: the whole budget, in training FLOPs.
-    repeat_share: the repeats' part of it.  seeds: the most runs of a design.
+    decay: the recipe's.
+    objectives: names, all minimised.
+    bounds: upper bounds by objective, in its unit.
+    trials: the most designs.
+    flops: the whole budget, in training FLOPs.
+    repeat_share: the repeats' part of it.
+    seeds: the most runs of a design.
     seed: of the first run of every design; its repeats have the seeds that follow.
     step: FLOPs of the dearest training step. A branch leaves its trunk at a whole step, so a
-    promotion may cost almost one more than its levels say.
+        promotion may cost almost one more than its levels say.
     """
 
     levels: tuple[float, ...]
@@ -80,8 +84,10 @@ Decision = Start | Promote | Repeat | TakeUp | Wait | Done
 class Counts:
     """Where a study stands. Tuples are by rung and count evaluations of all seeds.
 
-    stopped: to be taken up.  repeats: evaluations of further seeds, in any state.
-    committed: FLOPs charged and reserved.  charged: FLOPs charged.
+    stopped: to be taken up.
+    repeats: evaluations of further seeds, in any state.
+    committed: FLOPs charged and reserved.
+    charged: FLOPs charged.
     """
 
     trials: int

@@ -44,7 +44,8 @@ def contenders(
 ) -> tuple[list[bool], list[bool]]:
     """Which feasible trials are on the frontier of the means, and which are there within noise.
 
-    means_NM: means over seeds, minimised.  seeds_N: runs behind each mean.
+    means_NM: means over seeds, minimised.
+    seeds_N: runs behind each mean.
     quality: the objective that has the noise, None for none of them.
     deviation: of one seed, in that objective's unit; None when it is not known.
 
@@ -83,7 +84,12 @@ def _dominated(points_NM: np.ndarray, by_KM: np.ndarray) -> npt.NDArray[np.bool_
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A trial that may be among the best.  bits_per_byte: its mean."""
+    """A trial that may be among the best.
+
+    number: its own.
+    on_frontier: of the means; else it is within noise of it.
+    bits_per_byte: its mean.
+    """
 
     number: int
     on_frontier: bool

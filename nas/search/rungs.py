@@ -93,8 +93,10 @@ def rank(
 ) -> list[int]:
     """The indices of measured results, best first; only the first `most` when it is given.
 
-    values_NM: objectives, minimised.  excess_N: by how much bounds are broken, in total; 0 is
-    feasible.  bits_N: bits per byte.  numbers_N: the trials'.
+    values_NM: objectives, minimised.
+    excess_N: by how much bounds are broken, in total; 0 is feasible.
+    bits_N: bits per byte.
+    numbers_N: the trials'.
 
     The feasible come first, front by front. In a front the larger hypervolume contribution wins
     (equal points share one); then fewer bits per byte, then the lower number. The infeasible follow
@@ -165,7 +167,8 @@ def settled(n: int) -> int:
 class Standing:
     """What a measured evaluation is ranked by.
 
-    values: its objectives (M,).  excess: by how much it breaks bounds, in total.
+    values: its objectives (M,).
+    excess: by how much it breaks bounds, in total.
     """
 
     values: tuple[float, ...]

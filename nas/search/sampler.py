@@ -48,7 +48,8 @@ class Told:
     params: the trial's parameters; empty for a design from outside the space.
     values: of the objectives; None while it runs and when it failed.
     violations: by constraint; at most 0 where it is kept.
-    running: whether it has not ended.  key: `FFNSpec.key`; needed where params is empty.
+    running: whether it has not ended.
+    key: `FFNSpec.key`; needed where params is empty.
     order: its place among the trials that ended; negative counts the told ones.
     """
 
@@ -64,8 +65,9 @@ class Told:
 class Proposal:
     """A design to train.
 
-    source: `tpe`, `random`, `nsga2` or `enumeration`.  refused: proposals that were turned down
-    before this one, because they are illegal, known or outside the constraints.
+    source: `tpe`, `random`, `nsga2` or `enumeration`.
+    refused: proposals that were turned down before this one, because they are illegal, known or
+        outside the constraints.
     """
 
     spec: FFNSpec

@@ -204,8 +204,9 @@ class Board:
     ) -> Decision:
         """What to do next, when there is somebody to do it.
 
-        held: ids of the evaluations that the caller works on.  warm_left: warm starts it has not
-        begun.  exhausted: no new design can be proposed.
+        held: ids of the evaluations that the caller works on.
+        warm_left: warm starts it has not begun.
+        exhausted: no new design can be proposed.
         """
         unheld = self._open.keys() - held
         if unheld:

@@ -23,7 +23,8 @@ MOST_SHARE, MOST_SEEDS = 0.9, 1_000
 class Constraints:
     """Upper bounds as ratios of the model with the reference dense FFN; None is no bound.
 
-    active_flops: forward FLOPs a token in inference.  total_params: parameters.
+    active_flops: forward FLOPs a token in inference.
+    total_params: parameters.
     training_flops: forward and backward FLOPs a token.
     """
 
@@ -68,7 +69,8 @@ class Constraints:
 class Repeats:
     """Further seeds of the designs that are best, or within noise of it.
 
-    share: of the study's FLOPs, at most.  seeds: trainings of one design, at most.
+    share: of the study's FLOPs, at most.
+    seeds: trainings of one design, at most.
     """
 
     share: float = 0.0
@@ -88,10 +90,13 @@ class Repeats:
 class Budget:
     """What a study may spend.
 
-    trials: designs that are tried.  trial_flops: training FLOPs of one that reaches the top rung.
+    trials: designs that are tried.
+    trial_flops: training FLOPs of one that reaches the top rung.
     flops: of the whole study; 0 means what so many trials are expected to cost.
     rungs: levels at which runs are compared, trial_flops / reduction^i; 1 trains every design to
-    the top.  reduction: one in so many goes on to the next rung.  repeats: further seeds.
+        the top.
+    reduction: one in so many goes on to the next rung.
+    repeats: further seeds.
     """
 
     trials: int

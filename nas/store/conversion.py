@@ -63,7 +63,8 @@ def study_record(row: Any) -> StudyRecord:
 def trial_record(row: Any, result: EvalResult | None) -> TrialRecord:
     """The trial, detached.
 
-    row: has the columns of a trial.  result: of the evaluation that it names.
+    row: has the columns of a trial.
+    result: of the evaluation that it names.
     """
     _expect(row, dict, "spec", "params", "cost")
     _expect_numbers("cost", row.cost.values())

@@ -64,10 +64,11 @@ class Base(DeclarativeBase):
 class StudyRow(Base):
     """One study. `n_trials` hands out trial numbers, `uid` tells it from all other studies.
 
-    rungs: how many it has.  deviation: of one seed at the top rung, pooled over its trials.
+    rungs: how many it has.
+    deviation: of one seed at the top rung, pooled over its trials.
     spent_flops: the sum of its ledger's `SPEND` lines, so that nobody must add them up.
     owner, owner_since, lease_until, fence: the driver that holds it, until when by the database's
-    clock (seconds since 1970), and the token that its writes must show.
+        clock (seconds since 1970), and the token that its writes must show.
     asked: what its driver is asked to do, such as to stop.
     """
 
@@ -143,10 +144,12 @@ class RunRow(Base):
 class EvaluationRow(Base):
     """A run brought to a rung: its lease, and how it ended (the fields of `EvalResult`).
 
-    attempt: the fencing token.  losses: workers that it lost.
+    attempt: the fencing token.
+    losses: workers that it lost.
     owner, lease_until: who holds its lease, and until when by the database's clock.
     claimed_at: when its owner asked for it, by the owner's clock: the name of that claim.
-    reserved: FLOPs held for it now.  flops: FLOPs charged so far.
+    reserved: FLOPs held for it now.
+    flops: FLOPs charged so far.
     windows: nats of each validation window, as little-endian doubles.
     """
 

@@ -40,8 +40,8 @@ class StoreLost(StoreUnavailable):
 class Outage:
     """How long one database has been failing, and how long that is borne.
 
-    where: the database for people.  patient: whether operations are tried again at all; a reader
-    says at once what is wrong.
+    where: the database for people.
+    patient: whether operations are tried again at all; a reader says at once what is wrong.
     """
 
     def __init__(self, where: str, patient: bool) -> None:

@@ -26,11 +26,13 @@ class StudyRecord:
     """One search.
 
     uid: 32 hex digits, drawn when the study was made: no other study anywhere has them.
-    config: the study's configuration as plain data.  budget_flops: training FLOPs it may spend.
+    config: the study's configuration as plain data.
+    budget_flops: training FLOPs it may spend.
     objectives: names in `nas.search.objectives`, all minimised; the first is the quality.
     facts: what was learnt before it began (corpus, n-gram baselines, machine).
-    rungs: how many it has.  deviation: the standard deviation of one seed at the top rung, in bits
-    per byte, pooled over the trials that were repeated; None before any.
+    rungs: how many it has.
+    deviation: the standard deviation of one seed at the top rung, in bits per byte, pooled over the
+        trials that were repeated; None before any.
     owner, owner_since: who holds it ("" for nobody), as `nas.process.holder` says, since when.
     created_at, ended_at: aware UTC times.
     """
@@ -61,13 +63,17 @@ class StudyRecord:
 class TrialRecord:
     """One design of a study, and where it stands.
 
-    id: unique in the database.  number: 0, 1, 2... in its study.  key: the spec's.
-    params: the sampler's parameters.  source: who proposed it (a preset, the sampler).
+    id: unique in the database.
+    number: 0, 1, 2... in its study.
+    key: the spec's.
+    params: the sampler's parameters.
+    source: who proposed it (a preset, the sampler).
     cost: closed-form costs by name.
     status: of its first run; `FINISHED` once the top rung was measured, whatever repeats do.
     rung: the highest that was measured, None before any.
     seeds: runs that were measured there.
-    bits_per_byte: their mean.  active_flops: FLOPs a token in inference as measured, their mean.
+    bits_per_byte: their mean.
+    active_flops: FLOPs a token in inference as measured, their mean.
     flops: training FLOPs spent on the trial, over all runs and rungs.
     result: how the first run's last evaluation ended; None before one has.
     """
@@ -95,10 +101,14 @@ class TrialRecord:
 class EvaluationRecord:
     """A run (a trial and a seed) that was, or is being, brought to a rung.
 
-    trial: the trial's number.  attempt: the fencing token, one more at each claim.
-    losses: workers that it lost.  owner: who holds its lease, "" for nobody.
-    until_flops, start_flops: as in `EvalRequest`.  reserved: FLOPs held for it now.
-    flops: FLOPs charged for it so far.  trunk_flops: where its branch left the trunk.
+    trial: the trial's number.
+    attempt: the fencing token, one more at each claim.
+    losses: workers that it lost.
+    owner: who holds its lease, "" for nobody.
+    until_flops, start_flops: as in `EvalRequest`.
+    reserved: FLOPs held for it now.
+    flops: FLOPs charged for it so far.
+    trunk_flops: where its branch left the trunk.
     The measures are None unless it finished.
     """
 
@@ -142,8 +152,8 @@ class TrialMeasures:
 class Hold:
     """A driver's right to write a study.
 
-    owner: as `StudyRecord.owner`.  fence: the token that its writes show; a later holder has a
-    higher one.
+    owner: as `StudyRecord.owner`.
+    fence: the token that its writes show; a later holder has a higher one.
     """
 
     study_id: int
@@ -155,8 +165,8 @@ class Hold:
 class Ledger:
     """A study's account, in training FLOPs.
 
-    reserved: held for evaluations that have not ended.  spent: by ended ones, which may exceed what
-    was reserved for them by the rounding of a step.
+    reserved: held for evaluations that have not ended.
+    spent: by ended ones, which may exceed what was reserved for them by the rounding of a step.
     """
 
     budget: float

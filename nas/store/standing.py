@@ -29,7 +29,8 @@ def standing(evaluations: Sequence[Any], rungs: int) -> Standing:
     """What the evaluations of one trial say of it.
 
     evaluations: rows with id, run_id, rung, status, bits_per_byte, active_flops, flops and
-    ended_at; at least one.  rungs: how many the study has.
+        ended_at; at least one.
+    rungs: how many the study has.
     """
     first = min(row.run_id for row in evaluations)
     mine = sorted((row for row in evaluations if row.run_id == first), key=lambda row: row.rung)

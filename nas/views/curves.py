@@ -19,7 +19,8 @@ _SPUR_OPACITY = 0.6
 class RunCurve:
     """What there is to draw of one run.
 
-    name: for the legend.  parts: its evaluations by rung, each with its points by step.
+    name: for the legend.
+    parts: its evaluations by rung, each with its points by step.
     """
 
     trial: TrialRecord
@@ -35,7 +36,8 @@ def run_curves(
 ) -> list[RunCurve]:
     """The trial's runs in the order of their first evaluations.
 
-    evaluations: the trial's, or some of them.  curves: evaluation id -> points.
+    evaluations: the trial's, or some of them.
+    curves: evaluation id -> points.
     """
     runs: dict[int, list[EvaluationRecord]] = defaultdict(list)
     for each in evaluations:
@@ -95,7 +97,8 @@ def joined(
 ) -> tuple[list[Progress], list[list[Progress]]]:
     """The line of a run, and the spurs of its lower rungs, each from the trunk point it left at.
 
-    parts: as in `RunCurve`.  decay: the share of a rung's FLOPs that its branch decays over.
+    parts: as in `RunCurve`.
+    decay: the share of a rung's FLOPs that its branch decays over.
     """
     line: list[Progress] = []
     spurs = []

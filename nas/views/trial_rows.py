@@ -69,8 +69,10 @@ def trial_row(trial: TrialRecord, bounds: Mapping[str, float] = NO_BOUNDS) -> di
 def run_row(evaluation: EvaluationRecord) -> dict[str, Any]:
     """One evaluation as plain values.
 
-    until_flops: the rung's level.  attempt: times that it was taken up.  flops: training FLOPs
-    charged for it.  seconds: of its last attempt.
+    until_flops: the rung's level.
+    attempt: times that it was taken up.
+    flops: training FLOPs charged for it.
+    seconds: of its last attempt.
     """
     row = {name: getattr(evaluation, name) for name in RUN_COLUMNS}
     return row | {"status": evaluation.status.value}
