@@ -34,11 +34,13 @@ class UTCDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """A time as it is stored, in UTC. Raises ValueError for one without a zone."""
         if value is not None and value.tzinfo is None:
             raise ValueError(f"a stored time needs a zone: got {value!r}")
         return value.astimezone(UTC) if value else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """A stored time, in UTC: SQLite returns it without its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -1,6 +1,7 @@
-"""The figures, as plain data for plotly.js and as Plotly figures.
+"""What the command and the page both show: figures, and in `trial_rows` the columns of tables.
 
-Plotly is imported when a figure is made, so that importing this package costs nothing.
+Figures are plain data for plotly.js, and Plotly's own objects. Plotly is imported when one is made,
+so that importing this package costs nothing.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ def _reference(table: str, column: str, target: str) -> sa.ForeignKeyConstraint:
 
 
 def upgrade() -> None:
+    """Make the first tables."""
     _create_study()
     _create_trial()
     _create_result()
@@ -32,6 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Drop all tables."""
     for table in ("ledger_entry", "curve_point", "result", "trial", "study"):
         op.drop_table(table)
 

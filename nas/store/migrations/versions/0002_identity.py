@@ -12,6 +12,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
+    """Give every study an identity, and a result room for its checkpoint's digest."""
     # Added with a default and indexed by itself: a batch operation would make SQLite's table anew,
     # and dropping the old one would delete every trial that refers to it.
     op.add_column("study", sa.Column("uid", sa.String(32), nullable=False, server_default=""))
@@ -26,6 +27,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Take identities and digests away."""
     op.drop_column("result", "checkpoint_digest")
     op.drop_index("ix_study_uid", "study")
     op.drop_column("study", "uid")

@@ -75,6 +75,7 @@ def _of_trial() -> tuple[Any, ...]:
 
 
 def upgrade() -> None:
+    """Split each trial of the former schema into a design, a run and an evaluation."""
     # Columns are added and dropped one by one: a batch operation would make SQLite's tables anew,
     # and dropping the old ones would delete every row that refers to them.
     _widen()
