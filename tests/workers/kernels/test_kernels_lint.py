@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "workers" / "kernels" / "triton"
+FOLDER = Path(__file__).parents[3] / "workers" / "kernels" / "triton"
 FILES = sorted(FOLDER.glob("*.py"))
 
 

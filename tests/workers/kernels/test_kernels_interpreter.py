@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("triton", reason="the Triton forms need triton")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CHECKS = Path(__file__).with_name("interpreter_checks.py")
 # At least this many checks each: a check that is lost must not look like one that holds.
 LEAST = {

@@ -23,7 +23,7 @@ from workers.kernels.expert_ffn import Pairs, expert_ffn
 from workers.kernels.rms_norm import rms_norm
 from workers.kernels.rotary import norm_and_rotate
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 IMPORTS_TRITON = re.compile(r"^\s*(import|from)\s+triton\b", re.MULTILINE)
 
 
