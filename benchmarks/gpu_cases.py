@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.kernels import grouped as torch_grouped
-from workers.kernels import rows as torch_rows
 from workers.kernels.dispatch import Backend, override
+from workers.kernels.torch import grouped as torch_grouped
+from workers.kernels.torch import rows as torch_rows
 from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 # By name, not by an import statement: an exported model carries this file without them.
 TRITON_OPS = "workers.kernels.triton.ops"
-COMPILED_FORMS = "workers.kernels.compiled.forms"
+COMPILED_FORMS = "workers.kernels.numba.forms"
 SELF_CHECK = "workers.kernels.selfcheck"
 TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPILED_DTYPES = (torch.float32, torch.float64)

@@ -1,6 +1,6 @@
 """Slow and obvious forms of every operation, in float64: what the others are held against.
 
-Names and shapes are those of workers.kernels.grouped, .rows and .triton. Gradients come from
+Names and shapes are those of workers.kernels.torch.grouped, .rows and .triton. Gradients come from
 autograd.
 """
 

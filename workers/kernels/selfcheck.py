@@ -22,8 +22,8 @@ from torch import Tensor
 from workers.kernels import reference
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.dispatch import cache_folder, override
-from workers.kernels.expert_ffn import Pairs
-from workers.kernels.rms_norm import EPS
+from workers.kernels.torch.expert_ffn import Pairs
+from workers.kernels.torch.rms_norm import EPS
 from workers.kernels.triton import ops
 
 log = logging.getLogger(__name__)

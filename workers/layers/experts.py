@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workers.kernels.activations import ACTIVATIONS
-from workers.kernels.expert_ffn import Pairs, expert_ffn
-from workers.kernels.grouped import grouped_mm
-from workers.kernels.rows import RowOrder, row_dot, row_sum
+from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
+from workers.kernels.torch.grouped import grouped_mm
+from workers.kernels.torch.rows import RowOrder, row_dot, row_sum
 from workers.layers.routing import Bags, Full, Ragged, Routing
 from workers.layers.stats import RoutingStats
 

@@ -18,8 +18,8 @@ from interpreter_tools import DTYPES, close, normal, pairs
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import dispatch, reference
-from workers.kernels import grouped as torch_grouped
-from workers.kernels import rows as torch_rows
+from workers.kernels.torch import grouped as torch_grouped
+from workers.kernels.torch import rows as torch_rows
 from workers.kernels.triton import (
     cross_entropy,
     gated,

@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec, Hash, ProductKey, ReLURouting, TopK
 from workers.kernels import reference, selfcheck
-from workers.kernels.cross_entropy import linear_cross_entropy
 from workers.kernels.dispatch import Backend, override
-from workers.kernels.expert_ffn import Pairs, expert_ffn
-from workers.kernels.rms_norm import rms_norm as dispatched_norm
-from workers.kernels.rotary import norm_and_rotate
+from workers.kernels.torch.cross_entropy import linear_cross_entropy
+from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
+from workers.kernels.torch.rms_norm import rms_norm as dispatched_norm
+from workers.kernels.torch.rotary import norm_and_rotate
 from workers.kernels.triton import cross_entropy, gated, ops, rms_norm
 from workers.model import ProxyLM, rotary_table
 

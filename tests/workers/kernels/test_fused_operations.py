@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.kernels import cross_entropy, expert_ffn
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
-from workers.kernels.compiled import expert_ffn as compiled_ffn
-from workers.kernels.cross_entropy import linear_cross_entropy
-from workers.kernels.expert_ffn import Pairs
-from workers.kernels.rms_norm import EPS, rms_norm
-from workers.kernels.rotary import norm_and_rotate, normed_heads
+from workers.kernels.numba import expert_ffn as compiled_ffn
+from workers.kernels.torch import cross_entropy, expert_ffn
+from workers.kernels.torch.cross_entropy import linear_cross_entropy
+from workers.kernels.torch.expert_ffn import Pairs
+from workers.kernels.torch.rms_norm import EPS, rms_norm
+from workers.kernels.torch.rotary import norm_and_rotate, normed_heads
 from workers.model import rotary_table
 
 pytestmark = pytest.mark.usefixtures("form")

@@ -17,11 +17,11 @@ import torch
 from nas.models.export import bundle_sources
 from search_space.errors import InputError
 from workers.kernels import dispatch
-from workers.kernels.cross_entropy import linear_cross_entropy
 from workers.kernels.dispatch import Backend, Settings, describe, override, triton_ops
-from workers.kernels.expert_ffn import Pairs, expert_ffn
-from workers.kernels.rms_norm import rms_norm
-from workers.kernels.rotary import norm_and_rotate
+from workers.kernels.torch.cross_entropy import linear_cross_entropy
+from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
+from workers.kernels.torch.rms_norm import rms_norm
+from workers.kernels.torch.rotary import norm_and_rotate
 
 ROOT = Path(__file__).parents[3]
 IMPORTS_TRITON = re.compile(r"^\s*(import|from)\s+triton\b", re.MULTILINE)
@@ -63,7 +63,7 @@ def test_the_cpu_runs_its_own_forms_and_never_loads_triton():
     code = """
 import sys, torch
 from workers.kernels.dispatch import describe
-from workers.kernels.grouped import grouped_mm
+from workers.kernels.torch.grouped import grouped_mm
 import workers.layers.build
 assert "numba" not in sys.modules
 assert describe("cpu").startswith("numba ")
@@ -242,7 +242,8 @@ class TestSelfCheck:
     @pytest.fixture
     def check(self, monkeypatch, tmp_path):
         pytest.importorskip("triton", reason="the Triton forms need triton")
-        from workers.kernels import cross_entropy, expert_ffn, grouped, rms_norm, rows, selfcheck
+        from workers.kernels import selfcheck
+        from workers.kernels.torch import cross_entropy, expert_ffn, grouped, rms_norm, rows
 
         forms = SimpleNamespace(
             grouped_mm=lambda x, w, end_B: grouped.grouped_mm(

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import dispatch, reference
-from workers.kernels.compiled import expert_ffn as compiled_ffn
-from workers.kernels.compiled import grouped, ops
-from workers.kernels.compiled.activations import CODES
-from workers.kernels.compiled.product_key import MOST_CHOICES, product_key_search
+from workers.kernels.api.flops import custom_flops
 from workers.kernels.dispatch import Backend, compiled_ops, describe, override
-from workers.kernels.expert_ffn import Pairs, expert_ffn
-from workers.kernels.flops import custom_flops
+from workers.kernels.numba import expert_ffn as compiled_ffn
+from workers.kernels.numba import grouped, ops
+from workers.kernels.numba.activations import CODES
+from workers.kernels.numba.product_key import MOST_CHOICES, product_key_search
+from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
 
 ROWS, COLUMNS, INNER, PAIRS = grouped.ROWS, grouped.COLUMNS, grouped.INNER, grouped.PAIRS
 DTYPES = [torch.float32, torch.float64]
@@ -161,7 +161,7 @@ def test_product_key_search_finds_the_best_of_all_pairs(root, k, equal):
 
 
 def test_product_key_searchs_gradients_in_parts_of_the_tokens(monkeypatch):
-    monkeypatch.setattr("workers.kernels.compiled.product_key.CACHED_SCORES", 8)
+    monkeypatch.setattr("workers.kernels.numba.product_key.CACHED_SCORES", 8)
     query = torch.randn(4, 5, 3, dtype=torch.float64, requires_grad=True)
     keys = torch.randn(4, 4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda q, c: product_key_search(q, c, 3)[0], (query, keys))

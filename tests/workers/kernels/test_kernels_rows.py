@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from workers.kernels import rows
-from workers.kernels.flops import custom_flops
-from workers.kernels.rows import RowOrder, row_dot, row_sum, wants_sparse
+from workers.kernels.api.flops import custom_flops
+from workers.kernels.torch import rows
+from workers.kernels.torch.rows import RowOrder, row_dot, row_sum, wants_sparse
 
 pytestmark = pytest.mark.usefixtures("form")
 

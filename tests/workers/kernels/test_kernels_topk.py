@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from workers.kernels import reference, topk
-from workers.kernels.topk import pick, top_indices
+from workers.kernels import reference
+from workers.kernels.torch import topk
+from workers.kernels.torch.topk import pick, top_indices
 from workers.layers.product_key import best_sums
 
 pytestmark = pytest.mark.usefixtures("form")

@@ -1,6 +1,6 @@
 """Routed experts as operators that torch knows: autograd, fake tensors, FLOP formulas.
 
-The vocabulary of workers.kernels.expert_ffn, whose signature this form shares. The products read
+The vocabulary of workers.kernels.torch.expert_ffn, whose signature this form shares. The products read
 the tokens in place, so no (P, D) copy of x exists. `end_B` is the cumulative sum of the experts'
 counts, `order_P` lists the pairs by token, and in it each token's begin at `start_T`.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
-from workers.kernels.expert_ffn import Pairs, Watch
+from workers.kernels.torch.expert_ffn import Pairs, Watch
 from workers.kernels.triton.gated import gated_activation, gated_gradients
 from workers.kernels.triton.grouped import grouped_product, grouped_weight_gradient
 from workers.kernels.triton.rows import weighted_row_sum
@@ -30,7 +30,7 @@ def expert_ffn(
     activation: str,
     watch: Watch | None = None,
 ) -> Tensor:
-    """(T, D), as workers.kernels.expert_ffn.expert_ffn of pairs with tokens and one weight each.
+    """(T, D), as workers.kernels.torch.expert_ffn.expert_ffn of pairs with tokens and one weight each.
 
     watch: called once, with h of all pairs. Accumulates in float32.
     """

@@ -1,7 +1,7 @@
 """The Triton forms as operators that torch knows: autograd, fake tensors, FLOP formulas.
 
 All that dispatch hands out is named here; fused operations have a file each. The same vocabulary
-as workers.kernels.grouped and workers.kernels.rows; FLOPs are counted as they are there. `end_B`
+as workers.kernels.torch.grouped and workers.kernels.torch.rows; FLOPs are counted as they are there. `end_B`
 is the cumulative sum of the experts' counts.
 """
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from workers.kernels.topk import pick
+from workers.kernels.torch.topk import pick
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 

@@ -1,6 +1,6 @@
 """Sparse reads of a table of rows, and the gradient that visits touched rows only.
 
-N rows of the table, D their width, T tokens, P (token, row) pairs; `workers.kernels.rows` has the
+N rows of the table, D their width, T tokens, P (token, row) pairs; `workers.kernels.torch.rows` has the
 torch forms and the same vocabulary.
 """
 

@@ -1,4 +1,4 @@
-"""workers.kernels.rows on a CPU: the pairs are taken in row order, forward and backward.
+"""workers.kernels.torch.rows on a CPU: the pairs are taken in row order, forward and backward.
 
 A row is read once for all its pairs, and once more backward for both gradients together; the
 tokens' side stays in cache. N rows, D their width, T tokens, P pairs, U rows that a pair reads.
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.compiled import ops
+from workers.kernels.numba import ops
 from workers.kernels.recycle import recycled
 
 if TYPE_CHECKING:
-    from workers.kernels.rows import RowOrder
+    from workers.kernels.torch.rows import RowOrder
 
 
 def row_sum(

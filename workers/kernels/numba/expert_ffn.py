@@ -1,4 +1,4 @@
-"""workers.kernels.expert_ffn on a CPU: rows are read from their tokens and added to them in place.
+"""workers.kernels.torch.expert_ffn on a CPU: rows are read from their tokens and added to them in place.
 
 T tokens, D model width, B experts, G units of an expert, P (token, expert) pairs sorted by
 expert, R rows of a tile.
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.compiled import ops
-from workers.kernels.compiled.activations import CODES
-from workers.kernels.compiled.ops import grouped_product, grouped_weight_gradient
+from workers.kernels.numba import ops
+from workers.kernels.numba.activations import CODES
+from workers.kernels.numba.ops import grouped_product, grouped_weight_gradient
 
 if TYPE_CHECKING:
-    from workers.kernels.expert_ffn import Pairs
+    from workers.kernels.torch.expert_ffn import Pairs
 
 # Of a tile's activations, by measurement (benchmarks/layers.py): they stay in a core's cache.
 TILE_ELEMENTS = 1 << 18
@@ -80,7 +80,7 @@ def expert_ffn(
     activation: str,
     watch: Callable[[Tensor], None] | None,
 ) -> Tensor:
-    """(T, D), as workers.kernels.expert_ffn says; one weight a pair."""
+    """(T, D), as workers.kernels.torch.expert_ffn says; one weight a pair."""
     tensors = x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1
     keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     return _ExpertFFN.apply(*tensors, pairs, activation, keep, watch)

@@ -1,4 +1,4 @@
-"""workers.kernels.rms_norm and the heads of workers.kernels.rotary on a CPU.
+"""workers.kernels.torch.rms_norm and the heads of workers.kernels.torch.rotary on a CPU.
 
 N sequences, L tokens of each, T = N L tokens, D normalised width, H heads of width C.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.compiled import ops
+from workers.kernels.numba import ops
 
 
 def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:

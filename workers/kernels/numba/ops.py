@@ -1,5 +1,5 @@
 """The compiled operations as operators that torch knows: profiles, fake tensors, FLOP counts
-(workers.kernels.flops). They write where they are told, and have no gradients of their own.
+(workers.kernels.api.flops). They write where they are told, and have no gradients of their own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.kernels.compiled import activations, grouped, norms, rows, topk
+from workers.kernels.numba import activations, grouped, norms, rows, topk
 
 LIBRARY = torch.library.Library("ffn_nas_cpu", "DEF")
 OPS = torch.ops.ffn_nas_cpu

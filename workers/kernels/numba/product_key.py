@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.compiled import ops
+from workers.kernels.numba import ops
 
 CACHED_SCORES = 1 << 18
 MOST_CHOICES = 64  # the cost of ranking grows with their square

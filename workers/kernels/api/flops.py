@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import register_flop_formula
 
-from workers.kernels.compiled.ops import OPS
+from workers.kernels.numba.ops import OPS
 
 aten = torch.ops.aten
 

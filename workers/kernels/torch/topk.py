@@ -21,7 +21,7 @@ def top_indices(score: Tensor, k: int, *, ordered: bool = True) -> Tensor:
     """(..., R) -> (..., K): where the k largest of each row are, the largest first if `ordered`.
 
     The same as `score.topk(k).indices` for numbers; equal ones come in any order. On the CPU few
-    are found by workers.kernels.compiled. Of many, the comparison of floats, which must look for
+    are found by workers.kernels.numba. Of many, the comparison of floats, which must look for
     NaN, is most of topk's time: integers that lie in the same order are compared in its place.
     """
     ops = compiled_ops(score)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workers.kernels.dispatch import compiled_ops, triton_ops
-from workers.kernels.rms_norm import EPS, inverse_rms, norm_backward
+from workers.kernels.torch.rms_norm import EPS, inverse_rms, norm_backward
 
 
 def normed_heads(

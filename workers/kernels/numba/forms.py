@@ -1,13 +1,13 @@
 """All the compiled forms that dispatch hands out."""
 
-from workers.kernels.compiled.expert_ffn import MOST_UNITS, expert_ffn
-from workers.kernels.compiled.product_key import (
+from workers.kernels.numba.expert_ffn import MOST_UNITS, expert_ffn
+from workers.kernels.numba.product_key import (
     MOST_CHOICES,
     product_key_search,
     top_indices,
 )
-from workers.kernels.compiled.rms_norm import normed_heads, rms_norm
-from workers.kernels.compiled.row_reads import row_dot, row_sum
+from workers.kernels.numba.rms_norm import normed_heads, rms_norm
+from workers.kernels.numba.row_reads import row_dot, row_sum
 
 __all__ = [
     "MOST_CHOICES",

@@ -1,0 +1,1 @@
+"""The operations as layers call them."""
