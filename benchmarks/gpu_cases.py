@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workers.kernels.dispatch import Backend, override
-from workers.kernels.torch import grouped as torch_grouped
-from workers.kernels.torch import rows as torch_rows
+from workers.kernels.api.grouped import grouped_mm
+from workers.kernels.api.rows import row_dot, row_sum
+from workers.kernels.settings import Backend, override
+from workers.kernels.torch.grouped import weight_gradient
 from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged
@@ -115,22 +116,22 @@ def products(make: Maker, n: Sizes) -> Iterator[Case]:
     token_P = make.below(n.tokens, n_pairs)
 
     def exact() -> Tensor:
-        return torch_grouped.grouped_mm(x_PD.double(), w_BDG.double(), counts)
+        return grouped_mm(x_PD.double(), w_BDG.double(), counts)
 
     def exact_gradient() -> Tensor:
         parts = zip(x_PD.double().split(counts), dy_PG.double().split(counts), strict=True)
         return torch.stack([x.t() @ dy for x, dy in parts])
 
-    forms = both(lambda: torch_grouped.grouped_mm(x_PD, w_BDG, counts))
+    forms = both(lambda: grouped_mm(x_PD, w_BDG, counts))
     forms["F.grouped_mm"] = lambda: F.grouped_mm(x_PD, w_BDG, offs=ends)
     yield Case("grouped product", forms, exact, moved, flops)
     yield Case(
         "grouped product, gather fused",
         {
             "triton": lambda: grouped.grouped_product(x_PD, w_BDG, end_B, token_P=token_P),
-            "torch, gather apart": lambda: torch_grouped.grouped_mm(x_PD[token_P], w_BDG, counts),
+            "torch, gather apart": lambda: grouped_mm(x_PD[token_P], w_BDG, counts),
         },
-        lambda: torch_grouped.grouped_mm(x_PD[token_P].double(), w_BDG.double(), counts),
+        lambda: grouped_mm(x_PD[token_P].double(), w_BDG.double(), counts),
         moved,
         flops,
     )
@@ -138,7 +139,7 @@ def products(make: Maker, n: Sizes) -> Iterator[Case]:
         "weight gradient",
         {
             "triton": lambda: grouped.grouped_weight_gradient(x_PD, dy_PG, w_BDG, end_B),
-            "torch": lambda: torch_grouped._weight_gradient(x_PD, dy_PG, w_BDG, counts),
+            "torch": lambda: weight_gradient(x_PD, dy_PG, w_BDG, counts),
         },
         exact_gradient,
         moved,
@@ -193,15 +194,15 @@ def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:
     moved, flops = read + x_TD.numel() * x_TD.element_size(), 2.0 * n_pairs * n.width
     yield Case(
         "row sum",
-        both(lambda: torch_rows.row_sum(weight_P, table_ND, *pairs)),
-        lambda: torch_rows.row_sum(weight_P.double(), table_ND.double(), *pairs),
+        both(lambda: row_sum(weight_P, table_ND, *pairs)),
+        lambda: row_sum(weight_P.double(), table_ND.double(), *pairs),
         moved,
         flops,
     )
     yield Case(
         "row dot",
-        both(lambda: torch_rows.row_dot(x_TD, table_ND, *pairs)),
-        lambda: torch_rows.row_dot(x_TD.double(), table_ND.double(), *pairs),
+        both(lambda: row_dot(x_TD, table_ND, *pairs)),
+        lambda: row_dot(x_TD.double(), table_ND.double(), *pairs),
         moved,
         flops,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workers.kernels.dispatch import Backend, override
+from workers.kernels.settings import Backend, override
 
 aten = torch.ops.aten
 # The place of the first factor among the arguments.

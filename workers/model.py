@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
-from workers.kernels.torch.rms_norm import EPS
-from workers.kernels.torch.rotary import normed_heads
+from workers.kernels.api.rms_norm import EPS
+from workers.kernels.api.rotary import normed_heads
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
 

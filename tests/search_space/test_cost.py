@@ -29,8 +29,8 @@ from search_space.spec import (
     StraightThrough,
     TopK,
 )
+from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.flops import custom_flops
-from workers.kernels.torch.cross_entropy import linear_cross_entropy
 from workers.layers import experts
 from workers.layers.ffn import FFN
 from workers.layers.stats import record_stats

@@ -66,7 +66,7 @@ def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
 pwd.getpwuid = unknown
 """
 KERNELS = """
-from workers.kernels.dispatch import Settings
+from workers.kernels.settings import Settings
 print(Settings.from_environment().cache)
 os.environ["FFN_NAS_CACHE"] = "/tmp/elsewhere"
 print(Settings.from_environment().cache)

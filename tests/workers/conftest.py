@@ -6,7 +6,7 @@ import pytest
 
 from search_space.corpus import CorpusSpec
 from workers.corpus import prepare
-from workers.kernels.dispatch import Backend, override
+from workers.kernels.settings import Backend, override
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +16,8 @@ def small_corpus(tmp_path_factory):
     return prepare(CorpusSpec(max_bytes=600_000), vocab_size=300, seq_len=32, cache_dir=folder)
 
 
-@pytest.fixture(params=["compiled", "torch"])
+@pytest.fixture(params=[Backend.NUMBA, Backend.TORCH])
 def form(request):
     """Both forms of the CPU's operations; a file asks for it once, for all of its tests."""
-    with override(backend=Backend.TORCH if request.param == "torch" else None):
+    with override(backend=request.param):
         yield request.param

@@ -1,163 +1,162 @@
-"""The only place that picks a backend: forms compiled by numba on a CPU, Triton's on a GPU that
-passed, torch's elsewhere and where those do not take a dtype.
+"""The only place that picks a backend, and that knows why no other one runs.
 
-A GPU runs the Triton forms after a numerical check on that very device; where it fails, the torch
-forms run and a warning says why. Three variables steer it, read here alone:
-
-FFN_NAS_KERNELS   auto (default), torch (on any device), or triton (no check: for tests and
-                  benchmarks)
-FFN_NAS_AUTOTUNE  1 (default) times each kernel's configurations once a device, 0 takes the first
-FFN_NAS_CACHE     where check results and timings are kept (default: the user's cache folder)
+A CPU runs numba's forms, a GPU Triton's after a numerical check on that very device. The torch
+forms run on other devices, where the device's own backend does not take an operation, a size or a
+dtype, and where it cannot be loaded or failed its check: then a warning says why.
+workers.kernels.settings has what the environment may ask for.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import importlib
 import importlib.metadata
 import logging
-import os
-from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from search_space.errors import InputError, require
-from search_space.places import cache_dir
+from search_space.errors import InputError
+from workers.kernels.settings import Backend, settings
 
 log = logging.getLogger(__name__)
 
-# By name, not by an import statement: an exported model carries this file without them.
-TRITON_OPS = "workers.kernels.triton.ops"
-COMPILED_FORMS = "workers.kernels.numba.forms"
+# Backends are imported by these names when they are first to run: a CPU never loads triton.
 SELF_CHECK = "workers.kernels.selfcheck"
-TRITON_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-COMPILED_DTYPES = (torch.float32, torch.float64)
+RECYCLE = "workers.kernels.recycle"
+OWN = {"cpu": Backend.NUMBA, "cuda": Backend.TRITON}
+DTYPES = {
+    Backend.NUMBA: (torch.float32, torch.float64),
+    Backend.TRITON: (torch.float32, torch.float16, torch.bfloat16),
+}
+# Operation -> the file of its forms: the same name in api/ and in each backend's folder.
+FILES = {
+    "expert_ffn": "expert_ffn",
+    "plain_ffn": "expert_ffn",  # one expert of all tokens, or several weights a pair
+    "grouped_mm": "grouped",
+    "linear_cross_entropy": "cross_entropy",
+    "normed_heads": "rotary",
+    "product_key_search": "product_key",
+    "rms_norm": "rms_norm",
+    "row_dot": "rows",
+    "row_sum": "rows",
+    "top_indices": "topk",
+}
+# The operations that a backend has no form of, and why.
+ABSENT = {
+    Backend.NUMBA: {
+        "plain_ffn": "plain products of all tokens are a library's best case",
+        "grouped_mm": "rows that lie together are a library's best case",
+        "linear_cross_entropy": "its time is that of plain products, a library's best case",
+    },
+    Backend.TRITON: {
+        "plain_ffn": "plain products of all tokens are a library's best case",
+        "top_indices": "torch has a kernel for it",
+    },
+}
 
 
-class Backend(StrEnum):
-    """Which forms of the operations run."""
+class Limit(NamedTuple):
+    """most: the largest size that a backend takes.  of: what is counted.  why: not more."""
 
-    AUTO = "auto"
-    TORCH = "torch"
-    TRITON = "triton"
+    most: int
+    of: str
+    why: str
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the environment says about kernels.
+# The size is the one that `api` tells; benchmarks/layers.py measures both sides of numba's.
+LIMITS = {
+    Backend.NUMBA: {
+        "expert_ffn": Limit(128, "units of an expert", "a library's products of copied rows"),
+        "product_key_search": Limit(64, "choices", "ranking costs their square"),
+        "top_indices": Limit(64, "choices", "ranking costs their square"),
+    },
+    Backend.TRITON: {
+        "product_key_search": Limit(32, "choices", "their square must fit a warp's registers"),
+    },
+}
 
-    cache: None where there is neither FFN_NAS_CACHE nor a home; a CPU needs none.
+
+def form(operation: str, torch_form: Callable, tensors: Sequence[Tensor], size: int) -> Callable:
+    """The form of an operation that is to run on these tensors.
+
+    operation: a name of FILES.
+    torch_form: the one that runs where no other does.
+    tensors: all that must have one dtype; the first one's device counts.
+    size: what LIMITS count of this operation, 0 where nothing is counted.
     """
-
-    backend: Backend
-    autotune: bool
-    cache: Path | None
-
-    @classmethod
-    def from_environment(cls) -> Settings:
-        """Raises InputError for a value that is none of the known."""
-        backend = os.environ.get("FFN_NAS_KERNELS") or "auto"
-        autotune = os.environ.get("FFN_NAS_AUTOTUNE") or "1"
-        known = ", ".join(Backend)
-        require(
-            backend in list(Backend), f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}"
-        )
-        require(autotune in ("0", "1"), f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
-        try:
-            cache = cache_dir()
-        except InputError:
-            cache = None
-        return cls(Backend(backend), autotune == "1", cache)
+    backend, _ = choose(operation, tensors, size)
+    return torch_form if backend is Backend.TORCH else load(backend, operation)
 
 
-_override: ContextVar[Settings | None] = ContextVar("kernel_settings", default=None)
-_environment = functools.cache(Settings.from_environment)
+def choose(operation: str, tensors: Sequence[Tensor], size: int = 0) -> tuple[Backend, str]:
+    """The backend for an operation on these tensors, and where it is torch, why no other runs.
 
-
-def settings() -> Settings:
-    """The settings in force."""
-    return _override.get() or _environment()
-
-
-def cache_folder() -> Path:
-    """Where results of checks and timings are kept; InputError where no place is known."""
-    return settings().cache or cache_dir()
-
-
-@contextlib.contextmanager
-def override(
-    backend: Backend | None = None, autotune: bool | None = None, cache: Path | None = None
-) -> Iterator[None]:
-    """Other settings for the body; None keeps what is in force."""
-    given = {"backend": backend, "autotune": autotune, "cache": cache}
-    changes = {name: value for name, value in given.items() if value is not None}
-    token = _override.set(dataclasses.replace(settings(), **changes))
-    try:
-        yield
-    finally:
-        _override.reset(token)
-
-
-def triton_ops(*tensors: Tensor) -> ModuleType | None:
-    """The Triton forms where they are to run on these tensors, else None.
-
-    They need one dtype of float32, float16 or bfloat16.
+    operation: a name of FILES.
+    tensors: all that must have one dtype; the first one's device counts.
+    size: what LIMITS count of this operation, 0 where nothing is counted.
     """
-    first = tensors[0]
-    if first.device.type != "cuda" and _override.get() is None:
-        return None
-    backend = settings().backend
-    if backend is Backend.TORCH or any(x.dtype != first.dtype for x in tensors):
-        return None
-    if first.dtype not in TRITON_DTYPES:
-        return None
-    if backend is Backend.TRITON:
-        forced = first.device.type == "cuda" or interpreted()
-        return importlib.import_module(TRITON_OPS) if forced else None
-    if first.device.type != "cuda" or why_not(first.device.index or 0):
-        return None
-    return importlib.import_module(TRITON_OPS)
+    device, asked = tensors[0].device, settings().backend
+    backend = OWN.get(device.type, Backend.TORCH) if asked is Backend.AUTO else asked
+    if backend is Backend.TORCH:
+        return backend, "torch was asked for" if asked is backend else f"no other on {device.type}"
+    reason = _refusal(backend, operation, tensors, size) or _unavailable(backend, device)
+    return (Backend.TORCH, reason) if reason else (backend, "")
 
 
-def compiled_ops(*tensors: Tensor) -> ModuleType | None:
-    """The forms compiled for this CPU where they are to run on these tensors, else None.
+def _refusal(backend: Backend, operation: str, tensors: Sequence[Tensor], size: int) -> str:
+    """Why a backend does not take this call on any machine; "" where it does."""
+    absent = ABSENT[backend].get(operation)
+    if absent is not None:
+        return f"{backend} has no form of it: {absent}"
+    limit = LIMITS[backend].get(operation)
+    if limit is not None and size > limit.most:
+        return f"{backend} takes at most {limit.most} {limit.of} ({limit.why}): got {size}"
+    dtype = tensors[0].dtype
+    if any(x.dtype != dtype for x in tensors):
+        return "the tensors have several dtypes"
+    if dtype not in DTYPES[backend]:
+        return f"{backend} does not take {str(dtype).removeprefix('torch.')}"
+    return ""
 
-    They need one dtype of float32 or float64.
-    """
-    first = tensors[0]
-    if first.device.type != "cpu" or first.dtype not in COMPILED_DTYPES:
-        return None
-    if any(x.dtype != first.dtype for x in tensors) or settings().backend is not Backend.AUTO:
-        return None
-    return compiled_forms()[0]
+
+def _unavailable(backend: Backend, device: torch.device) -> str:
+    """Why this process does not run a backend on a device; "" where it does."""
+    if backend is Backend.NUMBA:
+        return numba_fault() if device.type == "cpu" else "numba's forms are for CPUs"
+    if device.type == "cuda":
+        return "" if settings().backend is backend else why_not(device.index or 0)
+    if device.type == "cpu" and interpreted():
+        return ""
+    return "no TRITON_INTERPRET=1 before triton was imported"
 
 
 @functools.cache
-def compiled_forms() -> tuple[ModuleType | None, str]:
-    """The forms compiled for the CPU, or why there are none."""
-    if not __name__.startswith("workers."):
-        return None, "an exported model runs on torch alone"
+def load(backend: Backend, operation: str) -> Callable:
+    """A backend's form of an operation."""
+    module = importlib.import_module(f"workers.kernels.{backend}.{FILES[operation]}")
+    return getattr(module, operation)
+
+
+@functools.cache
+def numba_fault() -> str:
+    """Why this process has no numba forms; "" where it has them."""
     try:
-        forms = importlib.import_module(COMPILED_FORMS)
+        for operation in sorted(FILES.keys() - ABSENT[Backend.NUMBA].keys()):
+            load(Backend.NUMBA, operation)
     except (ImportError, RuntimeError) as error:  # RuntimeError: numba may write to no folder
         log.warning("the torch forms run on the CPU: %s", error)
-        return None, str(error)
-    importlib.import_module("workers.kernels.recycle").keep_freed_blocks()
-    return forms, ""
+        return str(error)
+    importlib.import_module(RECYCLE).keep_freed_blocks()
+    return ""
 
 
 @functools.cache
 def interpreted() -> bool:
     """Whether Triton's interpreter runs the kernels here, as Triton forms on a CPU need."""
-    kernels = importlib.import_module(TRITON_OPS).grouped
+    kernels = importlib.import_module("workers.kernels.triton.grouped")
     if type(kernels.product_kernel).__name__ == "InterpretedFunction":
         return True
     log.warning(
@@ -188,13 +187,9 @@ def describe(device: str = "cpu") -> str:
         backend = settings().backend
     except InputError as error:
         return f"torch ({error})"
-    if backend is Backend.TORCH or (chosen.type not in ("cpu", "cuda") and backend is Backend.AUTO):
+    if backend is Backend.AUTO:
+        backend = OWN.get(chosen.type, Backend.TORCH)
+    if backend is Backend.TORCH:
         return "torch"
-    package = "triton"
-    if chosen.type == "cuda":
-        reason = "" if backend is Backend.TRITON else why_not(chosen.index or 0)
-    elif backend is Backend.AUTO:
-        package, reason = "numba", compiled_forms()[1]
-    else:
-        reason = "" if interpreted() else "no TRITON_INTERPRET=1 before triton was imported"
-    return f"torch ({reason})" if reason else f"{package} {importlib.metadata.version(package)}"
+    reason = _unavailable(backend, chosen)
+    return f"torch ({reason})" if reason else f"{backend} {importlib.metadata.version(backend)}"

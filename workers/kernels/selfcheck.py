@@ -1,8 +1,9 @@
 """Whether the Triton forms compute the right numbers on this very device.
 
-Each operation that the layers use, its gradients with it, runs once at odd sizes in each dtype and
-is held against float64 on the CPU. A pass is remembered on disk for the device's name, the Triton
-version and the kernels' source; a failure is not, for it may have been a passing one.
+Each operation that has a kernel of its own, its gradients with it, runs once at odd sizes in each
+dtype and is held against its torch form in float64 on the CPU. A pass is remembered on disk for
+the device's name, the Triton version and the kernels' source; a failure is not, for it may have
+been a passing one.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import torch
 import triton
 from torch import Tensor
 
-from workers.kernels import reference
 from workers.kernels.activations import ACTIVATIONS
-from workers.kernels.dispatch import cache_folder, override
-from workers.kernels.torch.expert_ffn import Pairs
-from workers.kernels.torch.rms_norm import EPS
-from workers.kernels.triton import ops
+from workers.kernels.api.rms_norm import EPS
+from workers.kernels.dispatch import load
+from workers.kernels.pairs import Pairs
+from workers.kernels.row_order import RowOrder
+from workers.kernels.settings import Backend, cache_folder, override
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,9 @@ SIZES_T = [3, 0, 17, 1]
 INNER, OUTER, ROWS, WIDTH, HEAD = 130, 75, 50, 301, 24
 TOKENS, VOCABULARY, ROOT, CHOICES = 60, 5003, 13, 7
 
-Problem = tuple[str, Callable[..., Tensor], Callable[..., Tensor], list[Tensor]]
+Call = Callable[..., Tensor]
+# A label, the operation, a call of any form of it with the leaves, and the leaves.
+Problem = tuple[str, str, Call, list[Tensor]]
 
 
 def verdict(device: torch.device) -> str:
@@ -58,8 +61,8 @@ def first_fault(device: torch.device) -> str:
     """The first disagreement with float64 in words, "" for none."""
     with override(autotune=False), _exact_products():
         for dtype, tolerance in TOLERANCE.items():
-            for name, form, slow, leaves in problems(dtype):
-                error = worst_error(form, slow, leaves, device)
+            for name, operation, call, leaves in problems(dtype):
+                error = worst_error(operation, call, leaves, device)
                 # Written so that NaN is a fault.
                 if not error <= tolerance:
                     kind = str(dtype).removeprefix("torch.")
@@ -91,54 +94,39 @@ class _Maker:
 
 
 def problems(dtype: torch.dtype) -> Iterator[Problem]:
-    """Name, Triton form, float64 form and leaves of each operation."""
+    """Each operation that has a kernel, in each of its ways."""
     make = _Maker(dtype)
-    yield from _products(make)
-    yield from _experts(make)
-    yield from _reads(make)
-    yield from _keys(make)
-    yield from _rows_alone(make)
-
-
-def _products(make: _Maker) -> Iterator[Problem]:
-    end_B = torch.tensor(COUNTS).cumsum(0)
     yield (
         "grouped_mm",
-        lambda x, w: ops.grouped_mm(x, w, end_B.to(x.device)),
-        lambda x, w: reference.grouped_product(x, w, COUNTS),
+        "grouped_mm",
+        lambda run, x, w: run(x, w, COUNTS),
         [make.normal(sum(COUNTS), INNER), make.normal(len(COUNTS), INNER, OUTER)],
     )
+    yield from _experts(make)
+    yield from _reads(make)
+    yield _keys(make)
+    yield from _rows_alone(make)
 
 
 def _experts(make: _Maker) -> Iterator[Problem]:
     # Tokens that read an expert twice, and some that read none.
     token_P, shape = make.below(TOKENS, sum(COUNTS)), (len(COUNTS), OUTER, INNER)
-    x_TD, weight_P = make.normal(TOKENS, INNER), make.normal(len(token_P))
+    x_TD, weight_P1 = make.normal(TOKENS, INNER), make.normal(len(token_P), 1)
     keys, gates = (make.normal(*shape, scale=INNER**-0.5) for _ in range(2))
     values = make.normal(*shape)
 
-    def form(activation, x, keys, gates, values, weight_P):
-        pairs = Pairs(token_P.to(x.device), COUNTS)
-        return ops.expert_ffn(x, keys, gates, values, pairs, weight_P[:, None], activation)
+    def gated(activation: str, run: Call, *tensors: Tensor | None) -> Tensor:
+        *matrices, weight_P1 = tensors
+        pairs = Pairs(token_P.to(weight_P1.device), COUNTS)
+        return run(*matrices, pairs, weight_P1, activation, None)
 
-    def slow(activation, *tensors):
-        x, keys, gates, values, weight_P = tensors
-        given = (weight_P, token_P, COUNTS, activation)
-        return reference.expert_ffn(x, keys, gates, values, *given)
+    def plain(run: Call, x: Tensor, keys: Tensor, *rest: Tensor) -> Tensor:
+        return gated("gelu", run, x, keys, None, *rest)
 
     for activation in ACTIVATIONS:
-        yield (
-            f"expert_ffn gated by {activation}",
-            partial(form, activation),
-            partial(slow, activation),
-            [x_TD, keys, gates, values, weight_P],
-        )
-    yield (
-        "expert_ffn",
-        lambda x, keys, *rest: form("gelu", x, keys, None, *rest),
-        lambda x, keys, *rest: slow("gelu", x, keys, None, *rest),
-        [x_TD, keys, values, weight_P],
-    )
+        call, leaves = partial(gated, activation), [x_TD, keys, gates, values, weight_P1]
+        yield f"expert_ffn gated by {activation}", "expert_ffn", call, leaves
+    yield "expert_ffn", "expert_ffn", plain, [x_TD, keys, values, weight_P1]
 
 
 def _reads(make: _Maker) -> Iterator[Problem]:
@@ -146,66 +134,54 @@ def _reads(make: _Maker) -> Iterator[Problem]:
     token_P = torch.arange(len(SIZES_T)).repeat_interleave(size_T)
     start_T = size_T.cumsum(0) - size_T
     row_P = make.below(ROWS, len(token_P))
-    pairs = (row_P, token_P, start_T)
+
+    def reads(table: Tensor, *known: None) -> tuple[object, ...]:
+        row, token, start = (p.to(table.device) for p in (row_P, token_P, start_T))
+        return row, token, start, *known, RowOrder(row, token), False
+
     yield (
         "row_sum",
-        lambda weight, table: ops.row_sum(weight, table, *(p.to(table.device) for p in pairs)),
-        lambda weight, table: reference.row_sum(weight, table, row_P, token_P, len(SIZES_T)),
+        "row_sum",
+        lambda run, weight, table: run(weight, table, *reads(table)),
         [make.normal(len(row_P)), make.normal(ROWS, WIDTH)],
     )
     yield (
         "row_dot",
-        lambda x, table: ops.row_dot(x, table, *(p.to(table.device) for p in pairs)),
-        lambda x, table: reference.row_dot(x, table, row_P, token_P),
+        "row_dot",
+        lambda run, x, table: run(x, table, *reads(table, None)),
         [make.normal(len(SIZES_T), WIDTH), make.normal(ROWS, WIDTH)],
     )
 
 
-def _keys(make: _Maker) -> Iterator[Problem]:
+def _keys(make: _Maker) -> Problem:
     # Sums that differ and are exact in every dtype, so that rounding moves no choice.
     order = [torch.randperm(ROOT, generator=make.generator) for _ in range(4)]
     sub_keys_SR1 = (torch.stack(order) * torch.tensor([[16], [1]] * 2)).unsqueeze(2)
     sign_ST1 = 1 - 2 * make.below(2, TOKENS).view(1, -1, 1).expand(4, -1, -1)
-
-    def slow(query_STC, sub_keys_SRC):
-        score_STR = query_STC @ sub_keys_SRC.transpose(1, 2)
-        return reference.product_key_topk(score_STR.unflatten(0, (-1, 2)), CHOICES)[0]
-
-    yield (
-        "product_key",
-        lambda query, sub_keys: ops.product_key_search(query, sub_keys, CHOICES)[0],
-        slow,
-        [sign_ST1.to(make.dtype), sub_keys_SR1.to(make.dtype)],
-    )
+    leaves = [sign_ST1.to(make.dtype), sub_keys_SR1.to(make.dtype)]
+    name = "product_key_search"
+    return name, name, lambda run, query, sub_keys: run(query, sub_keys, CHOICES)[0], leaves
 
 
 def _rows_alone(make: _Maker) -> Iterator[Problem]:
     for width in (WIDTH, HEAD):
-        yield (
-            f"rms_norm of {width}",
-            lambda x, w: ops.rms_norm(x, w, EPS),
-            lambda x, w: reference.rms_norm(x, w, EPS),
-            [make.normal(TOKENS, width), make.normal(width)],
-        )
+        leaves = [make.normal(TOKENS, width), make.normal(width)]
+        yield f"rms_norm of {width}", "rms_norm", lambda run, x, w: run(x, w, EPS), leaves
     target_T = make.below(VOCABULARY, TOKENS)
     yield (
         "linear_cross_entropy",
-        lambda x, w: ops.linear_cross_entropy(x, w, target_T.to(x.device)),
-        lambda x, w: reference.linear_cross_entropy(x, w, target_T),
+        "linear_cross_entropy",
+        lambda run, x, w: run(x, w, target_T.to(x.device)),
         [make.normal(TOKENS, INNER), make.normal(VOCABULARY, INNER, scale=INNER**-0.5)],
     )
 
 
-def worst_error(
-    form: Callable[..., Tensor],
-    slow: Callable[..., Tensor],
-    leaves: list[Tensor],
-    device: torch.device,
-) -> float:
+def worst_error(operation: str, call: Call, leaves: list[Tensor], device: torch.device) -> float:
     """Largest error of the value and of each gradient, as a share of the largest true value."""
     there = [x.detach().to(device).requires_grad_() for x in leaves]
     here = [x.detach().double().requires_grad_() for x in leaves]
-    got, want = form(*there), slow(*here)
+    got = call(load(Backend.TRITON, operation), *there)
+    want = call(load(Backend.TORCH, operation), *here)
     dy = torch.linspace(-1, 1, want.numel()).view(want.shape).to(got.dtype)
     results = [got, *torch.autograd.grad(got, there, dy.to(device))]
     truths = [want, *torch.autograd.grad(want, here, dy.double())]

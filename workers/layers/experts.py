@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workers.kernels.activations import ACTIVATIONS
-from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
-from workers.kernels.torch.grouped import grouped_mm
-from workers.kernels.torch.rows import RowOrder, row_dot, row_sum
+from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.grouped import grouped_mm
+from workers.kernels.api.rows import row_dot, row_sum
+from workers.kernels.pairs import Pairs
+from workers.kernels.row_order import RowOrder
 from workers.layers.routing import Bags, Full, Ragged, Routing
 from workers.layers.stats import RoutingStats
 

@@ -1,10 +1,10 @@
-"""RMSNorm as a module, on the operation of workers.kernels.torch.rms_norm."""
+"""RMSNorm as a module, on the operation of workers.kernels.api.rms_norm."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from workers.kernels.torch.rms_norm import EPS, rms_norm
+from workers.kernels.api.rms_norm import EPS, rms_norm
 
 
 class RMSNorm(nn.RMSNorm):

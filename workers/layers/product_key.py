@@ -1,7 +1,7 @@
 """Product-key retrieval of single experts (PKM, arXiv 1907.05242; PEER, arXiv 2407.04153).
 
 D model width, T tokens, N experts, R = sqrt(N) sub-keys of a half, H heads, C width of a query,
-J = min(K, R) candidates of a half, Q pairs of them, K choices of a head.
+K choices of a head.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, ProductKey
-from workers.kernels.dispatch import compiled_ops, triton_ops
+from workers.kernels.api.product_key import product_key_search
 from workers.layers.experts import Experts
 from workers.layers.query_norm import QueryNorm
 from workers.layers.routing import Bags, Selected
@@ -63,30 +63,5 @@ class ProductKeySelection(nn.Module):
 
     def _search(self, query_STC: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and indices of each head's top k, both (H, T, K). S = 2 H halves."""
-        heads, n_tokens = self.knobs.heads, query_STC.shape[1]
         sub_keys_SRC = self.sub_keys_H2RC.flatten(0, 1).to(query_STC.dtype)
-        ops = triton_ops(query_STC, sub_keys_SRC) or compiled_ops(query_STC, sub_keys_SRC)
-        if ops is not None and self.knobs.k <= ops.MOST_CHOICES:
-            return ops.product_key_search(query_STC, sub_keys_SRC, self.knobs.k)
-        # No sum of the top k has a half outside that half's top k.
-        score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
-        half_STJ, place_STJ = score_STR.topk(min(self.knobs.k, self.root), dim=2)
-        half_H2TJ = half_STJ.view(heads, 2, n_tokens, -1)
-        best_H2TK = best_sums(half_H2TJ.detach(), self.knobs.k)
-        place_H2TK = place_STJ.view_as(half_H2TJ).gather(3, best_H2TK)
-        score_HTK = half_H2TJ.gather(3, best_H2TK).sum(1)
-        return score_HTK, place_H2TK[:, 0] * self.root + place_H2TK[:, 1]
-
-
-def best_sums(half_H2TJ: Tensor, k: int) -> Tensor:
-    """The places of the k largest sums of one entry of each half, (H, 2, T, K); both halves
-    descend."""
-    n_half = half_H2TJ.shape[3]
-    # The sum of the ath and the bth, counted from 1, has a * b - 1 others at least as large.
-    places = range(n_half)
-    pairs = [(a, b) for a in places for b in places if (a + 1) * (b + 1) <= k]
-    first_Q, second_Q = torch.tensor(pairs, device=half_H2TJ.device).unbind(1)
-    first_HTJ, second_HTJ = half_H2TJ.unbind(1)
-    sum_HTQ = first_HTJ.index_select(2, first_Q) + second_HTJ.index_select(2, second_Q)
-    pair_HTK = sum_HTQ.topk(k).indices
-    return torch.stack((first_Q.take(pair_HTK), second_Q.take(pair_HTK)), dim=1)
+        return product_key_search(query_STC, sub_keys_SRC, self.knobs.k)

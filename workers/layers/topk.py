@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, TopK
-from workers.kernels.torch.topk import top_indices
+from workers.kernels.api.topk import top_indices
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected

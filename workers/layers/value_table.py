@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from workers.kernels.torch.rows import row_sum
+from workers.kernels.api.rows import row_sum
 from workers.layers.routing import Bags
 from workers.layers.stats import RoutingStats
 

@@ -13,7 +13,7 @@ import torch
 
 from search_space.contract import EvalRequest, Progress
 from workers.corpus import Corpus
-from workers.kernels.torch.cross_entropy import linear_cross_entropy
+from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.layers.carried import Carried
 from workers.model import ProxyLM
 from workers.training.curve import Curve

@@ -13,18 +13,19 @@ import traceback
 from collections.abc import Callable, Iterator
 
 import interpreter_fused as fused
+import reference
 import torch
 from interpreter_tools import DTYPES, close, normal, pairs
 from torch.utils.flop_counter import FlopCounterMode
 
-from workers.kernels import dispatch, reference
-from workers.kernels.torch import grouped as torch_grouped
-from workers.kernels.torch import rows as torch_rows
+from workers.kernels.api.grouped import grouped_mm
+from workers.kernels.api.rows import row_dot as dispatched_dot
+from workers.kernels.api.rows import row_sum as dispatched_sum
+from workers.kernels.settings import Backend, override
 from workers.kernels.triton import (
     cross_entropy,
     gated,
     grouped,
-    ops,
     product_key,
     rms_norm,
     rows,
@@ -123,7 +124,7 @@ def opcheck(name: str) -> None:
         "row_dot": (tokens, table, row_P, token_P, start_T, None),
         "row_gradient": (weight.detach(), tokens.detach(), row_P, token_P, 6),
     }[name]
-    torch.library.opcheck(getattr(ops.OPS, name), arguments)
+    torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
 
 
 def flops() -> None:
@@ -132,16 +133,16 @@ def flops() -> None:
     x, w = torch.ones(7, 5, requires_grad=True), torch.ones(3, 5, 4, requires_grad=True)
     table, tokens = torch.ones(6, 8, requires_grad=True), torch.ones(3, 8, requires_grad=True)
     calls = (
-        (lambda: ops.grouped_mm(x, w, torch.tensor([3, 3, 7])), 7 * 5 * 4),
-        (lambda: ops.row_dot(tokens, table, row_P, token_P, start_T), 5 * 8),
-        (lambda: ops.row_sum(tokens[:, 0][token_P], table, row_P, token_P, start_T), 5 * 8),
+        (lambda: grouped.grouped_mm(x, w, [3, 0, 4]), 7 * 5 * 4),
+        (lambda: rows.dots_of_rows(tokens, table, row_P, token_P, start_T), 5 * 8),
+        (lambda: rows.sum_of_rows(tokens[:, 0][token_P], table, row_P, token_P, start_T), 5 * 8),
     )
     for call, products in calls:
         with FlopCounterMode(display=False) as counter:
             call().sum().backward()
         assert counter.get_total_flops() == 3 * 2 * products, counter.get_flop_counts()
     with FlopCounterMode(display=False) as counter:
-        ops.row_dot(tokens, table, row_P, token_P, start_T, torch.ones(5))
+        rows.dots_of_rows(tokens, table, row_P, token_P, start_T, torch.ones(5))
     assert counter.get_total_flops() == 0
 
 
@@ -154,15 +155,15 @@ def dispatched(dtype: torch.dtype) -> None:
         [normal(3, 8, dtype=dtype), normal(6, 8, dtype=dtype)],
     )
     functions = (
-        lambda x, w: torch_grouped.grouped_mm(x, w.transpose(1, 2), [3, 0, 4]),
-        lambda weight, table: torch_rows.row_sum(weight, table, row_P, token_P, start_T),
-        lambda x, table: torch_rows.row_dot(x, table, row_P, token_P, start_T),
+        lambda x, w: grouped_mm(x, w.transpose(1, 2), [3, 0, 4]),
+        lambda weight, table: dispatched_sum(weight, table, row_P, token_P, start_T),
+        lambda x, table: dispatched_dot(x, table, row_P, token_P, start_T),
     )
     for function, leaves in zip(functions, inputs, strict=True):
         results = []
-        for backend in (dispatch.Backend.TORCH, dispatch.Backend.TRITON):
+        for backend in (Backend.TORCH, Backend.TRITON):
             leaves = [x.detach().clone().requires_grad_() for x in leaves]
-            with dispatch.override(backend=backend):
+            with override(backend=backend):
                 y = function(*leaves)
             results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
             assert ("Backward" in type(y.grad_fn).__name__) and y.dtype == dtype

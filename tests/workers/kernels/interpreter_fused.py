@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
+import reference
 import torch
 from interpreter_tools import DTYPES, Operators, agree, close, normal
 from torch import nn
@@ -12,13 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec, Hash, ProductKey, ReLURouting, TopK
-from workers.kernels import reference, selfcheck
-from workers.kernels.dispatch import Backend, override
-from workers.kernels.torch.cross_entropy import linear_cross_entropy
-from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
-from workers.kernels.torch.rms_norm import rms_norm as dispatched_norm
-from workers.kernels.torch.rotary import norm_and_rotate
-from workers.kernels.triton import cross_entropy, gated, ops, rms_norm
+from workers.kernels import selfcheck
+from workers.kernels.api.cross_entropy import linear_cross_entropy
+from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.rms_norm import rms_norm as dispatched_norm
+from workers.kernels.api.rotary import normed_heads
+from workers.kernels.pairs import Pairs
+from workers.kernels.settings import Backend, override
+from workers.kernels.triton import cross_entropy, gated, rms_norm
+from workers.kernels.triton.expert_ffn import expert_ffn as routed_ffn
 from workers.model import ProxyLM, rotary_table
 
 TOKENS, WIDTH, UNITS, VOCABULARY = 6, 10, 8, 23
@@ -87,7 +90,7 @@ def experts(dtype, counts, activation, gates, weights) -> None:
     given = [True, True, gates, True, weights]
     x, keys, gate, values, weight = (t if g else None for t, g in zip(tensors, given, strict=True))
     seen = []
-    y = ops.expert_ffn(x, keys, gate, values, pairs, weight, activation, seen.append)
+    y = routed_ffn(x, keys, gate, values, pairs, weight, activation, seen.append)
     leaves = [t for t, g in zip(tensors, given, strict=True) if g]
     dy = normal(*y.shape, dtype=dtype, seed=9)
     grads = torch.autograd.grad(y, leaves, dy)
@@ -128,7 +131,7 @@ def opcheck(name: str) -> None:
         "product_key": [(normal(2, 2, TOKENS, 5, dtype=torch.float32), 3)],
     }
     for arguments in cases[name]:
-        torch.library.opcheck(getattr(ops.OPS, name), arguments)
+        torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
 
 
 def flops() -> None:
@@ -137,9 +140,12 @@ def flops() -> None:
     x, keys, gates, values, weight = expert_tensors(pairs, torch.float32)
     target, head = torch.arange(TOKENS), torch.ones(VOCABULARY, WIDTH, requires_grad=True)
     calls = (
-        (lambda: ops.expert_ffn(x, keys, gates, values, pairs, weight, "silu"), 3 * 7 * UNITS),
-        (lambda: ops.expert_ffn(x, keys, None, values, pairs, None, "gelu"), 2 * 7 * UNITS),
-        (lambda: ops.linear_cross_entropy(x, head, target), TOKENS * VOCABULARY),
+        (
+            lambda: routed_ffn(x, keys, gates, values, pairs, weight, "silu"),
+            3 * 7 * UNITS,
+        ),
+        (lambda: routed_ffn(x, keys, None, values, pairs, None, "gelu"), 2 * 7 * UNITS),
+        (lambda: cross_entropy.linear_cross_entropy(x, head, target), TOKENS * VOCABULARY),
     )
     for call, columns in calls:
         with FlopCounterMode(display=False) as counter:
@@ -157,6 +163,7 @@ def functions(dtype: torch.dtype):
     x, keys, _, values, _ = tensors
     angles = rotary_table(torch.arange(5)[None], WIDTH, 100.0)
     heads, row = normal(2, 5, 3, WIDTH, dtype=dtype), normal(WIDTH, dtype=dtype, seed=1)
+    qkv, gains = normal(2, 5, 3, 2, WIDTH, dtype=dtype), normal(2, WIDTH, dtype=dtype, seed=1)
     head, target = normal(VOCABULARY, WIDTH, dtype=dtype, seed=1), torch.arange(TOKENS)
 
     def plain(x, keys, values):
@@ -166,7 +173,7 @@ def functions(dtype: torch.dtype):
         ("expert_ffn", lambda *t: expert_ffn(*t[:4], pairs, t[4], "gelu"), tensors),
         ("expert_ffn", plain, [x, keys, values]),
         ("rms_norm", dispatched_norm, [heads.transpose(1, 2), row]),
-        ("rms_norm", lambda x, w: norm_and_rotate(x.transpose(1, 2), w, *angles), [heads, row]),
+        ("rms_norm", lambda x, w: torch.stack(normed_heads(x, w, *angles)), [qkv, gains]),
         ("linear_cross_entropy", lambda x, w: linear_cross_entropy(x, w, target), [x, head]),
     ]
 

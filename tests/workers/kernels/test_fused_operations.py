@@ -8,12 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
-from workers.kernels.numba import expert_ffn as compiled_ffn
-from workers.kernels.torch import cross_entropy, expert_ffn
-from workers.kernels.torch.cross_entropy import linear_cross_entropy
-from workers.kernels.torch.expert_ffn import Pairs
-from workers.kernels.torch.rms_norm import EPS, rms_norm
-from workers.kernels.torch.rotary import norm_and_rotate, normed_heads
+from workers.kernels.api.cross_entropy import linear_cross_entropy
+from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.rms_norm import EPS, rms_norm
+from workers.kernels.api.rotary import normed_heads
+from workers.kernels.numba import expert_ffn as numba_ffn
+from workers.kernels.pairs import Pairs
+from workers.kernels.torch import cross_entropy
+from workers.kernels.torch import expert_ffn as torch_ffn
 from workers.model import rotary_table
 
 pytestmark = pytest.mark.usefixtures("form")
@@ -49,13 +51,11 @@ def test_slopes_are_the_derivatives(activation):
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("parts", [0, 1, 3])
 def test_all_tokens_of_one_expert_in_several_tiles(activation, gated, parts, monkeypatch):
-    monkeypatch.setattr(expert_ffn, "TILE_ELEMENTS", 7 * 6)
+    monkeypatch.setattr(torch_ffn, "TILE_ELEMENTS", 7 * 6)
     x, keys, gates, values = (normal(*s, seed=i) for i, s in enumerate([(20, 5), *[(1, 6, 5)] * 3]))
     weight = normal(20, parts, seed=9) if parts else None
     pairs = Pairs(None, [20])
-    got = expert_ffn.expert_ffn(
-        x, keys, gates if gated else None, values, pairs, weight, activation
-    )
+    got = expert_ffn(x, keys, gates if gated else None, values, pairs, weight, activation)
     act = ACTIVATIONS[activation]
     h = act(x @ gates[0].t()) * (x @ keys[0].t()) if gated else act(x @ keys[0].t())
     if parts:
@@ -66,12 +66,12 @@ def test_all_tokens_of_one_expert_in_several_tiles(activation, gated, parts, mon
 
 @pytest.mark.parametrize("counts", [[3, 0, 9, 1], [0, 13, 0, 0], [0, 0, 0, 0]])
 def test_experts_read_their_own_tokens_twice_if_listed_twice(counts, monkeypatch):
-    monkeypatch.setattr(expert_ffn, "TILE_ELEMENTS", 4 * 5)
-    monkeypatch.setattr(compiled_ffn, "TILE_ELEMENTS", 4 * 3)
+    monkeypatch.setattr(torch_ffn, "TILE_ELEMENTS", 4 * 5)
+    monkeypatch.setattr(numba_ffn, "TILE_ELEMENTS", 4 * 3)
     token = torch.tensor([0, 2, 2, 5, 1, 0, 0, 3, 4, 5, 1, 2, 2])[: sum(counts)]
     x, keys, values = normal(6, 5), normal(4, 3, 5, seed=1), normal(4, 3, 5, seed=2)
     weight = normal(sum(counts), 1, seed=3)
-    got = expert_ffn.expert_ffn(x, keys, None, values, Pairs(token, counts), weight, "gelu")
+    got = expert_ffn(x, keys, None, values, Pairs(token, counts), weight, "gelu")
     expert = [b for b, count in enumerate(counts) for _ in range(count)]
     want = torch.zeros_like(x) + 0.0 * (x + keys.sum() + values.sum() + weight.sum())
     for p, b in enumerate(expert):
@@ -84,7 +84,7 @@ def test_only_the_input_and_the_pre_activations_are_kept():
     x, keys, gates, values = (normal(*s) for s in [(20, 5), *[(4, 6, 5)] * 3])
     token, saved = torch.arange(20).repeat(2), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        expert_ffn.expert_ffn(x, keys, gates, values, Pairs(token, [10] * 4), None, "silu")
+        expert_ffn(x, keys, gates, values, Pairs(token, [10] * 4), None, "silu")
     own = {t.data_ptr() for t in (x, keys, gates, values)}
     assert sum(t.numel() for t in saved if t.data_ptr() not in own) == 2 * 40 * 6
 
@@ -92,7 +92,7 @@ def test_only_the_input_and_the_pre_activations_are_kept():
 def test_without_gradients_nothing_is_kept():
     x, keys, values = normal(20, 5), normal(1, 6, 5), normal(1, 6, 5)
     with torch.no_grad():
-        y = expert_ffn.expert_ffn(x, keys, None, values, Pairs(None, [20]), None, "relu")
+        y = expert_ffn(x, keys, None, values, Pairs(None, [20]), None, "relu")
     assert y.grad_fn is None
 
 
@@ -101,14 +101,11 @@ def test_rms_norm():
     assert_same(rms_norm(x, w), F.rms_norm(x, (17,), w, EPS), [x, w])
 
 
-def test_normed_heads_turn_by_their_positions():
-    qkv, w = normal(2, 9, 3, 4, 16), normal(16, seed=1)
-    q = qkv.permute(2, 0, 3, 1, 4)[0]
-    cos, sin = (t.double() for t in rotary_table(torch.arange(9)[None], 16, 1e4))
-    a, b = F.rms_norm(q, (16,), w, EPS).chunk(2, dim=-1)
-    turned = torch.view_as_complex(torch.stack((a, b), dim=-1)) * torch.complex(cos, sin)
-    want = torch.cat((turned.real, turned.imag), dim=-1)
-    assert_same(norm_and_rotate(q, w, cos, sin), want, [qkv, w])
+def turned(x: Tensor, w: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Normed, and each pair (i, i + C/2) turned as a complex number."""
+    a, b = F.rms_norm(x, (x.shape[-1],), w, EPS).chunk(2, dim=-1)
+    z = torch.view_as_complex(torch.stack((a, b), dim=-1)) * torch.complex(cos, sin)
+    return torch.cat((z.real, z.imag), dim=-1)
 
 
 @pytest.mark.parametrize("sequences", [1, 2])
@@ -117,7 +114,7 @@ def test_heads_are_cut_from_their_product_normed_and_turned(sequences):
     position_NL = torch.arange(9)[None] + 5 * torch.arange(sequences)[:, None]
     cos, sin = (t.double() for t in rotary_table(position_NL, 16, 1e4))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    want = norm_and_rotate(q, w[0], cos, sin), norm_and_rotate(k, w[1], cos, sin), v
+    want = turned(q, w[0], cos, sin), turned(k, w[1], cos, sin), v
     got = normed_heads(qkv, w, cos, sin)
     assert_same(torch.stack(got), torch.stack(want), [qkv, w])
 

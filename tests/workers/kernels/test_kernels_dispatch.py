@@ -1,9 +1,9 @@
-"""Which backend runs: torch on the CPU; on a GPU Triton once it passed, else torch, and why."""
+"""Which backend runs: numba on the CPU, Triton on a GPU once it passed, else torch, and why."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import inspect
 import logging
 import re
 import subprocess
@@ -16,12 +16,14 @@ import torch
 
 from nas.models.export import bundle_sources
 from search_space.errors import InputError
-from workers.kernels import dispatch
-from workers.kernels.dispatch import Backend, Settings, describe, override, triton_ops
-from workers.kernels.torch.cross_entropy import linear_cross_entropy
-from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
-from workers.kernels.torch.rms_norm import rms_norm
-from workers.kernels.torch.rotary import norm_and_rotate
+from workers.kernels import dispatch, settings
+from workers.kernels.api.cross_entropy import linear_cross_entropy
+from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.rms_norm import rms_norm
+from workers.kernels.api.rotary import normed_heads
+from workers.kernels.dispatch import ABSENT, FILES, LIMITS, choose, describe
+from workers.kernels.pairs import Pairs
+from workers.kernels.settings import Backend, Settings, override
 
 ROOT = Path(__file__).parents[3]
 IMPORTS_TRITON = re.compile(r"^\s*(import|from)\s+triton\b", re.MULTILINE)
@@ -32,27 +34,36 @@ def gpu(monkeypatch):
     """A GPU that is not there: torch names it, and a tensor's stand-in lives on it."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
     dispatch.why_not.cache_clear()
-    yield SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32)
+    yield like(torch.float32)
     dispatch.why_not.cache_clear()
 
 
-def check_says(monkeypatch, reason, modules=None):
-    """Replace the modules that dispatch imports by name; counts the checks."""
+def like(dtype, device="cuda"):
+    """What the dispatch looks at of a tensor."""
+    return SimpleNamespace(device=torch.device(device), dtype=dtype)
+
+
+def chosen(*tensors, operation="rms_norm", size=0):
+    """The backend's name alone."""
+    return choose(operation, tensors, size)[0]
+
+
+def check_says(monkeypatch, reason, known=True):
+    """Replace the self-check, which dispatch imports by name; counts the checks."""
     calls = []
 
     def verdict(device):
         calls.append(device)
         return reason
 
-    known = {
-        dispatch.SELF_CHECK: SimpleNamespace(verdict=verdict),
-        dispatch.TRITON_OPS: "the Triton forms",
-    }
+    found = importlib.import_module
 
     def load(name):
-        if modules is not None and name not in modules:
+        if name != dispatch.SELF_CHECK:
+            return found(name)
+        if not known:
             raise ImportError(f"No module named {name!r}")
-        return known[name]
+        return SimpleNamespace(verdict=verdict)
 
     monkeypatch.setattr(dispatch.importlib, "import_module", load)
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9")
@@ -63,7 +74,7 @@ def test_the_cpu_runs_its_own_forms_and_never_loads_triton():
     code = """
 import sys, torch
 from workers.kernels.dispatch import describe
-from workers.kernels.torch.grouped import grouped_mm
+from workers.kernels.api.grouped import grouped_mm
 import workers.layers.build
 assert "numba" not in sys.modules
 assert describe("cpu").startswith("numba ")
@@ -75,42 +86,101 @@ assert "workers.kernels.triton" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
+def test_every_backend_has_a_form_of_every_operation_or_a_reason():
+    """And all forms of an operation are called alike, as its public function calls them."""
+    pytest.importorskip("triton", reason="the Triton forms need triton")
+    backends = (Backend.NUMBA, Backend.TRITON)
+    for operation in sorted(FILES.keys() - {"plain_ffn"}):
+        torch_form = dispatch.load(Backend.TORCH, operation)
+        for backend in backends:
+            if operation in ABSENT[backend]:
+                assert ABSENT[backend][operation]
+                continue
+            form = dispatch.load(backend, operation)
+            assert n_parameters(form) == n_parameters(torch_form), (backend, operation)
+    assert all(set(table) <= set(FILES) for table in (*ABSENT.values(), *LIMITS.values()))
+    assert all("plain_ffn" in ABSENT[backend] for backend in backends)
+
+
+def n_parameters(form):
+    """Those of a call by position."""
+    parameters = inspect.signature(form).parameters.values()
+    return len([p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD])
+
+
 def test_a_gpu_that_passed_runs_triton_and_is_checked_once(gpu, monkeypatch):
     calls = check_says(monkeypatch, "")
-    assert triton_ops(gpu) == "the Triton forms"
-    assert triton_ops(gpu, gpu) == "the Triton forms"
+    assert choose("rms_norm", [gpu]) == (Backend.TRITON, "")
+    assert choose("rms_norm", [gpu, gpu]) == (Backend.TRITON, "")
     assert describe("cuda") == "triton 9.9"
     assert len(calls) == 1
 
 
 def test_a_gpu_that_failed_runs_torch_and_says_why(gpu, monkeypatch, caplog):
-    check_says(monkeypatch, "row_sum in float32 is off by 0.5, more than 1e-05")
+    reason = "row_sum in float32 is off by 0.5, more than 1e-05"
+    check_says(monkeypatch, reason)
     with caplog.at_level(logging.WARNING):
-        assert triton_ops(gpu) is None
-        assert triton_ops(gpu) is None
+        assert choose("rms_norm", [gpu]) == (Backend.TORCH, reason)
+        assert choose("row_sum", [gpu]) == (Backend.TORCH, reason)
     assert [record.getMessage() for record in caplog.records] == [
-        "the torch forms run on Test GPU: row_sum in float32 is off by 0.5, more than 1e-05"
+        f"the torch forms run on Test GPU: {reason}"
     ]
-    assert describe("cuda") == "torch (row_sum in float32 is off by 0.5, more than 1e-05)"
+    assert describe("cuda") == f"torch ({reason})"
 
 
 def test_without_the_triton_forms_torch_runs(gpu, monkeypatch):
-    check_says(monkeypatch, "", modules=())
-    assert triton_ops(gpu) is None
+    check_says(monkeypatch, "", known=False)
+    assert chosen(gpu) is Backend.TORCH
     assert "cannot be imported" in describe("cuda")
 
 
+FLOAT, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
+
+
 @pytest.mark.parametrize(
-    "other",
+    ("device", "dtypes", "operation", "size", "reason"),
     [
-        SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float64),
-        SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.bfloat16),
+        ("cpu", [FLOAT], "expert_ffn", 129, "numba takes at most 128 units of an expert"),
+        ("cpu", [FLOAT], "product_key_search", 65, "numba takes at most 64 choices"),
+        ("cpu", [DOUBLE], "top_indices", 65, "numba takes at most 64 choices"),
+        ("cpu", [HALF], "rms_norm", 0, "numba does not take bfloat16"),
+        ("cpu", [FLOAT, DOUBLE], "rms_norm", 0, "the tensors have several dtypes"),
+        ("cpu", [FLOAT], "grouped_mm", 0, "numba has no form of it: rows that lie together"),
+        ("cuda", [FLOAT], "product_key_search", 33, "triton takes at most 32 choices"),
+        ("cuda", [FLOAT], "top_indices", 1, "triton has no form of it: torch has a kernel"),
+        ("cuda", [FLOAT], "plain_ffn", 1, "triton has no form of it: plain products"),
+        ("cuda", [DOUBLE], "rms_norm", 0, "triton does not take float64"),
+        ("cuda", [FLOAT, HALF], "rms_norm", 0, "the tensors have several dtypes"),
+        ("meta", [FLOAT], "rms_norm", 0, "no other on meta"),
     ],
 )
-def test_mixed_dtypes_and_float64_run_torch(gpu, monkeypatch, other):
+def test_what_a_devices_backend_does_not_take_torch_runs(
+    gpu, monkeypatch, device, dtypes, operation, size, reason
+):
     check_says(monkeypatch, "")
-    assert triton_ops(gpu, other) is None
-    assert (triton_ops(other) is None) == (other.dtype == torch.float64)
+    monkeypatch.setattr(dispatch, "numba_fault", lambda: "")
+    tensors = [like(dtype, device) for dtype in dtypes]
+    backend, why = choose(operation, tensors, size)
+    assert backend is Backend.TORCH
+    assert why.startswith(reason)
+    if size > 1:  # one less fits
+        assert choose(operation, tensors, size - 1)[0] is not Backend.TORCH
+
+
+def test_a_backend_that_was_asked_for_runs_where_it_can(gpu, monkeypatch):
+    check_says(monkeypatch, "off")
+    monkeypatch.setattr(dispatch, "numba_fault", lambda: "")
+    monkeypatch.setattr(dispatch, "interpreted", lambda: False)
+    cpu = like(FLOAT, "cpu")
+    with override(backend=Backend.TORCH):
+        assert choose("rms_norm", [cpu]) == (Backend.TORCH, "torch was asked for")
+    with override(backend=Backend.NUMBA):
+        assert chosen(cpu) is Backend.NUMBA
+        assert choose("rms_norm", [gpu]) == (Backend.TORCH, "numba's forms are for CPUs")
+        assert describe("cuda") == "torch (numba's forms are for CPUs)"
+    with override(backend=Backend.TRITON):  # without its check
+        assert chosen(gpu) is Backend.TRITON
+        assert choose("rms_norm", [cpu])[1].startswith("no TRITON_INTERPRET=1")
 
 
 def fused_calls(dtype: torch.dtype):
@@ -118,13 +188,13 @@ def fused_calls(dtype: torch.dtype):
     x_TD, w_D = torch.ones(4, 6, dtype=dtype), torch.ones(6, dtype=dtype)
     matrix_BGD = torch.ones(2, 3, 6, dtype=dtype)
     token_P = torch.tensor([0, 1, 3])
-    angle = torch.ones(1, 1, 4, 3)
+    qkv, angle = torch.ones(1, 4, 3, 2, 6, dtype=dtype), torch.ones(1, 1, 4, 3)
     return {
         "expert_ffn": lambda: expert_ffn(
             x_TD, *[matrix_BGD] * 3, Pairs(token_P, [2, 1]), None, "silu"
         ),
         "rms_norm": lambda: rms_norm(x_TD, w_D),
-        "norm_and_rotate": lambda: norm_and_rotate(x_TD.view(1, 1, 4, 6), w_D, angle, angle),
+        "normed_heads": lambda: normed_heads(qkv, w_D.expand(2, 6), angle, angle)[0],
         "linear_cross_entropy": lambda: linear_cross_entropy(
             x_TD, matrix_BGD[0], torch.tensor([0, 1, 2, 0])
         ),
@@ -137,12 +207,18 @@ class Asked(Exception):
 
 @pytest.fixture
 def no_triton(monkeypatch):
+    found = importlib.import_module
+
     def refuse(name):
-        raise Asked(name)
+        if name.startswith("workers.kernels.triton"):
+            raise Asked(name)
+        return found(name)
 
     monkeypatch.setattr(dispatch.importlib, "import_module", refuse)
+    dispatch.interpreted.cache_clear()
     with override(backend=Backend.TRITON):
         yield
+    dispatch.interpreted.cache_clear()
 
 
 @pytest.mark.parametrize("name", fused_calls(torch.float32))
@@ -172,7 +248,7 @@ def test_triton_forms_on_a_cpu_without_the_interpreter_run_torch_and_say_so(monk
     x_TD, w_D = torch.randn(4, 6), torch.ones(6)
     with override(backend=Backend.TRITON):
         # Asked for too late: the kernels were decorated without it.
-        importlib.import_module(dispatch.TRITON_OPS)
+        importlib.import_module("workers.kernels.triton.grouped")
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         got = rms_norm(x_TD, w_D)
         assert describe("cpu") == "torch (no TRITON_INTERPRET=1 before triton was imported)"
@@ -186,20 +262,24 @@ def test_an_override_ends_with_its_block(gpu, monkeypatch):
     check_says(monkeypatch, "")
     monkeypatch.setattr(dispatch, "interpreted", lambda: True)
     with override(backend=Backend.TORCH):
-        assert triton_ops(gpu) is None
+        assert chosen(gpu) is Backend.TORCH
         assert describe("cuda") == "torch"
         with override(autotune=False):
-            assert dispatch.settings().backend is Backend.TORCH
-    assert triton_ops(gpu) == "the Triton forms"
+            assert settings.settings().backend is Backend.TORCH
+    assert chosen(gpu) is Backend.TRITON
     with override(backend=Backend.TRITON):
-        assert triton_ops(torch.ones(1)) == "the Triton forms"
-    assert triton_ops(torch.ones(1)) is None
+        assert chosen(torch.ones(1)) is Backend.TRITON
+    assert chosen(torch.ones(1)) is not Backend.TRITON
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("FFN_NAS_KERNELS", "cuda", "FFN_NAS_KERNELS must be one of auto, torch, triton: got 'cud"),
+        (
+            "FFN_NAS_KERNELS",
+            "cuda",
+            "FFN_NAS_KERNELS must be one of auto, torch, numba, triton: got 'cuda'",
+        ),
         ("FFN_NAS_AUTOTUNE", "yes", "FFN_NAS_AUTOTUNE must be 0 or 1: got 'yes'"),
     ],
 )
@@ -211,7 +291,7 @@ def test_an_unknown_value_is_refused(monkeypatch, name, value, message):
 
 def test_a_bad_environment_is_told_and_does_not_break_a_record(monkeypatch):
     monkeypatch.setenv("FFN_NAS_KERNELS", "cuda")
-    monkeypatch.setattr(dispatch, "_environment", Settings.from_environment)
+    monkeypatch.setattr(settings, "_environment", Settings.from_environment)
     assert describe("cpu").startswith("torch (FFN_NAS_KERNELS must be one of")
 
 
@@ -221,135 +301,9 @@ def test_the_environment_is_read(monkeypatch, tmp_path):
     assert Settings.from_environment() == Settings(Backend.TORCH, False, tmp_path)
 
 
-def test_an_export_carries_no_triton():
+def test_an_export_carries_the_torch_forms_alone():
     sources = bundle_sources()
-    assert "workers_kernels_dispatch.py" in sources
-    assert not [name for name in sources if "triton" in name or "selfcheck" in name]
+    assert "workers_kernels_torch_rows.py" in sources
+    others = ("triton", "numba", "selfcheck", "dispatch", "settings")
+    assert not [name for name in sources if any(other in name for other in others)]
     assert not [name for name, text in sources.items() if IMPORTS_TRITON.search(text)]
-
-
-def all_sums(query_STC, sub_keys_SRC, k):
-    """The best of a query's scores, every sum of two halves made, and their places."""
-    first_HTR, second_HTR = (
-        (query_STC @ sub_keys_SRC.transpose(1, 2)).unflatten(0, (-1, 2)).unbind(1)
-    )
-    return (first_HTR.unsqueeze(3) + second_HTR.unsqueeze(2)).flatten(2).topk(k)
-
-
-class TestSelfCheck:
-    """On the CPU with the torch forms in the kernels' place: the check itself, not the kernels."""
-
-    @pytest.fixture
-    def check(self, monkeypatch, tmp_path):
-        pytest.importorskip("triton", reason="the Triton forms need triton")
-        from workers.kernels import selfcheck
-        from workers.kernels.torch import cross_entropy, expert_ffn, grouped, rms_norm, rows
-
-        forms = SimpleNamespace(
-            grouped_mm=lambda x, w, end_B: grouped.grouped_mm(
-                x, w, end_B.diff(prepend=end_B.new_zeros(1)).tolist()
-            ),
-            row_sum=rows.row_sum,
-            row_dot=rows.row_dot,
-            expert_ffn=expert_ffn.expert_ffn,
-            rms_norm=rms_norm.rms_norm,
-            linear_cross_entropy=cross_entropy.linear_cross_entropy,
-            product_key_search=all_sums,
-        )
-        monkeypatch.setattr(selfcheck, "ops", forms)
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU")
-        monkeypatch.setattr(selfcheck, "TOLERANCE", {torch.float32: 1e-5})
-        with override(cache=tmp_path):
-            yield selfcheck, forms, tmp_path / "kernels" / "self-check.json"
-
-    def test_right_kernels_pass_and_are_remembered(self, check):
-        selfcheck, forms, path = check
-        assert selfcheck.verdict(torch.device("cpu")) == ""
-        (entry,) = json.loads(path.read_text())
-        assert entry.startswith("Test GPU triton ")
-        forms.row_sum = None  # would fail, were it asked again
-        assert selfcheck.verdict(torch.device("cpu")) == ""
-
-    @pytest.mark.parametrize(
-        "name",
-        ["grouped_mm", "row_sum", "row_dot", "expert_ffn", "rms_norm", "linear_cross_entropy"],
-    )
-    @pytest.mark.parametrize("factor", [1.001, float("nan")])
-    def test_a_wrong_kernel_is_named_and_not_remembered(self, check, name, factor):
-        selfcheck, forms, path = check
-        right = getattr(forms, name)
-        setattr(forms, name, lambda *arguments: right(*arguments) * factor)
-        reason = selfcheck.verdict(torch.device("cpu"))
-        assert re.fullmatch(rf"{name}.* in float32 is off by .*", reason)
-        assert not path.exists()
-
-    def test_a_wrong_gradient_is_found(self, check):
-        selfcheck, forms, _ = check
-        right = forms.grouped_mm
-        forms.grouped_mm = lambda x, w, end_B: (
-            right(x, w * 1.01, end_B) - right(x, w * 0.01, end_B).detach()
-        )
-        assert "grouped_mm in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
-
-    def test_a_wrong_score_of_a_key_is_found(self, check):
-        selfcheck, forms, _ = check
-        forms.product_key_search = lambda query, keys, k: all_sums(query, 1.001 * keys, k)
-        assert "product_key in float32 is off by" in selfcheck.verdict(torch.device("cpu"))
-
-    def test_a_kernel_that_raises_is_a_reason(self, check):
-        selfcheck, forms, _ = check
-
-        def fails(*arguments):
-            raise RuntimeError("no\nbinary for this device")
-
-        forms.row_dot = fails
-        expected = "RuntimeError: no binary for this device"
-        assert selfcheck.verdict(torch.device("cpu")) == expected
-
-
-class TestTuning:
-    """Which configuration is taken, with timings that are given."""
-
-    @pytest.fixture
-    def tune(self, monkeypatch, tmp_path):
-        pytest.importorskip("triton", reason="the Triton forms need triton")
-        from workers.kernels.triton import tune
-
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Test GPU 80GB")
-        tune._read.cache_clear()
-        with override(cache=tmp_path, autotune=True):
-            yield tune
-        tune._read.cache_clear()
-
-    def test_the_fastest_is_taken_and_remembered_by_width_and_dtype(self, tune, monkeypatch):
-        from workers.kernels.triton.config import Config
-
-        configs = tuple(Config.of(BLOCK=size) for size in (32, 64, 128))
-        timed = []
-
-        def milliseconds(run, config):
-            timed.append(config)
-            return {32: 3.0, 64: 1.0, 128: float("inf")}[config["BLOCK"]]
-
-        monkeypatch.setattr(tune, "_milliseconds", milliseconds)
-        like = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.float32)
-        assert tune.choose("sum", configs, like, (8,), None) == configs[1]
-        tune._read.cache_clear()  # as another process
-        assert tune.choose("sum", configs, like, (8,), None) == configs[1]
-        assert len(timed) == 3
-        tune.choose("sum", configs, like, (16,), None)
-        assert len(timed) == 6
-        like.dtype = torch.float16
-        tune.choose("sum", configs, like, (16,), None)
-        assert len(timed) == 9
-        # A table that no longer holds the choice is timed again.
-        assert tune.choose("sum", configs[::2], like, (16,), None) == configs[0]
-
-    def test_off_and_on_the_cpu_the_first_is_taken(self, tune):
-        from workers.kernels.triton.config import Config
-
-        configs = (Config.of(BLOCK=32), Config.of(BLOCK=64))
-        assert tune.choose("sum", configs, torch.ones(1), (8,), None) == configs[0]
-        like = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.float32)
-        with override(autotune=False):
-            assert tune.choose("sum", configs, like, (8,), None) == configs[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from workers.kernels.torch.grouped import grouped_mm
+from workers.kernels.api.grouped import grouped_mm
 
 COUNTS = [[3, 0, 5, 1], [0, 0, 0, 0], [1], [0, 7], [64, 1, 2]]
 

@@ -1,25 +1,30 @@
-"""The forms that are compiled for the CPU, at the edges of their blocks, against obvious ones."""
+"""numba's forms, at the edges of their blocks, against obvious ones."""
 
 from __future__ import annotations
 
 import logging
 
 import pytest
+import reference
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from workers.kernels import dispatch, reference
+from workers.kernels import dispatch
+from workers.kernels.api import form as form_module
+from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.flops import custom_flops
-from workers.kernels.dispatch import Backend, compiled_ops, describe, override
-from workers.kernels.numba import expert_ffn as compiled_ffn
-from workers.kernels.numba import grouped, ops
+from workers.kernels.dispatch import LIMITS, choose, describe
+from workers.kernels.numba import activations, grouped, library, norms, product_key, rows, topk
+from workers.kernels.numba import expert_ffn as numba_ffn
 from workers.kernels.numba.activations import CODES
-from workers.kernels.numba.product_key import MOST_CHOICES, product_key_search
-from workers.kernels.torch.expert_ffn import Pairs, expert_ffn
+from workers.kernels.numba.product_key import product_key_search
+from workers.kernels.pairs import Pairs
+from workers.kernels.settings import Backend, override
 
 ROWS, COLUMNS, INNER, PAIRS = grouped.ROWS, grouped.COLUMNS, grouped.INNER, grouped.PAIRS
 DTYPES = [torch.float32, torch.float64]
+MOST = {operation: limit.most for operation, limit in LIMITS[Backend.NUMBA].items()}
 # (inner, outer, pairs of each expert): one, whole blocks, one less and one more than a block, of
 # rows, columns and terms.
 SHAPES = [
@@ -60,10 +65,10 @@ def test_a_grouped_product_from_tokens_and_to_tokens(inner, outer, counts, trans
     place = torch.randperm(len(token))
     want = reference.grouped_product(x, w, counts, token, place).view(-1, outer)
     y = torch.full((len(token), outer), torch.nan, dtype=dtype)
-    ops.grouped_product(x, token, held, transposed, expert, start, y, place, False)
+    grouped.grouped_product(x, token, held, transposed, expert, start, y, place, False)
     torch.testing.assert_close(y.double(), want, **close(dtype))
     total = torch.ones(9, outer, dtype=dtype)
-    ops.grouped_product(x, token, held, transposed, expert, start, total, token, True)
+    grouped.grouped_product(x, token, held, transposed, expert, start, total, token, True)
     ones = torch.ones(9, outer, dtype=torch.float64)
     by_pair = reference.grouped_product(x, w, counts, token).view(-1, outer)
     torch.testing.assert_close(total.double(), ones.index_add(0, token, by_pair), **close(dtype))
@@ -74,11 +79,11 @@ def test_a_grouped_product_from_tokens_and_to_tokens(inner, outer, counts, trans
 def test_a_weight_gradient_is_written_or_added(inner, outer, counts, dtype):
     x, _, token, expert, start = problem(inner, outer, counts, dtype)
     d = torch.randn(len(token), outer, dtype=dtype)
-    parts = [rows.split(counts) for rows in (d.double(), x.double()[token])]
+    parts = [part.split(counts) for part in (d.double(), x.double()[token])]
     want = torch.stack([a.t() @ b for a, b in zip(*parts, strict=True)])
     new = torch.arange(len(counts)) % 2 == 0
     grad = torch.ones(len(counts), outer, inner, dtype=dtype)
-    ops.grouped_weight_gradient(d, x, token, expert, start, new, grad)
+    grouped.grouped_weight_gradient(d, x, token, expert, start, new, grad)
     # Where nothing is read, nothing is written.
     old = ~new | (torch.tensor(counts) == 0)
     torch.testing.assert_close(grad.double(), want + old.double()[:, None, None], **close(dtype))
@@ -92,16 +97,19 @@ def test_the_operators_pass_torchs_own_checks():
     qkv, gains, angle = torch.randn(4, 3, 2, 6), torch.randn(2, 6), torch.randn(2, 3)
     heads = qkv.transpose(0, 1).contiguous()
     calls = [
-        (ops.grouped_product, (x, token, w, False, expert, start, y, place, False)),
-        (ops.grouped_weight_gradient, (y, x, token, expert, start, expert == 0, w.mT.contiguous())),
-        (ops.row_dots, (x, x, *pairs, torch.zeros(4))),
-        (ops.add_rows, (torch.ones(4), x, *pairs, x.clone())),
-        (ops.row_gradient, (torch.ones(4), x, *pairs, False, x.clone())),
-        (ops.row_sum_backward, (torch.ones(4), x, x, *pairs, False, torch.ones(4), x.clone())),
-        (ops.row_dot_backward, (torch.ones(4), x, x, *pairs, True, x.clone(), x[:2].clone())),
-        (ops.top_rows, (x, torch.zeros(9, 2, dtype=torch.long), torch.zeros(9, 2))),
+        (grouped.grouped_product, (x, token, w, False, expert, start, y, place, False)),
         (
-            ops.top_sums,
+            grouped.grouped_weight_gradient,
+            (y, x, token, expert, start, expert == 0, w.mT.contiguous()),
+        ),
+        (rows.row_dots, (x, x, *pairs, torch.zeros(4))),
+        (rows.add_rows, (torch.ones(4), x, *pairs, x.clone())),
+        (rows.row_gradient, (torch.ones(4), x, *pairs, False, x.clone())),
+        (rows.row_sum_backward, (torch.ones(4), x, x, *pairs, False, torch.ones(4), x.clone())),
+        (rows.row_dot_backward, (torch.ones(4), x, x, *pairs, True, x.clone(), x[:2].clone())),
+        (topk.top_rows, (x, torch.zeros(9, 2, dtype=torch.long), torch.zeros(9, 2))),
+        (
+            topk.top_sums,
             (
                 torch.ones(2, 2, 2),
                 torch.zeros(2, 2, 2, dtype=torch.long),
@@ -110,20 +118,20 @@ def test_the_operators_pass_torchs_own_checks():
                 torch.zeros(1, 2, 2, dtype=torch.long),
             ),
         ),
-        (ops.hidden, (1, x, x, x[:, 0].clone(), x.clone())),
+        (activations.hidden, (1, x, x, x[:, 0].clone(), x.clone())),
         (
-            ops.hidden_backward,
+            activations.hidden_backward,
             (2, x, x, x[:, 0].clone(), x.clone(), x.clone(), x.clone(), x[:, 0].clone()),
         ),
-        (ops.rms_norm, (x, x[0], 1e-6, x.clone(), torch.ones(9))),
-        (ops.rms_norm_backward, (x, x, x[0], torch.ones(9), x.clone(), x[0].clone())),
-        (ops.normed_heads, (qkv, gains, angle, angle, 1e-6, heads)),
+        (norms.rms_norm_rows, (x, x[0], 1e-6, x.clone(), torch.ones(9))),
+        (norms.rms_norm_rows_backward, (x, x, x[0], torch.ones(9), x.clone(), x[0].clone())),
+        (norms.heads_rows, (qkv, gains, angle, angle, 1e-6, heads)),
         (
-            ops.normed_heads_backward,
+            norms.heads_rows_backward,
             (*heads, qkv, gains, angle, angle, 1e-6, qkv.clone(), gains.clone()),
         ),
         (
-            ops.search_backward,
+            product_key.search_backward,
             (
                 torch.ones(1, 2, 2),
                 torch.tensor([[[0, 8], [3, 1]]]),
@@ -134,13 +142,13 @@ def test_the_operators_pass_torchs_own_checks():
             ),
         ),
     ]
-    assert {call.name().partition("::")[2] for call, _ in calls} == set(ops.NAMES)
+    assert {call.name().partition("::")[2] for call, _ in calls} == set(library.NAMES)
     for call, args in calls:
         torch.library.opcheck(call, args)
 
 
 @pytest.mark.parametrize(
-    ("root", "k"), [(1, 1), (3, 2), (3, 9), (7, 5), (20, 16), (100, MOST_CHOICES)]
+    ("root", "k"), [(1, 1), (3, 2), (3, 9), (7, 5), (20, 16), (100, MOST["product_key_search"])]
 )
 @pytest.mark.parametrize("equal", [False, True])
 def test_product_key_search_finds_the_best_of_all_pairs(root, k, equal):
@@ -168,17 +176,17 @@ def test_product_key_searchs_gradients_in_parts_of_the_tokens(monkeypatch):
 
 
 @pytest.mark.parametrize("k", [1, 3, 8])
-def test_rows_of_equal_scores_of_infinities_and_of_nan(k):
-    rows = torch.randn(5, 40)
-    rows[1] = 0
-    rows[2, 7:20] = torch.inf
-    rows[3] = torch.nan
-    rows[4, ::2] = -torch.inf
+def test_score_rows_of_equal_scores_of_infinities_and_of_nan(k):
+    score = torch.randn(5, 40)
+    score[1] = 0
+    score[2, 7:20] = torch.inf
+    score[3] = torch.nan
+    score[4, ::2] = -torch.inf
     place, best = torch.full((5, k), -1), torch.empty(5, k)
-    ops.top_rows(rows, place, best)
-    want = rows.topk(k).values
+    topk.top_rows(score, place, best)
+    want = score.topk(k).values
     torch.testing.assert_close(best, want, equal_nan=True)
-    torch.testing.assert_close(rows.gather(1, place), want, equal_nan=True)
+    torch.testing.assert_close(score.gather(1, place), want, equal_nan=True)
     assert all(len(set(row)) == k for row in place.tolist())
 
 
@@ -204,14 +212,14 @@ def test_hidden_units_and_their_gradients(activation, gated, weighted, dtype):
     none = key.new_empty(0)
     given = (key, gate if gated else none.view(0, 67), weight if weighted else none)
     h = torch.empty_like(key)
-    ops.hidden(CODES[activation], *given, h)
+    activations.hidden(CODES[activation], *given, h)
     tight = (
         {"rtol": 1e-5, "atol": 2e-5} if dtype is torch.float32 else {"rtol": 1e-11, "atol": 1e-11}
     )
     torch.testing.assert_close(h.double(), want.detach(), **tight)
     dh, again, d_gate, d_weight = torch.ones_like(h), torch.empty_like(h), *given[1:]
     d_gate, d_weight = torch.empty_like(d_gate), torch.empty_like(d_weight)
-    ops.hidden_backward(CODES[activation], *given, dh, again, d_gate, d_weight)
+    activations.hidden_backward(CODES[activation], *given, dh, again, d_gate, d_weight)
     torch.testing.assert_close(again, h)
     got = [dh, *([d_gate] if gated else []), *([d_weight] if weighted else [])]
     wanted = [leaves[0], *leaves[1 : 1 + gated], *leaves[2 : 2 + weighted]]
@@ -233,10 +241,10 @@ def test_the_forms_count_the_same_flops():
 
 def test_wide_experts_other_dtypes_and_the_switch_take_the_torch_form(monkeypatch):
     def refuse(*args):
-        raise AssertionError("the compiled form ran")
+        raise AssertionError("the numba form ran")
 
-    monkeypatch.setattr(compiled_ffn, "grouped_product", refuse)
-    wide = compiled_ffn.MOST_UNITS + 1
+    monkeypatch.setattr(numba_ffn, "grouped_product", refuse)
+    wide = MOST["expert_ffn"] + 1
     for dtype, width, backend in (
         (torch.float32, wide, None),
         (torch.bfloat16, 3, None),
@@ -246,35 +254,46 @@ def test_wide_experts_other_dtypes_and_the_switch_take_the_torch_form(monkeypatc
         with override(backend=backend):
             expert_ffn(x, keys, gates, values, pairs, None, "silu").sum().backward()
     x, (keys, gates, values), pairs = routed(torch.float32)
-    with pytest.raises(AssertionError, match="the compiled form ran"):
+    with pytest.raises(AssertionError, match="the numba form ran"):
         expert_ffn(x, keys, gates, values, pairs, None, "silu")
 
 
-def test_without_numba_the_torch_forms_run_and_say_why(monkeypatch, caplog):
+@pytest.fixture
+def no_numba(monkeypatch):
+    """A process that has not asked for numba yet, and will not find it."""
+
     def load(name):
         raise ImportError("No module named 'numba'", name="numba")
 
     monkeypatch.setattr(dispatch.importlib, "import_module", load)
-    dispatch.compiled_forms.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert compiled_ops(torch.ones(1)) is None
-            assert compiled_ops(torch.ones(1)) is None
-        assert [record.getMessage() for record in caplog.records] == [
-            "the torch forms run on the CPU: No module named 'numba'"
-        ]
+    caches = (dispatch.numba_fault, dispatch.load)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.parametrize("backend", [Backend.AUTO, Backend.NUMBA])
+def test_without_numba_the_torch_forms_run_and_say_why(no_numba, caplog, backend):
+    with caplog.at_level(logging.WARNING), override(backend=backend):
+        for _ in range(2):
+            assert choose("rms_norm", [torch.ones(1)]) == (
+                Backend.TORCH,
+                "No module named 'numba'",
+            )
         assert describe("cpu") == "torch (No module named 'numba')"
-    finally:
-        dispatch.compiled_forms.cache_clear()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the torch forms run on the CPU: No module named 'numba'"
+    ]
 
 
-def test_an_exported_model_runs_on_torch_alone(monkeypatch, caplog):
+def test_an_exported_model_runs_on_torch_alone(monkeypatch):
     """Whatever version of this package may be installed beside it."""
-    monkeypatch.setattr(dispatch, "__name__", "modeling_ffn_nas")
-    dispatch.compiled_forms.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert compiled_ops(torch.ones(1)) is None
-        assert not caplog.records
-    finally:
-        dispatch.compiled_forms.cache_clear()
+    form_module._dispatch.cache_clear()
+    with monkeypatch.context() as export:
+        export.setattr(form_module, "__name__", "transformers_modules.form")
+        ran = form_module.form("rms_norm", len, torch.ones(1))
+    form_module._dispatch.cache_clear()
+    assert ran is len
+    assert form_module.form("rms_norm", len, torch.ones(1)) is not len

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from workers.kernels import row_order
 from workers.kernels.api.flops import custom_flops
-from workers.kernels.torch import rows
-from workers.kernels.torch.rows import RowOrder, row_dot, row_sum, wants_sparse
+from workers.kernels.api.rows import row_dot, row_sum
+from workers.kernels.row_order import RowOrder, wants_sparse
 
 pytestmark = pytest.mark.usefixtures("form")
 
@@ -21,7 +22,7 @@ def scale(request, monkeypatch):
     """Every test runs as it is, and as large tables do: with gradients sparse at parameters."""
     if request.param == "large":
         for name in ("SPARSE_ROWS_A_PAIR", "SPARSE_ELEMENTS"):
-            monkeypatch.setattr(rows, name, -1)
+            monkeypatch.setattr(row_order, name, -1)
     return request.param
 
 

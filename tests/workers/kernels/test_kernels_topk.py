@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 import pytest
+import reference
 import torch
 
-from workers.kernels import reference
+from workers.kernels.api.topk import top_indices
+from workers.kernels.pick import pick
 from workers.kernels.torch import topk
-from workers.kernels.torch.topk import pick, top_indices
-from workers.layers.product_key import best_sums
+from workers.kernels.torch.product_key import best_sums
 
 pytestmark = pytest.mark.usefixtures("form")
 

@@ -1,1 +1,1 @@
-"""The operations as layers call them."""
+"""The operations as layers call them, a file each; workers.kernels.dispatch picks the forms."""

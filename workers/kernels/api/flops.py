@@ -1,7 +1,9 @@
-"""What torch's FLOP counter does not know: 2 FLOPs an element of each row that is read, products
-that are added in place, and the operations compiled for the CPU.
+"""How torch's FLOP counter counts what it does not know: a multiply-add is 2 FLOPs, a row that is
+read 2 an element.
 
-`FlopCounterMode(custom_mapping=custom_flops())` counts a layer as `search_space.cost` does.
+`FlopCounterMode(custom_mapping=custom_flops())` counts a layer as `search_space.cost` does,
+whatever backend runs. Rules are functions of the arguments' shapes (None for an argument that is
+left out) that return FLOPs.
 """
 
 from __future__ import annotations
@@ -11,54 +13,105 @@ from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
 
-from workers.kernels.numba.ops import OPS
+from workers.kernels.dispatch import numba_fault
 
 aten = torch.ops.aten
+Rule = Callable[..., int]
 
 
-def _rows(table_shape: Any, row_shape: Any, *rest: Any, **options: Any) -> int:
-    return 2 * prod(row_shape) * table_shape[-1]
-
-
-def _dots(x_shape: Any, table_shape: Any, row_shape: Any, *rest: Any, **options: Any) -> int:
-    return 2 * prod(row_shape) * table_shape[-1]
-
-
-def _added_product(y_shape: Any, a_shape: Any, b_shape: Any, *rest: Any, **options: Any) -> int:
-    return 2 * prod(a_shape) * b_shape[-1]
-
-
-def custom_flops() -> dict[Any, Callable[..., int]]:
-    """Formulas over shapes for those operations of torch that workers.kernels uses."""
-    return {
+def custom_flops() -> dict[Any, Rule]:
+    """The rules of torch's own operations that workers.kernels uses, and of numba's operators."""
+    rules = {
         aten.addmm_: _added_product,
         aten._embedding_bag: _rows,
         aten._embedding_bag_per_sample_weights_backward: _dots,
     }
+    if not numba_fault():  # asked, so that the operators are there before they first run
+        library = torch.ops.ffn_nas_cpu
+        rules |= {getattr(library, name): RULES[name] for name in RULES if hasattr(library, name)}
+    return rules
 
 
-@register_flop_formula(OPS.grouped_product)
-def _(x: Any, x_row: Any, w: Any, *rest: Any, **options: Any) -> int:
-    return 2 * prod(x_row) * w[1] * w[2]
+def count(operator: Any) -> None:
+    """Teach torch's counter an operator for good, by the rule of its name: Triton's are.
+
+    operator: of torch.ops, without an overload.
+    """
+    # Imports triton where it is installed, which a CPU's process does not.
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(operator)(RULES[operator.__name__])
 
 
-@register_flop_formula(OPS.grouped_weight_gradient)
-def _(d: Any, x: Any, *rest: Any, **options: Any) -> int:
-    return 2 * prod(d) * x[1]
+def _rows(table: Any, row: Any, *rest: Any, **options: Any) -> int:
+    return 2 * prod(row) * table[-1]
 
 
-@register_flop_formula([OPS.row_dots, OPS.add_rows, OPS.row_gradient])
-def _(first: Any, wide: Any, row: Any, *rest: Any, **options: Any) -> int:
-    return 2 * prod(row) * wide[-1]
+def _dots(x: Any, table: Any, row: Any, *rest: Any, **options: Any) -> int:
+    return 2 * prod(row) * table[-1]
 
 
-@register_flop_formula([OPS.row_sum_backward, OPS.row_dot_backward])
-def _(first: Any, wide: Any, table: Any, row: Any, *rest: Any, **options: Any) -> int:
+def _two_dots(first: Any, wide: Any, table: Any, row: Any, *rest: Any, **options: Any) -> int:
     return 4 * prod(row) * table[-1]
 
 
-@register_flop_formula(OPS.search_backward)
-def _(d: Any, index: Any, query: Any, *rest: Any, **options: Any) -> int:
+def _unknown_dots(
+    x: Any, table: Any, row: Any, token: Any, start: Any, known: Any = None, **options: Any
+) -> int:
+    return 0 if known is not None else 2 * prod(row) * table[-1]
+
+
+def _weighted_rows(weight: Any, table: Any, *rest: Any, **options: Any) -> int:
+    return 2 * prod(weight) * table[-1]
+
+
+def _added_product(y: Any, a: Any, b: Any, *rest: Any, **options: Any) -> int:
+    return 2 * prod(a) * b[-1]
+
+
+def _product_of_rows(x: Any, x_row: Any, w: Any, *rest: Any, **options: Any) -> int:
+    return 2 * prod(x_row) * w[1] * w[2]
+
+
+def _product(x: Any, w: Any, *rest: Any, **options: Any) -> int:
+    return 2 * prod(x) * w[-1]
+
+
+def _chosen_keys(d: Any, index: Any, query: Any, *rest: Any, **options: Any) -> int:
     return 8 * prod(d) * query[-1]
+
+
+def _expert_ffn(
+    x: Any, keys: Any, gates: Any, values: Any, weight: Any, token: Any, *rest: Any, **options: Any
+) -> int:
+    n_matrices = 2 if gates is None else 3
+    return 2 * n_matrices * token[0] * keys[1] * keys[2]
+
+
+def _expert_ffn_backward(dy: Any, key: Any, gate: Any, *forward: Any, **options: Any) -> int:
+    return 2 * _expert_ffn(*forward)
+
+
+def _head(x: Any, w: Any, target: Any, chunk: int, keep: bool, **options: Any) -> int:
+    return 2 * (3 if keep else 1) * prod(x) * w[0]
+
+
+# numba's operators, then Triton's; a name that both have counts the same.
+RULES: dict[str, Rule] = {
+    "grouped_product": _product_of_rows,
+    "grouped_weight_gradient": _product,
+    "row_dots": _dots,
+    "add_rows": _dots,
+    "row_gradient": _weighted_rows,
+    "row_sum_backward": _two_dots,
+    "row_dot_backward": _two_dots,
+    "search_backward": _chosen_keys,
+    "grouped_mm": _product,
+    "grouped_mm_weight_gradient": _product,
+    "row_sum": _weighted_rows,
+    "row_dot": _unknown_dots,
+    "expert_ffn": _expert_ffn,
+    "expert_ffn_backward": _expert_ffn_backward,
+    "linear_cross_entropy": _head,
+}

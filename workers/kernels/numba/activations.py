@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import overload
+from torch import Tensor
+
+from workers.kernels.numba.library import arrays, jit_any_order, operator
 
 CODES = {"relu": 0, "silu": 1, "gelu": 2}
 # numba compiles a function once for each type of its arguments: by a type for each activation,
@@ -20,9 +22,6 @@ KINDS = (False, 0, 0.0)
 LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 # Past these, a float32's exponential is nothing or too large.
 LEAST, MOST = -87.0, 88.0
-
-# Sums may be taken in any order, so that several numbers are added at a time.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 
 
 def _exp(x):
@@ -106,8 +105,8 @@ def _value_and_slope_of(kind, x):
     return silu if isinstance(kind, types.Integer) else gelu
 
 
-@compiled
-def hidden(kind: Any, key_RG: Any, gate_RG: Any, weight_R: Any, h_RG: Any) -> None:
+@jit_any_order
+def _hidden(kind: Any, key_RG: Any, gate_RG: Any, weight_R: Any, h_RG: Any) -> None:
     """h = weight act(gate) key; without gates (none of their rows) weight act(key). No weights
     are ones."""
     for r in range(len(h_RG)):
@@ -122,8 +121,8 @@ def hidden(kind: Any, key_RG: Any, gate_RG: Any, weight_R: Any, h_RG: Any) -> No
                 h_G[g] = _value_and_slope(kind, key_G[g])[0] * weight
 
 
-@compiled
-def hidden_backward(
+@jit_any_order
+def _hidden_backward(
     kind: Any,
     key_RG: Any,
     gate_RG: Any,
@@ -133,7 +132,7 @@ def hidden_backward(
     d_gate_RG: Any,
     d_weight_R: Any,
 ) -> None:
-    """`hidden` anew, and for the gradient dh of it those of the keys' side, in dh's place, of the
+    """`_hidden` anew, and for the gradient dh of it those of the keys' side, in dh's place, of the
     gates' and of the weights."""
     for r in range(len(h_RG)):
         key_G, dh_G, h_G = key_RG[r], dh_RG[r], h_RG[r]
@@ -157,3 +156,18 @@ def hidden_backward(
                 dh_G[g] = dh * weight * slope
         if len(d_weight_R):
             d_weight_R[r] = total
+
+
+@operator("hidden(int code, Tensor key, Tensor gate, Tensor weight, Tensor(a!) h) -> ()")
+def hidden(code: int, *tensors: Tensor) -> None:
+    """h = weight act(gate) key, or weight act(key) where there are no gates."""
+    _hidden(KINDS[code], *arrays(*tensors))
+
+
+@operator(
+    "hidden_backward(int code, Tensor key, Tensor gate, Tensor weight, Tensor(a!) dh, "
+    "Tensor(b!) h, Tensor(c!) d_gate, Tensor(d!) d_weight) -> ()"
+)
+def hidden_backward(code: int, *tensors: Tensor) -> None:
+    """`hidden` anew, and its gradients: that of the keys' side in dh's place."""
+    _hidden_backward(KINDS[code], *arrays(*tensors))

@@ -1,4 +1,5 @@
-"""workers.kernels.torch.expert_ffn on a CPU: rows are read from their tokens and added to them in place.
+"""Experts over the tokens that read them, on a CPU: rows are read from their tokens and added to
+them in place.
 
 T tokens, D model width, B experts, G units of an expert, P (token, expert) pairs sorted by
 expert, R rows of a tile.
@@ -6,24 +7,20 @@ expert, R rows of a tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from workers.kernels.numba import ops
-from workers.kernels.numba.activations import CODES
-from workers.kernels.numba.ops import grouped_product, grouped_weight_gradient
-
-if TYPE_CHECKING:
-    from workers.kernels.torch.expert_ffn import Pairs
+from workers.kernels.api.autograd import Gradients
+from workers.kernels.api.autograd import expert_ffn as differentiated
+from workers.kernels.numba.activations import CODES, hidden, hidden_backward
+from workers.kernels.numba.grouped import grouped_product, grouped_weight_gradient
+from workers.kernels.pairs import Pairs, Watch
 
 # Of a tile's activations, by measurement (benchmarks/layers.py): they stay in a core's cache.
 TILE_ELEMENTS = 1 << 18
-MOST_UNITS = 128  # wider experts are faster as a library's products of rows copied together
 
 
 @dataclass(frozen=True)
@@ -78,93 +75,74 @@ def expert_ffn(
     pairs: Pairs,
     weight_P1: Tensor | None,
     activation: str,
-    watch: Callable[[Tensor], None] | None,
+    watch: Watch | None,
 ) -> Tensor:
-    """(T, D), as workers.kernels.torch.expert_ffn says; one weight a pair."""
-    tensors = x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1
-    keep = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    return _ExpertFFN.apply(*tensors, pairs, activation, keep, watch)
+    """(T, D), as workers.kernels.api.expert_ffn says, of pairs with tokens and one weight each."""
+    given = x_TD, keys_BGD, gates_BGD, values_BGD
+    tensors = *(None if x is None else x.contiguous() for x in given), weight_P1
+    return differentiated((_forward, _backward), tensors, pairs, activation, watch)
 
 
-class _ExpertFFN(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_TD: Tensor,
-        keys_BGD: Tensor,
-        gates_BGD: Tensor | None,
-        values_BGD: Tensor,
-        weight_P1: Tensor | None,
-        pairs: Pairs,
-        activation: str,
-        keep: bool,
-        watch: Callable[[Tensor], None] | None,
-    ) -> Tensor:
-        x_TD = x_TD.contiguous()
-        keys_BGD, values_BGD = keys_BGD.contiguous(), values_BGD.contiguous()
-        gates_BGD = None if gates_BGD is None else gates_BGD.contiguous()
-        n_pairs, width = sum(pairs.counts), keys_BGD.shape[1]
-        tiles = _tiles(pairs, width)
-        kept = [x_TD.new_empty(n_pairs if keep else 0, width) for _ in (keys_BGD, gates_BGD)]
-        key_PG, gate_PG = kept[0], None if gates_BGD is None else kept[1]
-        y_TD = torch.zeros_like(x_TD)
-        none = x_TD.new_empty(0)
-        for tile in tiles:
-            outputs = [
-                x_PG[tile.rows] if keep else x_TD.new_empty(len(tile.token_R), width)
-                for x_PG in (key_PG, gate_PG)
-                if x_PG is not None
-            ]
-            key_RG = tile.product(x_TD, keys_BGD, True, outputs[0])
-            gate_RG = none.view(0, width)
-            if gates_BGD is not None:
-                gate_RG = tile.product(x_TD, gates_BGD, True, outputs[1])
-            weight_R = none if weight_P1 is None else weight_P1[tile.rows].flatten()
-            h_RG = torch.empty_like(key_RG)
-            if watch is not None:
-                ops.hidden(CODES[activation], key_RG, gate_RG, none, h_RG)
-                watch(h_RG)
-            ops.hidden(CODES[activation], key_RG, gate_RG, weight_R, h_RG)
-            tile.add_product(h_RG, values_BGD, y_TD)
-        ctx.save_for_backward(x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1, key_PG, gate_PG)
-        ctx.tiles, ctx.pairs, ctx.activation = tiles, pairs, activation
-        return y_TD
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
-        x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1, key_PG, gate_PG = ctx.saved_tensors
-        dy_TD = dy_TD.contiguous()
-        wanted = zip(ctx.needs_input_grad[:5], ctx.saved_tensors[:5], strict=True)
-        grads = [torch.empty_like(x) if w and x is not None else None for w, x in wanted]
-        dx_TD, d_keys, d_gates, d_values, d_weight = grads
-        if dx_TD is not None:
-            dx_TD.zero_()
-        _clear_unread(ctx.pairs, d_keys, d_gates, d_values)
-        none = dy_TD.new_empty(0)
-        for tile in ctx.tiles:
-            rows, key_RG = tile.rows, key_PG[tile.rows]
-            gated = gate_PG is not None
-            gate_RG = gate_PG[rows] if gated else none.view(0, key_RG.shape[1])
-            weight_R = none if weight_P1 is None else weight_P1[rows].flatten()
-            dh_RG = tile.product(dy_TD, values_BGD, True, torch.empty_like(key_RG))
-            h_RG, d_gate_RG = torch.empty_like(key_RG), torch.empty_like(gate_RG)
-            d_weight_R = none if d_weight is None else d_weight[rows].view(-1)
-            ops.hidden_backward(
-                CODES[ctx.activation], key_RG, gate_RG, weight_R, dh_RG, h_RG, d_gate_RG, d_weight_R
-            )
-            tile.weight_gradient(h_RG, dy_TD, d_values)
-            parts = [(dh_RG, keys_BGD, d_keys), (d_gate_RG, gates_BGD, d_gates)]
-            for d_RG, w_BGD, d_w_BGD in parts[: 1 + gated]:
-                tile.weight_gradient(d_RG, x_TD, d_w_BGD)
-                if dx_TD is not None:
-                    tile.add_product(d_RG, w_BGD, dx_TD)
-        return dx_TD, d_keys, d_gates, d_values, d_weight, *[None] * 4
+def _forward(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    weight_P1: Tensor | None,
+    pairs: Pairs,
+    activation: str,
+    keep: bool,
+    watch: Watch | None,
+) -> tuple[Tensor, Tensor, Tensor | None, list[Tile]]:
+    n_pairs, width = sum(pairs.counts), keys_BGD.shape[1]
+    tiles, code = _tiles(pairs, width), CODES[activation]
+    kept = [x_TD.new_empty(n_pairs if keep else 0, width) for _ in (keys_BGD, gates_BGD)]
+    key_PG, gate_PG = kept[0], None if gates_BGD is None else kept[1]
+    y_TD = torch.zeros_like(x_TD)
+    none = x_TD.new_empty(0)
+    for tile in tiles:
+        outputs = [
+            x_PG[tile.rows] if keep else x_TD.new_empty(len(tile.token_R), width)
+            for x_PG in (key_PG, gate_PG)
+            if x_PG is not None
+        ]
+        key_RG = tile.product(x_TD, keys_BGD, True, outputs[0])
+        gate_RG = none.view(0, width)
+        if gates_BGD is not None:
+            gate_RG = tile.product(x_TD, gates_BGD, True, outputs[1])
+        weight_R = none if weight_P1 is None else weight_P1[tile.rows].flatten()
+        h_RG = torch.empty_like(key_RG)
+        if watch is not None:
+            hidden(code, key_RG, gate_RG, none, h_RG)
+            watch(h_RG)
+        hidden(code, key_RG, gate_RG, weight_R, h_RG)
+        tile.add_product(h_RG, values_BGD, y_TD)
+    return y_TD, key_PG, gate_PG, tiles
 
 
-def _clear_unread(pairs: Pairs, *grads_BGD: Tensor | None) -> None:
-    """Zero gradients of the experts that no pair reads: nothing else writes them."""
-    unread = [expert for expert, count in enumerate(pairs.counts) if not count]
-    for grad_BGD in grads_BGD:
-        if unread and grad_BGD is not None:
-            grad_BGD[unread] = 0
+def _backward(
+    dy_TD: Tensor,
+    kept: tuple[Any, ...],
+    pairs: Pairs,
+    tiles: list[Tile],
+    activation: str,
+    grads: Gradients,
+) -> None:
+    x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1, key_PG, gate_PG = kept
+    gated, none = gate_PG is not None, dy_TD.new_empty(0)
+    for tile in tiles:
+        rows, key_RG = tile.rows, key_PG[tile.rows]
+        gate_RG = gate_PG[rows] if gated else none.view(0, key_RG.shape[1])
+        weight_R = none if weight_P1 is None else weight_P1[rows].flatten()
+        dh_RG = tile.product(dy_TD, values_BGD, True, torch.empty_like(key_RG))
+        h_RG, d_gate_RG = torch.empty_like(key_RG), torch.empty_like(gate_RG)
+        d_weight_R = none if grads.weight is None else grads.weight[rows].view(-1)
+        hidden_backward(
+            CODES[activation], key_RG, gate_RG, weight_R, dh_RG, h_RG, d_gate_RG, d_weight_R
+        )
+        tile.weight_gradient(h_RG, dy_TD, grads.values)
+        parts = [(dh_RG, keys_BGD, grads.keys), (d_gate_RG, gates_BGD, grads.gates)]
+        for d_RG, w_BGD, d_w_BGD in parts[: 1 + gated]:
+            tile.weight_gradient(d_RG, x_TD, d_w_BGD)
+            if grads.x_TD is not None:
+                tile.add_product(d_RG, w_BGD, grads.x_TD)

@@ -13,26 +13,43 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.numba import ops
+from workers.kernels.numba.library import arrays, jit, operator
+from workers.kernels.numba.topk import top_rows, top_sums
 
 CACHED_SCORES = 1 << 18
-MOST_CHOICES = 64  # the cost of ranking grows with their square
+
+
+@jit
+def _search_backward(
+    d_HTK: Any, index_HTK: Any, query_TSC: Any, keys_SRC: Any, d_query_TSC: Any, d_keys_SRC: Any
+) -> None:
+    """The gradients of both halves' queries, and of their sub-keys added to what is there."""
+    n_keys, width = keys_SRC.shape[1], keys_SRC.shape[2]
+    for s in range(query_TSC.shape[1]):
+        for t in range(query_TSC.shape[0]):
+            query_C, d_query_C = query_TSC[t, s], d_query_TSC[t, s]
+            d_query_C[:] = 0
+            for i in range(d_HTK.shape[2]):
+                d, index = d_HTK[s // 2, t, i], index_HTK[s // 2, t, i]
+                place = index % n_keys if s % 2 else index // n_keys
+                key_C, d_key_C = keys_SRC[s, place], d_keys_SRC[s, place]
+                for c in range(width):
+                    d_query_C[c] += d * key_C[c]
+                    d_key_C[c] += d * query_C[c]
+
+
+@operator(
+    "search_backward(Tensor d_score, Tensor index, Tensor query, Tensor keys, "
+    "Tensor(a!) d_query, Tensor(b!) d_keys) -> ()"
+)
+def search_backward(*tensors: Tensor) -> None:
+    """Adds the gradients of the queries and the sub-keys that were chosen."""
+    _search_backward(*arrays(*tensors))
 
 
 def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and indices a * R + b of each head's k best experts, (H, T, K), the best first.
-
-    The halves of head h are 2 h and 2 h + 1. Differentiable once in the queries and sub-keys.
-    """
+    """Scores and indices, (H, T, K) both, as workers.kernels.api.product_key says."""
     return _Search.apply(query_STC, sub_keys_SRC, k)
-
-
-def top_indices(score: Tensor, k: int) -> Tensor:
-    """(..., N) -> (..., K): where the k largest of each row are, the largest first."""
-    rows_RN = score.detach().reshape(-1, score.shape[-1]).contiguous()
-    place_RK = torch.empty(len(rows_RN), k, dtype=torch.long)
-    ops.top_rows(rows_RN, place_RK, rows_RN.new_empty(len(rows_RN), k))
-    return place_RK.view(*score.shape[:-1], k)
 
 
 class _Search(torch.autograd.Function):
@@ -51,10 +68,10 @@ class _Search(torch.autograd.Function):
                 rows = slice(t, min(t + at_once, n_tokens))
                 score = score_TR[: rows.stop - rows.start]
                 torch.mm(query_TSC[rows, half], sub_keys_SRC[half].t(), out=score)
-                ops.top_rows(score, place_STJ[half, rows], best_STJ[half, rows])
+                top_rows(score, place_STJ[half, rows], best_STJ[half, rows])
         score_HTK = query_STC.new_empty(n_halves // 2, n_tokens, k)
         index_HTK = torch.empty(score_HTK.shape, dtype=torch.long)
-        ops.top_sums(best_STJ, place_STJ, n_keys, score_HTK, index_HTK)
+        top_sums(best_STJ, place_STJ, n_keys, score_HTK, index_HTK)
         ctx.save_for_backward(query_TSC, sub_keys_SRC, index_HTK)
         ctx.mark_non_differentiable(index_HTK)
         return score_HTK, index_HTK
@@ -65,7 +82,7 @@ class _Search(torch.autograd.Function):
         query_TSC, sub_keys_SRC, index_HTK = ctx.saved_tensors
         d_query_TSC, d_sub_keys_SRC = torch.empty_like(query_TSC), torch.zeros_like(sub_keys_SRC)
         d_score_HTK = d_score_HTK.contiguous()
-        ops.search_backward(
+        search_backward(
             d_score_HTK, index_HTK, query_TSC, sub_keys_SRC, d_query_TSC, d_sub_keys_SRC
         )
         return d_query_TSC.transpose(0, 1), d_sub_keys_SRC, None

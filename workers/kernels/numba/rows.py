@@ -1,23 +1,29 @@
 """Sparse reads of a table of rows on a CPU, each row once: its pairs are taken together.
 
-The pairs come sorted by row: `row_P` ascending, each pair's token, and `place_P`, where it lies in
-the callers' order. A gradient has a row for each of the table's, or, when sparse, for each that
-has pairs.
+The pairs come sorted by row, forward and backward: `row_P` ascending, each pair's token, and
+`place_P`, where it lies in the callers' order. A row is read once for all its pairs, and once more
+backward for both gradients together; the tokens' side stays in cache. A gradient has a row for each
+of the table's, or, when sparse, for each that has pairs.
 
-T tokens, D the rows' width, P pairs, N rows of the table, M of a gradient.
+T tokens, D the rows' width, P pairs, N rows of the table, M of a gradient, U that a pair reads.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-# Sums may be taken in any order, so that several numbers are added at a time.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+from workers.kernels.numba.library import arrays, jit_any_order, operator
+from workers.kernels.recycle import recycled
+from workers.kernels.row_order import RowOrder
+
+RUNS = "Tensor row, Tensor token, Tensor place"  # of the operators' schemas
 
 
-@compiled
+@jit_any_order
 def _end(row_P: Any, first: int) -> int:
     """Where the pairs of the row of pair `first` end."""
     end = first + 1
@@ -26,8 +32,8 @@ def _end(row_P: Any, first: int) -> int:
     return end
 
 
-@compiled
-def dot(x_TD: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_P: Any) -> None:
+@jit_any_order
+def _dot(x_TD: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_P: Any) -> None:
     """y[place] = x[token] . table[row]."""
     for p in range(len(row_P)):
         x_D, row_D, total = x_TD[token_P[p]], table_ND[row_P[p]], y_P.dtype.type(0)
@@ -36,8 +42,8 @@ def dot(x_TD: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_P: A
         y_P[place_P[p]] = total
 
 
-@compiled
-def add_rows(
+@jit_any_order
+def _add_rows(
     weight_P: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_TD: Any
 ) -> None:
     """y[token] += weight[place] * table[row]."""
@@ -47,7 +53,7 @@ def add_rows(
             y_D[d] += weight * row_D[d]
 
 
-@compiled
+@jit_any_order
 def _next_row(y_MD: Any, before: int, row: int, sparse: bool) -> int:
     """Where the gradient of a row goes, after that at `before`: rows up to there become zero."""
     at = before + 1 if sparse else row
@@ -55,8 +61,8 @@ def _next_row(y_MD: Any, before: int, row: int, sparse: bool) -> int:
     return at
 
 
-@compiled
-def gradient(
+@jit_any_order
+def _gradient(
     weight_P: Any, x_TD: Any, row_P: Any, token_P: Any, place_P: Any, sparse: bool, y_MD: Any
 ) -> None:
     """y[row] = the sum of weight[place] * x[token] over its pairs."""
@@ -72,8 +78,8 @@ def gradient(
     y_MD[at + 1 :] = 0
 
 
-@compiled
-def sum_backward(
+@jit_any_order
+def _sum_backward(
     weight_P: Any,
     dy_TD: Any,
     table_ND: Any,
@@ -84,7 +90,7 @@ def sum_backward(
     d_weight_P: Any,
     y_MD: Any,
 ) -> None:
-    """`gradient` of weight and dy, and d_weight[place] = dy[token] . table[row], in one pass."""
+    """`_gradient` of weight and dy, and d_weight[place] = dy[token] . table[row], in one pass."""
     at, first = -1, 0
     while first < len(row_P):
         end, at = _end(row_P, first), _next_row(y_MD, at, row_P[first], sparse)
@@ -100,8 +106,8 @@ def sum_backward(
     y_MD[at + 1 :] = 0
 
 
-@compiled
-def dot_backward(
+@jit_any_order
+def _dot_backward(
     dy_P: Any,
     x_TD: Any,
     table_ND: Any,
@@ -112,7 +118,7 @@ def dot_backward(
     dx_TD: Any,
     y_MD: Any,
 ) -> None:
-    """`gradient` of dy and x, and dx[token] += dy[place] * table[row], in one pass."""
+    """`_gradient` of dy and x, and dx[token] += dy[place] * table[row], in one pass."""
     at, first = -1, 0
     while first < len(row_P):
         end, at = _end(row_P, first), _next_row(y_MD, at, row_P[first], sparse)
@@ -124,3 +130,155 @@ def dot_backward(
                 dx_D[d] += dy * row_D[d]
         first = end
     y_MD[at + 1 :] = 0
+
+
+@operator(f"row_dots(Tensor x, Tensor table, {RUNS}, Tensor(a!) y) -> ()")
+def row_dots(*tensors: Tensor) -> None:
+    """y[place] = x[token] . table[row]."""
+    _dot(*arrays(*tensors))
+
+
+@operator(f"add_rows(Tensor weight, Tensor table, {RUNS}, Tensor(a!) y) -> ()")
+def add_rows(*tensors: Tensor) -> None:
+    """y[token] += weight[place] * table[row]."""
+    _add_rows(*arrays(*tensors))
+
+
+@operator(f"row_gradient(Tensor weight, Tensor x, {RUNS}, bool sparse, Tensor(a!) y) -> ()")
+def row_gradient(*arguments: Any) -> None:
+    """y[row] = the sum of weight[place] * x[token] over its pairs; sparse: rows with pairs only."""
+    *inputs, sparse, y_MD = arguments
+    _gradient(*arrays(*inputs), sparse, *arrays(y_MD))
+
+
+@operator(
+    f"row_sum_backward(Tensor weight, Tensor dy, Tensor table, {RUNS}, bool sparse, "
+    "Tensor(a!) d_weight, Tensor(b!) d_table) -> ()"
+)
+def row_sum_backward(*arguments: Any) -> None:
+    """Both gradients of a row sum: `row_gradient` of weight and dy, `row_dots` of dy and table."""
+    *inputs, sparse, d_weight_P, d_table_MD = arguments
+    _sum_backward(*arrays(*inputs), sparse, *arrays(d_weight_P, d_table_MD))
+
+
+@operator(
+    f"row_dot_backward(Tensor dy, Tensor x, Tensor table, {RUNS}, bool sparse, "
+    "Tensor(a!) dx, Tensor(b!) d_table) -> ()"
+)
+def row_dot_backward(*arguments: Any) -> None:
+    """Both gradients of row dots: `row_gradient` of dy and x, `add_rows` of dy and table."""
+    *inputs, sparse, dx_TD, d_table_MD = arguments
+    _dot_backward(*arrays(*inputs), sparse, *arrays(dx_TD, d_table_MD))
+
+
+def row_sum(
+    weight_P: Tensor,
+    table: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    order: RowOrder,
+    sparse: bool,
+) -> Tensor:
+    """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
+    return _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
+
+
+def row_dot(
+    x_TD: Tensor,
+    table: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    known_P: Tensor | None,
+    order: RowOrder,
+    sparse: bool,
+) -> Tensor:
+    """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
+    return _RowDot.apply(x_TD, table, known_P, order, sparse)
+
+
+class _RowSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, weight_P: Tensor, table: Tensor, n_tokens: int, order: RowOrder, sparse: bool
+    ) -> Tensor:
+        weight_P, table = weight_P.contiguous(), table.contiguous()
+        ctx.save_for_backward(weight_P, table, *order.narrow)
+        ctx.sparse = sparse
+        y_TD = table.new_zeros(n_tokens, table.shape[-1])
+        add_rows(weight_P, table.flatten(0, -2), *order.narrow, y_TD)
+        return y_TD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
+        weight_P, table, *pairs = ctx.saved_tensors
+        table_ND, dy_TD = table.flatten(0, -2), dy_TD.contiguous()
+        d_weight_P = torch.empty_like(weight_P)
+        if not ctx.needs_input_grad[1]:
+            row_dots(dy_TD, table_ND, *pairs, d_weight_P)
+            return d_weight_P, *[None] * 4
+        gradient = _TableGradient(table, pairs[0], ctx.sparse)
+        if ctx.needs_input_grad[0]:
+            row_sum_backward(
+                weight_P, dy_TD, table_ND, *pairs, ctx.sparse, d_weight_P, gradient.rows_MD
+            )
+            return d_weight_P, gradient.tensor(), *[None] * 3
+        row_gradient(weight_P, dy_TD, *pairs, ctx.sparse, gradient.rows_MD)
+        return None, gradient.tensor(), *[None] * 3
+
+
+class _RowDot(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_TD: Tensor,
+        table: Tensor,
+        known_P: Tensor | None,
+        order: RowOrder,
+        sparse: bool,
+    ) -> Tensor:
+        x_TD, table = x_TD.contiguous(), table.contiguous()
+        ctx.save_for_backward(x_TD, table, *order.narrow)
+        ctx.sparse = sparse
+        if known_P is not None:
+            return known_P.clone()
+        y_P = x_TD.new_empty(len(order.token_P))
+        row_dots(x_TD, table.flatten(0, -2), *order.narrow, y_P)
+        return y_P
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
+        x_TD, table, *pairs = ctx.saved_tensors
+        table_ND, dy_P = table.flatten(0, -2), dy_P.contiguous()
+        dx_TD = torch.zeros_like(x_TD) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            add_rows(dy_P, table_ND, *pairs, dx_TD)
+            return dx_TD, *[None] * 4
+        gradient = _TableGradient(table, pairs[0], ctx.sparse)
+        if dx_TD is not None:
+            row_dot_backward(dy_P, x_TD, table_ND, *pairs, ctx.sparse, dx_TD, gradient.rows_MD)
+        else:
+            row_gradient(dy_P, x_TD, *pairs, ctx.sparse, gradient.rows_MD)
+        return dx_TD, gradient.tensor(), *[None] * 3
+
+
+class _TableGradient:
+    """Room for the gradient of a table's rows: all N of them, or those that are read."""
+
+    def __init__(self, table: Tensor, row_P: Tensor, sparse: bool) -> None:
+        self.shape, self.sparse = table.shape, sparse
+        self.row_U = torch.unique_consecutive(row_P).long() if sparse else None
+        n_rows = table.shape[:-1].numel() if self.row_U is None else len(self.row_U)
+        self.rows_MD = recycled(n_rows, table.shape[-1], dtype=table.dtype)
+
+    def tensor(self) -> Tensor:
+        """The gradient, in the table's shape."""
+        if self.row_U is None:
+            return self.rows_MD.view(self.shape)
+        index = torch.stack(torch.unravel_index(self.row_U, self.shape[:-1]))
+        return torch.sparse_coo_tensor(
+            index, self.rows_MD, self.shape, is_coalesced=True, check_invariants=False
+        )

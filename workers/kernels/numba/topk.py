@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+import torch
+from torch import Tensor
+
+from workers.kernels.numba.library import arrays, jit, operator
 
 MANY = 4  # times K: more than these left, as with equal scores, are sorted instead
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
-
-@compiled
+@jit
 def _bound(score_N: Any, k: int, most_N: Any) -> Any:
     """A number that at least k scores reach: the least of the maxima of k disjoint groups."""
     n = len(score_N)
@@ -33,7 +34,7 @@ def _bound(score_N: Any, k: int, most_N: Any) -> Any:
     return least
 
 
-@compiled
+@jit
 def _rank(score_M: Any, place_M: Any, m: int, place_K: Any, best_K: Any, rank_M: Any) -> bool:
     """Each of m scores goes where as many are larger; False where equal ones met."""
     for a in range(m):
@@ -50,7 +51,7 @@ def _rank(score_M: Any, place_M: Any, m: int, place_K: Any, best_K: Any, rank_M:
     return kept == len(place_K)
 
 
-@compiled
+@jit
 def _insert(score_M: Any, place_M: Any, m: int, place_K: Any, best_K: Any) -> None:
     """The same by insertion, for any m of at least K."""
     kept = 0
@@ -67,8 +68,8 @@ def _insert(score_M: Any, place_M: Any, m: int, place_K: Any, best_K: Any) -> No
         kept += 1
 
 
-@compiled
-def top_row(
+@jit
+def _top_row(
     score_N: Any, place_K: Any, best_K: Any, score_M: Any, place_M: Any, rank_M: Any
 ) -> None:
     """The K largest of a row, the largest first, and where they are. score_M, place_M, rank_M:
@@ -85,18 +86,18 @@ def top_row(
         _insert(score_M, place_M, m, place_K, best_K)
 
 
-@compiled
-def top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
-    """`top_row` of each row."""
+@jit
+def _top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
+    """`_top_row` of each row."""
     n = score_RN.shape[1]
     score_M, place_M = np.empty(n + 1, score_RN.dtype), np.empty(n + 1, np.int64)
     rank_M = np.empty(n + 1, np.int32)
     for r in range(len(score_RN)):
-        top_row(score_RN[r], place_RK[r], best_RK[r], score_M, place_M, rank_M)
+        _top_row(score_RN[r], place_RK[r], best_RK[r], score_M, place_M, rank_M)
 
 
-@compiled
-def top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_HTK: Any) -> None:
+@jit
+def _top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_HTK: Any) -> None:
     """The K largest sums of one entry of each half of a head, both halves descending, and the
     sums' places a * n_keys + b."""
     n_half, k = best_STJ.shape[2], score_HTK.shape[2]
@@ -115,26 +116,31 @@ def top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_H
             a_J, b_J = best_STJ[2 * h, t], best_STJ[2 * h + 1, t]
             for q in range(n):
                 sum_Q[q] = a_J[first_Q[q]] + b_J[second_Q[q]]
-            top_row(sum_Q, place_K, score_HTK[h, t], score_M, place_M, rank_M)
+            _top_row(sum_Q, place_K, score_HTK[h, t], score_M, place_M, rank_M)
             for i in range(k):
                 a, b = first_Q[place_K[i]], second_Q[place_K[i]]
                 index_HTK[h, t, i] = place_STJ[2 * h, t, a] * n_keys + place_STJ[2 * h + 1, t, b]
 
 
-@compiled
-def search_backward(
-    d_HTK: Any, index_HTK: Any, query_TSC: Any, keys_SRC: Any, d_query_TSC: Any, d_keys_SRC: Any
+@operator("top_rows(Tensor score, Tensor(a!) place, Tensor(b!) best) -> ()")
+def top_rows(score_RN: Tensor, place_RK: Tensor, best_RK: Tensor) -> None:
+    """The K largest of each row, the largest first, and where they are."""
+    _top_rows(*arrays(score_RN, place_RK, best_RK))
+
+
+@operator(
+    "top_sums(Tensor best, Tensor place, int n_keys, Tensor(a!) score, Tensor(b!) index) -> ()"
+)
+def top_sums(
+    best_STJ: Tensor, place_STJ: Tensor, n_keys: int, score_HTK: Tensor, index_HTK: Tensor
 ) -> None:
-    """The gradients of both halves' queries, and of their sub-keys added to what is there."""
-    n_keys, width = keys_SRC.shape[1], keys_SRC.shape[2]
-    for s in range(query_TSC.shape[1]):
-        for t in range(query_TSC.shape[0]):
-            query_C, d_query_C = query_TSC[t, s], d_query_TSC[t, s]
-            d_query_C[:] = 0
-            for i in range(d_HTK.shape[2]):
-                d, index = d_HTK[s // 2, t, i], index_HTK[s // 2, t, i]
-                place = index % n_keys if s % 2 else index // n_keys
-                key_C, d_key_C = keys_SRC[s, place], d_keys_SRC[s, place]
-                for c in range(width):
-                    d_query_C[c] += d * key_C[c]
-                    d_key_C[c] += d * query_C[c]
+    """The K largest sums of an entry of each half, and their experts."""
+    _top_sums(*arrays(best_STJ, place_STJ), n_keys, *arrays(score_HTK, index_HTK))
+
+
+def top_indices(score: Tensor, k: int, ordered: bool) -> Tensor:
+    """(..., K), as workers.kernels.api.topk says; the largest first in any case."""
+    rows_RN = score.detach().reshape(-1, score.shape[-1]).contiguous()
+    place_RK = torch.empty(len(rows_RN), k, dtype=torch.long)
+    top_rows(rows_RN, place_RK, rows_RN.new_empty(len(rows_RN), k))
+    return place_RK.view(*score.shape[:-1], k)

@@ -1,4 +1,4 @@
-"""Linear head and cross-entropy in one: the logits, a proxy's largest tensor, never stand whole.
+"""Linear head and cross-entropy in one, in torch, by chunks of tokens.
 
 T tokens, D model width, V vocabulary, C tokens of a chunk.
 """
@@ -11,24 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import triton_ops
-
 # A chunk's logits stay in the processor's cache; on a GPU the chunk only bounds memory.
 CHUNK = {"cpu": 256}
 CHUNK_ELSEWHERE = 4096
 
 
 def linear_cross_entropy(x_TD: Tensor, w_VD: Tensor, target_T: Tensor) -> Tensor:
-    """Mean over tokens of -log softmax(x w^T)[target], in nats; target_T: token ids (T,).
-
-    Both gradients are made in the forward pass, where the logits are. Differentiable once in x and
-    w. FLOPs 2 T V D, and twice that for the gradients.
-    """
-    if x_TD.shape[0] == 0:
-        raise ValueError("the mean loss of no tokens is undefined: x has 0 rows")
-    ops = triton_ops(x_TD, w_VD)
-    if ops is not None:
-        return ops.linear_cross_entropy(x_TD, w_VD, target_T)
+    """A number, as workers.kernels.api.cross_entropy says."""
     return _LinearCrossEntropy.apply(x_TD, w_VD, target_T, torch.is_grad_enabled())
 
 

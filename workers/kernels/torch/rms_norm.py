@@ -1,40 +1,25 @@
-"""RMSNorm whose backward keeps its input and one number a row.
+"""RMSNorm in torch.
 
 D normalised width; any dims before it.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import compiled_ops, triton_ops
-
-EPS = 1e-6
+from workers.kernels.api.autograd import RMSNorm
 
 
-def rms_norm(x_D: Tensor, w_D: Tensor, eps: float = EPS) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * w over the last dim; differentiable once in x and w."""
-    w_D = w_D.to(x_D.dtype)
-    ops = triton_ops(x_D, w_D) or compiled_ops(x_D, w_D)
-    return _RMSNorm.apply(x_D, w_D, eps) if ops is None else ops.rms_norm(x_D, w_D, eps)
+def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
+    """(..., D), as workers.kernels.api.rms_norm says."""
+    return RMSNorm.apply(x_D, w_D, eps, norm, norm_backward)
 
 
-class _RMSNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
-        scale_1 = inverse_rms(x_D, eps)
-        ctx.save_for_backward(x_D, w_D, scale_1)
-        return (x_D * scale_1).mul_(w_D)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_D: Tensor) -> tuple[Tensor, Tensor, None]:
-        x_D, w_D, scale_1 = ctx.saved_tensors
-        return *norm_backward(dy_D, x_D, w_D, scale_1), None
+def norm(x_D: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """y, and 1 / sqrt(mean(x^2) + eps)."""
+    scale_1 = inverse_rms(x_D, eps)
+    return (x_D * scale_1).mul_(w_D), scale_1
 
 
 def inverse_rms(x_D: Tensor, eps: float) -> Tensor:

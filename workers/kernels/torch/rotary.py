@@ -1,4 +1,4 @@
-"""Attention's heads: queries and keys RMS-normed and turned by their positions.
+"""Attention's heads: queries and keys RMS-normed and turned by their positions, in torch.
 
 N sequences, L tokens of each, H heads, C width of a head.
 """
@@ -11,42 +11,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import compiled_ops, triton_ops
-from workers.kernels.torch.rms_norm import EPS, inverse_rms, norm_backward
+from workers.kernels.torch.rms_norm import inverse_rms, norm_backward
 
 
 def normed_heads(
-    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor
+    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys, each through `norm_and_rotate` with its gains, and values, (N, H, L, C).
-
-    cos, sin: (N or 1, 1, L, C/2).  Differentiable once in qkv and w.
-    """
-    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
-    ops = compiled_ops(qkv_NL3HC, w_2C)
-    if ops is not None:
-        return ops.normed_heads(qkv_NL3HC, w_2C, cos, sin, EPS)
+    """Three of (N, H, L, C), as workers.kernels.api.rotary says."""
     q, k, v = qkv_NL3HC.permute(2, 0, 3, 1, 4)
-    return norm_and_rotate(q, w_2C[0], cos, sin), norm_and_rotate(k, w_2C[1], cos, sin), v
-
-
-def norm_and_rotate(x_NHLC: Tensor, w_C: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """RMSNorm over C with gains w, then the pairs (i, i + C/2) turned by their angles.
-
-    cos, sin: (N or 1, 1, L, C/2).  Differentiable once in x and w.
-    """
-    w_C, cos, sin = (x.to(x_NHLC.dtype) for x in (w_C, cos, sin))
-    ops = triton_ops(x_NHLC, w_C)
-    if ops is None:
-        return _NormAndRotate.apply(x_NHLC, w_C, cos, sin)
-    a, b = ops.rms_norm(x_NHLC, w_C, EPS).chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    turn = _NormAndRotate.apply
+    return turn(q, w_2C[0], cos, sin, eps), turn(k, w_2C[1], cos, sin, eps), v
 
 
 class _NormAndRotate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NHLC: Tensor, w_C: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        scale = inverse_rms(x_NHLC, EPS)
+    def forward(
+        ctx: Any, x_NHLC: Tensor, w_C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    ) -> Tensor:
+        scale = inverse_rms(x_NHLC, eps)
         ctx.save_for_backward(x_NHLC, w_C, scale, cos, sin)
         return rotate((x_NHLC * scale).mul_(w_C), cos, sin)
 
@@ -55,7 +37,7 @@ class _NormAndRotate(torch.autograd.Function):
     def backward(ctx: Any, dy_NHLC: Tensor) -> tuple[Tensor | None, ...]:
         x_NHLC, w_C, scale, cos, sin = ctx.saved_tensors
         turned_back = rotate(dy_NHLC, cos, -sin)
-        return *norm_backward(turned_back, x_NHLC, w_C, scale), None, None
+        return *norm_backward(turned_back, x_NHLC, w_C, scale), None, None, None
 
 
 def rotate(x_NHLC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

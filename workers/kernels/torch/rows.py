@@ -1,76 +1,21 @@
-"""Sparse reads of a table of rows: weighted sums and dot products without a (pairs, width) copy.
+"""Sparse reads of a table of rows, by the kernels of torch's embedding bags.
 
 N rows of the table, D their width, T tokens, P (token, row) pairs sorted by token, U rows that a
-pair reads. The pairs are told by `row_P` (the row of each), `token_P` (its token) and `start_T`
-(where each token's pairs begin; a token may have none).
-
-A table may have leading dims, (..., D): its rows are those of `table.flatten(0, -2)`. Where the
-caller allows it, a table that is large beside its reads gets a sparse gradient: a COO tensor of the
-table's shape that holds the U rows alone, each once and ascending.
+pair reads.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.dispatch import compiled_ops, triton_ops
+from workers.kernels.row_order import RowOrder
 
 aten = torch.ops.aten
 SUM = 0  # embedding_bag's mode
-# A touched row costs a sparse step (its gradient, sorted, and the row-wise optimizer) about four
-# times what any row costs a dense one. Small tables do not repay the handling.
-SPARSE_ROWS_A_PAIR = 4
-SPARSE_ELEMENTS = 1 << 20
-
-
-class RowOrder:
-    """The pairs sorted by row, found when first asked for. One serves all tables of a layer that
-    are read by the same pairs."""
-
-    def __init__(self, row_P: Tensor, token_P: Tensor) -> None:
-        self._row_P, self._token_P = row_P, token_P
-
-    @cached_property
-    def _sorted(self) -> tuple[Tensor, Tensor]:
-        # Narrow keys sort twice as fast.
-        narrow_P, place_P = torch.sort(self._row_P.int(), stable=True)
-        return narrow_P.to(self._row_P.dtype), place_P
-
-    @property
-    def row_P(self) -> Tensor:
-        """Ascending rows."""
-        return self._sorted[0]
-
-    @property
-    def place_P(self) -> Tensor:
-        """Where each pair lies in the order by token."""
-        return self._sorted[1]
-
-    @cached_property
-    def token_P(self) -> Tensor:
-        """The token of each pair."""
-        return self._token_P.index_select(0, self.place_P)
-
-    @cached_property
-    def touched(self) -> tuple[Tensor, Tensor]:
-        """The rows that have pairs, ascending, and where each one's begin, both (U,)."""
-        row_U, size_U = torch.unique_consecutive(self.row_P, return_counts=True)
-        return row_U, size_U.cumsum(0) - size_U
-
-    @cached_property
-    def narrow(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The pairs' rows, tokens and places in 32 bits: half of what is kept for backward."""
-        return self.row_P.int(), self.token_P.int(), self.place_P.int()
-
-    def starts(self, n_rows: int) -> Tensor:
-        """Where each row's pairs begin, (N,)."""
-        size_N = torch.bincount(self._row_P, minlength=n_rows)
-        return size_N.cumsum(0) - size_N
 
 
 def row_sum(
@@ -79,23 +24,10 @@ def row_sum(
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
-    order: RowOrder | None = None,
-    sparse: bool = False,
+    order: RowOrder,
+    sparse: bool,
 ) -> Tensor:
-    """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], shape (T, D).
-
-    weight_P and table (..., D) share a dtype. order: of these pairs, where the caller has it.
-    sparse: whether the table's gradient may be (see above); the table is then a leaf.
-    Differentiable once in both. FLOPs 2 P D.
-    """
-    ops = triton_ops(weight_P, table)
-    if ops is not None:
-        return ops.row_sum(weight_P, table.flatten(0, -2), row_P, token_P, start_T)
-    order = order or RowOrder(row_P, token_P)
-    sparse = sparse and wants_sparse(table, row_P.numel())
-    ops = compiled_ops(weight_P, table)
-    if ops is not None:
-        return ops.row_sum(weight_P, table, start_T.numel(), order, sparse)
+    """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
     return _RowSum.apply(weight_P, table, row_P, token_P, start_T, order, sparse)
 
 
@@ -105,25 +37,11 @@ def row_dot(
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
-    known_P: Tensor | None = None,
-    order: RowOrder | None = None,
-    sparse: bool = False,
+    known_P: Tensor | None,
+    order: RowOrder,
+    sparse: bool,
 ) -> Tensor:
-    """y[p] = x[token[p]] . table[row[p]], shape (P,).
-
-    known_P: these very dot products where the caller has them; nothing is then computed forward,
-    and backward is the same. order: of these pairs, where the caller has it. sparse: whether the
-    table's gradient may be (see above); the table is then a leaf. x_TD and table (..., D) share a
-    dtype. Differentiable once in both. FLOPs 2 P D.
-    """
-    ops = triton_ops(x_TD, table)
-    if ops is not None:
-        return ops.row_dot(x_TD, table.flatten(0, -2), row_P, token_P, start_T, known_P)
-    order = order or RowOrder(row_P, token_P)
-    sparse = sparse and wants_sparse(table, row_P.numel())
-    ops = compiled_ops(x_TD, table)
-    if ops is not None:
-        return ops.row_dot(x_TD, table, known_P, order, sparse)
+    """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
     return _RowDot.apply(x_TD, table, row_P, token_P, start_T, known_P, order, sparse)
 
 
@@ -217,9 +135,3 @@ def _table_gradient(
     return torch.sparse_coo_tensor(
         index, values_UD, table.shape, is_coalesced=True, check_invariants=False
     )
-
-
-def wants_sparse(table: Tensor, n_pairs: int) -> bool:
-    """Whether a table (..., D) that n_pairs pairs read gets a sparse gradient."""
-    large = table.numel() >= SPARSE_ELEMENTS
-    return large and table.shape[:-1].numel() >= SPARSE_ROWS_A_PAIR * n_pairs

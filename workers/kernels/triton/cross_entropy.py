@@ -6,15 +6,14 @@ the kernel turns them into the loss and, in place, into their own gradient.
 
 from __future__ import annotations
 
-from math import prod
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from workers.kernels.api.flops import count
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
@@ -134,7 +133,4 @@ def _backward(ctx: Any, dloss: Tensor, *rest: Any) -> tuple[Tensor | None, ...]:
 loss_and_gradients.register_autograd(_backward, setup_context=_context)
 
 
-@register_flop_formula(torch.ops.ffn_nas.linear_cross_entropy)
-def _(x_shape: Any, w_shape: Any, target_shape: Any, chunk: int, keep: bool, **options: Any) -> int:
-    products = 3 if keep else 1
-    return 2 * products * prod(x_shape) * w_shape[0]
+count(torch.ops.ffn_nas.linear_cross_entropy)

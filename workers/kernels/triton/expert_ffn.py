@@ -1,8 +1,8 @@
 """Routed experts as operators that torch knows: autograd, fake tensors, FLOP formulas.
 
-The vocabulary of workers.kernels.torch.expert_ffn, whose signature this form shares. The products read
-the tokens in place, so no (P, D) copy of x exists. `end_B` is the cumulative sum of the experts'
-counts, `order_P` lists the pairs by token, and in it each token's begin at `start_T`.
+The vocabulary of workers.kernels.api.expert_ffn. The products read the tokens in place, so no
+(P, D) copy of x exists. `end_B` is the cumulative sum of the experts' counts, `order_P` lists the
+pairs by token, and in it each token's begin at `start_T`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
-from workers.kernels.torch.expert_ffn import Pairs, Watch
+from workers.kernels.api.flops import count
+from workers.kernels.pairs import Pairs, Watch
 from workers.kernels.triton.gated import gated_activation, gated_gradients
 from workers.kernels.triton.grouped import grouped_product, grouped_weight_gradient
 from workers.kernels.triton.rows import weighted_row_sum
@@ -30,7 +30,7 @@ def expert_ffn(
     activation: str,
     watch: Watch | None = None,
 ) -> Tensor:
-    """(T, D), as workers.kernels.torch.expert_ffn.expert_ffn of pairs with tokens and one weight each.
+    """(T, D), as workers.kernels.api.expert_ffn says, of pairs with tokens and one weight each.
 
     watch: called once, with h of all pairs. Accumulates in float32.
     """
@@ -190,41 +190,5 @@ def _sum_by_token(
     return weighted_row_sum(ordered_P, o_PD, order_P, start_T)
 
 
-def _flops(keys_shape: Any, gates_shape: Any, token_shape: Any) -> int:
-    """2 P G D a matrix."""
-    n_matrices = 2 if gates_shape is None else 3
-    return 2 * n_matrices * token_shape[0] * keys_shape[1] * keys_shape[2]
-
-
-OPS = torch.ops.ffn_nas
-
-
-@register_flop_formula(OPS.expert_ffn)
-def _(
-    x_shape: Any,
-    keys_shape: Any,
-    gates_shape: Any,
-    values_shape: Any,
-    weight_shape: Any,
-    token_shape: Any,
-    *rest: Any,
-    **options: Any,
-) -> int:
-    return _flops(keys_shape, gates_shape, token_shape)
-
-
-@register_flop_formula(OPS.expert_ffn_backward)
-def _(
-    dy_shape: Any,
-    key_shape: Any,
-    gate_shape: Any,
-    x_shape: Any,
-    keys_shape: Any,
-    gates_shape: Any,
-    values_shape: Any,
-    weight_shape: Any,
-    token_shape: Any,
-    *rest: Any,
-    **options: Any,
-) -> int:
-    return 2 * _flops(keys_shape, gates_shape, token_shape)
+count(torch.ops.ffn_nas.expert_ffn)
+count(torch.ops.ffn_nas.expert_ffn_backward)

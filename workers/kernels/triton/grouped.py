@@ -1,4 +1,5 @@
-"""Grouped matrix product over rows sorted by expert, with the gather, gate and scatter inside.
+"""Grouped matrix product over rows sorted by expert, with the gather, gate and scatter inside: the
+kernels, and the product alone as an operator that torch knows.
 
 P rows (token, expert pairs sorted by expert), B experts, I and O inner and outer widths,
 M tiles of BLOCK_P rows. `end_B` tells where each expert's rows end: the cumulative sum of its
@@ -7,11 +8,14 @@ counts, int64, the last of them P.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from workers.kernels.api.flops import count
 from workers.kernels.triton.config import Config, launch, matmul_precision
 from workers.kernels.triton.tune import choose
 
@@ -248,3 +252,50 @@ def grouped_weight_gradient(
     widths = (n_experts, inner, outer)
     run(config or choose("grouped_weight_gradient", GRADIENT_CONFIGS, x_RI, widths, run))
     return dw_BIO
+
+
+def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
+    """(P, O), as workers.kernels.api.grouped says."""
+    end_B = torch.tensor(counts, device=x_PI.device).cumsum(0)
+    return product_of_experts(x_PI, w_BIO, end_B)
+
+
+@torch.library.custom_op("ffn_nas::grouped_mm", mutates_args=())
+def product_of_experts(x_PI: Tensor, w_BIO: Tensor, end_B: Tensor) -> Tensor:
+    """(P, O): y[p] = x[p] @ w[expert of p]."""
+    return grouped_product(x_PI, w_BIO, end_B)
+
+
+@product_of_experts.register_fake
+def _(x_PI: Tensor, w_BIO: Tensor, end_B: Tensor) -> Tensor:
+    return x_PI.new_empty(x_PI.shape[0], w_BIO.shape[2])
+
+
+@torch.library.custom_op("ffn_nas::grouped_mm_weight_gradient", mutates_args=())
+def grouped_mm_weight_gradient(x_PI: Tensor, dy_PO: Tensor, w_BIO: Tensor, end_B: Tensor) -> Tensor:
+    """(B, I, O), in w's layout."""
+    return grouped_weight_gradient(x_PI, dy_PO, w_BIO, end_B)
+
+
+@grouped_mm_weight_gradient.register_fake
+def _(x_PI: Tensor, dy_PO: Tensor, w_BIO: Tensor, end_B: Tensor) -> Tensor:
+    return torch.empty_like(w_BIO)
+
+
+def _context(ctx: Any, inputs: Any, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, dy_PO: Tensor) -> tuple[Tensor | None, ...]:
+    x_PI, w_BIO, end_B = ctx.saved_tensors
+    dx_PI = dw_BIO = None
+    if ctx.needs_input_grad[0]:
+        dx_PI = product_of_experts(dy_PO, w_BIO.transpose(1, 2), end_B)
+    if ctx.needs_input_grad[1]:
+        dw_BIO = grouped_mm_weight_gradient(x_PI, dy_PO, w_BIO, end_B)
+    return dx_PI, dw_BIO, None
+
+
+product_of_experts.register_autograd(_backward, setup_context=_context)
+count(torch.ops.ffn_nas.grouped_mm)
+count(torch.ops.ffn_nas.grouped_mm_weight_gradient)

@@ -11,12 +11,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from workers.kernels.torch.topk import pick
+from workers.kernels.pick import pick
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
 CONFIGS = (Config.of(warps=1), Config.of(warps=2), Config.of(warps=4))
-MOST_CHOICES = 32  # the K * K sums of more do not fit one warp's registers
 
 
 @triton.jit
@@ -125,10 +124,7 @@ def _(score_H2TR: Tensor, k: int) -> Tensor:
 
 
 def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Each head's k best sums of two halves' scores q . c, falling, and their keys, (H, T, K) both.
-
-    k is at most MOST_CHOICES. Differentiable in queries and sub-keys.
-    """
+    """Scores and indices, (H, T, K) both, as workers.kernels.api.product_key says."""
     score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
     n_tokens, root = score_STR.shape[1:]
     score_H2TR = score_STR.view(-1, 2, n_tokens, root)

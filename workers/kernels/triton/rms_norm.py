@@ -144,7 +144,7 @@ def norm_backward(
 
 
 def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * w over the last dim, in float32; differentiable once."""
+    """(..., D), as workers.kernels.api.rms_norm says, in float32."""
     return rms_norm_rows(x_D.reshape(-1, x_D.shape[-1]), w_D, eps)[0].view(x_D.shape)
 
 

@@ -1,16 +1,20 @@
-"""Sparse reads of a table of rows, and the gradient that visits touched rows only.
+"""Sparse reads of a table of rows, and the gradient that visits touched rows only: the kernels, and
+operators of them that torch knows.
 
-N rows of the table, D their width, T tokens, P (token, row) pairs; `workers.kernels.torch.rows` has the
-torch forms and the same vocabulary.
+N rows of the table, D their width, T tokens, P (token, row) pairs.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from workers.kernels.api.flops import count
+from workers.kernels.row_order import RowOrder
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
@@ -226,3 +230,115 @@ def row_gradient(
 
 def _rows_contiguous(x_ND: Tensor) -> Tensor:
     return x_ND if x_ND.stride(1) == 1 else x_ND.contiguous()
+
+
+def row_sum(
+    weight_P: Tensor,
+    table: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    order: RowOrder,
+    sparse: bool,
+) -> Tensor:
+    """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
+    return sum_of_rows(weight_P, table.flatten(0, -2), row_P, token_P, start_T)
+
+
+def row_dot(
+    x_TD: Tensor,
+    table: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    known_P: Tensor | None,
+    order: RowOrder,
+    sparse: bool,
+) -> Tensor:
+    """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
+    return dots_of_rows(x_TD, table.flatten(0, -2), row_P, token_P, start_T, known_P)
+
+
+@torch.library.custom_op("ffn_nas::row_sum", mutates_args=())
+def sum_of_rows(
+    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+) -> Tensor:
+    """(T, D): each token's weighted rows, summed."""
+    return weighted_row_sum(weight_P, table_ND, row_P, start_T)
+
+
+@sum_of_rows.register_fake
+def _(
+    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+) -> Tensor:
+    return table_ND.new_empty(start_T.shape[0], table_ND.shape[1])
+
+
+@torch.library.custom_op("ffn_nas::row_dot", mutates_args=())
+def dots_of_rows(
+    x_TD: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    known_P: Tensor | None = None,
+) -> Tensor:
+    """(P,): each pair's x . row; a copy of `known_P` where the caller has them."""
+    if known_P is not None:
+        return known_P.clone()
+    return paired_row_dot(x_TD, table_ND, row_P, token_P)
+
+
+@dots_of_rows.register_fake
+def _(
+    x_TD: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    known_P: Tensor | None = None,
+) -> Tensor:
+    return x_TD.new_empty(row_P.shape[0]) if known_P is None else torch.empty_like(known_P)
+
+
+@torch.library.custom_op("ffn_nas::row_gradient", mutates_args=())
+def gradient_of_rows(
+    weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int
+) -> Tensor:
+    """(N, D): weight[p] * x[token p] summed into row p."""
+    return row_gradient(weight_P, x_TD, row_P, token_P, n_rows)
+
+
+@gradient_of_rows.register_fake
+def _(weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int) -> Tensor:
+    return x_TD.new_empty(n_rows, x_TD.shape[1])
+
+
+def _row_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+
+
+def _row_sum_backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
+    weight_P, table_ND, row_P, token_P, start_T = ctx.saved_tensors
+    d_weight_P = d_table_ND = None
+    if ctx.needs_input_grad[0]:
+        d_weight_P = dots_of_rows(dy_TD, table_ND, row_P, token_P, start_T)
+    if ctx.needs_input_grad[1]:
+        d_table_ND = gradient_of_rows(weight_P, dy_TD, row_P, token_P, table_ND.shape[0])
+    return d_weight_P, d_table_ND, None, None, None
+
+
+def _row_dot_backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
+    x_TD, table_ND, row_P, token_P, start_T = ctx.saved_tensors
+    dx_TD = d_table_ND = None
+    if ctx.needs_input_grad[0]:
+        dx_TD = sum_of_rows(dy_P, table_ND, row_P, token_P, start_T)
+    if ctx.needs_input_grad[1]:
+        d_table_ND = gradient_of_rows(dy_P, x_TD, row_P, token_P, table_ND.shape[0])
+    return dx_TD, d_table_ND, None, None, None, None
+
+
+sum_of_rows.register_autograd(_row_sum_backward, setup_context=_row_context)
+dots_of_rows.register_autograd(_row_dot_backward, setup_context=_row_context)
+for _operator in ("row_sum", "row_dot", "row_gradient"):
+    count(getattr(torch.ops.ffn_nas, _operator))

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from workers.kernels.dispatch import cache_folder, settings
+from workers.kernels.settings import cache_folder, settings
 from workers.kernels.triton.config import Config
 
 log = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """Slow and obvious forms of every operation, in float64: what the others are held against.
 
-Names and shapes are those of workers.kernels.torch.grouped, .rows and .triton. Gradients come from
-autograd.
+Names and shapes are those of workers.kernels.api. Gradients come from autograd.
 """
 
 from __future__ import annotations

@@ -1,0 +1,103 @@
+"""Gradients that several backends share: each brings its forward and its backward pass.
+
+torch and numba do. Triton's forms are operators of torch, which keep a gradient of their own, so
+that torch can trace them.
+
+D normalised or model width, T tokens, B experts, G units of an expert, P (token, expert) pairs,
+C weights of a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from workers.kernels.pairs import Pairs, Watch
+
+
+class RMSNorm(torch.autograd.Function):
+    """Keeps x, w and one number a row.
+
+    norm: (x, w, eps) -> y and that number.
+    norm_backward: (dy, x, w, number) -> the gradients in x and in w.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_D: Tensor, w_D: Tensor, eps: float, norm: Callable, norm_backward: Callable
+    ) -> Tensor:
+        y_D, scale = norm(x_D, w_D, eps)
+        ctx.save_for_backward(x_D, w_D, scale)
+        ctx.norm_backward = norm_backward
+        return y_D
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_D: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.norm_backward(dy_D, *ctx.saved_tensors), None, None, None
+
+
+def expert_ffn(
+    passes: tuple[Callable, Callable],
+    tensors: tuple[Tensor | None, ...],
+    pairs: Pairs,
+    activation: str,
+    watch: Watch | None,
+) -> Tensor:
+    """(T, D), differentiable once in the five tensors of api.expert_ffn.
+
+    passes: (tensors, pairs, activation, keep, watch) -> y, the pre-activations by key and by gate,
+        (P, G) each where `keep` says so, and anything for backward; and (dy, kept, pairs, anything,
+        activation, gradients) -> None, which writes them.
+    """
+    return _ExpertFFN.apply(*tensors, pairs, activation, torch.is_grad_enabled(), watch, passes)
+
+
+class _ExpertFFN(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        *tensors, pairs, activation, keep, watch, (forward, ctx.backward_pass) = arguments
+        keep = keep and any(ctx.needs_input_grad)
+        y_TD, key_PG, gate_PG, ctx.tiles = forward(*tensors, pairs, activation, keep, watch)
+        ctx.save_for_backward(*tensors, key_PG, gate_PG)
+        ctx.pairs, ctx.activation = pairs, activation
+        return y_TD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
+        kept = ctx.saved_tensors
+        grads = Gradients.of(ctx.needs_input_grad, kept, ctx.pairs)
+        ctx.backward_pass(dy_TD.contiguous(), kept, ctx.pairs, ctx.tiles, ctx.activation, grads)
+        return grads.x_TD, grads.keys, grads.gates, grads.values, grads.weight, *[None] * 5
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Room for the gradients of those inputs of an expert FFN that want one."""
+
+    x_TD: Tensor | None
+    keys: Tensor | None
+    gates: Tensor | None
+    values: Tensor | None
+    weight: Tensor | None
+
+    @classmethod
+    def of(cls, wanted: tuple[bool, ...], tensors: tuple[Any, ...], pairs: Pairs) -> Gradients:
+        """Zero where nothing will be written: x, and the experts that nobody reads."""
+        grads = [
+            torch.empty_like(x) if wants and x is not None else None
+            for wants, x in zip(wanted[:5], tensors[:5], strict=True)
+        ]
+        if grads[0] is not None and pairs.token_P is not None:
+            grads[0].zero_()
+        unread = [expert for expert, count in enumerate(pairs.counts) if not count]
+        for grad_BGD in grads[1:4]:
+            if unread and grad_BGD is not None:
+                grad_BGD[unread] = 0
+        return cls(*grads)

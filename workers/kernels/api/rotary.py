@@ -1,0 +1,27 @@
+"""Attention's heads: queries and keys RMS-normed and turned by their positions.
+
+N sequences, L tokens of each, H heads, C width of a head.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from workers.kernels.api.form import form
+from workers.kernels.api.rms_norm import EPS
+from workers.kernels.torch.rotary import normed_heads as torch_form
+
+
+def normed_heads(
+    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, RMS-normed over C and their pairs (i, i + C/2) turned by their angles, and
+    values as they are, (N, H, L, C) each. Differentiable once in qkv and w.
+
+    qkv_NL3HC: queries, keys and values as their product makes them.
+    w_2C: the norms' gains of queries and of keys.
+    cos: of the angles, (N or 1, 1, L, C/2).
+    sin: the same.
+    """
+    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
+    return form("normed_heads", torch_form, qkv_NL3HC, w_2C)(qkv_NL3HC, w_2C, cos, sin, EPS)

@@ -1,0 +1,49 @@
+"""How a loop becomes an operator that torch knows: profiles, fake tensors, and FLOP counts
+(workers.kernels.api.flops).
+
+The operators write where they are told, and have no gradients of their own. Loops that call one
+another stay in one file: numba's cache looks at the file of the outer one alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import torch
+from torch import Tensor
+
+LIBRARY = torch.library.Library("ffn_nas_cpu", "DEF")
+OPS = torch.ops.ffn_nas_cpu
+NAMES: list[str] = []
+
+jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+# Sums may be taken in any order, so that several numbers are added at a time.
+jit_any_order = numba.njit(
+    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"}
+)
+
+
+def operator(schema: str) -> Any:
+    """Registers a function as the operator of that schema, which returns nothing.
+
+    schema: in torch's words, with the tensors that are written marked as such.
+    """
+
+    def register(function: Any) -> Any:
+        name = LIBRARY.define(schema)
+        NAMES.append(name)
+        LIBRARY.impl(name, function, "CPU")
+        torch.library.register_fake(f"ffn_nas_cpu::{name}", _writes_only, lib=LIBRARY)
+        return getattr(OPS, name).default
+
+    return register
+
+
+def _writes_only(*args: Any) -> None:
+    return None
+
+
+def arrays(*tensors: Tensor) -> list[Any]:
+    """The same memory as numpy's arrays."""
+    return [x.detach().numpy() for x in tensors]

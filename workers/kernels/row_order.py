@@ -1,0 +1,67 @@
+"""The pairs of a token and a row of a table, sorted by row, and when a gradient is sparse.
+
+N rows of the table, D their width, P (token, row) pairs sorted by token, U rows that a pair reads.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+# A touched row costs a sparse step (its gradient, sorted, and the row-wise optimizer) about four
+# times what any row costs a dense one. Small tables do not repay the handling.
+SPARSE_ROWS_A_PAIR = 4
+SPARSE_ELEMENTS = 1 << 20
+
+
+class RowOrder:
+    """The pairs sorted by row, found when first asked for. One serves all tables of a layer that
+    are read by the same pairs."""
+
+    def __init__(self, row_P: Tensor, token_P: Tensor) -> None:
+        self._row_P, self._token_P = row_P, token_P
+
+    @cached_property
+    def _sorted(self) -> tuple[Tensor, Tensor]:
+        # Narrow keys sort twice as fast.
+        narrow_P, place_P = torch.sort(self._row_P.int(), stable=True)
+        return narrow_P.to(self._row_P.dtype), place_P
+
+    @property
+    def row_P(self) -> Tensor:
+        """Ascending rows."""
+        return self._sorted[0]
+
+    @property
+    def place_P(self) -> Tensor:
+        """Where each pair lies in the order by token."""
+        return self._sorted[1]
+
+    @cached_property
+    def token_P(self) -> Tensor:
+        """The token of each pair."""
+        return self._token_P.index_select(0, self.place_P)
+
+    @cached_property
+    def touched(self) -> tuple[Tensor, Tensor]:
+        """The rows that have pairs, ascending, and where each one's begin, both (U,)."""
+        row_U, size_U = torch.unique_consecutive(self.row_P, return_counts=True)
+        return row_U, size_U.cumsum(0) - size_U
+
+    @cached_property
+    def narrow(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairs' rows, tokens and places in 32 bits: half of what is kept for backward."""
+        return self.row_P.int(), self.token_P.int(), self.place_P.int()
+
+    def starts(self, n_rows: int) -> Tensor:
+        """Where each row's pairs begin, (N,)."""
+        size_N = torch.bincount(self._row_P, minlength=n_rows)
+        return size_N.cumsum(0) - size_N
+
+
+def wants_sparse(table: Tensor, n_pairs: int) -> bool:
+    """Whether a table (..., D) that n_pairs pairs read gets a sparse gradient."""
+    large = table.numel() >= SPARSE_ELEMENTS
+    return large and table.shape[:-1].numel() >= SPARSE_ROWS_A_PAIR * n_pairs
