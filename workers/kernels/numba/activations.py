@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numba import types
 from numba.extending import overload
-from torch import Tensor
 
-from workers.kernels.numba.library import arrays, jit_any_order, operator
+from workers.kernels.numba.library import jit_any_order, operator
 
 CODES = {"relu": 0, "silu": 1, "gelu": 2}
 # numba compiles a function once for each type of its arguments: by a type for each activation,
@@ -159,15 +158,15 @@ def _hidden_backward(
 
 
 @operator("hidden(int code, Tensor key, Tensor gate, Tensor weight, Tensor(a!) h) -> ()")
-def hidden(code: int, *tensors: Tensor) -> None:
+def hidden(code: int, *arrays: Any) -> None:
     """h = weight act(gate) key, or weight act(key) where there are no gates."""
-    _hidden(KINDS[code], *arrays(*tensors))
+    _hidden(KINDS[code], *arrays)
 
 
 @operator(
     "hidden_backward(int code, Tensor key, Tensor gate, Tensor weight, Tensor(a!) dh, "
     "Tensor(b!) h, Tensor(c!) d_gate, Tensor(d!) d_weight) -> ()"
 )
-def hidden_backward(code: int, *tensors: Tensor) -> None:
+def hidden_backward(code: int, *arrays: Any) -> None:
     """`hidden` anew, and its gradients: that of the keys' side in dh's place."""
-    _hidden_backward(KINDS[code], *arrays(*tensors))
+    _hidden_backward(KINDS[code], *arrays)

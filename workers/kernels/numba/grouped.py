@@ -17,9 +17,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-from torch import Tensor
 
-from workers.kernels.numba.library import arrays, jit, operator
+from workers.kernels.numba.library import jit, operator
 
 ROWS, COLUMNS = 6, 16  # of a block: its sums take 12 of AVX2's 16 registers
 INNER = 256  # terms of a sum at a time: the columns packed for them stay in the nearest cache
@@ -180,8 +179,12 @@ def _panel(
             write_block(like, a, step, b, line, n, c)
 
 
+@operator(
+    "grouped_product(Tensor x, Tensor x_row, Tensor w, bool transposed, Tensor expert, "
+    "Tensor start, Tensor(a!) y, Tensor y_row, bool add) -> ()"
+)
 @jit
-def _product(
+def grouped_product(
     x_XI: Any,
     x_row_P: Any,
     w_B: Any,
@@ -234,8 +237,12 @@ def _product(
                             y_O[o0 + j] = edge[p, j] + (y_O[o0 + j] if adds else 0)
 
 
+@operator(
+    "grouped_weight_gradient(Tensor d, Tensor x, Tensor x_row, Tensor expert, Tensor start, "
+    "Tensor new, Tensor(a!) grad) -> ()"
+)
 @jit
-def _weight_gradient(
+def grouped_weight_gradient(
     d_PG: Any, x_XD: Any, x_row_P: Any, expert_N: Any, start_N: Any, new_N: Any, grad_BGD: Any
 ) -> None:
     """grad[expert] (+)= d^T x[x_row] over each run's pairs; where `new_N`, the old is not read."""
@@ -286,42 +293,3 @@ def _weight_gradient(
                         for j in range(outer - o0):
                             old = grad_GD[g, o0 + j] if adds else 0
                             grad_GD[g, o0 + j] = edge[g, j] + old
-
-
-@operator(
-    "grouped_product(Tensor x, Tensor x_row, Tensor w, bool transposed, Tensor expert, "
-    "Tensor start, Tensor(a!) y, Tensor y_row, bool add) -> ()"
-)
-def grouped_product(
-    x_XI: Tensor,
-    x_row_P: Tensor,
-    w_BIO: Tensor,
-    transposed: bool,
-    expert_N: Tensor,
-    start_N: Tensor,
-    y_YO: Tensor,
-    y_row_P: Tensor,
-    add: bool,
-) -> None:
-    """y[y_row p] (+)= x[x_row p] @ w[expert of p] or its transpose; start_N has N + 1 entries."""
-    x, x_row, w, expert, start, y, y_row = arrays(
-        x_XI, x_row_P, w_BIO, expert_N, start_N, y_YO, y_row_P
-    )
-    _product(x, x_row, w, transposed, expert, start, y, y_row, add)
-
-
-@operator(
-    "grouped_weight_gradient(Tensor d, Tensor x, Tensor x_row, Tensor expert, Tensor start, "
-    "Tensor new, Tensor(a!) grad) -> ()"
-)
-def grouped_weight_gradient(
-    d_PG: Tensor,
-    x_XD: Tensor,
-    x_row_P: Tensor,
-    expert_N: Tensor,
-    start_N: Tensor,
-    new_N: Tensor,
-    grad_BGD: Tensor,
-) -> None:
-    """grad[expert] (+)= d^T x[x_row] over each run's pairs; where `new_N` it is written anew."""
-    _weight_gradient(*arrays(d_PG, x_XD, x_row_P, expert_N, start_N, new_N, grad_BGD))

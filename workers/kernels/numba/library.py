@@ -25,15 +25,19 @@ jit_any_order = numba.njit(
 
 
 def operator(schema: str) -> Any:
-    """Registers a function as the operator of that schema, which returns nothing.
+    """Registers a loop over arrays as the operator of that schema, which returns nothing.
 
-    schema: in torch's words, with the tensors that are written marked as such.
+    schema: in torch's words; its tensors that are written are marked as such.
     """
 
-    def register(function: Any) -> Any:
+    def register(loop: Any) -> Any:
+        def run(*args: Any) -> None:
+            # The same memory.
+            loop(*(x.detach().numpy() if isinstance(x, Tensor) else x for x in args))
+
         name = LIBRARY.define(schema)
         NAMES.append(name)
-        LIBRARY.impl(name, function, "CPU")
+        LIBRARY.impl(name, run, "CPU")
         torch.library.register_fake(f"ffn_nas_cpu::{name}", _writes_only, lib=LIBRARY)
         return getattr(OPS, name).default
 
@@ -42,8 +46,3 @@ def operator(schema: str) -> Any:
 
 def _writes_only(*args: Any) -> None:
     return None
-
-
-def arrays(*tensors: Tensor) -> list[Any]:
-    """The same memory as numpy's arrays."""
-    return [x.detach().numpy() for x in tensors]

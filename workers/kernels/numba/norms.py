@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor
-
-from workers.kernels.numba.library import arrays, jit_any_order, operator
+from workers.kernels.numba.library import jit_any_order, operator
 
 
 @jit_any_order
@@ -36,8 +34,9 @@ def _norm_backward(dy_D: Any, x_D: Any, w_D: Any, scale: Any, dx_D: Any, dw_D: A
         dx_D[d] = scale * (dy_D[d] * w_D[d] - x_D[d] * mean)
 
 
+@operator("rms_norm(Tensor x, Tensor w, float eps, Tensor(a!) y, Tensor(b!) scale) -> ()")
 @jit_any_order
-def _rows(x_TD: Any, w_D: Any, eps: float, y_TD: Any, scale_T: Any) -> None:
+def rms_norm_rows(x_TD: Any, w_D: Any, eps: float, y_TD: Any, scale_T: Any) -> None:
     """y = x scale w, with scale = 1 / sqrt(mean(x^2) + eps)."""
     for t in range(len(x_TD)):
         x_D, y_D = x_TD[t], y_TD[t]
@@ -47,15 +46,26 @@ def _rows(x_TD: Any, w_D: Any, eps: float, y_TD: Any, scale_T: Any) -> None:
             y_D[d] = x_D[d] * scale * w_D[d]
 
 
+@operator(
+    "rms_norm_backward(Tensor dy, Tensor x, Tensor w, Tensor scale, Tensor(a!) dx, "
+    "Tensor(b!) dw) -> ()"
+)
 @jit_any_order
-def _rows_backward(dy_TD: Any, x_TD: Any, w_D: Any, scale_T: Any, dx_TD: Any, dw_D: Any) -> None:
+def rms_norm_rows_backward(
+    dy_TD: Any, x_TD: Any, w_D: Any, scale_T: Any, dx_TD: Any, dw_D: Any
+) -> None:
     """The gradient in x, and that in w added to what is there."""
     for t in range(len(x_TD)):
         _norm_backward(dy_TD[t], x_TD[t], w_D, scale_T[t], dx_TD[t], dw_D)
 
 
+@operator(
+    "normed_heads(Tensor qkv, Tensor w, Tensor cos, Tensor sin, float eps, Tensor(a!) out) -> ()"
+)
 @jit_any_order
-def _heads(qkv_T3HC: Any, w_2C: Any, cos_TC: Any, sin_TC: Any, eps: float, out_3THC: Any) -> None:
+def heads_rows(
+    qkv_T3HC: Any, w_2C: Any, cos_TC: Any, sin_TC: Any, eps: float, out_3THC: Any
+) -> None:
     """Queries and keys normed over C with their gains, their pairs (i, i + C/2) turned by their
     token's angles (cos_TC, sin_TC: C/2 of them; of token t modulo their number); values copied."""
     n_heads, half = qkv_T3HC.shape[2], cos_TC.shape[1]
@@ -73,8 +83,12 @@ def _heads(qkv_T3HC: Any, w_2C: Any, cos_TC: Any, sin_TC: Any, eps: float, out_3
         out_3THC[2, t] = qkv_T3HC[t, 2]
 
 
+@operator(
+    "normed_heads_backward(Tensor dq, Tensor dk, Tensor dv, Tensor qkv, Tensor w, Tensor cos, "
+    "Tensor sin, float eps, Tensor(a!) d_qkv, Tensor(b!) dw) -> ()"
+)
 @jit_any_order
-def _heads_backward(
+def heads_rows_backward(
     dq_THC: Any,
     dk_THC: Any,
     dv_THC: Any,
@@ -101,37 +115,3 @@ def _heads_backward(
                 scale = _inverse_rms(x_C, eps)
                 _norm_backward(turned_C, x_C, w_2C[side], scale, d_C, dw_2C[side])
         d_qkv_T3HC[t, 2] = dv_THC[t]
-
-
-@operator("rms_norm(Tensor x, Tensor w, float eps, Tensor(a!) y, Tensor(b!) scale) -> ()")
-def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float, y_TD: Tensor, scale_T: Tensor) -> None:
-    """y = x scale w, with scale = 1 / sqrt(mean(x^2) + eps)."""
-    _rows(*arrays(x_TD, w_D), eps, *arrays(y_TD, scale_T))
-
-
-@operator(
-    "rms_norm_backward(Tensor dy, Tensor x, Tensor w, Tensor scale, Tensor(a!) dx, "
-    "Tensor(b!) dw) -> ()"
-)
-def rms_norm_rows_backward(*tensors: Tensor) -> None:
-    """The gradient in x, and that in w added to what is there."""
-    _rows_backward(*arrays(*tensors))
-
-
-@operator(
-    "normed_heads(Tensor qkv, Tensor w, Tensor cos, Tensor sin, float eps, Tensor(a!) out) -> ()"
-)
-def heads_rows(*arguments: Any) -> None:
-    """Queries and keys normed and turned, values copied, out of the rows of their product."""
-    *inputs, eps, out_3THC = arguments
-    _heads(*arrays(*inputs), eps, *arrays(out_3THC))
-
-
-@operator(
-    "normed_heads_backward(Tensor dq, Tensor dk, Tensor dv, Tensor qkv, Tensor w, Tensor cos, "
-    "Tensor sin, float eps, Tensor(a!) d_qkv, Tensor(b!) dw) -> ()"
-)
-def heads_rows_backward(*arguments: Any) -> None:
-    """The gradient in qkv, and those in the gains added to what is there."""
-    *inputs, eps, d_qkv_T3HC, dw_2C = arguments
-    _heads_backward(*arrays(*inputs), eps, *arrays(d_qkv_T3HC, dw_2C))

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.numba.library import arrays, jit, operator
+from workers.kernels.numba.library import jit, operator
 from workers.kernels.numba.topk import top_rows, top_sums
 
 CACHED_SCORES = 1 << 18
 
 
+@operator(
+    "search_backward(Tensor d_score, Tensor index, Tensor query, Tensor keys, "
+    "Tensor(a!) d_query, Tensor(b!) d_keys) -> ()"
+)
 @jit
-def _search_backward(
+def search_backward(
     d_HTK: Any, index_HTK: Any, query_TSC: Any, keys_SRC: Any, d_query_TSC: Any, d_keys_SRC: Any
 ) -> None:
     """The gradients of both halves' queries, and of their sub-keys added to what is there."""
@@ -36,15 +40,6 @@ def _search_backward(
                 for c in range(width):
                     d_query_C[c] += d * key_C[c]
                     d_key_C[c] += d * query_C[c]
-
-
-@operator(
-    "search_backward(Tensor d_score, Tensor index, Tensor query, Tensor keys, "
-    "Tensor(a!) d_query, Tensor(b!) d_keys) -> ()"
-)
-def search_backward(*tensors: Tensor) -> None:
-    """Adds the gradients of the queries and the sub-keys that were chosen."""
-    _search_backward(*arrays(*tensors))
 
 
 def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:

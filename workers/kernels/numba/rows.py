@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.numba.library import arrays, jit_any_order, operator
+from workers.kernels.numba.library import jit_any_order, operator
 from workers.kernels.recycle import recycled
 from workers.kernels.row_order import RowOrder
 
@@ -32,8 +32,9 @@ def _end(row_P: Any, first: int) -> int:
     return end
 
 
+@operator(f"row_dots(Tensor x, Tensor table, {RUNS}, Tensor(a!) y) -> ()")
 @jit_any_order
-def _dot(x_TD: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_P: Any) -> None:
+def row_dots(x_TD: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_P: Any) -> None:
     """y[place] = x[token] . table[row]."""
     for p in range(len(row_P)):
         x_D, row_D, total = x_TD[token_P[p]], table_ND[row_P[p]], y_P.dtype.type(0)
@@ -42,8 +43,9 @@ def _dot(x_TD: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_P: 
         y_P[place_P[p]] = total
 
 
+@operator(f"add_rows(Tensor weight, Tensor table, {RUNS}, Tensor(a!) y) -> ()")
 @jit_any_order
-def _add_rows(
+def add_rows(
     weight_P: Any, table_ND: Any, row_P: Any, token_P: Any, place_P: Any, y_TD: Any
 ) -> None:
     """y[token] += weight[place] * table[row]."""
@@ -61,8 +63,9 @@ def _next_row(y_MD: Any, before: int, row: int, sparse: bool) -> int:
     return at
 
 
+@operator(f"row_gradient(Tensor weight, Tensor x, {RUNS}, bool sparse, Tensor(a!) y) -> ()")
 @jit_any_order
-def _gradient(
+def row_gradient(
     weight_P: Any, x_TD: Any, row_P: Any, token_P: Any, place_P: Any, sparse: bool, y_MD: Any
 ) -> None:
     """y[row] = the sum of weight[place] * x[token] over its pairs."""
@@ -78,8 +81,12 @@ def _gradient(
     y_MD[at + 1 :] = 0
 
 
+@operator(
+    f"row_sum_backward(Tensor weight, Tensor dy, Tensor table, {RUNS}, bool sparse, "
+    "Tensor(a!) d_weight, Tensor(b!) d_table) -> ()"
+)
 @jit_any_order
-def _sum_backward(
+def row_sum_backward(
     weight_P: Any,
     dy_TD: Any,
     table_ND: Any,
@@ -90,7 +97,7 @@ def _sum_backward(
     d_weight_P: Any,
     y_MD: Any,
 ) -> None:
-    """`_gradient` of weight and dy, and d_weight[place] = dy[token] . table[row], in one pass."""
+    """Both gradients in one pass: `row_gradient` of weight and dy, `row_dots` of dy and table."""
     at, first = -1, 0
     while first < len(row_P):
         end, at = _end(row_P, first), _next_row(y_MD, at, row_P[first], sparse)
@@ -106,8 +113,12 @@ def _sum_backward(
     y_MD[at + 1 :] = 0
 
 
+@operator(
+    f"row_dot_backward(Tensor dy, Tensor x, Tensor table, {RUNS}, bool sparse, "
+    "Tensor(a!) dx, Tensor(b!) d_table) -> ()"
+)
 @jit_any_order
-def _dot_backward(
+def row_dot_backward(
     dy_P: Any,
     x_TD: Any,
     table_ND: Any,
@@ -118,7 +129,7 @@ def _dot_backward(
     dx_TD: Any,
     y_MD: Any,
 ) -> None:
-    """`_gradient` of dy and x, and dx[token] += dy[place] * table[row], in one pass."""
+    """Both gradients in one pass: `row_gradient` of dy and x, `add_rows` of dy and table."""
     at, first = -1, 0
     while first < len(row_P):
         end, at = _end(row_P, first), _next_row(y_MD, at, row_P[first], sparse)
@@ -130,45 +141,6 @@ def _dot_backward(
                 dx_D[d] += dy * row_D[d]
         first = end
     y_MD[at + 1 :] = 0
-
-
-@operator(f"row_dots(Tensor x, Tensor table, {RUNS}, Tensor(a!) y) -> ()")
-def row_dots(*tensors: Tensor) -> None:
-    """y[place] = x[token] . table[row]."""
-    _dot(*arrays(*tensors))
-
-
-@operator(f"add_rows(Tensor weight, Tensor table, {RUNS}, Tensor(a!) y) -> ()")
-def add_rows(*tensors: Tensor) -> None:
-    """y[token] += weight[place] * table[row]."""
-    _add_rows(*arrays(*tensors))
-
-
-@operator(f"row_gradient(Tensor weight, Tensor x, {RUNS}, bool sparse, Tensor(a!) y) -> ()")
-def row_gradient(*arguments: Any) -> None:
-    """y[row] = the sum of weight[place] * x[token] over its pairs; sparse: rows with pairs only."""
-    *inputs, sparse, y_MD = arguments
-    _gradient(*arrays(*inputs), sparse, *arrays(y_MD))
-
-
-@operator(
-    f"row_sum_backward(Tensor weight, Tensor dy, Tensor table, {RUNS}, bool sparse, "
-    "Tensor(a!) d_weight, Tensor(b!) d_table) -> ()"
-)
-def row_sum_backward(*arguments: Any) -> None:
-    """Both gradients of a row sum: `row_gradient` of weight and dy, `row_dots` of dy and table."""
-    *inputs, sparse, d_weight_P, d_table_MD = arguments
-    _sum_backward(*arrays(*inputs), sparse, *arrays(d_weight_P, d_table_MD))
-
-
-@operator(
-    f"row_dot_backward(Tensor dy, Tensor x, Tensor table, {RUNS}, bool sparse, "
-    "Tensor(a!) dx, Tensor(b!) d_table) -> ()"
-)
-def row_dot_backward(*arguments: Any) -> None:
-    """Both gradients of row dots: `row_gradient` of dy and x, `add_rows` of dy and table."""
-    *inputs, sparse, dx_TD, d_table_MD = arguments
-    _dot_backward(*arrays(*inputs), sparse, *arrays(dx_TD, d_table_MD))
 
 
 def row_sum(

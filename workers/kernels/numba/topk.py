@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workers.kernels.numba.library import arrays, jit, operator
+from workers.kernels.numba.library import jit, operator
 
 MANY = 4  # times K: more than these left, as with equal scores, are sorted instead
 
@@ -86,8 +86,9 @@ def _top_row(
         _insert(score_M, place_M, m, place_K, best_K)
 
 
+@operator("top_rows(Tensor score, Tensor(a!) place, Tensor(b!) best) -> ()")
 @jit
-def _top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
+def top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
     """`_top_row` of each row."""
     n = score_RN.shape[1]
     score_M, place_M = np.empty(n + 1, score_RN.dtype), np.empty(n + 1, np.int64)
@@ -96,8 +97,11 @@ def _top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
         _top_row(score_RN[r], place_RK[r], best_RK[r], score_M, place_M, rank_M)
 
 
+@operator(
+    "top_sums(Tensor best, Tensor place, int n_keys, Tensor(a!) score, Tensor(b!) index) -> ()"
+)
 @jit
-def _top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_HTK: Any) -> None:
+def top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_HTK: Any) -> None:
     """The K largest sums of one entry of each half of a head, both halves descending, and the
     sums' places a * n_keys + b."""
     n_half, k = best_STJ.shape[2], score_HTK.shape[2]
@@ -120,22 +124,6 @@ def _top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_
             for i in range(k):
                 a, b = first_Q[place_K[i]], second_Q[place_K[i]]
                 index_HTK[h, t, i] = place_STJ[2 * h, t, a] * n_keys + place_STJ[2 * h + 1, t, b]
-
-
-@operator("top_rows(Tensor score, Tensor(a!) place, Tensor(b!) best) -> ()")
-def top_rows(score_RN: Tensor, place_RK: Tensor, best_RK: Tensor) -> None:
-    """The K largest of each row, the largest first, and where they are."""
-    _top_rows(*arrays(score_RN, place_RK, best_RK))
-
-
-@operator(
-    "top_sums(Tensor best, Tensor place, int n_keys, Tensor(a!) score, Tensor(b!) index) -> ()"
-)
-def top_sums(
-    best_STJ: Tensor, place_STJ: Tensor, n_keys: int, score_HTK: Tensor, index_HTK: Tensor
-) -> None:
-    """The K largest sums of an entry of each half, and their experts."""
-    _top_sums(*arrays(best_STJ, place_STJ), n_keys, *arrays(score_HTK, index_HTK))
 
 
 def top_indices(score: Tensor, k: int, ordered: bool) -> Tensor:
