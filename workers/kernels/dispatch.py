@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -26,11 +27,6 @@ log = logging.getLogger(__name__)
 # Backends are imported by these names when they are first to run: a CPU never loads triton.
 SELF_CHECK = "workers.kernels.selfcheck"
 RECYCLE = "workers.kernels.recycle"
-OWN = {"cpu": Backend.NUMBA, "cuda": Backend.TRITON}
-DTYPES = {
-    Backend.NUMBA: (torch.float32, torch.float64),
-    Backend.TRITON: (torch.float32, torch.float16, torch.bfloat16),
-}
 # Operation -> the file of its forms: the same name in api/ and in each backend's folder.
 FILES = {
     "expert_ffn": "expert_ffn",
@@ -44,18 +40,6 @@ FILES = {
     "row_sum": "rows",
     "top_indices": "topk",
 }
-# The operations that a backend has no form of, and why.
-ABSENT = {
-    Backend.NUMBA: {
-        "plain_ffn": "plain products of all tokens are a library's best case",
-        "grouped_mm": "rows that lie together are a library's best case",
-        "linear_cross_entropy": "its time is that of plain products, a library's best case",
-    },
-    Backend.TRITON: {
-        "plain_ffn": "plain products of all tokens are a library's best case",
-        "top_indices": "torch has a kernel for it",
-    },
-}
 
 
 class Limit(NamedTuple):
@@ -66,17 +50,50 @@ class Limit(NamedTuple):
     why: str
 
 
-# The size is the one that `api` tells; benchmarks/layers.py measures both sides of numba's.
-LIMITS = {
-    Backend.NUMBA: {
-        "expert_ffn": Limit(128, "units of an expert", "a library's products of copied rows"),
+@dataclass(frozen=True, eq=False)
+class Takes:
+    """What a backend takes, on any machine.
+
+    dtypes: of all tensors of a call.
+    absent: the operations that it has no form of, and why.
+    limits: of the sizes that `api` tells, by operation; benchmarks/layers.py measures numba's.
+    """
+
+    backend: Backend
+    dtypes: tuple[torch.dtype, ...]
+    absent: dict[str, str]
+    limits: dict[str, Limit]
+
+
+NUMBA = Takes(
+    Backend.NUMBA,
+    dtypes=(torch.float32, torch.float64),
+    absent={
+        "plain_ffn": "plain products of all tokens are a library's best case",
+        "grouped_mm": "rows that lie together are a library's best case",
+        "linear_cross_entropy": "its time is that of plain products, a library's best case",
+    },
+    limits={
+        "expert_ffn": Limit(128, "units of an expert", "wider, a library's products are faster"),
         "product_key_search": Limit(64, "choices", "ranking costs their square"),
         "top_indices": Limit(64, "choices", "ranking costs their square"),
     },
-    Backend.TRITON: {
+)
+TRITON = Takes(
+    Backend.TRITON,
+    dtypes=(torch.float32, torch.float16, torch.bfloat16),
+    absent={
+        "plain_ffn": "plain products of all tokens are a library's best case",
+        "top_indices": "torch has a kernel for it",
+    },
+    limits={
         "product_key_search": Limit(32, "choices", "their square must fit a warp's registers"),
     },
-}
+)
+OWN = {"cpu": NUMBA, "cuda": TRITON}  # by the device's type
+NAMED = {Backend.NUMBA: NUMBA, Backend.TRITON: TRITON}
+# Looked at in every call, and an enum's members are slow to reach.
+AUTO, TORCH = Backend.AUTO, Backend.TORCH
 
 
 def form(operation: str, torch_form: Callable, tensors: Sequence[Tensor], size: int) -> Callable:
@@ -85,10 +102,10 @@ def form(operation: str, torch_form: Callable, tensors: Sequence[Tensor], size: 
     operation: a name of FILES.
     torch_form: the one that runs where no other does.
     tensors: all that must have one dtype; the first one's device counts.
-    size: what LIMITS count of this operation, 0 where nothing is counted.
+    size: what a Limit counts of this operation, 0 where nothing is counted.
     """
     backend, _ = choose(operation, tensors, size)
-    return torch_form if backend is Backend.TORCH else load(backend, operation)
+    return torch_form if backend is TORCH else load(backend, operation)
 
 
 def choose(operation: str, tensors: Sequence[Tensor], size: int = 0) -> tuple[Backend, str]:
@@ -96,35 +113,37 @@ def choose(operation: str, tensors: Sequence[Tensor], size: int = 0) -> tuple[Ba
 
     operation: a name of FILES.
     tensors: all that must have one dtype; the first one's device counts.
-    size: what LIMITS count of this operation, 0 where nothing is counted.
+    size: what a Limit counts of this operation, 0 where nothing is counted.
     """
     device, asked = tensors[0].device, settings().backend
-    backend = OWN.get(device.type, Backend.TORCH) if asked is Backend.AUTO else asked
-    if backend is Backend.TORCH:
-        return backend, "torch was asked for" if asked is backend else f"no other on {device.type}"
-    reason = _refusal(backend, operation, tensors, size) or _unavailable(backend, device)
-    return (Backend.TORCH, reason) if reason else (backend, "")
+    if asked is TORCH:
+        return TORCH, "torch was asked for"
+    takes = OWN.get(device.type) if asked is AUTO else NAMED[asked]
+    if takes is None:
+        return TORCH, f"no other on {device.type}"
+    reason = _refusal(takes, operation, tensors, size) or _unavailable(takes.backend, device)
+    return (TORCH, reason) if reason else (takes.backend, "")
 
 
-def _refusal(backend: Backend, operation: str, tensors: Sequence[Tensor], size: int) -> str:
+def _refusal(takes: Takes, operation: str, tensors: Sequence[Tensor], size: int) -> str:
     """Why a backend does not take this call on any machine; "" where it does."""
-    absent = ABSENT[backend].get(operation)
+    absent, limit = takes.absent.get(operation), takes.limits.get(operation)
     if absent is not None:
-        return f"{backend} has no form of it: {absent}"
-    limit = LIMITS[backend].get(operation)
+        return f"{takes.backend} has no form of it: {absent}"
     if limit is not None and size > limit.most:
-        return f"{backend} takes at most {limit.most} {limit.of} ({limit.why}): got {size}"
+        return f"{takes.backend} takes at most {limit.most} {limit.of} ({limit.why}): got {size}"
     dtype = tensors[0].dtype
-    if any(x.dtype != dtype for x in tensors):
-        return "the tensors have several dtypes"
-    if dtype not in DTYPES[backend]:
-        return f"{backend} does not take {str(dtype).removeprefix('torch.')}"
+    for x in tensors:
+        if x.dtype != dtype:
+            return "the tensors have several dtypes"
+    if dtype not in takes.dtypes:
+        return f"{takes.backend} does not take {str(dtype).removeprefix('torch.')}"
     return ""
 
 
 def _unavailable(backend: Backend, device: torch.device) -> str:
     """Why this process does not run a backend on a device; "" where it does."""
-    if backend is Backend.NUMBA:
+    if backend is NUMBA.backend:
         return numba_fault() if device.type == "cpu" else "numba's forms are for CPUs"
     if device.type == "cuda":
         return "" if settings().backend is backend else why_not(device.index or 0)
@@ -144,8 +163,8 @@ def load(backend: Backend, operation: str) -> Callable:
 def numba_fault() -> str:
     """Why this process has no numba forms; "" where it has them."""
     try:
-        for operation in sorted(FILES.keys() - ABSENT[Backend.NUMBA].keys()):
-            load(Backend.NUMBA, operation)
+        for operation in sorted(FILES.keys() - NUMBA.absent.keys()):
+            load(NUMBA.backend, operation)
     except (ImportError, RuntimeError) as error:  # RuntimeError: numba may write to no folder
         log.warning("the torch forms run on the CPU: %s", error)
         return str(error)
@@ -187,9 +206,9 @@ def describe(device: str = "cpu") -> str:
         backend = settings().backend
     except InputError as error:
         return f"torch ({error})"
-    if backend is Backend.AUTO:
-        backend = OWN.get(chosen.type, Backend.TORCH)
-    if backend is Backend.TORCH:
+    takes = OWN.get(chosen.type) if backend is AUTO else NAMED.get(backend)
+    if takes is None:
         return "torch"
+    backend = takes.backend
     reason = _unavailable(backend, chosen)
     return f"torch ({reason})" if reason else f"{backend} {importlib.metadata.version(backend)}"

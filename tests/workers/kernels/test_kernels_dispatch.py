@@ -21,7 +21,7 @@ from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.rms_norm import rms_norm
 from workers.kernels.api.rotary import normed_heads
-from workers.kernels.dispatch import ABSENT, FILES, LIMITS, choose, describe
+from workers.kernels.dispatch import FILES, NAMED, choose, describe
 from workers.kernels.pairs import Pairs
 from workers.kernels.settings import Backend, Settings, override
 
@@ -89,17 +89,18 @@ assert "workers.kernels.triton" not in sys.modules
 def test_every_backend_has_a_form_of_every_operation_or_a_reason():
     """And all forms of an operation are called alike, as its public function calls them."""
     pytest.importorskip("triton", reason="the Triton forms need triton")
-    backends = (Backend.NUMBA, Backend.TRITON)
     for operation in sorted(FILES.keys() - {"plain_ffn"}):
         torch_form = dispatch.load(Backend.TORCH, operation)
-        for backend in backends:
-            if operation in ABSENT[backend]:
-                assert ABSENT[backend][operation]
+        for backend, takes in NAMED.items():
+            if operation in takes.absent:
+                assert takes.absent[operation]
                 continue
             form = dispatch.load(backend, operation)
             assert n_parameters(form) == n_parameters(torch_form), (backend, operation)
-    assert all(set(table) <= set(FILES) for table in (*ABSENT.values(), *LIMITS.values()))
-    assert all("plain_ffn" in ABSENT[backend] for backend in backends)
+    for backend, takes in NAMED.items():
+        assert takes.backend is backend
+        assert {*takes.absent, *takes.limits} <= set(FILES)
+        assert "plain_ffn" in takes.absent
 
 
 def n_parameters(form):

@@ -14,7 +14,7 @@ from workers.kernels import dispatch
 from workers.kernels.api import form as form_module
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.flops import custom_flops
-from workers.kernels.dispatch import LIMITS, choose, describe
+from workers.kernels.dispatch import NUMBA, choose, describe
 from workers.kernels.numba import activations, grouped, library, norms, product_key, rows, topk
 from workers.kernels.numba import expert_ffn as numba_ffn
 from workers.kernels.numba.activations import CODES
@@ -24,7 +24,7 @@ from workers.kernels.settings import Backend, override
 
 ROWS, COLUMNS, INNER, PAIRS = grouped.ROWS, grouped.COLUMNS, grouped.INNER, grouped.PAIRS
 DTYPES = [torch.float32, torch.float64]
-MOST = {operation: limit.most for operation, limit in LIMITS[Backend.NUMBA].items()}
+MOST = {operation: limit.most for operation, limit in NUMBA.limits.items()}
 # (inner, outer, pairs of each expert): one, whole blocks, one less and one more than a block, of
 # rows, columns and terms.
 SHAPES = [

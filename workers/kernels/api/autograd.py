@@ -31,6 +31,7 @@ class RMSNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x_D: Tensor, w_D: Tensor, eps: float, norm: Callable, norm_backward: Callable
     ) -> Tensor:
+        """(..., D)."""
         y_D, scale = norm(x_D, w_D, eps)
         ctx.save_for_backward(x_D, w_D, scale)
         ctx.norm_backward = norm_backward
@@ -39,6 +40,7 @@ class RMSNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy_D: Tensor) -> tuple[Tensor | None, ...]:
+        """Those of x and w."""
         return *ctx.norm_backward(dy_D, *ctx.saved_tensors), None, None, None
 
 

@@ -25,6 +25,7 @@ CHUNK = 1024  # tokens whose logits exist at once
 def cross_entropy_kernel(
     logit_ptr, target_ptr, loss_ptr, vocabulary, stride_t, BLOCK_V: tl.constexpr
 ):
+    """A token's loss; its logits become their own gradient."""
     token = tl.program_id(0).to(tl.int64)
     logit_ptr += token * stride_t
     target = tl.load(target_ptr + token)

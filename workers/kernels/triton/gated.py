@@ -31,6 +31,7 @@ def _activation(g, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def gated_forward_kernel(gate_ptr, up_ptr, h_ptr, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    """h = act(gate) * up, BLOCK elements a program."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     gate = tl.load(gate_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + at, mask=at < n, other=0.0).to(tl.float32)
@@ -49,6 +50,7 @@ def gated_backward_kernel(
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """The gradients of gate and up for that of h, BLOCK elements a program."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     gate = tl.load(gate_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + at, mask=at < n, other=0.0).to(tl.float32)

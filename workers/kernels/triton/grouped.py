@@ -60,6 +60,7 @@ def product_kernel(
     BLOCK_O: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
+    """A tile of rows of one expert by a block of columns of its matrix."""
     n_outer = tl.cdiv(outer, BLOCK_O)
     tile = tl.program_id(0) // n_outer
     expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
@@ -119,6 +120,7 @@ def weight_gradient_kernel(
     BLOCK_O: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
+    """A block of one expert's gradient, summed over the expert's rows."""
     n_inner, n_outer = tl.cdiv(inner, BLOCK_I), tl.cdiv(outer, BLOCK_O)
     tile = tl.program_id(0)
     expert = (tile // (n_inner * n_outer)).to(tl.int64)

@@ -51,6 +51,7 @@ def product_key_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_R: tl.constexpr,
 ):
+    """A head's best sums for one token."""
     head = (tl.program_id(0) // n_tokens).to(tl.int64)
     token = (tl.program_id(0) % n_tokens).to(tl.int64)
     score_ptr += head * stride_sh + token * stride_st

@@ -34,6 +34,7 @@ def rms_norm_forward_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
+    """y and scale of BLOCK_T rows."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     d = tl.arange(0, BLOCK_D)
     mask = (row < n_rows)[:, None] & (d < width)[None, :]
@@ -63,6 +64,7 @@ def rms_norm_backward_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
+    """dx of every n-th BLOCK_T rows, and their sum of dw; n programs."""
     program = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK_D)
     w = tl.load(w_ptr + d, mask=d < width, other=0.0).to(tl.float32)

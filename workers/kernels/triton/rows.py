@@ -49,6 +49,7 @@ def row_sum_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
+    """BLOCK_D columns of a token's weighted sum."""
     token = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     first = tl.load(start_ptr + token)
@@ -82,6 +83,7 @@ def row_dot_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
+    """The dot products of BLOCK_P pairs."""
     pair = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     live = pair < n_pairs
     row = tl.load(row_ptr + pair, mask=live, other=0).to(tl.int64)
@@ -111,6 +113,7 @@ def row_gradient_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
+    """BLOCK_D columns of a row's gradient, by the first of its pairs."""
     # row_ptr and end_ptr are in sorted order: a program that is not its segment's first leaves.
     first = tl.program_id(0).to(tl.int64)
     row = tl.load(row_ptr + first).to(tl.int64)
