@@ -19,7 +19,7 @@ from benchmarks.turns import Call, ratio, take_turns
 from search_space.cost import ffn_cost
 from search_space.spec import AvgK, FFNSpec, Hash, ProductKey, StraightThrough, TopK
 from workers.layers.ffn import FFN
-from workers.layers.stats import record_stats
+from workers.layers.recording import record_stats
 
 D_MODEL, VOCAB = 256, 4096
 ACTIVE = 512  # hidden units that a token reads in every routed layer

@@ -17,6 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
+from workers.layers.declared import Declared
 from workers.model import EMBEDDING_STD, ProxyLM
 
 
@@ -60,7 +61,7 @@ class FFNNASForCausalLM(PreTrainedModel, GenerationMixin):
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=EMBEDDING_STD)
-        elif hasattr(module, "reset_parameters") and not isinstance(module, nn.Linear):
+        elif isinstance(module, Declared):
             module.reset_parameters()
 
     def forward(

@@ -18,6 +18,7 @@ from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
+from workers.layers.declared import Declared, declared
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
 
@@ -36,7 +37,7 @@ class Output:
     aux_loss: Tensor | None
 
 
-class Attention(nn.Module):
+class Attention(Declared):
     """Causal multi-head attention with rotary positions and RMS-normed queries and keys."""
 
     def __init__(self, backbone: Backbone, layer: int) -> None:
@@ -137,6 +138,5 @@ class ProxyLM(nn.Module):
 
     def set_token_counts(self, counts_V: Tensor) -> None:
         """Tell the layers that want them (hash tables) the training split's token counts (V,)."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "set_token_counts"):
-                module.set_token_counts(counts_V)
+        for _, layer in declared(self):
+            layer.set_token_counts(counts_V)

@@ -33,7 +33,7 @@ from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.flops import custom_flops
 from workers.layers import experts
 from workers.layers.ffn import FFN
-from workers.layers.stats import record_stats
+from workers.layers.recording import record_stats
 from workers.model import ProxyLM
 
 TOKENS, VOCAB, RANDOM_SPECS = 3, 32, 500

@@ -25,7 +25,8 @@ from search_space.spec import (
     TopK,
 )
 from workers.layers.build import SELECTIONS as LAYERS
-from workers.layers.stats import NEAR_ZERO, record_stats
+from workers.layers.recording import record_stats
+from workers.layers.stats import NEAR_ZERO
 from workers.model import ProxyLM
 from workers.training.muon import PERIOD
 from workers.training.optimizers import Optimizers

@@ -18,7 +18,8 @@ from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.evaluate import evaluate
-from workers.layers.carried import Carried
+from workers.layers.declared import Declared
+from workers.training.carried import Carried
 from workers.training.keeping import discard_states
 from workers.training.loop import Training, build_proxy
 from workers.training.measure import evaluate_quality
@@ -125,7 +126,7 @@ def test_whatever_a_training_carries_is_declared(small_corpus):
         training.step()
         for part in parts:
             changed = {k for k, v in numbers(part).items() if before[part].get(k) != v}
-            declared = set(part.carried()) if isinstance(part, Carried) else set()
+            declared = set(part.carried()) if isinstance(part, (Carried, Declared)) else set()
             assert changed <= declared, (spec.label, type(part).__name__, changed - declared)
 
 

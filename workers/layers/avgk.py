@@ -6,15 +6,16 @@ D model width, T tokens, B blocks, K choices a token.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import AvgK, FFNSpec
 from workers.kernels.api.topk import top_indices
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged, Selected
 
 
-class AvgKSelection(nn.Module):
+class AvgKSelection(Declared):
     """e_b = mean of the rows of K_b (of G_b when gated: ours), S = top-k of x . e_b, w = 1.
 
     No parameters and no loss. The choice carries no gradient. The means are taken once a forward,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import FFNSpec
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.routing import Full, Selected
 
 
-class DenseSelection(nn.Module):
+class DenseSelection(Declared):
     """S(x) = all blocks, w = 1."""
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:

@@ -6,15 +6,16 @@ D model width, T tokens, N hidden units, K choices a token.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import Direct, FFNSpec
 from workers.kernels.api.topk import top_indices
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.routing import Bags, Selected
 
 
-class DirectSelection(nn.Module):
+class DirectSelection(Declared):
     """S = top-k of the pre-activations x . K_i (x . G_i when gated: ours), w = 1.
 
     No parameters and no loss. All N units are scored without gradient; what follows, backward

@@ -18,13 +18,14 @@ from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
 from workers.kernels.row_order import RowOrder
+from workers.layers.declared import Declared
 from workers.layers.routing import Bags, Full, Ragged, Routing
 from workers.layers.stats import RoutingStats
 
 MATRIX_ROWS = 8  # experts at least this wide are matrices to the optimizer, narrower ones rows
 
 
-class Experts(nn.Module):
+class Experts(Declared):
     """y = sum over the chosen b of w_b [r_b] act(x K_b^T) V_b; with `gated`,
     act(x G_b^T) * (x K_b^T) in act's place; with `output_gate`, r_b = sigmoid(o_b . R_b) of the
     block's own output (Finedeep, arXiv 2502.12928), else 1.
@@ -54,7 +55,6 @@ class Experts(nn.Module):
         self.matrices = ("keys_BGD", "gates_BGD", "values_BGD") if width >= MATRIX_ROWS else ()
         tables = ("keys_BGD", "gates_BGD", "values_BGD")
         self.tables = tables if self.by_rows else ()
-        self.sparse_gradients = False  # of the tables; our trainer's optimizer asks for them
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, ProductKey
 from workers.layers.build import build_selection
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.norm import RMSNorm
 from workers.layers.routing import Full
@@ -31,7 +32,7 @@ def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
     )
 
 
-class SubLayer(nn.Module):
+class SubLayer(Declared):
     """h + sum over S(n) of w_b(n) FFN_b(n) (+ shared FFN(n)), n = RMSNorm(h)."""
 
     def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:
@@ -44,7 +45,10 @@ class SubLayer(nn.Module):
         if spec.shared_width:
             width = spec.shared_width // spec.depth
             self.shared = Experts(d_model, 1, width, activation=spec.activation, gated=spec.gated)
-        self.stats: RoutingStats | None = None
+
+    def new_stats(self) -> RoutingStats:
+        """Of this sub-layer's experts."""
+        return RoutingStats(self.n_experts)
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""

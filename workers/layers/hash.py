@@ -8,16 +8,17 @@ from __future__ import annotations
 import heapq
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import FFNSpec, Hash
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged, Selected
 
 SPREAD = 0.5  # log-scale noise on the counts that makes the k balanced tables differ (ours)
 
 
-class HashSelection(nn.Module):
+class HashSelection(Declared):
     """S = {table_1[id], ..., table_k[id]}, w = 1. The tables are saved with the model."""
 
     def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from workers.kernels.api.rms_norm import EPS, rms_norm
+from workers.layers.declared import Declared
 
 
-class RMSNorm(nn.RMSNorm):
+class RMSNorm(nn.RMSNorm, Declared):
     """x / sqrt(mean(x^2) + 1e-6) * weight over the last dim."""
 
     def __init__(self, width: int) -> None:

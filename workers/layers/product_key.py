@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from search_space.spec import FFNSpec, ProductKey
 from workers.kernels.api.product_key import product_key_search
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.query_norm import QueryNorm
 from workers.layers.routing import Bags, Selected
 
 
-class ProductKeySelection(nn.Module):
+class ProductKeySelection(Declared):
     """Expert i = (a, b) scores q1 . c1_a + q2 . c2_b, the halves of a head's q = norm(x W_q).
 
     Each head takes the top k of the N scores, found among the sums of the top k of each half, and

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from workers.layers.declared import Declared
 
 MOMENTUM = 0.1
 EPS = 1e-5
 
 
-class QueryNorm(nn.Module):
+class QueryNorm(Declared):
     """`batch`: each feature over the tokens of the batch in training, by running statistics in
     evaluation. `layer`: each query over its features. `none`: as it is.
 

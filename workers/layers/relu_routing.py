@@ -6,10 +6,10 @@ D model width, T tokens, B experts.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import FFNSpec, ReLURouting
-from workers.layers.carried import AdaptiveActivity
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected
@@ -17,7 +17,7 @@ from workers.layers.routing import Ragged, Selected
 LEAST, MOST = 1e-30, 1e30  # the coefficient stays a normal float32 however long it moves one way
 
 
-class ReLURoutingSelection(nn.Module, AdaptiveActivity):
+class ReLURoutingSelection(Declared):
     """w = relu(x W_r), S = {b: w_b > 0}; a token with no open expert gets zero from them.
 
     The loss is l1_coefficient * mean of w over tokens and experts (ours: the mean over experts,
@@ -32,6 +32,14 @@ class ReLURoutingSelection(nn.Module, AdaptiveActivity):
         self.router = Router(d_model, spec.n_experts)
         self.register_buffer("l1_coefficient", torch.tensor(self.knobs.l1_start))
         self.training_activity = self.knobs.target_activity
+
+    def carried(self) -> dict[str, float]:
+        """The activity, which prices the next step."""
+        return {"training_activity": self.training_activity}
+
+    def carry(self, numbers: dict[str, float]) -> None:
+        """Price the next step as if this layer had just run."""
+        self.training_activity = numbers["training_activity"]
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing, and in training the penalty."""

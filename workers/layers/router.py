@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workers.layers.declared import Declared
 
-class Router(nn.Module):
+
+class Router(Declared):
     """z = x W_r^T in float32, whatever the model's dtype. weight_BD: (B, D), rows of equal norm."""
 
     def __init__(self, d_model: int, n_experts: int) -> None:

@@ -1,4 +1,4 @@
-"""What a layer can tell about its routing while somebody records it; nothing when nobody does.
+"""What a layer can tell about its routing.
 
 T tokens, B experts, P pairs.
 """
@@ -6,12 +6,10 @@ T tokens, B experts, P pairs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workers.layers.routing import Bags, Full, Routing
 
@@ -67,17 +65,3 @@ class RoutingStats:
             "unevenness": math.log(self.n_experts) + float(torch.xlogy(share_B, share_B).sum()),
             "near_zero": self.near_zero / max(1, self.hidden),
         }
-
-
-@contextmanager
-def record_stats(model: nn.Module) -> Iterator[dict[str, RoutingStats]]:
-    """Record every FFN sub-layer of `model` inside the block; keys are the modules' names."""
-    layers = {n: m for n, m in model.named_modules() if hasattr(m, "stats")}
-    recorded = {name: RoutingStats(layer.n_experts) for name, layer in layers.items()}
-    try:
-        for name, layer in layers.items():
-            layer.stats = recorded[name]
-        yield recorded
-    finally:
-        for layer in layers.values():
-            layer.stats = None

@@ -5,15 +5,16 @@ D model width, T tokens, B blocks.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import FFNSpec, StraightThrough
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Full, Ragged, Selected
 
 
-class StraightThroughSelection(nn.Module):
+class StraightThroughSelection(Declared):
     """p = sigmoid(x Y), G(p) = p if p > tau else 0, w = B / #open * G(p).
 
     In training w has the value of G and the gradient of p (S = stop(G) + p - stop(p)), so every

@@ -6,16 +6,17 @@ D model width, T tokens, B experts, K choices a token.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search_space.spec import FFNSpec, TopK
 from workers.kernels.api.topk import top_indices
+from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected
 
 
-class TopKSelection(nn.Module):
+class TopKSelection(Declared):
     """S = the k largest of p (+ bias), w = p over S, divided by their sum when `normalize`.
 
     p = softmax(z) or sigmoid(z).  bias_B is DeepSeek-V3's balancing state: it moves the choice,

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from workers.kernels.api.rows import row_sum
+from workers.layers.declared import Declared
 from workers.layers.routing import Bags
 from workers.layers.stats import RoutingStats
 
 
-class ValueTable(nn.Module):
+class ValueTable(Declared):
     """y = sum over the chosen i of w_i v_i: experts that are one value row, with no hidden unit.
 
     values_BGD: (N, 1, D), starting at zero (docs/recipe.md).
@@ -23,7 +24,6 @@ class ValueTable(nn.Module):
         super().__init__()
         self.values_BGD = nn.Parameter(torch.empty(n_rows, 1, d_model))
         self.tables = ("values_BGD",)
-        self.sparse_gradients = False  # our trainer's optimizer asks for them
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search_space.contract import EvalRequest, Progress
-from workers.layers.carried import Carried
+from workers.training.carried import Carried
 from workers.training.meter import Meter
 from workers.training.visit import Visit
 

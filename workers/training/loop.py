@@ -14,8 +14,8 @@ import torch
 from search_space.contract import EvalRequest, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
-from workers.layers.carried import Carried
 from workers.model import ProxyLM
+from workers.training.carried import Carried
 from workers.training.curve import Curve
 from workers.training.meter import Meter
 from workers.training.optimizers import Optimizers

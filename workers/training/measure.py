@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.corpus import Corpus
-from workers.layers.stats import record_stats
+from workers.layers.recording import record_stats
 from workers.model import ProxyLM
 
 EVAL_BATCH = 16  # sequences of one evaluation batch

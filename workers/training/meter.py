@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from search_space.contract import EvalRequest
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError
-from workers.layers.carried import AdaptiveActivity, Carried
+from workers.layers.declared import Declared, declared
 from workers.model import ProxyLM
+from workers.training.carried import Carried
 
 
 def pays(level: float, flops: float) -> bool:
     """Whether a level pays for so many FLOPs; sums of floats may be off by their rounding."""
     return flops <= level * (1 + 1e-9)
+
+
+def mean_activity(layers: Sequence[Declared]) -> float:
+    """The mean training activity of the layers that have one."""
+    shares = [m.training_activity for m in layers if m.training_activity is not None]
+    return sum(shares) / len(shares)
 
 
 class Meter(Carried):
@@ -26,7 +35,7 @@ class Meter(Carried):
 
     def __init__(self, model: ProxyLM, request: EvalRequest) -> None:
         self.request, self.spent, self.asked = request, 0.0, 0.0
-        self.adaptive = [m for m in model.modules() if isinstance(m, AdaptiveActivity)]
+        self.adaptive = [m for _, m in declared(model) if m.training_activity is not None]
         self.price = step_flops(request.spec, request.backbone, request.recipe.batch_size)
         if not pays(request.until_flops, self.price):
             raise InputError(
@@ -42,7 +51,7 @@ class Meter(Carried):
         """Account for the step that was done."""
         self.asked = max(self.asked, self.spent + self.price)
         if self.adaptive:
-            activity = sum(m.training_activity for m in self.adaptive) / len(self.adaptive)
+            activity = mean_activity(self.adaptive)
             request = self.request
             cost = model_cost(request.spec, request.backbone, activity)
             tokens = request.recipe.batch_size * request.backbone.seq_len

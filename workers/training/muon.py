@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.layers.carried import Carried
+from workers.training.carried import Carried
 
 # Quintic Newton-Schulz towards an orthogonal matrix. One step fewer than usual leaves small
 # singular values smaller, and the proxies' losses where they were (docs/recipe.md).

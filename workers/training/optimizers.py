@@ -1,8 +1,7 @@
 """Muon for the weight matrices, row-wise Adam for tables, AdamW for the rest.
 
-A matrix parameter is one that its module names in `matrices`; its last two dims are the matrix,
-dims before them a batch (experts, or q, k and v). A table parameter is one that its module names in
-`tables`: its rows (the last dim) are read singly, and its gradient may be sparse.
+Layers declare which of their parameters are matrices and which are tables
+(`workers.layers.declared`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from search_space.contract import Recipe
+from workers.layers.declared import Declared, declared
 from workers.training import muon
 from workers.training.row_adam import RowAdam, coalesced
 
@@ -94,19 +94,19 @@ def group_parameters(model: nn.Module) -> dict[tuple[Kind, bool], list[nn.Parame
     """Parameters by (kind, is in an FFN)."""
     groups: dict[tuple[Kind, bool], list[nn.Parameter]] = defaultdict(list)
     for module_name, module in model.named_modules():
-        matrices, tables = getattr(module, "matrices", ()), getattr(module, "tables", ())
         for name, p in module.named_parameters(recurse=False):
-            kind = Kind.TABLE if name in tables else Kind.REST
-            kind = Kind.MATRIX if name in matrices else kind
+            kind = Kind.REST
+            if isinstance(module, Declared):
+                kind = Kind.TABLE if name in module.tables else kind
+                kind = Kind.MATRIX if name in module.matrices else kind
             groups[kind, ".ffn." in f".{module_name}."].append(p)
     return dict(groups)
 
 
 def allow_sparse_gradients(model: nn.Module) -> None:
     """Let tables have sparse gradients, which other optimizers than ours may refuse."""
-    for module in model.modules():
-        if getattr(module, "tables", ()):
-            module.sparse_gradients = True
+    for _, layer in declared(model):
+        layer.sparse_gradients = bool(layer.tables)
 
 
 @torch.no_grad()

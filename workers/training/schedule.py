@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from search_space.contract import EvalRequest
-from workers.layers.carried import Carried
+from workers.training.carried import Carried
 from workers.training.meter import Meter
 
 Trunk = Callable[[int], float]  # steps done -> factor of the coming step's rates, warmup aside

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from search_space.contract import EvalRequest
 from search_space.errors import InputError
 from workers.corpus.seal import sealed, unsealed
-from workers.layers.carried import Carried
+from workers.layers.declared import Declared, declared
+from workers.training.carried import Carried
 from workers.training.optimizers import Optimizers
 
 log = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _carriers(
     model: nn.Module, optimizers: Optimizers, parts: Mapping[str, Carried]
-) -> dict[str, Carried]:
-    layers = {f"model.{n}": m for n, m in model.named_modules() if isinstance(m, Carried)}
+) -> dict[str, Carried | Declared]:
+    layers = {f"model.{name}": layer for name, layer in declared(model) if layer.carried()}
     steppers = {
         f"optimizer.{type(o).__name__}": o for o in optimizers.optimizers if isinstance(o, Carried)
     }

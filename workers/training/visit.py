@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from search_space.contract import EvalRequest
-from workers.layers.carried import Carried
+from workers.training.carried import Carried
 
 
 class Visit(Carried):

@@ -1,0 +1,63 @@
+"""`Declared`: the base class of layers, by which each says what it is and what it needs.
+
+Whoever builds, trains, measures or loads a model asks its layers through this class alone. A layer
+overrides what concerns it; the rest says "nothing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from workers.layers.stats import RoutingStats
+
+
+class Declared(nn.Module):
+    """A layer that says what it is.
+
+    matrices: names of its parameters that are matrices in their last two dims, with dims before
+        them a batch (experts, or q, k and v).
+    tables: names of its parameters that are read row by row (the last dim is a row).
+    sparse_gradients: whether the gradients of its tables may be sparse. Our trainer asks for them;
+        most other optimizers refuse them.
+    stats: where it records its routing while somebody listens, else None.
+    training_activity: of a layer whose work in training depends on the data, the share of
+        (token, expert) pairs that the last step read; None for all others.
+    """
+
+    matrices: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    sparse_gradients: bool = False
+    stats: RoutingStats | None = None
+    training_activity: float | None = None
+
+    def reset_parameters(self) -> None:
+        """Give the layer's own parameters, not those of layers in it, their initial values."""
+
+    def set_token_counts(self, counts_V: Tensor) -> None:
+        """Hear how often each word occurs in the training split.
+
+        counts_V: (V,) whole numbers, by token id.
+        """
+
+    def new_stats(self) -> RoutingStats | None:
+        """Empty statistics for `stats`; None for a layer that records none."""
+        return None
+
+    def carried(self) -> dict[str, float]:
+        """Numbers by name that the next step reads and no parameter or buffer holds."""
+        return {}
+
+    def carry(self, numbers: dict[str, float]) -> None:
+        """Go on from what `carried` gave.
+
+        numbers: by name.
+        """
+
+
+def declared(model: nn.Module) -> Iterator[tuple[str, Declared]]:
+    """The model's layers that declare what they are, with their names."""
+    for name, module in model.named_modules():
+        if isinstance(module, Declared):
+            yield name, module
