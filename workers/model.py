@@ -18,7 +18,7 @@ from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
-from workers.layers.declared import Declared, declared
+from workers.layers.declared import Declared, after_step, declared
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
 
@@ -31,7 +31,13 @@ SHARPEST_SCORE = 12.0
 
 @dataclass(frozen=True)
 class Output:
-    """hidden_NLD: the last norm's output.  aux_loss: mean over layers of the FFN's losses."""
+    """hidden_NLD: the last norm's output.
+
+    aux_loss: mean over layers of the FFN's losses, so a loss of weight alpha has alpha / L in each
+    of L layers. So has OLMoE (megablocks divides by the layers, and by them its z-loss), and ReMoE
+    its penalty; Switch adds the layers up (Mesh TensorFlow), and its alpha here is L times that
+    of a layer: ours, so that a weight means the same in a deeper proxy.
+    """
 
     hidden_NLD: Tensor
     aux_loss: Tensor | None
@@ -102,6 +108,7 @@ class ProxyLM(nn.Module):
         nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
         self.layers = nn.ModuleList(Layer(spec, backbone, i) for i in range(backbone.n_layers))
         self.norm = RMSNorm(backbone.d_model)
+        self._changes = 0  # of the parameters, up to the last optimizer step that was noticed
 
     def forward(
         self,
@@ -116,6 +123,8 @@ class ProxyLM(nn.Module):
         position_NL: positions, by default 0..L-1.  mask: True where a query may look, (N or 1, 1,
         L, S), by default causal.  cache: keys and values so far, with an `update(k, v, layer)`.
         """
+        if self.training:
+            self._notice_step()
         if position_NL is None:
             position_NL = torch.arange(ids_NL.shape[1], device=ids_NL.device)[None]
         rotary = rotary_table(position_NL, self.backbone.head_dim, self.backbone.rope_theta)
@@ -140,3 +149,35 @@ class ProxyLM(nn.Module):
         """Tell the layers that want them (hash tables) the training split's token counts (V,)."""
         for _, layer in declared(self):
             layer.set_token_counts(counts_V)
+
+    def begin_run(self, warmup: int) -> None:
+        """Tell the layers that a run begins.
+
+        warmup: steps in which its rates rise.
+        """
+        for _, layer in declared(self):
+            layer.begin_run(warmup)
+
+    def after_step(self) -> None:
+        """Move what moves once an optimizer step: balancing biases, penalties, running statistics.
+
+        Call it after the optimizer's step. A trainer that does not know of it need not: the next
+        forward in training, or `eval()`, finds that the parameters were changed in place.
+        """
+        after_step(self)
+        self._changes = self._count_changes()
+
+    def train(self, mode: bool = True) -> ProxyLM:
+        """Turn to training or, after what the last step has left to do, to evaluation."""
+        if self.training and not mode:
+            self._notice_step()
+        super().train(mode)
+        return self
+
+    def _notice_step(self) -> None:
+        if self._changes != self._count_changes():
+            self.after_step()
+
+    def _count_changes(self) -> int:
+        # Torch counts the changes of a tensor in place, and an optimizer's step is one.
+        return sum(p._version for p in self.parameters() if not p.is_inference())

@@ -16,6 +16,7 @@ from search_space.spec import (
     StraightThrough,
     TopK,
 )
+from workers.layers.declared import after_step
 from workers.layers.experts import Experts
 from workers.layers.ffn import FFN
 from workers.layers.routing import Bags, Full, Ragged
@@ -155,19 +156,28 @@ def test_avgk_follows_the_live_weights():
     assert len(set(before)) > 1
 
 
+def learn(model: FFN, x_TD: torch.Tensor, ids_T: torch.Tensor) -> None:
+    """An optimizer step, as far as the layers' states go."""
+    y_TD, loss = model(x_TD, ids_T)
+    (y_TD.sum() + (0 if loss is None else loss)).backward()
+    after_step(model)
+
+
 def test_relu_penalty_follows_the_activity():
     spec = FFNSpec(d_ff=88, expert_width=11, selection=ReLURouting(target_activity=0.25))
     model = build(spec)
     selection = model.layers[0].selection
     x_TD, ids_T = tokens(64)
     start = float(selection.l1_coefficient)
-    model.eval()(x_TD, ids_T)
+    model.eval()
+    learn(model, x_TD, ids_T)
     assert float(selection.l1_coefficient) == start
-    model.train()(x_TD, ids_T)  # about half of the gates are open at random weights
+    model.train()
+    learn(model, x_TD, ids_T)  # about half of the gates are open at random weights
     assert float(selection.l1_coefficient) == pytest.approx(1.2 * start)
     selection.router.weight_BD.data.zero_()  # none are
     for _ in range(2):
-        model(x_TD, ids_T)
+        learn(model, x_TD, ids_T)
     assert float(selection.l1_coefficient) == pytest.approx(start / 1.2)
     assert "layers.0.selection.l1_coefficient" in model.state_dict()
 
@@ -178,7 +188,7 @@ def test_relu_penalty_stays_a_number_however_long_it_moves_one_way():
     model.layers[0].selection.router.weight_BD.data.zero_()
     x_TD, ids_T = tokens()
     for _ in range(20):
-        model(x_TD.float(), ids_T)
+        learn(model, x_TD.float(), ids_T)
     assert float(model.layers[0].selection.l1_coefficient) > 0
 
 
@@ -187,7 +197,11 @@ def test_bias_balancing_pulls_the_choice_and_not_the_weights():
     selection = build(spec).layers[0].selection
     selection.bias_B.zero_()
     x_TD, ids_T = tokens(30)
-    counts = selection(x_TD, ids_T, None).routing.counts
+    routing = selection(x_TD, ids_T, None).routing
+    counts = routing.counts
+    assert not selection.bias_B.any()
+    routing.weight_P.sum().backward()
+    after_step(selection)
     want = [-0.5 * ((c > 10) - (c < 10)) for c in counts]
     assert selection.bias_B.tolist() == want
     selection.bias_B.copy_(torch.tensor([0.0, 0.0, 9.0]))
@@ -202,11 +216,15 @@ def test_batch_norm_of_queries_keeps_running_statistics():
     layer = FFN(spec, D, 4).double().layers[0]
     x_TD, ids_T = tokens(50)
     query_TQ = F.linear(x_TD, layer.selection.query_HCD.flatten(0, 1))
-    layer.train().selection(x_TD, ids_T, layer.experts)
     norm = layer.selection.norm
+    layer.train().selection(x_TD, ids_T, layer.experts).routing.weight_P.sum().backward()
+    assert not norm.mean_Q.any()
+    after_step(layer)
     torch.testing.assert_close(norm.mean_Q, 0.1 * query_TQ.mean(0))
     torch.testing.assert_close(norm.var_Q, 0.9 + 0.1 * query_TQ.var(0))
     kept = norm.mean_Q.clone()
-    layer.selection(x_TD[:1], ids_T[:1], layer.experts)  # one token has no variance
-    layer.eval().selection(x_TD, ids_T, layer.experts)
+    one = layer.selection(x_TD[:1], ids_T[:1], layer.experts)  # one token has no variance
+    one.routing.weight_P.sum().backward()
+    layer.eval().selection(x_TD, ids_T, layer.experts).routing.weight_P.sum().backward()
+    after_step(layer)
     assert torch.equal(norm.mean_Q, kept)

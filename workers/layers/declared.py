@@ -6,8 +6,11 @@ overrides what concerns it; the rest says "nothing".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from workers.layers.stats import RoutingStats
@@ -24,6 +27,7 @@ class Declared(nn.Module):
     stats: where it records its routing while somebody listens, else None.
     training_activity: of a layer whose work in training depends on the data, the share of
         (token, expert) pairs that the last step read; None for all others.
+    counted: what the backwards since the last optimizer step have counted.
     """
 
     matrices: tuple[str, ...] = ()
@@ -32,6 +36,10 @@ class Declared(nn.Module):
     stats: RoutingStats | None = None
     training_activity: float | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.counted: list[Any] = []
+
     def reset_parameters(self) -> None:
         """Give the layer's own parameters, not those of layers in it, their initial values."""
 
@@ -39,6 +47,12 @@ class Declared(nn.Module):
         """Hear how often each word occurs in the training split.
 
         counts_V: (V,) whole numbers, by token id.
+        """
+
+    def begin_run(self, warmup: int) -> None:
+        """Hear about the run that begins, of which its length is not known: it may be promoted.
+
+        warmup: steps in which the recipe's rates rise.
         """
 
     def new_stats(self) -> RoutingStats | None:
@@ -55,9 +69,52 @@ class Declared(nn.Module):
         numbers: by name.
         """
 
+    def count_at_backward(self, tensor: Tensor, count: Any) -> None:
+        """Append to `counted` when the gradient comes back to this forward, once.
+
+        So a forward counts if the step learns from it, and as often: each part of a batch whose
+        gradients are accumulated does; a forward without backward (an evaluation in training mode)
+        does not, nor does a second forward that only computes activations again.
+
+        tensor: one that the forward's output depends on; nothing is counted if it has no gradient.
+        count: what `settle` wants of the forward.
+        """
+        if not tensor.requires_grad:
+            return
+        waiting = [count]
+
+        def counted(gradient: Tensor) -> None:
+            if waiting:
+                self.counted.append(waiting.pop())
+
+        tensor.register_hook(counted)
+
+    @classmethod
+    def settle(cls, layers: Sequence[Self]) -> None:
+        """Move what moves once an optimizer step, by what the step's backwards counted.
+
+        layers: all of this class in the model; some have counted something.
+        """
+
 
 def declared(model: nn.Module) -> Iterator[tuple[str, Declared]]:
     """The model's layers that declare what they are, with their names."""
     for name, module in model.named_modules():
         if isinstance(module, Declared):
             yield name, module
+
+
+def after_step(model: nn.Module) -> None:
+    """Do what the layers declare for the end of an optimizer step.
+
+    model: whose parameters the step has moved; without a counted backward nothing happens.
+    """
+    by_class: dict[type[Declared], list[Declared]] = defaultdict(list)
+    for _, layer in declared(model):
+        by_class[type(layer)].append(layer)
+    for cls, layers in by_class.items():
+        if any(layer.counted for layer in layers):
+            with torch.no_grad():
+                cls.settle(layers)
+            for layer in layers:
+                layer.counted.clear()

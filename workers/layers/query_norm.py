@@ -5,6 +5,8 @@ T tokens, H heads, C width of a query.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,8 @@ class QueryNorm(Declared):
     """`batch`: each feature over the tokens of the batch in training, by running statistics in
     evaluation. `layer`: each query over its features. `none`: as it is.
 
+    The running statistics move once an optimizer step, towards those of all tokens that the step
+    has learned from; a batch whose gradients are accumulated in parts is normalised in parts.
     PKM and PEER find that `batch` spreads the reads over more experts. A training batch of one
     token has no variance and is normalised as in evaluation (ours).
     """
@@ -36,12 +40,34 @@ class QueryNorm(Declared):
             return query_THC
         if self.kind == "layer":
             return F.layer_norm(query_THC, query_THC.shape[2:], eps=EPS)
-        by_batch = self.training and len(query_THC) > 1
-        return F.batch_norm(
-            query_THC.flatten(1),
-            self.mean_Q,
-            self.var_Q,
-            training=by_batch,
-            momentum=MOMENTUM,
-            eps=EPS,
-        ).view_as(query_THC)
+        query_TQ = query_THC.flatten(1)
+        if not self.training or len(query_TQ) == 1:
+            return F.batch_norm(query_TQ, self.mean_Q, self.var_Q, eps=EPS).view_as(query_THC)
+        # With a momentum of 1 the operation leaves the statistics of this batch alone there.
+        mean_Q, var_Q = torch.zeros_like(self.mean_Q), torch.zeros_like(self.var_Q)
+        normed_TQ = F.batch_norm(query_TQ, mean_Q, var_Q, training=True, momentum=1.0, eps=EPS)
+        self.count_at_backward(normed_TQ, (len(query_TQ), mean_Q, var_Q))
+        return normed_TQ.view_as(query_THC)
+
+    @classmethod
+    def settle(cls, layers: Sequence[QueryNorm]) -> None:
+        """Move each layer's running mean and unbiased variance."""
+        for layer in layers:
+            if layer.counted:
+                mean_Q, var_Q = pooled(layer.counted)
+                layer.mean_Q.mul_(1 - MOMENTUM).add_(MOMENTUM * mean_Q)
+                layer.var_Q.mul_(1 - MOMENTUM).add_(var_Q, alpha=MOMENTUM)
+
+
+def pooled(parts: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased variance (Q,) of all tokens.
+
+    parts: of each part its number of tokens, mean and unbiased variance.
+    """
+    if len(parts) == 1:
+        return parts[0][1:]
+    n_P1 = torch.tensor([[n] for n, _, _ in parts], dtype=torch.float64, device=parts[0][1].device)
+    mean_PQ, var_PQ = (torch.stack(part).double() for part in list(zip(*parts, strict=True))[1:])
+    mean_Q = (n_P1 * mean_PQ).sum(0) / n_P1.sum()
+    squares_Q = ((n_P1 - 1) * var_PQ + n_P1 * (mean_PQ - mean_Q).square()).sum(0)
+    return mean_Q.to(parts[0][1]), (squares_Q / (n_P1.sum() - 1)).to(parts[0][2])

@@ -5,6 +5,8 @@ D model width, T tokens, B experts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,8 +23,15 @@ class ReLURoutingSelection(Declared):
     """w = relu(x W_r), S = {b: w_b > 0}; a token with no open expert gets zero from them.
 
     The loss is l1_coefficient * mean of w over tokens and experts (ours: the mean over experts,
-    so that the penalty does not grow with their number). Each training forward ends with
-    coefficient *= l1_factor ^ sign(share of open pairs - target_activity).
+    so that the penalty does not grow with their number, and without the paper's weights by load).
+    As in the paper there is one coefficient: each layer holds the same. Each optimizer step ends
+    with coefficient *= l1_factor ^ sign(share of open pairs - target_activity), the share being of
+    all layers, so that they divide the activity among them.
+
+    The paper starts at 1e-8, which is 100 steps at 1.2 from where the penalty is felt: nothing in
+    its 60,000, all of a short run. Ours: a run starts where the coefficient is 1 when the warmup
+    ends, or at l1_start if that is more. The warmup is what a run knows of its length without
+    knowing at which rung it will end.
     """
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
@@ -32,6 +41,11 @@ class ReLURoutingSelection(Declared):
         self.router = Router(d_model, spec.n_experts)
         self.register_buffer("l1_coefficient", torch.tensor(self.knobs.l1_start))
         self.training_activity = self.knobs.target_activity
+
+    def begin_run(self, warmup: int) -> None:
+        """Start where l1_factor a step leads to 1 when the warmup ends, at l1_start or above."""
+        start = max(self.knobs.l1_start, self.knobs.l1_factor**-warmup)
+        self.l1_coefficient.fill_(min(max(start, LEAST), MOST))
 
     def carried(self) -> dict[str, float]:
         """The activity, which prices the next step."""
@@ -48,10 +62,18 @@ class ReLURoutingSelection(Declared):
         routing = Ragged.from_open(weight_TB, open_TB)
         if not self.training:
             return Selected(routing)
-        loss = self.l1_coefficient.clone() * weight_TB.mean()
-        with torch.no_grad():
-            self.training_activity = float(open_TB.double().mean())
-            target = self.knobs.target_activity
-            direction = (self.training_activity > target) - (self.training_activity < target)
-            self.l1_coefficient.mul_(self.knobs.l1_factor**direction).clamp_(LEAST, MOST)
-        return Selected(routing, loss)
+        self.count_at_backward(weight_TB, (open_TB.sum(), open_TB.numel()))
+        return Selected(routing, self.l1_coefficient.clone() * weight_TB.mean())
+
+    @classmethod
+    def settle(cls, layers: Sequence[ReLURoutingSelection]) -> None:
+        """Note each layer's activity, and move the one coefficient by their mean."""
+        seen = [layer for layer in layers if layer.counted]
+        for layer in seen:
+            n_open, n_pairs = (sum(part) for part in zip(*layer.counted, strict=True))
+            layer.training_activity = int(n_open) / n_pairs
+        activity = sum(layer.training_activity for layer in seen) / len(seen)
+        for layer in layers:
+            target = layer.knobs.target_activity
+            direction = (activity > target) - (activity < target)
+            layer.l1_coefficient.mul_(layer.knobs.l1_factor**direction).clamp_(LEAST, MOST)

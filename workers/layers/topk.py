@@ -5,6 +5,8 @@ D model width, T tokens, B experts, K choices a token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,8 @@ class TopKSelection(Declared):
     """S = the k largest of p (+ bias), w = p over S, divided by their sum when `normalize`.
 
     p = softmax(z) or sigmoid(z).  bias_B is DeepSeek-V3's balancing state: it moves the choice,
-    never the weights, and each training forward ends with bias += u sign(mean load - load).
+    never the weights, and each optimizer step ends with bias += u sign(mean load - load), of all
+    that the step has learned from.
     """
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
@@ -45,9 +48,16 @@ class TopKSelection(Declared):
             return Selected(routing)
         load_B = torch.tensor(routing.counts, dtype=p_TB.dtype, device=p_TB.device)
         if knobs.bias_rate:
-            with torch.no_grad():
-                self.bias_B += knobs.bias_rate * torch.sign(load_B.mean() - load_B)
+            self.count_at_backward(p_TB, load_B)
         return Selected(routing, self._loss(z_TB, p_TB, load_B))
+
+    @classmethod
+    def settle(cls, layers: Sequence[TopKSelection]) -> None:
+        """Move each bias by the loads of its layer."""
+        for layer in layers:
+            if layer.counted:
+                load_B = torch.stack(layer.counted).sum(0)
+                layer.bias_B += layer.knobs.bias_rate * torch.sign(load_B.mean() - load_B)
 
     def _loss(self, z_TB: Tensor, p_TB: Tensor, load_B: Tensor) -> Tensor | None:
         knobs, terms = self.knobs, []

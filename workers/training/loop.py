@@ -48,6 +48,7 @@ def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
         torch.manual_seed(request.seed)
         model = ProxyLM(request.spec, request.backbone)
     model.set_token_counts(torch.from_numpy(corpus.token_counts))
+    model.begin_run(request.recipe.warmup)
     return model.to(request.device)
 
 
@@ -96,6 +97,7 @@ class Training:
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
         self.optimizers.step(self.schedule.factor(self.steps, self.meter))
+        self.model.after_step()
         self.meter.charge()
         self.visit.add(self.meter.spent)
         self.steps += 1
