@@ -172,13 +172,15 @@ def straight_through(spec, t, n_TD, ids_T, training) -> tuple[Picks, Tensor | No
     knobs, B, picks, total = spec.selection, spec.n_experts, [], 0.0
     for n in n_TD:
         p = sigmoid(t["selection.router.weight_BD"] @ n)
-        opened = [b for b in range(B) if p[b] > knobs.tau] or largest(p, 1)
+        above = [b for b in range(B) if p[b] > knobs.tau]
+        opened = above or largest(p, 1)
         scale = B / len(opened) if knobs.renormalize else 1.0
         value = [p[b].detach() if b in opened else torch.zeros_like(p[b]) for b in range(B)]
         if training:
             gate = [value[b] + p[b] - p[b].detach() for b in range(B)]
             picks.append([(b, scale * gate[b]) for b in range(B)])
-            total = total + sum(gate)
+            # G is p above tau and 0 below it, whatever is opened; its gradient is that of p.
+            total = total + sum(p[b] if b in above else p[b] - p[b].detach() for b in range(B))
         else:
             picks.append([(b, scale * p[b]) for b in opened])
     loss = knobs.sparsity_weight * total / (B * len(n_TD)) if training else None

@@ -173,6 +173,11 @@ def test_straight_through_with_every_gate_shut_keeps_the_best(training: bool):
     spec = FFNSpec(d_ff=33, expert_width=11, selection=StraightThrough(tau=0.999))
     model = build(spec, scale=0.1)
     compare(model, spec, 4, training)
+    if training:  # mean G(p), and every gate is shut
+        _, loss = model(torch.randn(4, D, dtype=torch.float64), torch.zeros(4, dtype=torch.long))
+        assert float(loss.detach()) == pytest.approx(0, abs=1e-15)
+        loss.backward()
+        assert model.layers[0].selection.router.weight_BD.grad.abs().min() > 0
 
 
 def test_relu_routing_with_one_token_shut_among_open_ones():

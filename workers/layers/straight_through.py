@@ -20,7 +20,8 @@ class StraightThroughSelection(Declared):
     In training w has the value of G and the gradient of p (S = stop(G) + p - stop(p)), so every
     block is computed and a shut gate still learns. In evaluation only the open pairs are. A token
     with every gate shut opens the block of highest p (ours). The loss is lambda * mean S(p)
-    (ours: through S, else it has no gradient below tau).
+    (ours: through S, else it has no gradient below tau); a shut gate counts as 0 there, whether
+    its block was opened or not.
     """
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
@@ -33,17 +34,23 @@ class StraightThroughSelection(Declared):
         """x_TD (T, D) -> a full routing in training, a ragged one in evaluation."""
         knobs = self.knobs
         p_TB = self.router(x_TD).sigmoid()
-        open_TB = p_TB.detach() > knobs.tau
-        shut_T1 = ~open_TB.any(1, keepdim=True)
+        above_TB = p_TB.detach() > knobs.tau
+        shut_T1 = ~above_TB.any(1, keepdim=True)
         best_T1 = p_TB.detach().argmax(1, keepdim=True)
-        open_TB = open_TB.scatter(1, best_T1, open_TB.gather(1, best_T1) | shut_T1)
+        open_TB = above_TB.scatter(1, best_T1, above_TB.gather(1, best_T1) | shut_T1)
         weight_TB = p_TB * open_TB
         loss = None
         if self.training:
-            weight_TB = weight_TB.detach() + p_TB - p_TB.detach()
-            loss = knobs.sparsity_weight * weight_TB.mean() if knobs.sparsity_weight else None
+            weight_TB = straight_through(weight_TB, p_TB)
+            if knobs.sparsity_weight:
+                loss = knobs.sparsity_weight * straight_through(p_TB * above_TB, p_TB).mean()
         if knobs.renormalize:
             weight_TB = weight_TB * (p_TB.shape[1] / open_TB.sum(1, keepdim=True, dtype=p_TB.dtype))
         if self.training:
             return Selected(Full(weight_TB), loss)
         return Selected(Ragged.from_open(weight_TB, open_TB))
+
+
+def straight_through(value_TB: Tensor, p_TB: Tensor) -> Tensor:
+    """The value of the one with the gradient of the other."""
+    return value_TB.detach() + p_TB - p_TB.detach()
