@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import oracles
 import pytest
@@ -107,31 +108,36 @@ def test_stats_are_the_oracle_picks(spec: FFNSpec):
     assert summary["unevenness"] == pytest.approx(math.log(B) - entropy)
 
 
+@pytest.mark.parametrize("shared_width", [0, 8])
 @by_label
 @torch.no_grad()
-def test_near_zero_is_the_share_of_the_units_read(spec: FFNSpec):
+def test_near_zero_is_the_share_of_the_units_read(spec: FFNSpec, shared_width: int):
+    spec = replace(spec, shared_width=shared_width)
     model = build(spec).eval()
     layer = model.layers[0]
     x_TD = torch.randn(20, D, dtype=torch.float64)
     ids_T = torch.randint(VOCAB, (20,))
     with record_stats(model) as recorded:
         model(x_TD, ids_T)
-    if not hasattr(layer.experts, "keys_BGD"):  # value rows have no hidden unit
-        assert recorded["layers.0"].summary()["near_zero"] == 0
-        return
     tensors = {k.removeprefix("layers.0."): v for k, v in model.state_dict().items()}
     n_TD = layer.norm(x_TD)
     picks, _ = oracles.SELECT[spec.method](spec, tensors, n_TD, ids_T, False)
-    hidden = torch.cat(
-        [
+    hidden = []
+    if hasattr(layer.experts, "keys_BGD"):  # value rows have no hidden unit
+        hidden += [
             F.gelu(layer.experts.keys_BGD[block] @ n)
             for n, chosen in zip(n_TD, picks, strict=True)
             for block, _ in chosen
         ]
-    )
-    want = float((hidden.abs() < NEAR_ZERO).double().mean())
+    if shared_width:
+        hidden += [F.gelu(layer.shared.keys_BGD[0] @ n) for n in n_TD]
+    near_zero = recorded["layers.0"].summary()["near_zero"]
+    if not hidden:
+        assert near_zero == 0
+        return
+    want = float((torch.cat(hidden).abs() < NEAR_ZERO).double().mean())
     assert 0 < want < 1 or spec.method == "direct"  # which keeps the strongest
-    assert recorded["layers.0"].summary()["near_zero"] == pytest.approx(want)
+    assert near_zero == pytest.approx(want)
 
 
 @by_label
@@ -143,3 +149,17 @@ def test_nothing_is_recorded_outside_the_block(spec: FFNSpec):
     model(x_TD, ids_T)
     assert recorded["layers.0"].tokens == 3
     assert all(layer.stats is None for layer in model.layers)
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_loss_has_the_same_weight_in_any_depth(n_layers: int, depth: int):
+    """The mean over layers and sub-layers: alpha / L in each, as OLMoE's trainer has it."""
+    spec = FFNSpec(d_ff=64, expert_width=16, depth=depth, selection=TopK(k=1, balance_weight=0.5))
+    model = ProxyLM(spec, replace(BACKBONE, n_layers=n_layers)).train()
+    with torch.no_grad():  # equal shares of probability: the loss of each sub-layer is alpha
+        for name, p in model.named_parameters():
+            if name.endswith("router.weight_BD"):
+                p.zero_()
+    loss = model(torch.randint(VOCAB, (2, 8))).aux_loss.detach()
+    assert float(loss) == pytest.approx(0.5)

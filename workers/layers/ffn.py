@@ -58,7 +58,7 @@ class SubLayer(Declared):
             self.stats.add_routing(selected.routing, n_TD.shape[0])
         y_TD = self.experts(n_TD, selected.routing, self.stats)
         if self.shared is not None:
-            y_TD = y_TD + self.shared(n_TD, Full())
+            y_TD = y_TD + self.shared(n_TD, Full(), self.stats)
         return h_TD + y_TD, selected.loss
 
 
