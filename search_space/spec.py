@@ -206,7 +206,8 @@ class ReLURouting(Selection):
     """w = relu(x W_r); an L1 penalty steers the activity to a target (ReMoE, 2412.14711).
 
     target_activity: share of blocks that should be active.
-    l1_start, l1_factor: the penalty's first coefficient and its step up or down.
+    l1_start, l1_factor: the penalty's first coefficient and its step up or down. A run starts
+        where l1_factor a step leads to 1 when its warmup ends, if that is above l1_start (ours).
     """
 
     method: ClassVar[str] = "relu_routing"
@@ -314,14 +315,32 @@ class FFNSpec:
 
     @property
     def granularity(self) -> float:
-        """d_ff / expert_width: how finely the hidden width is cut (Krajewski et al. 2024)."""
-        return self.d_ff / self.expert_width
+        """Active width / expert width of a sub-layer (G of Krajewski et al. 2024): experts a token.
+
+        It is k where a method has one, heads * k of product keys, and all experts of a dense
+        design: 1 where its width is not cut. Of gates that decide by the token it is what is
+        expected: target_activity of ReLU routing's experts, half of straight-through's (a sigmoid
+        starts at 1/2). A shared FFN is not counted.
+        """
+        sel = self.selection
+        k = getattr(sel, "k", None)
+        if k is not None:
+            return float(k * getattr(sel, "heads", 1))
+        expected = 0.5 if self.method == "straight_through" else 1.0
+        return self.n_experts * float(getattr(sel, "target_activity", expected))
 
     def canonical(self) -> FFNSpec:
         """The same function written one way: knobs that change nothing take their default."""
         spec = self
         if spec.method == "dense" and not spec.output_gate:
-            spec = dataclasses.replace(spec, expert_width=0)  # blocks of weight 1 sum to one FFN
+            # Experts of weight 1 and a shared FFN sum to one FFN; no spec is wider than UNITS.
+            shared = spec.shared_width if spec.d_ff + spec.shared_width <= UNITS else 0
+            spec = dataclasses.replace(
+                spec,
+                d_ff=spec.d_ff + shared,
+                expert_width=0,
+                shared_width=spec.shared_width - shared,
+            )
         pkm = isinstance(spec.selection, ProductKey) and spec.selection.values == "pkm"
         if pkm and spec.shared_width == 0:
             spec = dataclasses.replace(spec, activation="gelu")  # value rows have none

@@ -228,3 +228,27 @@ def test_batch_norm_of_queries_keeps_running_statistics():
     layer.eval().selection(x_TD, ids_T, layer.experts).routing.weight_P.sum().backward()
     after_step(layer)
     assert torch.equal(norm.mean_Q, kept)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_dense_ffn_and_one_of_two_parts_are_one_function(gated: bool):
+    whole = build(FFNSpec(d_ff=24, gated=gated))
+    parts = build(FFNSpec(d_ff=16, shared_width=8, gated=gated))
+    layer, other = whole.layers[0], parts.layers[0]
+    other.norm.weight.data = layer.norm.weight.data
+    for name in ("keys_BGD", "values_BGD") + (("gates_BGD",) if gated else ()):
+        first, second = getattr(layer.experts, name).data.split([16, 8], dim=1)
+        getattr(other.experts, name).data = first
+        getattr(other.shared, name).data = second
+    x_TD, ids_T = tokens()
+    torch.testing.assert_close(parts(x_TD, ids_T)[0], whole(x_TD, ids_T)[0])
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_two_parts_start_in_one_distribution(width: int):
+    """The keys' deviation is a matter of the model's width alone, and values start at zero."""
+    torch.manual_seed(0)
+    layer = FFN(FFNSpec(d_ff=width, shared_width=width), 256, 4).layers[0]
+    for part in (layer.experts, layer.shared):
+        assert float(part.keys_BGD.detach().std()) == pytest.approx(1 / 16, rel=0.1)
+        assert not part.values_BGD.any()
