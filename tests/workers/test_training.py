@@ -13,7 +13,7 @@ from search_space.cost import step_flops
 from search_space.spec import FFNSpec, Hash, ReLURouting, StraightThrough, TopK
 from workers import evaluate as evaluation
 from workers.evaluate import evaluate
-from workers.training.loop import build_proxy
+from workers.training.loop import Training, build_proxy
 from workers.training.measure import bits_per_byte, evaluate_quality
 
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
@@ -151,3 +151,24 @@ def test_relu_routing_is_charged_for_what_it_reads_in_training(small_corpus):
     assert result.steps < 30
     assert result.flops <= asked.until_flops
     assert result.flops > 0.9 * asked.until_flops
+
+
+def test_relu_routing_comes_near_its_target_within_two_warmups(small_corpus):
+    """From the paper's start, 1e-8, the penalty would not have been felt by then."""
+    torch.set_num_threads(1)
+    spec = FFNSpec(d_ff=128, expert_width=16, selection=ReLURouting(target_activity=1 / 8))
+
+    def activity(told: bool) -> float:
+        asked = request(small_corpus, spec, steps=1000, recipe=Recipe(batch_size=4, warmup=20))
+        model = build_proxy(asked, small_corpus)
+        layers = [layer.ffn.layers[0].selection for layer in model.layers]
+        if not told:
+            for layer in layers:
+                layer.l1_coefficient.fill_(1e-8)
+        training = Training(model.train(), asked, small_corpus, lambda point: None)
+        for _ in range(40):
+            training.step()
+        return sum(layer.training_activity for layer in layers) / len(layers)
+
+    assert activity(told=True) < 0.2
+    assert activity(told=False) > 0.3
