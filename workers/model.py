@@ -18,9 +18,10 @@ from search_space.backbone import Backbone
 from search_space.spec import FFNSpec
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
-from workers.layers.declared import Declared, after_step, declared
+from workers.layers.declared import Declared, declared
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
+from workers.layers.steps import after_step, watch_steps
 
 EMBEDDING_STD = 0.02
 # Queries and keys have unit RMS, so their scores lie within +-12 at any head width: sharp enough
@@ -108,7 +109,6 @@ class ProxyLM(nn.Module):
         nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
         self.layers = nn.ModuleList(Layer(spec, backbone, i) for i in range(backbone.n_layers))
         self.norm = RMSNorm(backbone.d_model)
-        self._changes = 0  # of the parameters, up to the last optimizer step that was noticed
 
     def forward(
         self,
@@ -124,7 +124,7 @@ class ProxyLM(nn.Module):
         L, S), by default causal.  cache: keys and values so far, with an `update(k, v, layer)`.
         """
         if self.training:
-            self._notice_step()
+            watch_steps(self)
         if position_NL is None:
             position_NL = torch.arange(ids_NL.shape[1], device=ids_NL.device)[None]
         rotary = rotary_table(position_NL, self.backbone.head_dim, self.backbone.rope_theta)
@@ -161,23 +161,7 @@ class ProxyLM(nn.Module):
     def after_step(self) -> None:
         """Move what moves once an optimizer step: balancing biases, penalties, running statistics.
 
-        Call it after the optimizer's step. A trainer that does not know of it need not: the next
-        forward in training, or `eval()`, finds that the parameters were changed in place.
+        For an optimizer that torch does not see step; after the step of any other it is done
+        already, and this does nothing.
         """
         after_step(self)
-        self._changes = self._count_changes()
-
-    def train(self, mode: bool = True) -> ProxyLM:
-        """Turn to training or, after what the last step has left to do, to evaluation."""
-        if self.training and not mode:
-            self._notice_step()
-        super().train(mode)
-        return self
-
-    def _notice_step(self) -> None:
-        if self._changes != self._count_changes():
-            self.after_step()
-
-    def _count_changes(self) -> int:
-        # Torch counts the changes of a tensor in place, and an optimizer's step is one.
-        return sum(p._version for p in self.parameters() if not p.is_inference())

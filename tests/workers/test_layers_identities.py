@@ -16,10 +16,10 @@ from search_space.spec import (
     StraightThrough,
     TopK,
 )
-from workers.layers.declared import after_step
 from workers.layers.experts import Experts
 from workers.layers.ffn import FFN
 from workers.layers.routing import Bags, Full, Ragged
+from workers.layers.steps import after_step
 
 D, T = 7, 6
 

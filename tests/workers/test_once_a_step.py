@@ -6,7 +6,9 @@ Whatever is run in between: parts of a batch, forwards that are computed again, 
 from __future__ import annotations
 
 import functools
+import gc
 import math
+import weakref
 
 import pytest
 import torch
@@ -14,9 +16,11 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from search_space.backbone import Backbone
+from search_space.contract import Recipe
 from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
 from workers.layers.query_norm import pooled
 from workers.model import ProxyLM
+from workers.training.optimizers import Optimizers
 
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=50, seq_len=8)
 SPECS = {
@@ -134,41 +138,54 @@ def test_evaluation_inside_training_moves_nothing(spec):
 
 
 @by_spec
-def test_another_trainer_need_not_know_of_it(spec):
-    """The states of AdamW's steps with and without the call are the same, also in evaluation."""
-
-    def trained(told: bool) -> tuple[dict, list[float]]:
-        model, seen = build(spec), []
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        for _ in range(4):
-            for part_NL in batch().split(2):
-                seen.append(loss_of(model, part_NL).item())
-                loss_of(model, part_NL).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if told:
-                model.after_step()
-        model.eval()
-        seen.append(loss_of(model, batch()).item())
-        return moving(model), seen
-
-    told, losses = trained(True)
-    untold, its = trained(False)
-    assert_same(untold, told)
-    assert its == losses
-    assert_moved(moving(build(spec)), told)
+@pytest.mark.parametrize("fused", [False, True])
+def test_any_torch_optimizer_settles_at_its_step(spec, fused):
+    """A loop that knows of nothing, with parts of a batch and an evaluation after the last step."""
+    model, expected = build(spec), build(spec)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=fused)
+    expected_state: dict = {}
+    for _ in range(3):
+        expected.load_state_dict(model.state_dict())
+        for part_NL in batch().split(2):
+            loss_of(model, part_NL).backward()
+            loss_of(expected, part_NL).backward()
+        expected.after_step()
+        expected_state = moving(expected)
+        optimizer.step()
+        assert_same(moving(model), expected_state)
+        optimizer.zero_grad()
+        model.after_step()  # which it has had
+        assert_same(moving(model), expected_state)
+    assert_moved(moving(build(spec)), expected_state)
 
 
-def test_a_skipped_step_keeps_what_was_counted():
-    """As a gradient scaler does: no parameter moves, so no bias does, until the next step."""
-    model = build(SPECS["bias"])
+@by_spec
+def test_our_optimizers_settle_once_a_step(spec):
+    """Muon and AdamW are two of torch's optimizers, and one step."""
+    model = build(spec)
+    optimizers = Optimizers(model, Recipe(), lr_multiplier=1.0)
+    loss_of(model, batch()).backward()
+    optimizers.step(1.0)
+    assert_same(moving(model), one_step(spec))
+
+
+def test_the_step_of_another_model_settles_nothing():
+    model, other = build(SPECS["bias"]), build(SPECS["bias"])
     before = moving(model)
     loss_of(model, batch()).backward()
-    model.zero_grad()
-    model(batch())
+    loss_of(other, batch()).backward()
+    torch.optim.SGD(other.parameters(), lr=1e-2).step()
     assert_same(moving(model), before)
-    model.after_step()
-    assert_moved(before, moving(model))
+    assert_moved(before, moving(other))
+
+
+def test_a_model_that_was_watched_can_go():
+    model = build(SPECS["bias"])
+    loss_of(model, batch()).backward()
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_biases_move_by_the_loads_of_all_parts():

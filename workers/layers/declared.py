@@ -6,11 +6,9 @@ overrides what concerns it; the rest says "nothing".
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from workers.layers.stats import RoutingStats
@@ -102,19 +100,3 @@ def declared(model: nn.Module) -> Iterator[tuple[str, Declared]]:
     for name, module in model.named_modules():
         if isinstance(module, Declared):
             yield name, module
-
-
-def after_step(model: nn.Module) -> None:
-    """Do what the layers declare for the end of an optimizer step.
-
-    model: whose parameters the step has moved; without a counted backward nothing happens.
-    """
-    by_class: dict[type[Declared], list[Declared]] = defaultdict(list)
-    for _, layer in declared(model):
-        by_class[type(layer)].append(layer)
-    for cls, layers in by_class.items():
-        if any(layer.counted for layer in layers):
-            with torch.no_grad():
-                cls.settle(layers)
-            for layer in layers:
-                layer.counted.clear()

@@ -97,7 +97,6 @@ class Training:
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
         self.optimizers.step(self.schedule.factor(self.steps, self.meter))
-        self.model.after_step()
         self.meter.charge()
         self.visit.add(self.meter.spent)
         self.steps += 1

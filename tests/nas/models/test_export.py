@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from nas.models.checkpoints import find_checkpoint, folder_name
 from nas.models.export import TOLERANCE, bundle_sources, export_trial, probe_ids
@@ -112,6 +113,31 @@ AutoModelForCausalLM.from_pretrained(sys.argv[2] + "/again", trust_remote_code=T
     arguments = [sys.executable, "-I", "-c", script, str(folder), str(tmp_path / "out")]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_under_another_trainer_a_bias_moves_once_a_step(tmp_path):
+    """Three parts a step: after four steps the busiest expert's bias is four moves lower."""
+    rate, steps = 1e-4, 4
+    torch.manual_seed(0)
+    spec = FFNSpec(d_ff=64, expert_width=16, selection=TopK(k=1, bias_rate=rate))
+    model = FFNNASForCausalLM(FFNNASConfig(spec.to_dict(), BACKBONE.to_dict()))
+    ids = torch.tensor(probe_ids(300, 16))
+    arguments = TrainingArguments(
+        str(tmp_path),
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=3,
+        learning_rate=1e-6,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    Trainer(model, arguments, train_dataset=[{"input_ids": ids, "labels": ids}] * 48).train()
+    model.eval()  # after the last step, too
+    for name, bias_B in model.named_buffers():
+        if name.endswith("bias_B"):
+            assert float(bias_B.min()) == pytest.approx(-steps * rate, rel=1e-3)
 
 
 def test_left_padding_does_not_change_a_rows_answer():
