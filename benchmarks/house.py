@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
@@ -28,6 +29,14 @@ MOST_TWINS = 5
 # Pairs of files that may share ten lines, and why.
 EXCUSED: Mapping[frozenset[str], str] = {}
 
+NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -137,11 +146,28 @@ def _is_overload(node: Function | ast.ClassDef) -> bool:
     )
 
 
+def code_lines(text: str) -> int:
+    """Lines that have code: not blank ones, comments and docstrings."""
+    docstrings = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    code = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in NO_CODE
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    return len(code - docstrings)
+
+
 def rooms(texts: Mapping[str, str]) -> Counter[str]:
-    """Lines by folder."""
+    """Lines of code by folder."""
     found: Counter[str] = Counter()
     for path, text in texts.items():
-        found[path.rpartition("/")[0]] += text.count("\n")
+        found[path.rpartition("/")[0]] += code_lines(text)
     return found
 
 
@@ -182,8 +208,9 @@ def _lines(product: Mapping[str, str], before: str | None) -> Iterator[Row]:
     now = rooms(product)
     then = rooms(at_commit(before)) if before else Counter[str]()
     for room in sorted(now.keys() | then.keys()):
-        yield Row(f"lines: {room}", now[room], f"before {then[room]}" if before else "")
-    yield Row("lines of the product", now.total(), f"before {then.total()}" if before else "")
+        yield Row(f"lines of code: {room}", now[room], f"before {then[room]}" if before else "")
+    total = now.total()
+    yield Row("lines of code of the product", total, f"before {then.total()}" if before else "")
 
 
 def main() -> None:
