@@ -141,7 +141,7 @@ def run(program: str, *signals: int, ignored: int | None = None) -> tuple[int, s
             [
                 sys.executable,
                 "-c",
-                "import signal, sys, time; from nas import interrupts\n" + program,
+                "import signal, sys, time; from nas.process import interrupts\n" + program,
             ],
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
