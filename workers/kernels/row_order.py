@@ -21,13 +21,13 @@ class RowOrder:
     are read by the same pairs."""
 
     def __init__(self, row_P: Tensor, token_P: Tensor) -> None:
-        self._row_P, self._token_P = row_P, token_P
+        self.given = row_P, token_P  # by token
 
     @cached_property
     def _sorted(self) -> tuple[Tensor, Tensor]:
         # Narrow keys sort twice as fast.
-        narrow_P, place_P = torch.sort(self._row_P.int(), stable=True)
-        return narrow_P.to(self._row_P.dtype), place_P
+        narrow_P, place_P = torch.sort(self.given[0].int(), stable=True)
+        return narrow_P.to(self.given[0].dtype), place_P
 
     @property
     def row_P(self) -> Tensor:
@@ -42,7 +42,7 @@ class RowOrder:
     @cached_property
     def token_P(self) -> Tensor:
         """The token of each pair."""
-        return self._token_P.index_select(0, self.place_P)
+        return self.given[1].index_select(0, self.place_P)
 
     @cached_property
     def touched(self) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ class RowOrder:
 
     def starts(self, n_rows: int) -> Tensor:
         """Where each row's pairs begin, (N,)."""
-        size_N = torch.bincount(self._row_P, minlength=n_rows)
+        size_N = torch.bincount(self.given[0], minlength=n_rows)
         return size_N.cumsum(0) - size_N
 
 

@@ -137,7 +137,7 @@ def _reads(make: _Maker) -> Iterator[Problem]:
 
     def reads(table: Tensor, *known: None) -> tuple[object, ...]:
         row, token, start = (p.to(table.device) for p in (row_P, token_P, start_T))
-        return row, token, start, *known, RowOrder(row, token), False
+        return start, *known, RowOrder(row, token), False
 
     yield (
         "row_sum",

@@ -43,7 +43,7 @@ def row_sum(
     order = order or RowOrder(row_P, token_P)
     sparse = sparse and wants_sparse(table, row_P.numel())
     run = form("row_sum", torch_sum, weight_P, table)
-    return run(weight_P, table, row_P, token_P, start_T, order, sparse)
+    return run(weight_P, table, start_T, order, sparse)
 
 
 def row_dot(
@@ -73,4 +73,4 @@ def row_dot(
     order = order or RowOrder(row_P, token_P)
     sparse = sparse and wants_sparse(table, row_P.numel())
     run = form("row_dot", torch_dot, x_TD, table)
-    return run(x_TD, table, row_P, token_P, start_T, known_P, order, sparse)
+    return run(x_TD, table, start_T, known_P, order, sparse)

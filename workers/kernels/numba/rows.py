@@ -144,13 +144,7 @@ def row_dot_backward(
 
 
 def row_sum(
-    weight_P: Tensor,
-    table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
-    order: RowOrder,
-    sparse: bool,
+    weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
     return _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
@@ -159,8 +153,6 @@ def row_sum(
 def row_dot(
     x_TD: Tensor,
     table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
     start_T: Tensor,
     known_P: Tensor | None,
     order: RowOrder,

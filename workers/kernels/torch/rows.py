@@ -19,30 +19,22 @@ SUM = 0  # embedding_bag's mode
 
 
 def row_sum(
-    weight_P: Tensor,
-    table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
-    order: RowOrder,
-    sparse: bool,
+    weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
-    return _RowSum.apply(weight_P, table, row_P, token_P, start_T, order, sparse)
+    return _RowSum.apply(weight_P, table, *order.given, start_T, order, sparse)
 
 
 def row_dot(
     x_TD: Tensor,
     table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
     start_T: Tensor,
     known_P: Tensor | None,
     order: RowOrder,
     sparse: bool,
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
-    return _RowDot.apply(x_TD, table, row_P, token_P, start_T, known_P, order, sparse)
+    return _RowDot.apply(x_TD, table, *order.given, start_T, known_P, order, sparse)
 
 
 class _RowSum(torch.autograd.Function):

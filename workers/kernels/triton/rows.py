@@ -236,30 +236,22 @@ def _rows_contiguous(x_ND: Tensor) -> Tensor:
 
 
 def row_sum(
-    weight_P: Tensor,
-    table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
-    order: RowOrder,
-    sparse: bool,
+    weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    return sum_of_rows(weight_P, table.flatten(0, -2), row_P, token_P, start_T)
+    return sum_of_rows(weight_P, table.flatten(0, -2), *order.given, start_T)
 
 
 def row_dot(
     x_TD: Tensor,
     table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
     start_T: Tensor,
     known_P: Tensor | None,
     order: RowOrder,
     sparse: bool,
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    return dots_of_rows(x_TD, table.flatten(0, -2), row_P, token_P, start_T, known_P)
+    return dots_of_rows(x_TD, table.flatten(0, -2), *order.given, start_T, known_P)
 
 
 @torch.library.custom_op("ffn_nas::row_sum", mutates_args=())
