@@ -21,7 +21,7 @@ class StraightThroughSelection(Declared):
     block is computed and a shut gate still learns. In evaluation only the open pairs are. A token
     with every gate shut opens the block of highest p (ours). The loss is lambda * mean S(p)
     (ours: through S, else it has no gradient below tau); a shut gate counts as 0 there, whether
-    its block was opened or not.
+    its expert was opened or not.
     """
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:

@@ -140,6 +140,19 @@ def test_under_another_trainer_a_bias_moves_once_a_step(tmp_path):
             assert float(bias_B.min()) == pytest.approx(-steps * rate, rel=1e-3)
 
 
+def test_transformers_initialises_every_layer_as_it_declares():
+    torch.manual_seed(0)
+    model = FFNNASForCausalLM(FFNNASConfig(SPECS["topk"].to_dict(), BACKBONE.to_dict()))
+    sizes = {name: float(p.detach().abs().mean()) for name, p in model.named_parameters()}
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(7.0)
+    for module in model.modules():
+        model._init_weights(module)
+    for name, p in model.named_parameters():
+        assert float(p.detach().abs().mean()) == pytest.approx(sizes[name], rel=0.2), name
+
+
 def test_left_padding_does_not_change_a_rows_answer():
     torch.manual_seed(0)
     config = FFNNASConfig(SPECS["topk"].to_dict(), BACKBONE.to_dict())
