@@ -31,7 +31,7 @@ from nas.search.sampler import Proposal, Sampler, Told
 from nas.store import Store, StudyRecord, StudyState
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.errors import SpecError
-from search_space.walk import Draw
+from search_space.space.walk import Draw
 
 TRIALS, WORKERS, RUNGS, REDUCTION = 30_000, 1_000, 6, 1.28
 MOST_MS, MOST_ASK_S, MOST_BYTES, MOST_RESUME_S = 5.0, 0.3, 2**30, 5.0

@@ -74,9 +74,9 @@ def _cell(value: Any) -> str:
 
 def space_record(space: SearchSpace, backbone: Backbone) -> Row:
     """A space: its parameters, and how many legal designs of each method it offers."""
-    from search_space.count import count_designs
     from search_space.domain import words
-    from search_space.parameters import PARAMETERS
+    from search_space.parameter import PARAMETERS
+    from search_space.space.count import count_designs
 
     counts = count_designs(space, backbone, seconds=COUNT_SECONDS)
     return {

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from search_space.backbone import Backbone
-from search_space.count import count_designs
 from search_space.domain import Range, words
-from search_space.parameters import PARAMETERS
+from search_space.parameter import PARAMETERS
 from search_space.space import SearchSpace
+from search_space.space.count import count_designs
 from search_space.spec import SELECTIONS
 
 BACKBONE = Backbone(d_model=64)

@@ -15,7 +15,7 @@ from nas.config import StudyConfig
 from search_space.backbone import Backbone
 from search_space.domain import words
 from search_space.knobs import KNOBS
-from search_space.parameters import PARAMETERS
+from search_space.parameter import PARAMETERS
 from search_space.presets import PRESETS
 from search_space.space import SearchSpace
 from search_space.spec import SELECTIONS, FFNSpec

@@ -15,9 +15,9 @@ from search_space.backbone import Backbone
 from search_space.cost import ffn_cost
 from search_space.errors import SpecError
 from search_space.knobs import StraightThroughKnobs
-from search_space.parameters import PARAMETERS
-from search_space.plan import TOLERANCE
+from search_space.parameter import PARAMETERS
 from search_space.space import SearchSpace
+from search_space.space.sizing import TOLERANCE
 from search_space.spec import SELECTIONS, FFNSpec
 
 MATCHES = ("free", "active_flops", "total_params")

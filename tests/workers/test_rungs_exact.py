@@ -21,8 +21,8 @@ from search_space.cost import step_flops
 from search_space.errors import SpecError
 from search_space.presets import PRESETS
 from search_space.space import SearchSpace
+from search_space.space.walk import Draw
 from search_space.spec import FFNSpec, ProductKey, ReLURouting
-from search_space.walk import Draw
 from workers import evaluate as evaluation
 from workers.evaluate import evaluate
 from workers.training import keeping

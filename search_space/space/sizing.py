@@ -15,7 +15,7 @@ from search_space.errors import SpecError
 from search_space.spec import Dense, FFNSpec, ProductKey, ReLURouting, Selection
 
 if TYPE_CHECKING:
-    from search_space.space import SearchSpace
+    from search_space.space.data import SearchSpace
 
 # A design whose width misses its target by more than this share is refused.
 TOLERANCE = 0.05

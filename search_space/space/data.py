@@ -47,11 +47,11 @@ from search_space.knobs import (
     StraightThroughKnobs,
     TopKKnobs,
 )
-from search_space.parameters import HELD
-from search_space.plan import PLANS
+from search_space.parameter import HELD
 from search_space.shown import shown
+from search_space.space.sizing import PLANS
+from search_space.space.walk import Draw, OutsideSpace, Walk
 from search_space.spec import SELECTIONS, FFNSpec
-from search_space.walk import Draw, OutsideSpace, Walk
 
 # Of `match: free`; a matched design has the width that its cost leaves it.
 _ACTIVE_WIDTHS = (0.5, 1.0, 2.0)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from search_space.backbone import Backbone
 from search_space.errors import SpecError
-from search_space.parameters import HELD
-from search_space.space import SearchSpace
+from search_space.parameter import HELD
+from search_space.space.data import SearchSpace
+from search_space.space.walk import Walk
 from search_space.spec import FFNSpec
-from search_space.walk import Walk
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from search_space.domain import Choices, Domain, Match
 from search_space.spec import SELECTIONS
 
 if TYPE_CHECKING:
-    from search_space.space import SearchSpace
+    from search_space.space.data import SearchSpace
 
 _ALL = tuple(SELECTIONS)
 _EXPANDED = ("topk", "hash", "avgk", "direct", "relu_routing")
