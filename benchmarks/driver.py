@@ -31,6 +31,7 @@ from nas.search.sampler import Proposal, Sampler, Told
 from nas.store import Store, StudyRecord, StudyState
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.errors import SpecError
+from search_space.space import params_of, suggest
 from search_space.space.walk import Draw
 
 TRIALS, WORKERS, RUNGS, REDUCTION = 30_000, 1_000, 6, 1.28
@@ -86,12 +87,12 @@ class DrawnDesigns(Sampler):
         draw = Endless(number)
         while True:
             try:
-                spec = self.space.suggest(draw, self.backbone)
+                spec = suggest(self.space, draw, self.backbone)
             except SpecError:
                 continue
             if spec.key not in tried:
                 break
-        params = self.space.params(spec, self.backbone)
+        params = params_of(self.space, spec, self.backbone)
         self.seconds += time.process_time() - began
         return Proposal(spec=spec, params=params, source="drawn", refused=0)
 

@@ -17,7 +17,12 @@ from benchmarks.memory import peak_extra_bytes
 from benchmarks.report import Row, at_least, at_most, main
 from benchmarks.turns import Call, ratio, take_turns
 from search_space.cost import ffn_cost
-from search_space.spec import AvgK, FFNSpec, Hash, ProductKey, StraightThrough, TopK
+from search_space.methods.avgk import AvgK
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.ffn import FFN
 from workers.layers.recording import record_stats
 

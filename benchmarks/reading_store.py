@@ -29,6 +29,7 @@ from nas.store.outage import now
 from search_space.contract import Status
 from search_space.cost import model_cost
 from search_space.errors import SpecError
+from search_space.space import suggest
 from search_space.spec import FFNSpec
 
 NAME = "reading"
@@ -88,7 +89,7 @@ def _designs(config: StudyConfig, source: random.Random) -> Any:
     for _ in count():
         trial = RandomTrial(source)
         try:
-            spec = config.space.suggest(trial, config.backbone)
+            spec = suggest(config.space, trial, config.backbone)
         except SpecError:
             continue
         if spec.key not in seen:

@@ -25,7 +25,8 @@ from benchmarks.report import Row, at_least, at_most, parser, publish
 from benchmarks.turns import TURNS, WARM_UP, ratio, take_turns
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
-from search_space.spec import FFNSpec, TopK
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.model import ProxyLM
 from workers.training.loop import train_step
 from workers.training.optimizers import Optimizers

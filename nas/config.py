@@ -26,7 +26,7 @@ from search_space.errors import InputError, check_keys, nearest, require
 from search_space.plain import checked
 from search_space.presets import PRESETS
 from search_space.shown import shown
-from search_space.space import SearchSpace
+from search_space.space import SearchSpace, look
 from search_space.spec import FFNSpec
 
 MOST_WARM_STARTS = 1_000
@@ -111,7 +111,7 @@ class StudyConfig:
 
     def _check_space(self) -> None:
         closest = None
-        for spec in self.space.look(self.backbone):
+        for spec in look(self.space, self.backbone):
             broken = self.constraints.broken(spec, self.backbone)
             if not broken:
                 return
@@ -181,7 +181,7 @@ class StudyConfig:
 
     def _all_specs(self) -> Iterator[FFNSpec]:
         warm = (spec for _, spec in self.warm_start_specs())
-        return chain(warm, self.space.look(self.backbone))
+        return chain(warm, look(self.space, self.backbone))
 
     def warm_start_specs(self) -> list[tuple[str, FFNSpec]]:
         """The warm starts with the names that people know them by."""

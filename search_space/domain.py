@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 from search_space.checks import CHOICES, flag, is_real, is_whole, real
 from search_space.errors import InputError, SpecError, check_keys, require
 from search_space.shown import shown
-from search_space.spec import FFNSpec
 
 Match = Literal["free", "active_flops", "total_params"]
 
@@ -79,7 +78,7 @@ def ends(domain: Domain | Choices) -> Choices:
     return (domain.low, domain.high) if isinstance(domain, Range) else domain
 
 
-def check_each(where: str, domain: Domain | Choices, build: Callable[[Any], FFNSpec]) -> None:
+def check_each(where: str, domain: Domain | Choices, build: Callable[[Any], object]) -> None:
     """Let the spec's own validation judge every choice, and both ends of a range."""
     for value in ends(domain):
         try:

@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search_space.backbone import Backbone
-from search_space.spec import (
-    AvgK,
-    Direct,
-    FFNSpec,
-    Hash,
-    ProductKey,
-    ReLURouting,
-    StraightThrough,
-    TopK,
-)
+from search_space.methods.avgk import AvgK
+from search_space.methods.direct import Direct
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 
 Preset = Callable[[Backbone], FFNSpec]
 

@@ -29,9 +29,9 @@ class FFNNASConfig(PreTrainedConfig):
     def __init__(
         self, spec: dict[str, Any] | None = None, backbone: dict[str, Any] | None = None, **kwargs
     ) -> None:
-        # transformers builds configs without arguments to find the defaults.
+        # transformers builds configs without arguments to find the defaults; no design is one.
         shape = Backbone.from_dict(backbone or {})
-        self.spec = FFNSpec.from_dict(spec or {"d_ff": shape.reference_d_ff}).to_dict()
+        self.spec = FFNSpec.from_dict(spec).to_dict() if spec else {}
         self.backbone = shape.to_dict()
         self.hidden_size = shape.d_model
         self.num_hidden_layers = shape.n_layers

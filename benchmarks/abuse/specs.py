@@ -20,11 +20,13 @@ from benchmarks.abuse.commands import Late, in_process, time_limit, wrong, wrong
 from search_space.backbone import Backbone
 from search_space.checks import is_real
 from search_space.cost import model_cost
+from search_space.design import Method
 from search_space.errors import InputError
+from search_space.methods import find, names
 from search_space.presets import PRESETS
 from search_space.shown import shown
-from search_space.space import SearchSpace
-from search_space.spec import SELECTIONS, FFNSpec, Selection
+from search_space.space import SearchSpace, params_of
+from search_space.spec import FFNSpec
 
 FULL, SHORT = 4_000, 120
 
@@ -40,7 +42,8 @@ WORDS: tuple[Any, ...] = (
     "pkm", "method", "selection", "é", "\0", "\ud800", "x" * 10_001, "1e12", None,
 )  # fmt: skip
 FIELDS = tuple(f.name for f in dataclasses.fields(FFNSpec))
-KNOBS = tuple({f.name for cls in SELECTIONS.values() for f in dataclasses.fields(cls)})
+SELECTIONS = tuple(find(name) for name in names())
+KNOBS = tuple({f.name for cls in SELECTIONS for f in dataclasses.fields(cls)})
 BACKBONES = (Backbone(), Backbone(d_model=65_536, n_layers=65_536, vocab_size=2**24))
 
 
@@ -101,13 +104,13 @@ def _like(chance: random.Random, value: Any) -> Any:
 
 def built(chance: random.Random) -> functools.partial[FFNSpec]:
     """A call of the classes themselves, with what JSON cannot say too."""
-    objects: tuple[Any, ...] = ({1}, object(), b"x", 1j, (1, 2), Selection(), FFNSpec(d_ff=4))
+    objects: tuple[Any, ...] = ({1}, object(), b"x", 1j, (1, 2), Method(), FFNSpec(d_ff=4))
 
     def value() -> Any:
         what = chance.random()
         return chance.choice(NUMBERS if what < 0.75 else WORDS if what < 0.9 else objects)
 
-    cls = chance.choice(list(SELECTIONS.values()))
+    cls = chance.choice(SELECTIONS)
     names = [f.name for f in dataclasses.fields(cls)]
     knobs = {name: value() for name in names if chance.random() < 0.4}
     fields = {name: value() for name in FIELDS if chance.random() < 0.25}
@@ -139,7 +142,7 @@ def _asked(spec: FFNSpec) -> str:
         if not all(math.isfinite(value) and value >= 0 for value in costs.values()):
             return f"a price that is no number: {costs}"
     try:
-        SearchSpace().params(spec, BACKBONES[0])
+        params_of(SearchSpace(), spec, BACKBONES[0])
     except InputError as error:
         return wrong_message(str(error))
     return ""

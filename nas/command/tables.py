@@ -75,8 +75,8 @@ def _cell(value: Any) -> str:
 def space_record(space: SearchSpace, backbone: Backbone) -> Row:
     """A space: its parameters, and how many legal designs of each method it offers."""
     from search_space.domain import words
-    from search_space.parameter import PARAMETERS
-    from search_space.space.count import count_designs
+    from search_space.space import count_designs
+    from search_space.space.parameters import offered, when
 
     counts = count_designs(space, backbone, seconds=COUNT_SECONDS)
     return {
@@ -86,12 +86,11 @@ def space_record(space: SearchSpace, backbone: Backbone) -> Row:
         "parameters": [
             {
                 "parameter": parameter.name,
-                "choices": words(parameter.domain(space)),
-                "asked": parameter.when(space),
+                "choices": words(space.domain(parameter.name)),
+                "asked": when(space, parameter),
                 "meaning": parameter.meaning,
             }
-            for parameter in PARAMETERS
-            if parameter.offered(space)
+            for parameter in offered(space)
         ],
         "counts": [
             {"method": count.method, "designs": count.designs, "complete": count.complete}

@@ -21,10 +21,12 @@ from nas.models.checkpoints import Checkpoint
 from nas.models.new_folder import new_folder
 from nas.process.child import run_child
 from nas.store import StudyRecord, TrialRecord
+from search_space.design import Method
 from search_space.errors import InputError, WorkFailed
 
 ROOT_MODULE = "workers.hf"
-OURS = ("workers", "search_space")
+OURS = {"workers", "search_space"}
+FINDING = "search_space.finding"  # an export has another module of this name: _FOUND
 TOLERANCE = 1e-4  # largest difference in a float32 logit between proxy and export
 
 
@@ -33,34 +35,59 @@ def module_name(dotted: str) -> str:
     return "modeling_ffn_nas" if dotted == ROOT_MODULE else dotted.replace(".", "_")
 
 
-def bundle_sources(root: str = ROOT_MODULE) -> dict[str, str]:
-    """File name -> text of `root` and every module of this project that it imports."""
-    waiting, sources = [root], {}
+def bundle_sources(method: type[Method]) -> dict[str, str]:
+    """File name -> text of ROOT_MODULE and every module that it imports, of this project and of
+    the plug-in that `method` may be. Of the methods this one alone is there, with its layer.
+
+    Raises InputError for a method whose modules cannot be copied.
+    """
+    layer, _, layer_name = method.layer.partition(":")
+    found = _FOUND.format(
+        home=method.__module__, name=method.__name__, layer=layer, layer_name=layer_name
+    )
+    ours = {*OURS, *plug_in_packages(method)}
+    waiting, sources = [ROOT_MODULE], dict[str, str]()
     while waiting:
         dotted = waiting.pop()
         name = f"{module_name(dotted)}.py"
-        if name in sources:
-            continue
-        text = _source(dotted)
-        imported = [
-            node.module
-            for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
-        ]
-        ours = [module for module in imported if module.split(".")[0] in OURS]
-        for module in ours:
-            pattern = rf"^(\s*)from {re.escape(module)} import"
-            text = re.sub(pattern, rf"\1from .{module_name(module)} import", text, flags=re.M)
-        sources[name] = text
-        waiting.extend(ours)
+        if name not in sources:
+            text, package = (found, "") if dotted == FINDING else _source(dotted)
+            sources[name], imported = _flattened(text, package, ours)
+            waiting.extend(imported)
     return sources
 
 
-def _source(dotted: str) -> str:
-    spec = importlib.util.find_spec(dotted)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"no source for {dotted}")
-    return Path(spec.origin).read_text()
+def plug_in_packages(method: type[Method]) -> set[str]:
+    """The packages from outside this project that a method and its layer are in."""
+    return {place.split(".")[0] for place in (method.__module__, method.layer.split(":")[0])} - OURS
+
+
+def _flattened(text: str, package: str, ours: set[str]) -> tuple[str, list[str]]:
+    """A module's text with imports from one flat folder, and which modules it imports there."""
+    lines, imported = text.splitlines(keepends=True), []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        module = node.module or ""
+        if node.level:
+            module = importlib.util.resolve_name("." * node.level + module, package)
+        if module.split(".")[0] in ours:
+            line, flat = node.lineno - 1, f"from .{module_name(module)} import"
+            lines[line] = re.sub(r"from\s+[.\w]+\s+import", flat, lines[line], count=1)
+            imported.append(module)
+    return "".join(lines), imported
+
+
+def _source(dotted: str) -> tuple[str, str]:
+    """A module's text, and the package that its relative imports start from."""
+    # What is __main__ here is another module in a process that loads the export.
+    spec = None if dotted == "__main__" else importlib.util.find_spec(dotted)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise InputError(
+            f"an export copies the code of its selection method, and {dotted} is no module with a "
+            "file; put the method into a module and import it from there"
+        )
+    return Path(spec.origin).read_text(encoding="utf-8"), spec.parent or ""
 
 
 def export_trial(
@@ -82,7 +109,7 @@ def export_trial(
     with new_folder(target) as draft:
         logits = _write(draft, checkpoint, study, trial)
         if verify:
-            _verify(draft, logits)
+            _verify(draft, logits, plug_in_packages(type(trial.spec.selection)))
     return target
 
 
@@ -97,7 +124,7 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
     model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": pad_id})
     try:
         model.save_pretrained(folder)
-        for name, text in bundle_sources().items():
+        for name, text in bundle_sources(type(trial.spec.selection)).items():
             (folder / name).write_text(text, encoding="utf-8")
         _write_tokenizer(folder, checkpoint.tokenizer, eos_id, pad_id)
         (folder / "README.md").write_text(model_card(checkpoint, study, trial), encoding="utf-8")
@@ -197,12 +224,39 @@ transformers only.
 """
 
 
-# Runs in a fresh interpreter that refuses this project's packages.
+_FOUND = '''"""The selection method of this model, and its layer: all that is to be found here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def homes() -> Iterator[tuple[str, Any]]:
+    """The one method."""
+    from {home} import {name}
+
+    yield "this model", {name}
+
+
+def plug_ins() -> Iterator[tuple[str, Any]]:
+    """None beside it."""
+    yield from ()
+
+
+def load(place: str) -> Any:
+    """Its layer."""
+    from {layer} import {layer_name}
+
+    return {layer_name}
+'''
+
+# Runs in a fresh interpreter that refuses this project's packages and the method's.
 _VERIFY = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"nas", "workers", "search_space", "dashboard"}:
+        if name.split(".")[0] in {"nas", "workers", "search_space", "dashboard", *sys.argv[5:]}:
             raise ImportError(f"{name} must not be needed by an export")
 sys.meta_path.insert(0, Refuse())
 import json, torch
@@ -220,8 +274,8 @@ open(sys.argv[4], "w").write(json.dumps({"logits_error": error, "cached_equals_u
 """
 
 
-def _verify(folder: Path, expected: Any) -> None:
-    """Raise unless a process without this project computes the same logits."""
+def _verify(folder: Path, expected: Any, plug_in: set[str]) -> None:
+    """Raise unless a process without this project and the plug-in computes the same logits."""
     import torch
 
     config = json.loads((folder / "config.json").read_text())
@@ -233,7 +287,7 @@ def _verify(folder: Path, expected: Any) -> None:
         env = os.environ | {"HF_MODULES_CACHE": scratch, "HF_HUB_OFFLINE": "1"}
         done = run_child(
             [sys.executable, "-I", "-c", _VERIFY, str(folder.absolute()), json.dumps(ids)]
-            + [str(logits), str(answer_file)],
+            + [str(logits), str(answer_file), *sorted(plug_in)],
             env=env,
             cwd=scratch,
         )

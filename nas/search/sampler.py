@@ -26,7 +26,7 @@ from nas.search.pareto import non_dominated
 from nas.search.settings import Constraints, SamplerKind
 from search_space.backbone import Backbone
 from search_space.errors import InputError, SpecError, require
-from search_space.space import SearchSpace
+from search_space.space import SearchSpace, designs, params_of, suggest
 from search_space.spec import FFNSpec
 
 STARTUP_TRIALS = 16  # finished trials before TPE models anything
@@ -98,7 +98,7 @@ class Sampler:
     def params(self, spec: FFNSpec) -> dict[str, Any]:
         """The parameters of a design, by which it is told; empty when it lies outside the space."""
         try:
-            return self.space.params(spec, self.backbone)
+            return params_of(self.space, spec, self.backbone)
         except InputError:
             return {}
 
@@ -137,7 +137,7 @@ class Sampler:
 
     def _suggest(self, trial: optuna.Trial) -> FFNSpec | None:
         try:
-            return self.space.suggest(trial, self.backbone)
+            return suggest(self.space, trial, self.backbone)
         except SpecError:
             return None
 
@@ -146,7 +146,7 @@ class Sampler:
         return spec.key not in known and all(value <= 0 for value in violations.values())
 
     def _enumerate(self, known: Set[str], refused: int) -> Proposal:
-        for params, spec in self.space.designs(self.backbone):
+        for params, spec in designs(self.space, self.backbone):
             if self._allowed(spec, known):
                 return Proposal(spec=spec, params=params, source="enumeration", refused=refused)
         raise SpaceExhausted(
@@ -193,7 +193,7 @@ class Sampler:
         if name not in self._replayed:
             trial = FixedTrial(dict(params))
             try:
-                key = self.space.suggest(trial, self.backbone).key
+                key = suggest(self.space, trial, self.backbone).key
             except ValueError as error:
                 raise InputError(
                     f"a stored trial does not fit the study's space: {error} (parameters {name})"

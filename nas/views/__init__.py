@@ -10,13 +10,12 @@ from nas.views.curves import CURVE_POINTS, RunCurve, curves_data, run_curves, th
 from nas.views.noise import noise
 from nas.views.pareto import pareto_data, pareto_figure
 from nas.views.runs import runs_data, runs_figure
-from nas.views.style import COLOURS, SYMBOLS, shown, si, write_html
+from nas.views.style import colour, shown, si, symbol, write_html
 
 __all__ = [
-    "COLOURS",
     "CURVE_POINTS",
-    "SYMBOLS",
     "RunCurve",
+    "colour",
     "curves_data",
     "noise",
     "pareto_data",
@@ -26,6 +25,7 @@ __all__ = [
     "runs_figure",
     "shown",
     "si",
+    "symbol",
     "thinned",
     "write_html",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.store.records import EvaluationRecord, StudyRecord, TrialRecord
-from nas.views.style import COLOURS, Data, layout, shown, spread
+from nas.views.style import Data, colour, layout, shown, spread
 from search_space.contract import Progress, Recipe
 
 CURVE_POINTS = 300  # of one curve that are drawn: a page is not much wider
@@ -70,7 +70,7 @@ def curves_data(study: StudyRecord, runs: Sequence[RunCurve]) -> Data:
         seen[method] += 1
         whole, spurs = joined(run.parts, decay)
         points = thinned(whole)
-        line = {"color": COLOURS[method], "dash": dash, "width": 2}
+        line = {"color": colour(method), "dash": dash, "width": 2}
         # Another trial or seed is another group: its spurs come and go with it.
         group = f"{run.trial.number}/{run.parts[0][0].seed}" if run.parts else ""
         own = {"type": "scatter", "name": shown(run.name), "legendgroup": group}

@@ -11,21 +11,21 @@ from nas.search.pareto import frontier
 from nas.store.records import StudyRecord, TrialRecord
 from nas.views.noise import noise
 from nas.views.style import (
-    COLOURS,
     GREY,
     MOST_PAUSED,
     PAUSED,
-    SYMBOLS,
     Data,
+    colour,
     layout,
     paused_name,
     rung_words,
     shown,
     si,
     spread,
+    symbol,
 )
 from search_space.contract import Status
-from search_space.spec import SELECTIONS
+from search_space.methods import names
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -63,7 +63,7 @@ def pareto_data(
     kept = {trial.number for trial in frontier([p[2] for p in feasible], study.objectives)}
     traces = [_front([trial for _, _, trial in feasible], y, x)]
     traces.append(_infeasible([point for point in points if over[point[2].number]], over, study))
-    for method in SELECTIONS:
+    for method in names():
         mine = [point for point in feasible if point[2].spec.method == method]
         front = [point for point in mine if point[2].number in kept]
         dominated = [point for point in mine if point[2].number not in kept]
@@ -121,21 +121,20 @@ def _method(
     legend: bool,
 ) -> Data:
     errors = [_error(study, trial, y) for _, _, trial in points]
-    colour = COLOURS[method]
     return _markers(points, [_hover(study, trial) for _, _, trial in points]) | {
         "name": method,
         "legendgroup": method,
         "showlegend": legend,
         "opacity": _FADED if faded else 1.0,
         "marker": {
-            "color": colour,
-            "symbol": SYMBOLS[method],
+            "color": colour(method),
+            "symbol": symbol(method),
             "size": 8 if faded else 11,
             "line": {"color": "white", "width": 1},
         },
         "error_y": {
             "array": errors,
-            "color": colour,
+            "color": colour(method),
             "thickness": 1,
             "width": 3,
             "visible": any(errors),
@@ -154,7 +153,7 @@ def _infeasible(
         "name": "breaks a bound",
         "marker": {
             "color": GREY,
-            "symbol": [f"{SYMBOLS[trial.spec.method]}-open" for _, _, trial in points],
+            "symbol": [f"{symbol(trial.spec.method)}-open" for _, _, trial in points],
             "size": 8,
         },
     }
@@ -174,8 +173,8 @@ def _paused(study: StudyRecord, trials: Sequence[TrialRecord], y: Objective, x: 
         "visible": "legendonly",
         "opacity": _FADED,
         "marker": {
-            "color": [COLOURS[trial.spec.method] for _, _, trial in drawn],
-            "symbol": [SYMBOLS[trial.spec.method] for _, _, trial in drawn],
+            "color": [colour(trial.spec.method) for _, _, trial in drawn],
+            "symbol": [symbol(trial.spec.method) for _, _, trial in drawn],
             "size": 5,
         },
     }

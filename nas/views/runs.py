@@ -11,20 +11,20 @@ from nas.search.bounds import limits
 from nas.search.pareto import frontier
 from nas.store.records import EvaluationRecord, StudyRecord, TrialRecord
 from nas.views.style import (
-    COLOURS,
     GREY,
     MOST_PAUSED,
     PAUSED,
-    SYMBOLS,
     Data,
+    colour,
     layout,
     paused_name,
     shown,
     si,
     spread,
+    symbol,
 )
 from search_space.contract import Status
-from search_space.spec import SELECTIONS
+from search_space.methods import names
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -94,7 +94,7 @@ def runs_data(
         if kind is _PAUSED:
             there, own = len(own), spread(own, MOST_PAUSED)
             paused = paused_name(len(own), there)
-        for method in SELECTIONS:
+        for method in names():
             mine = [run for run in own if run.trial.spec.method == method]
             traces.append(_lines(mine, method, kind))
     traces.append(_crosses(runs))
@@ -144,8 +144,8 @@ def _lines(runs: Sequence[_Run], method: str, kind: _Kind) -> Data:
         "legendgroup": method,
         "showlegend": False,
         "opacity": kind.opacity,
-        "line": {"color": COLOURS[method], "width": kind.width},
-        "marker": {"symbol": SYMBOLS[method], "size": kind.size, "color": COLOURS[method]},
+        "line": {"color": colour(method), "width": kind.width},
+        "marker": {"symbol": symbol(method), "size": kind.size, "color": colour(method)},
     }
 
 
@@ -208,12 +208,12 @@ def _legend(runs: Sequence[_Run], paused: str) -> list[Data]:
     methods = {run.trial.spec.method for run in runs if run.measured}
     kinds = {run.kind for run in runs if run.measured}
     entries = [
-        _entry(method, COLOURS[method], 2, 1.0)
+        _entry(method, colour(method), 2, 1.0)
         | {
             "mode": "markers",
-            "marker": {"color": COLOURS[method], "symbol": SYMBOLS[method], "size": 9},
+            "marker": {"color": colour(method), "symbol": symbol(method), "size": 9},
         }
-        for method in SELECTIONS
+        for method in names()
         if method in methods
     ]
     entries += [

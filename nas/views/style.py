@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from search_space.errors import InputError
-from search_space.spec import SELECTIONS
+from search_space.methods import names
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart with every common colour blindness; a shape doubles it.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D00", "#555555")
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "hexagon")
-COLOURS: dict[str, str] = dict(zip(SELECTIONS, _PALETTE, strict=True))
-SYMBOLS: dict[str, str] = dict(zip(SELECTIONS, _SYMBOLS, strict=True))
 GREY = "#888888"
 PAUSED = "paused at a lower rung"
 MOST_PAUSED = 500  # that are drawn: of a long study they are most, and lie over each other
@@ -27,6 +25,17 @@ _GRID = "rgba(128,128,128,0.18)"
 
 T = TypeVar("T")
 Data = dict[str, Any]  # plain data as plotly.js takes it: making Plotly's objects takes ten times
+
+
+def colour(method: str) -> str:
+    """A method's colour. With more than eight methods colours come again, with other symbols."""
+    return _PALETTE[names().index(method) % len(_PALETTE)]
+
+
+def symbol(method: str) -> str:
+    """A method's symbol: of 64 methods no two share both colour and symbol."""
+    turn, place = divmod(names().index(method), len(_SYMBOLS))
+    return _SYMBOLS[(place + turn) % len(_SYMBOLS)]
 
 
 def spread(items: Sequence[T], most: int) -> Sequence[T]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from search_space.backbone import Backbone
 from search_space.errors import SpecError
-from search_space.parameter import HELD
+from search_space.space.asking import suggest
 from search_space.space.data import SearchSpace
+from search_space.space.parameters import METHOD, held
 from search_space.space.walk import Walk
 from search_space.spec import FFNSpec
 
@@ -26,7 +27,7 @@ class Count:
 def count_designs(
     space: SearchSpace, backbone: Backbone, *, seconds: float = math.inf
 ) -> list[Count]:
-    """The designs of each method, as `SearchSpace.combinations` counts them.
+    """The designs of each method, as `combinations` counts them.
 
     A method that its share of the time does not suffice for is counted as far as it got.
     """
@@ -40,13 +41,13 @@ def count_designs(
 
 def _count(space: SearchSpace, backbone: Backbone, method: str, end: float) -> Count:
     found: dict[FFNSpec, int] = {}
-    walk, complete = Walk({"method": method}, held=HELD), True
+    walk, complete = Walk({METHOD.name: method}, held=held(space)), True
     while walk.next_path():
         if time.monotonic() > end:
             complete = False
             break
         try:
-            spec = space.suggest(walk, backbone)
+            spec = suggest(space, walk, backbone)
         except SpecError:
             continue
         found[spec.canonical()] = walk.multiplicity

@@ -1,4 +1,4 @@
-"""`SearchSpace`: which FFN designs a study may try, and the way from a trial to a spec and back.
+"""`SearchSpace`: which FFN designs a study may try, as data.
 
 Sizes are ratios of the reference dense FFN, `backbone.reference_d_ff` hidden units wide, so one
 space serves every backbone. For one sub-layer of a routed design
@@ -13,114 +13,94 @@ construction; the few combinations that are not raise SpecError.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from search_space.backbone import Backbone
-from search_space.checks import known_word, one_of
-from search_space.cost import ffn_cost
+from search_space.checks import DIM, is_whole, known_word, one_of
+from search_space.design import Method
 from search_space.domain import (
     Choices,
     Domain,
     Match,
     Numbers,
     Range,
-    Trial,
-    ask,
     check_each,
     check_from,
-    read_domain,
 )
-from search_space.errors import InputError, SpecError, check_keys, require
-from search_space.knobs import (
-    KNOBS,
-    HashKnobs,
-    Knobs,
-    ProductKeyKnobs,
-    ReLURoutingKnobs,
-    StraightThroughKnobs,
-    TopKKnobs,
-)
-from search_space.parameter import HELD
+from search_space.errors import InputError, check_keys, require
+from search_space.methods import built_in, find, names
+from search_space.parameter import Knobs, asked, declared, read_domains
 from search_space.shown import shown
-from search_space.space.sizing import PLANS
-from search_space.space.walk import Draw, OutsideSpace, Walk
-from search_space.spec import SELECTIONS, FFNSpec
+from search_space.spec import FFNSpec
 
 # Of `match: free`; a matched design has the width that its cost leaves it.
 _ACTIVE_WIDTHS = (0.5, 1.0, 2.0)
 _LR_MULTIPLIERS = Range(low=0.5, high=2.0, log=True)
-
-LOOKS = 2_000  # paths that a question about a whole space may try
-
-# Methods that read k of n experts: reading all of them would be the dense FFN again.
-_ROUTED = ("topk", "hash", "avgk", "direct", "relu_routing")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """The designs of a study: each field is a list of choices, or {low, high, log} for weights.
 
-    The defaults are the whole space, with every published design at d_model 128 in it but
-    DeepSeekMoE, whose 6 of 64 experts need their own expansion.
+    The defaults are the whole space of this project's methods, with every published design at
+    d_model 128 in it but DeepSeekMoE, whose 6 of 64 experts need their own expansion.
 
-    methods: selection methods (`search_space.spec.SELECTIONS`).
+    methods: names of selection methods (`search_space.methods`); a plug-in's is in it when named.
     match: `free` sizes designs by active_width; `active_flops` and `total_params` choose each
         design's width so that its FFN's figure equals the reference dense FFN's.
-    active_width: hidden units a token uses, shared ones included, as ratios of the reference
-        width; of `match: free` alone. Product keys have heads * k * expert_width units instead.
-    expansion: total width / active width of topk, hash, avgk, direct and relu_routing; above 1.
-    granularity: active width of a sub-layer / expert width; it is k where a method has one.
     depth: sequential sub-layers that share the width.
-    activation, gated, output_gate, lr_multiplier: as in `FFNSpec`.
+    output_gate, activation, gated, lr_multiplier: as in `FFNSpec`.
     shared_width: share of the active width, in [0, 1), that is an always-on FFN. The dense method
         has one beside gated outputs only.
+    granularity: active width of a sub-layer / expert width; it is k where a method has one.
+    expansion: total width / active width of the methods that ask for it; above 1.
+    active_width: hidden units a token uses, shared ones included, as ratios of the reference
+        width; of `match: free` alone. Product keys have heads * k * expert_width units instead.
     width_multiple: expert widths are multiples of it (4 float32 are the 16 bytes that grouped
         matrix products are aligned to).
-    topk, hash, straight_through, relu_routing, product_key: knobs of one method.
+    sections: by method, the keys that it alone has, as its `Knobs`; defaults where left out. In
+        plain data each stands under its method's name.
     """
 
-    methods: Choices = tuple(SELECTIONS)
+    methods: Choices = asked(built_in, "how a token picks its experts", name="method", shape=True)
     match: Match = "free"
-    active_width: Numbers = _ACTIVE_WIDTHS
-    expansion: Numbers = (2.0, 4.0, 8.0)
-    granularity: Choices = (1, 2, 4, 8)
-    depth: Choices = (1, 2)
-    activation: Choices = ("gelu", "relu", "silu")
-    gated: Choices = (False, True)
-    shared_width: Numbers = (0.0, 0.25)
-    output_gate: Choices = (False, True)
-    lr_multiplier: Domain = _LR_MULTIPLIERS
+    depth: Choices = asked((1, 2), "sub-layers that share the width", shape=True, least=1)
+    output_gate: Choices = asked((False, True), "sigmoid gate on each expert's output", shape=True)
+    shared_width: Numbers = asked((0.0, 0.25), "always-on share of the active width", shape=True)
+    activation: Choices = asked(("gelu", "relu", "silu"), "of hidden units")
+    gated: Choices = asked((False, True), "act(x G) * (x K) in place of act(x K)", shape=True)
+    lr_multiplier: Domain = asked(_LR_MULTIPLIERS, "of the FFN's learning rates")
+    granularity: Choices = asked(
+        (1, 2, 4, 8), "experts of the active width; k where a method has one", shape=True, least=1
+    )
+    expansion: Numbers = asked((2.0, 4.0, 8.0), "total / active width", shape=True, least=1)
+    active_width: Numbers = asked(
+        _ACTIVE_WIDTHS,
+        "units a token uses / reference width",
+        match=("free",),
+        shape=True,
+        last=True,
+    )
     width_multiple: int = 4
-    topk: TopKKnobs = field(default_factory=TopKKnobs)
-    hash: HashKnobs = field(default_factory=HashKnobs)
-    straight_through: StraightThroughKnobs = field(default_factory=StraightThroughKnobs)
-    relu_routing: ReLURoutingKnobs = field(default_factory=ReLURoutingKnobs)
-    product_key: ProductKeyKnobs = field(default_factory=ProductKeyKnobs)
+    sections: Mapping[str, Knobs] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            if f.type in ("Choices", "Numbers", "Domain"):
-                domain = read_domain(f"space.{f.name}", getattr(self, f.name), str(f.type))
-                object.__setattr__(self, f.name, domain)
+        read_domains(self, "space.")
         if self.match != "free" and self.active_width == _ACTIVE_WIDTHS:
             object.__setattr__(self, "active_width", (1.0,))
         self._check_methods()
         self._check_sizes()
         for name in ("activation", "gated", "output_gate", "lr_multiplier"):
-            probe = functools.partial(_probe, name)
-            check_each(f"space.{name}", getattr(self, name), probe)
+            check_each(f"space.{name}", getattr(self, name), functools.partial(_probe, name))
+        self._fill_sections()
 
     def _check_methods(self) -> None:
-        for method in self.methods:
-            known_word("space.methods", method, SELECTIONS, "method")
-        routed = [method for method in self.methods if method in _ROUTED]
+        for name in self.methods:
+            known_word("space.methods", name, names(), "method")
+        routed = [name for name in self.methods if "expansion" in find(name).asks]
         require(
             not routed or min(self.expansion) > 1,
             f"space.expansion must be above 1, or {', '.join(routed)} would read every expert: "
@@ -136,9 +116,6 @@ class SearchSpace:
             f"space.active_width is derived under match: {self.match}; leave it out or set "
             "match: free",
         )
-        check_from("space.expansion", self.expansion, 1)
-        check_from("space.granularity", self.granularity, 1, whole=True)
-        check_from("space.depth", self.depth, 1, whole=True)
         check_from("space.width_multiple", [self.width_multiple], 1, whole=True)
         for share in self.shared_width:
             require(
@@ -146,113 +123,71 @@ class SearchSpace:
                 f"space.shared_width is a share of the active width in [0, 1): got {share:g}",
             )
 
-    def suggest(self, trial: Trial, backbone: Backbone) -> FFNSpec:
-        """The design that `trial` chooses.
+    def _fill_sections(self) -> None:
+        """The section of each method that a file may have: this project's, and those in use."""
+        known = dict.fromkeys([*built_in(), *self.methods, *self.sections])
+        sections = {}
+        for method in map(find, known):
+            if method.knobs is not None:
+                sections[method.method] = self.sections.get(method.method) or method.knobs()
+                _check_section(method, sections[method.method])
+        object.__setattr__(self, "sections", sections)
 
-        Raises SpecError when no legal width comes within TOLERANCE of the target.
-        """
-        method = str(ask(trial, "method", self.methods))
-        plan = PLANS[method](self, trial, backbone, method)
-        if plan.n is not None:
-            return plan.build(plan.n)
-        if self.match == "free":
-            ratio = ask(trial, "active_width", self.active_width)
-            return plan.fit(plan.active_width, ratio * backbone.reference_d_ff, "active_width")
-
-        def priced(spec: FFNSpec) -> float:
-            return float(getattr(ffn_cost(spec, backbone.d_model), self.match))
-
-        return plan.fit(priced, priced(FFNSpec(d_ff=backbone.reference_d_ff)), self.match)
-
-    def designs(self, backbone: Backbone) -> Iterator[tuple[dict[str, Any], FFNSpec]]:
-        """Every legal combination of the choices with its parameters; ranges stand at `low`."""
-        return ((dict(walk.params), spec) for walk, spec in self._walk(backbone, Walk({})))
-
-    def shapes(self, backbone: Backbone) -> Iterator[tuple[FFNSpec, int]]:
-        """One legal design of every shape, with the number of combinations that have it.
-
-        Knobs that change neither widths nor cost (`Parameter.shape`) stand at their first choice,
-        so this visits few designs of a large space, and one of every cost that it offers.
-        """
-        walks = self._walk(backbone, Walk({}, held=HELD))
-        return ((spec, walk.multiplicity) for walk, spec in walks)
-
-    def look(self, backbone: Backbone) -> Iterator[FFNSpec]:
-        """Legal designs among LOOKS paths in order and as many drawn ones: a bounded time.
-
-        Shows one of every shape while the space has no more paths than that.
-        """
-        walk = Walk({}, held=HELD)
-        yield from (spec for _, spec in self._walk(backbone, walk, most=LOOKS))
-        if walk.ended:
-            return
-        draw = Draw(seed=0)
-        for _ in range(LOOKS):
-            with contextlib.suppress(SpecError):
-                yield self.suggest(draw, backbone)
-
-    def _walk(
-        self, backbone: Backbone, walk: Walk, most: float = math.inf
-    ) -> Iterator[tuple[Walk, FFNSpec]]:
-        for looked in itertools.count():
-            if looked >= most or not walk.next_path():
-                return
-            try:
-                spec = self.suggest(walk, backbone)
-            except SpecError:
-                continue
-            yield walk, spec
-
-    def combinations(self, backbone: Backbone) -> int:
-        """Number of different legal designs, each range counted as one value.
-
-        Combinations that spell the same function (`FFNSpec.canonical`) count once.
-        """
-        return sum({spec.canonical(): n for spec, n in self.shapes(backbone)}.values())
-
-    def params(self, spec: FFNSpec, backbone: Backbone) -> dict[str, Any]:
-        """Parameters that make `suggest` yield a design with the key of `spec`.
-
-        Raises InputError when the spec lies outside the space, or is not among the first LOOKS
-        paths to designs that are alike.
-        """
-        try:
-            walks = self._walk(backbone, Walk(_pins(spec.canonical())), most=LOOKS)
-            for walk, candidate in walks:
-                if candidate.key == spec.key:
-                    return dict(walk.params)
-        except OutsideSpace as error:
-            raise InputError(f"{spec.label} lies outside the space: {error}") from None
-        raise InputError(
-            f"{spec.label} lies outside the space: no legal choice gives d_ff {spec.d_ff}, "
-            f"expert_width {spec.expert_width}, shared_width {spec.shared_width}; widen "
-            "active_width, expansion, granularity, shared_width or product_key.key_dim"
-        )
+    def domain(self, name: str) -> Domain | Choices:
+        """What the parameter of a name may be."""
+        owner, _, key = name.rpartition(".")
+        place = self.sections[owner] if owner else self
+        found: Domain | Choices = getattr(place, "methods" if name == "method" else key)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; `from_dict` reads it back."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        own = {f.name: _plain(getattr(self, f.name)) for f in _own_fields()}
+        return own | {name: _plain(knobs) for name, knobs in self.sections.items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
         if not isinstance(data, Mapping):
             raise InputError(f"space is a mapping of its fields: got {shown(data)}")
-        check_keys("space", data, [f.name for f in dataclasses.fields(cls)])
-        fields: dict[str, Any] = dict(data)
-        for method, knobs in KNOBS.items():
-            if method in fields:
-                given = fields[method]
-                where = f"space.{method}"
-                if not isinstance(given, Mapping):
-                    raise InputError(f"{where} is a mapping: got {shown(given)}")
-                check_keys(where, given, [f.name for f in dataclasses.fields(knobs)])
-                fields[method] = knobs(**given)
-        return cls(**fields)
+        own = [f.name for f in _own_fields()]
+        knobs = {name: found for name in names() if (found := find(name).knobs) is not None}
+        check_keys("space", data, [*own, *knobs])
+        sections = {name: _read(knobs[name], data[name]) for name in knobs if name in data}
+        return cls(**{k: v for k, v in data.items() if k in own}, sections=sections)
+
+
+def _own_fields() -> list[dataclasses.Field[Any]]:
+    return [f for f in dataclasses.fields(SearchSpace) if f.name != "sections"]
+
+
+def _read(cls: type[Knobs], given: Any) -> Knobs:
+    where = f"space.{cls.method}"
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where} is a mapping: got {shown(given)}")
+    check_keys(where, given, [f.name for f in dataclasses.fields(cls)])
+    return cls(**given)
 
 
 def _probe(name: str, value: Any) -> FFNSpec:
     return FFNSpec(**{"d_ff": 2, "expert_width": 2, name: value})
+
+
+def _check_section(method: type[Method], knobs: Knobs) -> None:
+    """Let the method's own rules judge every key that is a value of its selection."""
+    if type(knobs) is not method.knobs:
+        raise InputError(f"space.{method.method} is no section of this method: got {shown(knobs)}")
+
+    def probe(key: str, value: Any) -> FFNSpec:
+        # As many experts as any k needs, so that only the key itself can be at fault.
+        n_experts = value**2 if key == "k" and is_whole(value, 1, DIM) else 256
+        selection = method(**{**knobs.fixed, key: value})
+        return FFNSpec(d_ff=n_experts, expert_width=1, selection=selection)
+
+    for key, parameter in declared(type(knobs)).items():
+        if key in method.fields() and not parameter.ratio:
+            where = f"space.{method.method}.{key}"
+            check_each(where, getattr(knobs, key), functools.partial(probe, key))
 
 
 def _plain(value: Any) -> Any:
@@ -263,20 +198,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Knobs):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return value
-
-
-def _pins(spec: FFNSpec) -> dict[str, Any]:
-    """The parameters that a spec spells out; the walk tries the ratios that it does not."""
-    pinned: dict[str, Any] = {"method": spec.method}
-    for name in ("depth", "activation", "gated", "output_gate", "lr_multiplier"):
-        pinned[name] = getattr(spec, name)
-    for f in dataclasses.fields(spec.selection):
-        pinned[f"{spec.method}.{f.name}"] = getattr(spec.selection, f.name)
-    if spec.shared_width == 0:
-        pinned["shared_width"] = 0.0
-    if spec.method in ("topk", "hash", "avgk"):
-        pinned["granularity"] = pinned[f"{spec.method}.k"]
-    if spec.method == "product_key":
-        del pinned["product_key.key_dim"]  # the space has it as a ratio
-        pinned["product_key.expert_width"] = spec.expert_width
-    return pinned

@@ -9,7 +9,9 @@ import pytest
 
 from nas.store import Facts, Store, StudyRecord, StudyState
 from search_space.contract import EvalResult, Progress, Status
-from search_space.spec import FFNSpec, Hash, TopK
+from search_space.methods.hash import Hash
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 
 SPECS = (
     FFNSpec(d_ff=512),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from search_space.backbone import Backbone
 from search_space.errors import SpecError
-from search_space.space import SearchSpace
+from search_space.methods.product_key import ProductKeyKnobs
+from search_space.space import SearchSpace, suggest
 from search_space.spec import FFNSpec
 
 # The same examples everywhere: a red run can be run again.
@@ -44,7 +45,7 @@ def legal_design(draw, space: SearchSpace, backbone: Backbone) -> tuple[dict, FF
     for _ in range(ATTEMPTS):
         trial = DrawnTrial(draw)
         try:
-            return trial.params, space.suggest(trial, backbone)
+            return trial.params, suggest(space, trial, backbone)
         except SpecError:
             continue
     raise AssertionError(f"{ATTEMPTS} draws without a legal design")
@@ -60,11 +61,9 @@ def tiny(match: str = "free") -> SearchSpace:
         active_width=(1.0,) if match != "free" else (0.25, 0.5, 1.0),
         granularity=(1, 2, 3, 8),
         depth=(1, 2, 3),
-        product_key=dataclasses.replace(
-            default.product_key,
-            heads=(1, 2),
-            k=(1, 2, 7),
-            expansion=(1.0, 2.0),
-            expert_width=(1, 9),
-        ),
+        sections={
+            "product_key": ProductKeyKnobs(
+                heads=(1, 2), k=(1, 2, 7), expansion=(1.0, 2.0), expert_width=(1, 9)
+            )
+        },
     )

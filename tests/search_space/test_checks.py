@@ -12,9 +12,13 @@ from search_space import checks
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.cost import model_cost
+from search_space.design import Method
 from search_space.errors import InputError, SpecError
-from search_space.space import SearchSpace
-from search_space.spec import SELECTIONS, FFNSpec, ProductKey, Selection, TopK
+from search_space.methods import find, names
+from search_space.methods.product_key import ProductKey
+from search_space.methods.topk import TopK
+from search_space.space import SearchSpace, params_of
+from search_space.spec import FFNSpec
 
 HUGE = 10**5_000  # Python writes out no more than 4,300 digits of a whole number
 NO_NUMBER = (None, True, "1", [1], {"a": 1}, {1}, math.nan, math.inf, -math.inf, 1j, b"1", HUGE)
@@ -67,8 +71,8 @@ ABSURD = {
         "expert_width": 2**32 - 1,
     },
     "lr_multiplier must be a finite number of at most 1e": {"d_ff": 4, "lr_multiplier": HUGE},
-    "selection must be a Selection: got Selection": {"d_ff": 4, "selection": Selection()},
-    "selection must be a Selection: got 'topk'": {"d_ff": 4, "selection": "topk"},
+    "selection must be a method's object: got Method": {"d_ff": 4, "selection": Method()},
+    "selection must be a method's object: got 'topk'": {"d_ff": 4, "selection": "topk"},
     "activation must be one of gelu, relu, silu: got \\['gelu'\\]": {
         "d_ff": 4,
         "activation": ["gelu"],
@@ -89,17 +93,17 @@ def test_an_absurd_design_is_refused_at_once(message):
     assert time.monotonic() - began < 2  # seconds; trying divisors one by one takes minutes
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", names())
 def test_the_largest_design_of_every_method_has_a_key_a_label_and_a_price(method):
     knobs = {"heads": 1, "k": 1} if method == "product_key" else {}
     width = 1 if method in ("direct", "product_key") else 2**16
-    spec = FFNSpec(d_ff=2**32, expert_width=width, selection=SELECTIONS[method](**knobs))
+    spec = FFNSpec(d_ff=2**32, expert_width=width, selection=find(method)(**knobs))
     assert FFNSpec.from_dict(json.loads(json.dumps(spec.to_dict()))).key == spec.key
     assert spec.label.startswith("peer" if method == "product_key" else method)
     largest = Backbone(d_model=2**16, n_layers=2**16, n_heads=1, vocab_size=2**24, seq_len=2**24)
     assert all(map(math.isfinite, model_cost(spec, largest).to_dict().values()))
     with pytest.raises(InputError, match="lies outside the space"):
-        SearchSpace().params(spec, Backbone())
+        params_of(SearchSpace(), spec, Backbone())
 
 
 @pytest.mark.parametrize("data", [None, [], "topk", 1, [["d_ff", 1]]])

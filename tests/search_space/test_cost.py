@@ -11,24 +11,23 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_space import cost
+from search_space import experts as narrow
 from search_space.backbone import Backbone
-from search_space.cost import Cost, ffn_cost, model_cost, step_flops
+from search_space.cost import ffn_cost, model_cost, step_flops
+from search_space.design import Method
 from search_space.errors import InputError
+from search_space.methods import names
+from search_space.methods.avgk import AvgK
+from search_space.methods.dense import Dense
+from search_space.methods.direct import Direct
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
-from search_space.spec import (
-    SELECTIONS,
-    AvgK,
-    Dense,
-    Direct,
-    FFNSpec,
-    Hash,
-    ProductKey,
-    ReLURouting,
-    Selection,
-    StraightThrough,
-    TopK,
-)
+from search_space.prices import Cost
+from search_space.spec import FFNSpec
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.flops import custom_flops
 from workers.layers import experts
@@ -39,7 +38,7 @@ from workers.model import ProxyLM
 TOKENS, VOCAB, RANDOM_SPECS = 3, 32, 500
 
 
-def random_selection(rng: random.Random, method: str, n_experts: int) -> Selection:
+def random_selection(rng: random.Random, method: str, n_experts: int) -> Method:
     k = rng.randint(1, n_experts)
     weight = rng.choice([0.0, 0.01])
     makers = {
@@ -78,7 +77,7 @@ def random_selection(rng: random.Random, method: str, n_experts: int) -> Selecti
 
 def random_spec(rng: random.Random) -> FFNSpec:
     """A legal design, every field of it drawn; combinations that are refused are drawn again."""
-    method = rng.choice(sorted(SELECTIONS))
+    method = rng.choice(sorted(names()))
     while True:
         depth, width = rng.choice([1, 1, 2]), rng.choice([1, 2, 3, 7, 8, 11, 16])
         n_experts = rng.choice([1, 4, 9]) if method == "product_key" else rng.randint(1, 5)
@@ -166,8 +165,8 @@ def test_random_designs_cost_what_they_do():
 
 def test_random_designs_cover_every_method_and_field():
     dicts = [spec.to_dict() for spec in random_specs()]
-    assert {d["selection"]["method"] for d in dicts} == set(SELECTIONS) == set(cost.FORMULAS)
-    for method in SELECTIONS:
+    assert {d["selection"]["method"] for d in dicts} == set(names())
+    for method in names():
         own = [d["selection"] for d in dicts if d["selection"]["method"] == method]
         for field in own[0].keys() - {"method"}:
             assert len({s[field] for s in own}) > 1 or field == "l1_factor", (method, field)
@@ -324,4 +323,4 @@ def test_a_step_costs_its_tokens():
 
 
 def test_formulas_and_layers_agree_on_what_is_narrow():
-    assert cost.MATRIX_ROWS == experts.MATRIX_ROWS
+    assert narrow.MATRIX_ROWS == experts.MATRIX_ROWS

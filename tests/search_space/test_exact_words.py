@@ -9,20 +9,18 @@ from optuna.trial import FixedTrial
 
 from search_space.backbone import Backbone
 from search_space.checks import UNITS
+from search_space.methods import names
+from search_space.methods.avgk import AvgK
+from search_space.methods.dense import Dense
+from search_space.methods.direct import Direct
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
-from search_space.space import SearchSpace
-from search_space.spec import (
-    SELECTIONS,
-    AvgK,
-    Dense,
-    Direct,
-    FFNSpec,
-    Hash,
-    ProductKey,
-    ReLURouting,
-    StraightThrough,
-    TopK,
-)
+from search_space.space import SearchSpace, params_of, suggest
+from search_space.spec import FFNSpec
 
 # Active width / expert width of a sub-layer with 16 experts.
 GRANULARITY = [
@@ -47,7 +45,7 @@ def test_granularity_is_active_width_over_expert_width(selection, width, want, d
 
 
 def test_granularity_is_said_of_every_method_and_of_the_whole_width():
-    assert {selection.method for selection, _, _ in GRANULARITY} == set(SELECTIONS)
+    assert {selection.method for selection, _, _ in GRANULARITY} == set(names())
     assert FFNSpec(d_ff=512).granularity == 1
     # Experts as fine as the papers cut them.
     at = {name: preset(Backbone()).granularity for name, preset in PRESETS.items()}
@@ -74,7 +72,7 @@ def test_a_shared_ffn_beside_gates_or_a_choice_is_not():
 def test_a_space_has_the_dense_design_however_it_is_written():
     space, backbone = SearchSpace(), Backbone()
     spec = FFNSpec(d_ff=backbone.reference_d_ff - 64, shared_width=64)
-    again = space.suggest(FixedTrial(space.params(spec, backbone)), backbone)
+    again = suggest(space, FixedTrial(params_of(space, spec, backbone)), backbone)
     assert again == FFNSpec(d_ff=backbone.reference_d_ff)
     assert again.key == spec.key
 

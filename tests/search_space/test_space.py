@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import random
@@ -11,12 +10,16 @@ import pytest
 from optuna.trial import FixedTrial
 
 from search_space.backbone import Backbone
-from search_space.cost import FORMULAS, ffn_cost
+from search_space.cost import ffn_cost
 from search_space.domain import Range
 from search_space.errors import InputError, SpecError
+from search_space.methods import names
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKeyKnobs
+from search_space.methods.topk import TopK, TopKKnobs
 from search_space.presets import PRESETS
-from search_space.space import SearchSpace
-from search_space.spec import SELECTIONS, FFNSpec, Hash, TopK
+from search_space.space import SearchSpace, combinations, designs, params_of, suggest
+from search_space.spec import FFNSpec
 
 BACKBONE = Backbone(d_model=128)
 REFERENCE = BACKBONE.reference_d_ff
@@ -79,7 +82,7 @@ def drawn(space: SearchSpace, n: int = 40):
     for seed in range(n):
         trial = RandomTrial(seed)
         try:
-            yield trial.params, space.suggest(trial, BACKBONE)
+            yield trial.params, suggest(space, trial, BACKBONE)
         except SpecError:
             continue
 
@@ -98,21 +101,21 @@ def width_a_token_uses(spec: FFNSpec, params: dict) -> float:
     return share * spec.d_ff + spec.shared_width
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", names())
 def test_parameters_lead_back_to_the_same_design(method):
     space = wide(method)
     draws = list(drawn(space))
     assert len(draws) > 20
     for params, spec in draws:
         assert spec.method == method
-        assert space.suggest(FixedTrial(params), BACKBONE) == spec
-        again = space.suggest(FixedTrial(space.params(spec, BACKBONE)), BACKBONE)
+        assert suggest(space, FixedTrial(params), BACKBONE) == spec
+        again = suggest(space, FixedTrial(params_of(space, spec, BACKBONE)), BACKBONE)
         assert again.key == spec.key
         stored = FFNSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
-        assert space.params(stored, BACKBONE)["lr_multiplier"] == params["lr_multiplier"]
+        assert params_of(space, stored, BACKBONE)["lr_multiplier"] == params["lr_multiplier"]
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", names())
 def test_a_trial_is_asked_only_for_what_the_method_has(method):
     for params, spec in drawn(wide(method)):
         prefixes = {name.split(".")[0] for name in params if "." in name}
@@ -122,7 +125,7 @@ def test_a_trial_is_asked_only_for_what_the_method_has(method):
         assert ("active_width" in params) == (method != "product_key")
 
 
-@pytest.mark.parametrize("method", [m for m in SELECTIONS if m != "product_key"])
+@pytest.mark.parametrize("method", [m for m in names() if m != "product_key"])
 def test_free_designs_use_the_active_width_asked_for(method):
     for params, spec in drawn(wide(method)):
         wanted = params["active_width"] * REFERENCE
@@ -133,12 +136,12 @@ def test_free_designs_use_the_active_width_asked_for(method):
 
 def test_the_ratios_are_those_of_the_fine_grained_scaling_law():
     space = plain(methods=("topk",), granularity=(8,))
-    (_, spec), *_ = space.designs(BACKBONE)
+    (_, spec), *_ = designs(space, BACKBONE)
     assert (spec.n_experts, spec.expert_width, spec.selection.k) == (64, 64, 8)
 
 
 @pytest.mark.parametrize("match", ["active_flops", "total_params"])
-@pytest.mark.parametrize("method", sorted(FORMULAS))
+@pytest.mark.parametrize("method", sorted(names()))
 def test_matched_designs_cost_what_the_reference_costs(method, match):
     space = wide(method, match=match, active_width=[1], shared_width=[0])
     target = getattr(ffn_cost(FFNSpec(d_ff=REFERENCE), BACKBONE.d_model), match)
@@ -146,13 +149,15 @@ def test_matched_designs_cost_what_the_reference_costs(method, match):
     assert draws
     for params, spec in draws:
         assert getattr(ffn_cost(spec, BACKBONE.d_model), match) == pytest.approx(target, rel=0.05)
-        assert space.suggest(FixedTrial(space.params(spec, BACKBONE)), BACKBONE).key == spec.key
+        assert (
+            suggest(space, FixedTrial(params_of(space, spec, BACKBONE)), BACKBONE).key == spec.key
+        )
         assert "active_width" not in params
 
 
 def test_the_matched_width_is_the_nearest_legal_one():
     space = plain(methods=("dense",), match="active_flops", gated=(True,))
-    (_, spec), *_ = space.designs(BACKBONE)
+    (_, spec), *_ = designs(space, BACKBONE)
     target = ffn_cost(FFNSpec(d_ff=REFERENCE), BACKBONE.d_model).active_flops
 
     def miss(width):
@@ -165,23 +170,21 @@ def test_the_matched_width_is_the_nearest_legal_one():
 def test_a_width_that_rounding_moves_too_far_is_refused():
     space = plain(methods=("hash",), granularity=(8,), width_multiple=48)
     with pytest.raises(SpecError, match=r"active_width 512 cannot be met.*-25% off"):
-        space.suggest(RandomTrial(0), BACKBONE)
+        suggest(space, RandomTrial(0), BACKBONE)
 
 
 def test_direct_selection_leaves_units_out_however_small_the_expansion():
     backbone = Backbone(d_model=8, n_heads=1, reference_d_ff=4)
     space = plain(methods=("direct",), match="total_params", expansion=(1.1,))
-    spec = space.suggest(RandomTrial(0), backbone)
+    spec = suggest(space, RandomTrial(0), backbone)
     assert (spec.selection.k, spec.n_experts) == (3, 4)
 
 
 def test_product_keys_have_more_experts_than_a_head_reads():
-    knobs = dataclasses.replace(
-        SearchSpace().product_key, heads=(1,), k=(1, 4, 5), expansion=(1,), values=("peer",)
-    )
+    knobs = ProductKeyKnobs(heads=(1,), k=(1, 4, 5), expansion=(1,), values=("peer",))
     for match in ("free", "active_flops", "total_params"):
-        space = plain(methods=("product_key",), match=match, product_key=knobs)
-        for _, spec in space.designs(Backbone(d_model=16, n_heads=1)):
+        space = plain(methods=("product_key",), match=match, sections={"product_key": knobs})
+        for _, spec in designs(space, Backbone(d_model=16, n_heads=1)):
             assert spec.selection.k < spec.n_experts
 
 
@@ -197,8 +200,8 @@ def test_combinations_counts_different_legal_designs():
     )
     dense = 2 * 2 * (1 + 3)  # depth, activation; plain, or gated outputs of 1, 2 or 3 blocks
     hashed = 2 * 2 * 2 * 3 * 3 * 2  # both kinds of table
-    assert space.combinations(BACKBONE) == dense + hashed
-    keys = {spec.key for _, spec in space.designs(BACKBONE)}
+    assert combinations(space, BACKBONE) == dense + hashed
+    keys = {spec.key for _, spec in designs(space, BACKBONE)}
     assert len(keys) == dense + hashed
 
 
@@ -208,16 +211,16 @@ def test_combinations_leaves_out_illegal_and_repeated_ones():
         expansion=(1.5, 2),
         granularity=(1, 2),
         active_width=(0.5, 1),
-        topk=SearchSpace.from_dict({"topk": {"gate": "sigmoid"}}).topk,
+        sections={"topk": TopKKnobs(gate="sigmoid")},
     )
     # 1.5 experts are refused: (1, 2), (2, 1.5) and (2, 2) are left, at two widths each; k = 2 can
     # be normalised.
-    assert space.combinations(BACKBONE) == (1 + 2 + 2) * 2
+    assert combinations(space, BACKBONE) == (1 + 2 + 2) * 2
 
 
 def test_designs_visits_every_path_once():
     space = plain(methods=("hash",), granularity=(1, 2, 4, 8), depth=(1, 2), gated=(False, True))
-    found = [tuple(sorted(params.items())) for params, _ in space.designs(BACKBONE)]
+    found = [tuple(sorted(params.items())) for params, _ in designs(space, BACKBONE)]
     every = itertools.product((1, 2, 4, 8), (1, 2), (False, True), (True, False))
     assert len(found) == len(set(found)) == len(list(every))
 
@@ -239,10 +242,10 @@ def test_a_spec_outside_the_space_is_refused_with_the_reason(why):
     space = plain(
         methods=("dense", "topk"),
         lr_multiplier=Range(low=0.5, high=2.0),
-        topk=dataclasses.replace(SearchSpace().topk, z_weight=(0,), balance_weight=(0,)),
+        sections={"topk": TopKKnobs(z_weight=(0,), balance_weight=(0,))},
     )
     with pytest.raises(InputError, match=f"lies outside the space: .*{why}"):
-        space.params(OUTSIDE[why], BACKBONE)
+        params_of(space, OUTSIDE[why], BACKBONE)
 
 
 def test_presets_lie_inside_the_default_space():
@@ -251,8 +254,8 @@ def test_presets_lie_inside_the_default_space():
     for name, preset in PRESETS.items():
         space = SearchSpace.from_dict(deepseek if name == "deepseek_moe" else {})
         spec = preset(BACKBONE)
-        params = space.params(spec, BACKBONE)
-        assert space.suggest(FixedTrial(params), BACKBONE).key == spec.key, name
+        params = params_of(space, spec, BACKBONE)
+        assert suggest(space, FixedTrial(params), BACKBONE).key == spec.key, name
 
 
 REFUSED = {
@@ -308,7 +311,7 @@ def test_bad_input_is_one_line_with_the_rule(message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", names())
 def test_plain_data_and_back(method):
     space = wide(method)
     data = json.loads(json.dumps(space.to_dict()))

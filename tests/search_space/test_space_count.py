@@ -9,10 +9,9 @@ import pytest
 
 from search_space.backbone import Backbone
 from search_space.domain import Range, words
-from search_space.parameter import PARAMETERS
-from search_space.space import SearchSpace
-from search_space.space.count import count_designs
-from search_space.spec import SELECTIONS
+from search_space.methods import names
+from search_space.space import SearchSpace, combinations, count_designs, designs, shapes
+from search_space.space.parameters import every_parameter, offered, when
 
 BACKBONE = Backbone(d_model=64)
 MATCHES = ("free", "active_flops", "total_params")
@@ -38,26 +37,26 @@ def small(method: str, match: str) -> SearchSpace:
 
 
 @pytest.mark.parametrize("match", MATCHES)
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", names())
 def test_the_count_is_that_of_every_design(method, match):
     space = small(method, match)
-    every = {spec.key for _, spec in space.designs(BACKBONE)}
+    every = {spec.key for _, spec in designs(space, BACKBONE)}
     (count,) = count_designs(space, BACKBONE)
     assert (count.method, count.complete) == (method, True)
-    assert count.designs == len(every) == space.combinations(BACKBONE)
+    assert count.designs == len(every) == combinations(space, BACKBONE)
 
 
 def test_the_default_space_is_counted_in_seconds():
     space, start = SearchSpace(), time.monotonic()
     counts = count_designs(space, Backbone(), seconds=15)
     assert time.monotonic() - start < 20
-    assert [count.method for count in counts] == list(SELECTIONS)
+    assert [count.method for count in counts] == list(names())
     assert all(count.complete and count.designs > 100 for count in counts)
 
 
 def test_a_count_that_runs_out_of_time_says_so():
     full = SearchSpace(methods=("topk",))
-    whole = full.combinations(BACKBONE)
+    whole = combinations(full, BACKBONE)
     (count,) = count_designs(full, BACKBONE, seconds=0)
     assert not count.complete
     assert count.designs < whole
@@ -65,11 +64,11 @@ def test_a_count_that_runs_out_of_time_says_so():
 
 def test_shapes_offer_every_cost():
     space = small("topk", "free")
-    found = {dataclasses.astuple(spec)[:2] for _, spec in space.designs(BACKBONE)}
-    shapes = list(space.shapes(BACKBONE))
-    assert {dataclasses.astuple(spec)[:2] for spec, _ in shapes} == found
+    found = {dataclasses.astuple(spec)[:2] for _, spec in designs(space, BACKBONE)}
+    every = list(shapes(space, BACKBONE))
+    assert {dataclasses.astuple(spec)[:2] for spec, _ in every} == found
     # Each stands for 2 activations and 2 balance weights; k = 2 for both ways to normalise too.
-    assert {(spec.selection.k, n) for spec, n in shapes} == {(1, 4), (2, 8)}
+    assert {(spec.selection.k, n) for spec, n in every} == {(1, 4), (2, 8)}
 
 
 LISTED = {
@@ -87,16 +86,15 @@ LISTED = {
 @pytest.mark.parametrize("name", LISTED)
 def test_when_a_parameter_is_asked_in_words(name):
     space = SearchSpace(methods=name[1]) if name[1] else SearchSpace()
-    (parameter,) = (p for p in PARAMETERS if p.name == name[0])
-    assert parameter.offered(space)
-    assert parameter.when(space) == LISTED[name]
+    (parameter,) = (p for p in offered(space) if p.name == name[0])
+    assert when(space, parameter) == LISTED[name]
 
 
 def test_a_space_lists_what_its_methods_and_mode_have():
     def listed(**fields):
-        return {p.name for p in PARAMETERS if p.offered(SearchSpace(**fields))}
+        return {p.name for p in offered(SearchSpace(**fields))}
 
-    assert listed() == {p.name for p in PARAMETERS}
+    assert listed() == {p.name for p in every_parameter()}
     assert "expansion" not in listed(methods=("dense", "straight_through"))
     assert not {"active_width", "product_key.k"} & listed(match="active_flops")
     assert "product_key.expansion" not in listed(match="total_params")

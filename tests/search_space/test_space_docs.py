@@ -14,16 +14,17 @@ from nas.command.cli import run
 from nas.config import StudyConfig
 from search_space.backbone import Backbone
 from search_space.domain import words
-from search_space.knobs import KNOBS
-from search_space.parameter import PARAMETERS
+from search_space.methods import find, names
 from search_space.presets import PRESETS
-from search_space.space import SearchSpace
-from search_space.spec import SELECTIONS, FFNSpec
+from search_space.space import SearchSpace, combinations
+from search_space.space.parameters import every_parameter, when
+from search_space.spec import FFNSpec
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "space.md").read_text()
 FULL = ROOT / "examples" / "full.yaml"
-NAMES = {parameter.name for parameter in PARAMETERS}
+NAMES = {parameter.name for parameter in every_parameter()}
+SECTIONS = SearchSpace().sections
 # Fields of a spec that follow from others: the ratios, and k = granularity or the active width.
 DERIVED = {"d_ff", "selection", "expert_width"}
 DERIVED |= {f"{method}.k" for method in ("topk", "hash", "avgk", "direct")}
@@ -33,30 +34,30 @@ DERIVED |= {"relu_routing.target_activity"}
 def test_every_field_of_a_space_is_a_parameter():
     kinds = ("Choices", "Numbers", "Domain")
     fields = {f.name for f in dataclasses.fields(SearchSpace) if f.type in kinds} - {"methods"}
-    for method, knobs in KNOBS.items():
+    for method, knobs in SECTIONS.items():
         fields |= {f"{method}.{f.name}" for f in dataclasses.fields(knobs)}
     assert fields | {"method"} == NAMES
 
 
 def test_every_field_of_a_spec_is_searched_or_follows():
     fields = {f.name for f in dataclasses.fields(FFNSpec)}
-    for method, selection in SELECTIONS.items():
-        fields |= {f"{method}.{f.name}" for f in dataclasses.fields(selection)}
+    for method in names():
+        fields |= {f"{method}.{f.name}" for f in dataclasses.fields(find(method))}
     assert fields - NAMES == DERIVED
 
 
-@pytest.mark.parametrize("parameter", PARAMETERS, ids=lambda p: p.name)
+@pytest.mark.parametrize("parameter", every_parameter(), ids=lambda p: p.name)
 def test_the_document_has_every_parameter_as_it_is(parameter):
     space = SearchSpace()
-    choices = words(parameter.domain(space))
-    row = f"| `{parameter.name}` | {parameter.meaning} | {choices} | {parameter.when(space)} |"
+    choices = words(space.domain(parameter.name))
+    row = f"| `{parameter.name}` | {parameter.meaning} | {choices} | {when(space, parameter)} |"
     assert row in DOCUMENT.splitlines()
 
 
 def test_the_full_example_has_every_method_and_preset():
     config = StudyConfig.load(FULL)
     assert config.space == SearchSpace()
-    assert config.space.methods == tuple(SELECTIONS)
+    assert config.space.methods == names()
     assert set(config.warm_start) == set(PRESETS)
 
 
@@ -65,9 +66,9 @@ def test_the_command_prints_every_parameter_and_count(capsys):
     assert run(["space"]) == 0
     assert time.monotonic() - start < 20
     lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines if line} >= NAMES | set(SELECTIONS) | {"total"}
+    assert {line.split()[0] for line in lines if line} >= NAMES | set(names()) | {"total"}
     (total,) = (line for line in lines if line.startswith("total"))
-    assert total.split()[1:] == [f"{SearchSpace().combinations(Backbone()):,}", "exact"]
+    assert total.split()[1:] == [f"{combinations(SearchSpace(), Backbone()):,}", "exact"]
 
 
 def test_the_command_reads_a_studys_file(capsys, tmp_path):
@@ -90,7 +91,7 @@ def test_the_command_says_when_a_count_is_a_lower_bound(capsys, monkeypatch):
     monkeypatch.setattr(tables, "COUNT_SECONDS", 0.0)
     assert run(["space"]) == 0
     out = capsys.readouterr().out
-    assert out.count("at least") == 1 + len(SELECTIONS)
+    assert out.count("at least") == 1 + len(names())
     assert "the count was stopped after 0 seconds" in out
 
 

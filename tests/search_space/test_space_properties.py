@@ -14,11 +14,12 @@ from optuna.trial import FixedTrial
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost
 from search_space.errors import SpecError
-from search_space.knobs import StraightThroughKnobs
-from search_space.parameter import PARAMETERS
-from search_space.space import SearchSpace
+from search_space.methods import names
+from search_space.methods.straight_through import StraightThroughKnobs
+from search_space.space import SearchSpace, designs, params_of, shapes, suggest
+from search_space.space.parameters import asked_for
 from search_space.space.sizing import TOLERANCE
-from search_space.spec import SELECTIONS, FFNSpec
+from search_space.spec import FFNSpec
 
 MATCHES = ("free", "active_flops", "total_params")
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024)
@@ -51,21 +52,21 @@ def test_every_design_of_a_space_goes_round(data):
     params, spec = legal_design(data.draw, space, backbone)
     assert_selects(spec)
     assert_sized(spec, space, backbone)
-    assert {p.name for p in PARAMETERS if p.asked(space, params)} == set(params)
+    assert {p.name for p in asked_for(space, params)} == set(params)
 
     assert FFNSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     assert FFNSpec.from_dict(spec.canonical().to_dict()).key == spec.key
-    assert space.suggest(FixedTrial(json.loads(json.dumps(params))), backbone) == spec
-    back = space.params(spec, backbone)
-    assert space.suggest(FixedTrial(back), backbone).key == spec.key
+    assert suggest(space, FixedTrial(json.loads(json.dumps(params))), backbone) == spec
+    back = params_of(space, spec, backbone)
+    assert suggest(space, FixedTrial(back), backbone).key == spec.key
 
 
 @pytest.mark.parametrize("match", MATCHES)
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", names())
 def test_every_method_has_designs_at_every_width(method, match):
     space = SearchSpace(methods=(method,), match=match)
     for backbone in BACKBONES.values():
-        spec, _ = next(space.shapes(backbone))
+        spec, _ = next(shapes(space, backbone))
         assert spec.method == method
 
 
@@ -84,7 +85,7 @@ class RandomTrial:
 
 def is_legal(space: SearchSpace, backbone: Backbone, seed: int) -> bool:
     try:
-        space.suggest(RandomTrial(seed), backbone)
+        suggest(space, RandomTrial(seed), backbone)
     except SpecError:
         return False
     return True
@@ -98,8 +99,8 @@ def test_most_draws_are_legal(d_model, space):
 
 
 def test_one_expert_is_refused_with_the_way_out():
-    knobs = StraightThroughKnobs(expansion=(1,))
-    space = SearchSpace(methods=("straight_through",), granularity=(1,), straight_through=knobs)
-    assert list(space.designs(BACKBONES[64])) == []
+    sections = {"straight_through": StraightThroughKnobs(expansion=(1,))}
+    space = SearchSpace(methods=("straight_through",), granularity=(1,), sections=sections)
+    assert list(designs(space, BACKBONES[64])) == []
     with pytest.raises(SpecError, match=r"selects nothing: granularity 1 \* expansion 1 is 1"):
-        space.suggest(RandomTrial(0), BACKBONES[64])
+        suggest(space, RandomTrial(0), BACKBONES[64])

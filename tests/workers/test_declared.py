@@ -7,7 +7,9 @@ import torch
 from test_layers_training import BACKBONE, DESIGNS
 from torch import nn
 
-from search_space.spec import FFNSpec, Hash, TopK
+from search_space.methods.hash import Hash
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.declared import Declared, declared
 from workers.layers.recording import record_stats
 from workers.layers.stats import RoutingStats

@@ -7,15 +7,13 @@ import torch
 import torch.nn.functional as F
 from test_layers_oracle import build
 
-from search_space.spec import (
-    AvgK,
-    Direct,
-    FFNSpec,
-    ProductKey,
-    ReLURouting,
-    StraightThrough,
-    TopK,
-)
+from search_space.methods.avgk import AvgK
+from search_space.methods.direct import Direct
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.experts import Experts
 from workers.layers.ffn import FFN
 from workers.layers.routing import Bags, Full, Ragged

@@ -9,18 +9,16 @@ import pytest
 import torch
 from oracles import SELECT, ffn
 
-from search_space.spec import (
-    SELECTIONS,
-    AvgK,
-    Dense,
-    Direct,
-    FFNSpec,
-    Hash,
-    ProductKey,
-    ReLURouting,
-    StraightThrough,
-    TopK,
-)
+from search_space.methods import names
+from search_space.methods.avgk import AvgK
+from search_space.methods.dense import Dense
+from search_space.methods.direct import Direct
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.ffn import FFN
 
 pytestmark = pytest.mark.usefixtures("form")
@@ -140,7 +138,7 @@ def compare(model: FFN, spec: FFNSpec, n_tokens: int, training: bool) -> None:
 
 def test_cases_cover_every_method_and_oracle():
     methods = {spec.method for spec in designs()}
-    assert methods == set(SELECTIONS) == set(SELECT)
+    assert methods == set(names()) == set(SELECT)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])

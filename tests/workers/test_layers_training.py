@@ -13,19 +13,16 @@ from test_layers_oracle import VOCAB, D, build
 
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
-from search_space.spec import (
-    SELECTIONS,
-    AvgK,
-    Dense,
-    Direct,
-    FFNSpec,
-    Hash,
-    ProductKey,
-    ReLURouting,
-    StraightThrough,
-    TopK,
-)
-from workers.layers.build import SELECTIONS as LAYERS
+from search_space.methods import find, names
+from search_space.methods.avgk import AvgK
+from search_space.methods.dense import Dense
+from search_space.methods.direct import Direct
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.recording import record_stats
 from workers.layers.stats import NEAR_ZERO
 from workers.model import ProxyLM
@@ -58,7 +55,9 @@ by_label = pytest.mark.parametrize("spec", DESIGNS, ids=lambda spec: spec.label)
 
 
 def test_every_method_has_a_layer_and_a_case():
-    assert set(LAYERS) == set(SELECTIONS) == {spec.method for spec in DESIGNS}
+    assert set(names()) == {spec.method for spec in DESIGNS}
+    for name in names():
+        assert find(name).layer.partition(":")[0] == f"workers.layers.{name}"
 
 
 @by_label

@@ -17,7 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
-from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.query_norm import pooled
 from workers.model import ProxyLM
 from workers.training.optimizers import Optimizers

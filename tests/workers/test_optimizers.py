@@ -7,7 +7,9 @@ import torch
 
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
-from search_space.spec import FFNSpec, ProductKey, TopK
+from search_space.methods.product_key import ProductKey
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.model import ProxyLM
 from workers.training.muon import PERIOD, Muon, orthogonalize
 from workers.training.optimizers import Kind, Optimizers, group_parameters

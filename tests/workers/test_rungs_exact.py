@@ -19,10 +19,12 @@ from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, EvalResult, Progress, Recipe, Status
 from search_space.cost import step_flops
 from search_space.errors import SpecError
+from search_space.methods.product_key import ProductKey, ProductKeyKnobs
+from search_space.methods.relu_routing import ReLURouting
 from search_space.presets import PRESETS
-from search_space.space import SearchSpace
+from search_space.space import SearchSpace, suggest
 from search_space.space.walk import Draw
-from search_space.spec import FFNSpec, ProductKey, ReLURouting
+from search_space.spec import FFNSpec
 from workers import evaluate as evaluation
 from workers.evaluate import evaluate
 from workers.training import keeping
@@ -46,15 +48,17 @@ def drawn_specs() -> dict[str, FFNSpec]:
         width_multiple=1,
         granularity=(1, 2, 3, 8),
         depth=(1, 2, 3),
-        product_key=dataclasses.replace(
-            space.product_key, heads=(1, 2), k=(1, 2, 7), expansion=(1.0, 2.0), expert_width=(1, 9)
-        ),
+        sections={
+            "product_key": ProductKeyKnobs(
+                heads=(1, 2), k=(1, 2, 7), expansion=(1.0, 2.0), expert_width=(1, 9)
+            )
+        },
     )
     specs, seed = {}, 0
     while len(specs) < DRAWN:
         seed += 1
         try:
-            spec = space.suggest(Draw(seed), BACKBONE)
+            spec = suggest(space, Draw(seed), BACKBONE)
         except SpecError:
             continue
         specs[f"drawn {seed} {spec.label}"] = spec

@@ -10,7 +10,8 @@ import pytest
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe
 from search_space.cost import step_flops
-from search_space.spec import FFNSpec, ReLURouting
+from search_space.methods.relu_routing import ReLURouting
+from search_space.spec import FFNSpec
 from workers.model import ProxyLM
 from workers.training.meter import Meter
 from workers.training.schedule import Schedule

@@ -14,7 +14,9 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
     SwitchTransformersSparseMLP,
 )
 
-from search_space.spec import FFNSpec, ProductKey, TopK
+from search_space.methods.product_key import ProductKey
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.layers.ffn import FFN, SubLayer
 from workers.layers.routing import Full
 

@@ -13,8 +13,11 @@ from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.cost import step_flops
 from search_space.errors import InputError
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
-from search_space.spec import FFNSpec, ProductKey, ReLURouting, TopK
+from search_space.spec import FFNSpec
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.evaluate import evaluate

@@ -10,7 +10,11 @@ import torch
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Progress, Recipe, Status
 from search_space.cost import step_flops
-from search_space.spec import FFNSpec, Hash, ReLURouting, StraightThrough, TopK
+from search_space.methods.hash import Hash
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers import evaluate as evaluation
 from workers.evaluate import evaluate
 from workers.training.loop import Training, build_proxy

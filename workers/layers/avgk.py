@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from search_space.spec import AvgK, FFNSpec
+from search_space.methods.avgk import AvgK
+from search_space.spec import FFNSpec
 from workers.kernels.api.topk import top_indices
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from search_space.spec import FFNSpec, ProductKey
+from search_space.spec import FFNSpec
 from workers.layers.build import build_selection
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
@@ -19,8 +19,8 @@ from workers.layers.value_table import ValueTable
 
 
 def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
-    """The blocks that one sub-layer's selection picks from."""
-    if isinstance(spec.selection, ProductKey) and spec.selection.values == "pkm":
+    """The experts that one sub-layer's selection picks from."""
+    if spec.selection.value_rows:
         return ValueTable(d_model, spec.n_experts)
     return Experts(
         d_model,

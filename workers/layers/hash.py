@@ -10,7 +10,8 @@ import heapq
 import torch
 from torch import Tensor
 
-from search_space.spec import FFNSpec, Hash
+from search_space.methods.hash import Hash
+from search_space.spec import FFNSpec
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged, Selected

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space.spec import FFNSpec, ProductKey
+from search_space.methods.product_key import ProductKey
+from search_space.spec import FFNSpec
 from workers.kernels.api.product_key import product_key_search
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts

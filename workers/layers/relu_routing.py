@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from search_space.spec import FFNSpec, ReLURouting
+from search_space.methods.relu_routing import ReLURouting
+from search_space.spec import FFNSpec
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router

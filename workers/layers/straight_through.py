@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from search_space.spec import FFNSpec, StraightThrough
+from search_space.methods.straight_through import StraightThrough
+from search_space.spec import FFNSpec
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router

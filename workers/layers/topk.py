@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from search_space.spec import FFNSpec, TopK
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.kernels.api.topk import top_indices
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts

@@ -10,7 +10,8 @@ from nas.store import Facts, Store, StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Progress, Status
 from search_space.cost import model_cost
-from search_space.spec import FFNSpec, TopK
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 
 
 @pytest.fixture(autouse=True)

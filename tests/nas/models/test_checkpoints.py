@@ -24,7 +24,8 @@ from nas.models.checkpoints import (
 from nas.running.pool import SimulatedPool
 from nas.store import Facts, Store
 from search_space.errors import InputError
-from search_space.spec import FFNSpec, TopK
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 
 BACKBONE = {"d_model": 16, "n_layers": 1, "n_heads": 2, "vocab_size": 300, "seq_len": 32}
 TEXT = "".join(f"def add_{n}(a, b):\n    return a + b + {n * n}\n\n" for n in range(4000))

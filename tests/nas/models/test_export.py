@@ -18,8 +18,12 @@ from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError, WorkFailed
+from search_space.methods import names
+from search_space.methods.hash import Hash
+from search_space.methods.straight_through import StraightThrough
+from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
-from search_space.spec import SELECTIONS, FFNSpec, Hash, StraightThrough, TopK
+from search_space.spec import FFNSpec
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
@@ -169,7 +173,7 @@ def test_left_padding_does_not_change_a_rows_answer():
     torch.testing.assert_close(beside, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(SELECTIONS))
+@pytest.mark.parametrize("method", sorted(names()))
 def test_cached_steps_equal_one_pass(method):
     spec = next(spec for p in PRESETS.values() if (spec := p(BACKBONE)).method == method)
     torch.manual_seed(0)
@@ -189,13 +193,17 @@ def test_cached_steps_equal_one_pass(method):
 
 
 def test_the_bundle_holds_all_it_imports_and_nothing_of_the_service():
-    sources = bundle_sources()
+    sources = bundle_sources(Hash)
     assert "modeling_ffn_nas.py" in sources
     for text in sources.values():
         assert "from workers." not in text
         assert "from search_space." not in text
         assert "import nas" not in text
     assert not any(name.startswith(("nas", "workers_corpus")) for name in sources)
+    homes = {name for name in sources if name.startswith("search_space_methods_")}
+    assert homes == {"search_space_methods_hash.py"}
+    assert "workers_layers_hash.py" in sources
+    assert not {"workers_layers_topk.py", "workers_layers_product_key.py"} & sources.keys()
 
 
 def test_an_export_never_overwrites_and_says_so(corpus, tmp_path):

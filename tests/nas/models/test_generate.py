@@ -15,6 +15,7 @@ from nas.models.export import bundle_sources
 from nas.models.generate import sample
 from search_space.backbone import Backbone
 from search_space.errors import InputError
+from search_space.methods.dense import Dense
 from search_space.spec import FFNSpec
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
 
@@ -35,7 +36,7 @@ def model(tmp_path, monkeypatch):
     }
     torch.manual_seed(0)
     FFNNASForCausalLM(config).save_pretrained(folder)
-    for name, text in bundle_sources().items():
+    for name, text in bundle_sources(Dense).items():
         (folder / name).write_text(text)
     train_bpe(["def f(x):\n    return x\n" * 50], 300).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(

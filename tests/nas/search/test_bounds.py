@@ -20,7 +20,8 @@ from nas.views import pareto_figure
 from search_space.contract import EvalResult, Status
 from search_space.cost import model_cost
 from search_space.errors import InputError
-from search_space.spec import FFNSpec, StraightThrough
+from search_space.methods.straight_through import StraightThrough
+from search_space.spec import FFNSpec
 
 CONFIG = {
     "name": "bound",

@@ -12,8 +12,8 @@ from nas.search.objectives import OBJECTIVES, objective_values
 from nas.search.pareto import best, frontier, hypervolume, hypervolume_share, non_dominated
 from nas.store import TrialRecord
 from search_space.contract import EvalResult, Status
-from search_space.cost import Cost
 from search_space.errors import InputError
+from search_space.prices import Cost
 from search_space.spec import FFNSpec
 
 NAMES = ["bits_per_byte", "active_flops"]

@@ -24,7 +24,7 @@ from nas.search.settings import Constraints
 from search_space.backbone import Backbone
 from search_space.cost import model_cost
 from search_space.errors import InputError
-from search_space.space import SearchSpace
+from search_space.space import SearchSpace, combinations
 from search_space.spec import FFNSpec
 
 BACKBONE = Backbone(d_model=64, n_layers=2, n_heads=2)
@@ -160,7 +160,7 @@ def test_the_seed_and_the_number_change_the_proposal():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_design_comes_twice_until_the_space_is_used_up(kind):
-    size = SMALL.combinations(BACKBONE)
+    size = combinations(SMALL, BACKBONE)
     assert size == 12
     trials = run(sampler(kind, SMALL), size)
     assert len({t.key for t in trials}) == size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nas.store import EvaluationRecord, Store, StudyRecord, TrialRecord
 from search_space.contract import EvalResult, Status
-from search_space.spec import FFNSpec, TopK
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 
 SPEC = FFNSpec(d_ff=512, expert_width=64, selection=TopK(k=2, gate="sigmoid"))
 OBJECTIVES = ["bits_per_byte", "active_flops"]

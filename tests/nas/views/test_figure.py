@@ -14,19 +14,23 @@ import pytest
 
 from nas.store import EvaluationRecord, Facts, StudyRecord, StudyState, TrialRecord
 from nas.views import (
-    COLOURS,
-    SYMBOLS,
+    colour,
     curves_data,
     noise,
     pareto_figure,
     run_curves,
     runs_figure,
     si,
+    symbol,
     write_html,
 )
 from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError
-from search_space.spec import SELECTIONS, Dense, FFNSpec, Hash, TopK
+from search_space.methods import names
+from search_space.methods.dense import Dense
+from search_space.methods.hash import Hash
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 
 STUDY = StudyRecord(
     id=1,
@@ -165,7 +169,8 @@ def test_each_method_has_one_legend_entry_a_colour_and_a_shape() -> None:
     figure = pareto_figure(STUDY, TRIALS)
     shown = [t.name for t in figure.data if t.mode == "markers" and t.showlegend]
     assert sorted(shown) == ["dense", "hash", "topk"]
-    assert len(set(COLOURS.values())) == len(set(SYMBOLS.values())) == len(SELECTIONS)
+    for mark in (colour, symbol):
+        assert len({mark(method) for method in names()}) == len(names())
 
 
 def test_the_chosen_trial_is_ringed() -> None:
@@ -252,7 +257,7 @@ def test_curves_are_told_apart_within_a_method() -> None:
     assert [trace.name.split()[0] for trace in figure.data] == ["#1", "#2", "#3"]
     assert list(figure.data[0].x) == [1e8, 2e8, 9e8]
     assert list(figure.data[0].y) == [4.0, 3.0, 2.0]
-    assert figure.data[0].line.color == figure.data[1].line.color == COLOURS["topk"]
+    assert figure.data[0].line.color == figure.data[1].line.color == colour("topk")
     assert figure.data[0].line.dash != figure.data[1].line.dash
     assert len(figure.data[2].x or ()) == 0
     assert "rung" not in figure.data[0].name, "a study of one rung does not speak of rungs"
@@ -272,7 +277,7 @@ def test_a_run_is_one_line_over_its_rungs_with_the_branches_as_spurs() -> None:
     assert spurs["x"] == [0.75e9, 0.9e9, 1e9, None, 2.8e9, 2.9e9, 4e9, None]
     assert spurs["y"] == [4.5, 4.0, 3.9, None, 4.1, 3.7, 3.5, None]
     assert line["name"].endswith(", rung 2") and not spurs["showlegend"]
-    assert line["line"]["color"] == spurs["line"]["color"] == COLOURS["topk"]
+    assert line["line"]["color"] == spurs["line"]["color"] == colour("topk")
 
 
 def test_a_run_that_was_just_promoted_ends_at_its_trunk() -> None:

@@ -12,7 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_space.backbone import Backbone
-from search_space.spec import FFNSpec, Hash, ProductKey, ReLURouting, TopK
+from search_space.methods.hash import Hash
+from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
 from workers.kernels import selfcheck
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn

@@ -16,6 +16,7 @@ import torch
 
 from nas.models.export import bundle_sources
 from search_space.errors import InputError
+from search_space.methods import find, names
 from workers.kernels import dispatch, settings
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
@@ -302,8 +303,9 @@ def test_the_environment_is_read(monkeypatch, tmp_path):
     assert Settings.from_environment() == Settings(Backend.TORCH, False, tmp_path)
 
 
-def test_an_export_carries_the_torch_forms_alone():
-    sources = bundle_sources()
+@pytest.mark.parametrize("method", names())
+def test_an_export_carries_the_torch_forms_alone(method):
+    sources = bundle_sources(find(method))
     assert "workers_kernels_torch_rows.py" in sources
     others = ("triton", "numba", "selfcheck", "dispatch", "settings")
     assert not [name for name in sources if any(other in name for other in others)]

@@ -1,0 +1,83 @@
+"""Top-k: a learned router keeps k experts (Switch, Mixtral, OLMoE, DeepSeekMoE, sigma-MoE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from search_space.design import Design, Gate, check_k, flag, need, one_of, weight
+from search_space.domain import Choices, Domain, Range
+from search_space.experts import FRAME, ExpertMethod, experts, saved_reads
+from search_space.parameter import Condition, Knobs, asked, keys
+from search_space.prices import INDEX, Cost, matrix, saved
+
+# Each range holds the published value (alpha 0.01; beta, gamma and u 0.001); 0 turns a loss off.
+_SMALL = Range(low=0.0, high=0.003)
+# One weight divided by itself would starve the router of gradient.
+_SEVERAL = Condition("granularity above 1", lambda chosen: chosen["granularity"] > 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKKnobs(Knobs):
+    """Of `TopK`; k is the space's granularity."""
+
+    method = "topk"
+    fixed: ClassVar[dict[str, Any]] = {"k": 2}
+    gate: Choices = asked(("softmax", "sigmoid"), "weights from the router's logits")
+    balance_weight: Domain = asked(Range(low=0.0, high=0.03), "load-balancing loss, alpha")
+    z_weight: Domain = asked(_SMALL, "router z-loss, beta")
+    entropy_weight: Domain = asked(_SMALL, "entropy regulariser, gamma")
+    bias_rate: Domain = asked(_SMALL, "bias balancing, u")
+    normalize: Choices = asked((False, True), "weights sum to 1", when=_SEVERAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(ExpertMethod):
+    """The k experts of the largest gates.
+
+    k: experts a token.
+    gate: softmax or sigmoid of the router's logits.
+    normalize: divide the kept weights by their sum (illegal with k = 1: no gradient).
+    balance_weight: alpha of Switch's alpha * B * sum_b f_b P_b.
+    z_weight: beta of beta * mean(logsumexp(z)^2).
+    entropy_weight: gamma of sigma-MoE's sum p log p over the batch mean of softmax(z).
+    bias_rate: u of DeepSeek-V3's bias balancing; 0 turns it off.
+    """
+
+    method = "topk"
+    layer = "workers.layers.topk:TopKSelection"
+    asks = (*FRAME, "granularity", "expansion", *keys(TopKKnobs), "active_width")
+    knobs = TopKKnobs
+    order = 2
+    k: int = 1
+    gate: Gate = "softmax"
+    normalize: bool = False
+    balance_weight: float = 0.0
+    z_weight: float = 0.0
+    entropy_weight: float = 0.0
+    bias_rate: float = 0.0
+
+    def validate(self, spec: Design) -> None:
+        """As `Method` says."""
+        check_k(self.k, spec)
+        one_of("gate", self.gate, Gate)
+        flag("normalize", self.normalize)
+        need(
+            not (self.normalize and self.k == 1),
+            "normalize needs k of at least 2: with k = 1 every weight is 1 and the router "
+            "gets no gradient; set normalize: false",
+        )
+        for name in ("balance_weight", "z_weight", "entropy_weight", "bias_rate"):
+            weight(name, getattr(self, name))
+
+    @property
+    def notes(self) -> list[str]:
+        """The gate, when it is not the common one."""
+        return ["sigmoid"] if self.gate == "sigmoid" else []
+
+    def cost(self, spec: Design, d_model: int, activity: float | None) -> Cost:
+        """The router and k experts."""
+        k, n = self.k, spec.n_experts
+        router = matrix(d_model, n) + saved(n + INDEX * k)
+        cost = router + experts(spec, d_model, used=k / n)
+        return cost + saved_reads(spec, d_model, k, weighted=True)

@@ -1,0 +1,101 @@
+"""Visiting the designs of a space: every one, one of every shape, and the way back to choices."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from search_space.backbone import Backbone
+from search_space.errors import InputError, SpecError
+from search_space.space.asking import suggest
+from search_space.space.data import SearchSpace
+from search_space.space.parameters import METHOD, SHARED, held
+from search_space.space.walk import Draw, OutsideSpace, Walk
+from search_space.spec import FFNSpec
+
+LOOKS = 2_000  # paths that a question about a whole space may try
+
+
+def walked(
+    space: SearchSpace, backbone: Backbone, walk: Walk, most: float = math.inf
+) -> Iterator[tuple[Walk, FFNSpec]]:
+    """The legal designs on at most so many paths of a walk, each with the walk as it stands."""
+    for looked in itertools.count():
+        if looked >= most or not walk.next_path():
+            return
+        try:
+            spec = suggest(space, walk, backbone)
+        except SpecError:
+            continue
+        yield walk, spec
+
+
+def designs(space: SearchSpace, backbone: Backbone) -> Iterator[tuple[dict[str, Any], FFNSpec]]:
+    """Every legal combination of the choices with its parameters; ranges stand at `low`."""
+    return ((dict(walk.params), spec) for walk, spec in walked(space, backbone, Walk({})))
+
+
+def shapes(space: SearchSpace, backbone: Backbone) -> Iterator[tuple[FFNSpec, int]]:
+    """One legal design of every shape, with the number of combinations that have it.
+
+    Knobs that change neither widths nor cost (`Parameter.shape`) stand at their first choice,
+    so this visits few designs of a large space, and one of every cost that it offers.
+    """
+    walks = walked(space, backbone, Walk({}, held=held(space)))
+    return ((spec, walk.multiplicity) for walk, spec in walks)
+
+
+def look(space: SearchSpace, backbone: Backbone) -> Iterator[FFNSpec]:
+    """Legal designs among LOOKS paths in order and as many drawn ones: a bounded time.
+
+    Shows one of every shape while the space has no more paths than that.
+    """
+    walk = Walk({}, held=held(space))
+    yield from (spec for _, spec in walked(space, backbone, walk, most=LOOKS))
+    if walk.ended:
+        return
+    draw = Draw(seed=0)
+    for _ in range(LOOKS):
+        with contextlib.suppress(SpecError):
+            yield suggest(space, draw, backbone)
+
+
+def combinations(space: SearchSpace, backbone: Backbone) -> int:
+    """Number of different legal designs, each range counted as one value.
+
+    Combinations that spell the same function (`FFNSpec.canonical`) count once.
+    """
+    return sum({spec.canonical(): n for spec, n in shapes(space, backbone)}.values())
+
+
+def params_of(space: SearchSpace, spec: FFNSpec, backbone: Backbone) -> dict[str, Any]:
+    """Parameters that make `suggest` yield a design with the key of `spec`.
+
+    Raises InputError when the spec lies outside the space, or is not among the first LOOKS
+    paths to designs that are alike.
+    """
+    try:
+        walks = walked(space, backbone, Walk(_pins(spec.canonical())), most=LOOKS)
+        for walk, candidate in walks:
+            if candidate.key == spec.key:
+                return dict(walk.params)
+    except OutsideSpace as error:
+        raise InputError(f"{spec.label} lies outside the space: {error}") from None
+    raise InputError(
+        f"{spec.label} lies outside the space: no legal choice gives d_ff {spec.d_ff}, "
+        f"expert_width {spec.expert_width}, shared_width {spec.shared_width}; widen "
+        "active_width, expansion, granularity, shared_width or product_key.key_dim"
+    )
+
+
+def _pins(spec: FFNSpec) -> dict[str, Any]:
+    """The parameters that a spec spells out; the walk tries the ratios that it does not."""
+    fields = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec)}
+    pinned = {name: value for name, value in fields.items() if name in SHARED}
+    if spec.shared_width:
+        del pinned["shared_width"]  # a share in the space
+    return pinned | {METHOD.name: spec.method} | spec.selection.pins(spec)
