@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from search_space.errors import SpecError
 from search_space.finding import load
 from search_space.methods import find
 from search_space.shown import shown
 from search_space.spec import FFNSpec
+from workers.layers.declared import Declared
 
 
-def build_selection(spec: FFNSpec, d_model: int, vocab_size: int) -> nn.Module:
+def build_selection(spec: FFNSpec, d_model: int, vocab_size: int) -> Declared:
     """The selection module of `spec`: forward(x_TD, ids_T, experts) -> Selected.
 
-    Raises InputError when the method's layer cannot be imported, or is no module's class.
+    Raises InputError when the method's layer cannot be imported, or is no `Declared` class.
     """
     method = find(spec.method)
     cls = load(method.layer)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+    if not (isinstance(cls, type) and issubclass(cls, Declared)):
         raise SpecError(
-            f"the layer of selection {spec.method!r}, {method.layer}, is no class of torch "
-            f"modules: got {shown(cls)}"
+            f"the layer of selection {spec.method!r}, {method.layer}, is not derived from "
+            f"workers.layers.declared.Declared: got {shown(cls)}"
         )
     return cls(spec, d_model, vocab_size) if method.needs_vocabulary else cls(spec, d_model)

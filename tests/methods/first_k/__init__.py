@@ -1,0 +1,1 @@
+"""A selection method in a package of its own: the example of docs/extending.md."""
