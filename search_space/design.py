@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from search_space.checks import flag as _flag
 from search_space.checks import one_of as _one_of
@@ -56,8 +56,7 @@ class Chosen:
         return self.params[name]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
+class Shape(NamedTuple):
     """The experts of one sub-layer; `active` hidden units of them are selected."""
 
     n_experts: int

@@ -16,7 +16,8 @@ from search_space.spec import FFNSpec
 # A design whose width misses its target by more than this share is refused.
 TOLERANCE = 0.05
 _GROWTH = 8  # of the widths tried, until one is too wide
-_SIZED = ("depth", "shared_width")  # chosen fields of a spec that its widths follow from
+# The fields of a spec that are as they were chosen; widths follow from depth and shared_width.
+_CHOSEN = {f.name for f in dataclasses.fields(FFNSpec)} - {"depth", "shared_width"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +38,11 @@ class Frame:
     @classmethod
     def of(cls, chosen: Chosen) -> Frame:
         """What was chosen; a field that was not asked for keeps its default."""
-        names = {f.name for f in dataclasses.fields(FFNSpec)}.difference(_SIZED)
         return cls(
             depth=chosen["depth"],
             shared=chosen.params.get("shared_width", 0.0),
             multiple=chosen.multiple,
-            fields={name: value for name, value in chosen.params.items() if name in names},
+            fields={name: value for name, value in chosen.params.items() if name in _CHOSEN},
         )
 
     def spec(self, shape: Shape) -> FFNSpec:
