@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from search_space.backbone import Backbone
 from search_space.experts import pre_activations
 from search_space.prices import Cost, matrix, norm, parameters, saved
@@ -27,16 +29,22 @@ def ffn_cost(spec: FFNSpec, d_model: int, activity: float | None = None) -> Cost
 
 def model_cost(spec: FFNSpec, backbone: Backbone, activity: float | None = None) -> Cost:
     """The whole proxy: attention, FFNs, norms, tied embedding and head."""
+    attention, head = _around(backbone)
+    layer = attention + ffn_cost(spec, backbone.d_model, activity)
+    return layer.times(backbone.n_layers) + head
+
+
+@functools.cache  # a study prices thousands of designs on one backbone
+def _around(backbone: Backbone) -> tuple[Cost, Cost]:
+    """A layer's attention, and the head."""
     d, length = backbone.d_model, backbone.seq_len
     # Kept: the norm's 2, queries, keys and values, both turned, the heads' output.
     attention = matrix(d, d).times(4) + parameters(d + 2 * backbone.head_dim) + saved(8 * d)
     # Scores and values over the causal half of the sequence; backward is twice the forward.
     core = 2.0 * d * length
     attention += Cost(forward_flops=core, active_flops=core, training_flops=3 * core)
-    layer = attention + ffn_cost(spec, d, activity)
     # The logits are not kept: the loss makes its gradient in the hidden states at once.
-    head = norm(d) + matrix(d, backbone.vocab_size) + saved(d)
-    return layer.times(backbone.n_layers) + head
+    return attention, norm(d) + matrix(d, backbone.vocab_size) + saved(d)
 
 
 def step_flops(spec: FFNSpec, backbone: Backbone, batch_size: int) -> float:

@@ -32,9 +32,12 @@ weight = functools.partial(_real, least=0, error=SpecError)
 flag = functools.partial(_flag, error=SpecError)
 
 
+_words = functools.cache(get_args)
+
+
 def one_of(name: str, value: object, literal: Any) -> None:
     """Refuse what is none of a Literal's words."""
-    _one_of(name, value, get_args(literal), SpecError)
+    _one_of(name, value, _words(literal), SpecError)
 
 
 @dataclass(frozen=True, kw_only=True)

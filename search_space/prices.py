@@ -42,7 +42,8 @@ class Cost:
     decode_bytes: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(**{k: v + getattr(other, k) for k, v in vars(self).items()})
+        theirs = vars(other)
+        return Cost(**{k: v + theirs[k] for k, v in vars(self).items()})
 
     def times(self, n: int) -> Cost:
         """n of these."""

@@ -86,7 +86,7 @@ def space_record(space: SearchSpace, backbone: Backbone) -> Row:
         "parameters": [
             {
                 "parameter": parameter.name,
-                "choices": words(space.domain(parameter.name)),
+                "choices": words(space.domains[parameter.name]),
                 "asked": when(space, parameter),
                 "meaning": parameter.meaning,
             }

@@ -23,12 +23,12 @@ def suggest(space: SearchSpace, trial: Trial, backbone: Backbone) -> FFNSpec:
     """
     params: dict[str, Any] = {METHOD.name: str(ask(trial, METHOD.name, space.methods))}
     method = find(params[METHOD.name])
-    asked = parameters_of(method.method)
+    asked, domains = parameters_of(method.method), space.domains
 
     def ask_for(last: bool) -> None:
         for each in asked:
             if each.last == last and each.asked(space.match, params):
-                params[each.name] = ask(trial, each.name, space.domain(each.name))
+                params[each.name] = ask(trial, each.name, domains[each.name])
 
     ask_for(last=False)
     chosen = Chosen(

@@ -133,11 +133,12 @@ class SearchSpace:
                 _check_section(method, sections[method.method])
         object.__setattr__(self, "sections", sections)
 
-    def domain(self, name: str) -> Domain | Choices:
-        """What the parameter of a name may be."""
-        owner, _, key = name.rpartition(".")
-        place = self.sections[owner] if owner else self
-        found: Domain | Choices = getattr(place, "methods" if name == "method" else key)
+    @functools.cached_property
+    def domains(self) -> dict[str, Domain | Choices]:
+        """What each parameter may be, by its name."""
+        found = {"method": self.methods} | {f.name: getattr(self, f.name) for f in _own_fields()}
+        for name, knobs in self.sections.items():
+            found |= {f"{name}.{f.name}": getattr(knobs, f.name) for f in dataclasses.fields(knobs)}
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_yaml_to_config_and_back(tmp_path):
     assert config.backbone.rope_theta == 10_000
     assert config.recipe.lr == 0.001
     assert config.budget == Budget(trials=10, trial_flops=1e12, flops=5e12)
-    assert config.space.domain("topk.balance_weight").low == 0.001
+    assert config.space.domains["topk.balance_weight"].low == 0.001
     assert config.workers.device == "cpu"
     assert config.eval_tokens == 4096
     assert [name for name, _ in config.warm_start_specs()][:2] == ["dense", "switch"]
@@ -165,7 +165,7 @@ space:
 """
     path = written(tmp_path, "\ufeff" + text)
     space = StudyConfig.load(path).space
-    z_weight = space.domain("topk.z_weight")
+    z_weight = space.domains["topk.z_weight"]
     assert (z_weight.low, z_weight.high) == (0, 0.01)
     assert space.granularity == (1,)
     assert StudyConfig.load(path) == StudyConfig.load(written(tmp_path, text))
