@@ -233,7 +233,10 @@ def test_the_files_that_a_document_names_exist(path):
         r"`((?:tests|docs|examples|workers|nas|search_space)/[\w/.]+)`", path.read_text()
     )
     for name in named:
-        assert (ROOT / name).exists(), f"{path.name} names {name}"
+        # Of a file that its reader writes, NAME.py or 000N_words.py, the folder is there.
+        to_write = re.search(r"[A-Z]", Path(name).stem)
+        there = (ROOT / name).parent if to_write else ROOT / name
+        assert there.exists(), f"{path.name} names {name}"
 
 
 def test_nothing_names_a_developers_machine():
