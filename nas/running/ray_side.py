@@ -59,6 +59,7 @@ class Side:
         if address:
             join_cluster(address)
         else:
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
             cpus = usable_cpus()
             fitting({"CPU": cpus}, count, threads, 0)
             start_local(str(self._folder / INSIDE), cpus)
@@ -95,6 +96,16 @@ class Side:
                 stopped[name] = stopped[name] + WATCH_SECONDS if is_stopped(process.pid) else 0.0
                 if stopped[name] >= self._limits.stopped:
                     self._lose(f"{name} was stopped by a signal")
+
+    def _end_with_parent(self) -> None:
+        """End a local Ray when the pool's process is gone, also while it still starts: only then
+        is the pipe read."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            time.sleep(WATCH_SECONDS)
+        end_session(os.getsid(0))
+        remove(self._folder)
+        os._exit(1)
 
     def _lose(self, what: str) -> None:
         self._send("lost", f"the workers are lost: Ray's {what}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -17,6 +18,8 @@ from search_space.contract import EvalRequest, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
+log = logging.getLogger(__name__)
+MOST_STARTS = 3  # of a worker that dies while it starts; an evaluation may lose as many, too
 DIED = "its process was killed or crashed; lack of memory is the usual cause"
 
 
@@ -59,19 +62,40 @@ class Workers:
         self._running: dict[Any, Running] = {}
         count = fitting(ray.cluster_resources(), count, threads, gpus)
         self._remote = ray.remote(num_cpus=threads, num_gpus=gpus)(TrialActor)
-        self._workers = [self._hire() for _ in range(count)]
-        waiting = [worker.ready for worker in self._workers]
-        _, late = ray.wait(waiting, num_returns=count, timeout=limits.start)
+        self._workers = self._started(count)
+
+    def _started(self, count: int) -> list[Worker]:
+        """So many workers that are ready, each at its MOST_STARTS-th start at the latest."""
+        workers = [self._hire() for _ in range(count)]
+        deadline = time.monotonic() + self._limits.start
+        for attempt in range(1, MOST_STARTS + 1):
+            dead = self._dead(workers, deadline)
+            if not dead:
+                break
+            why = next(iter(dead.values()))
+            if attempt == MOST_STARTS:
+                raise WorkFailed(f"the workers do not start: {reason(why)}") from why
+            log.warning("%d workers died while they started: %s", len(dead), reason(why))
+            workers = [self._hire() if worker in dead else worker for worker in workers]
+        return workers
+
+    def _dead(self, workers: list[Worker], deadline: float) -> dict[Worker, Exception]:
+        """Those that died while they started, and how; waits until each has started or died."""
+        left = max(0.0, deadline - time.monotonic())
+        waiting = [worker.ready for worker in workers]
+        _, late = self._ray.wait(waiting, num_returns=len(waiting), timeout=left)
         if late:
             raise InputError(
-                f"{len(late)} of {count} workers did not start within {limits.start:g} s; "
-                "the machines are busy: lower workers.count"
+                f"{len(late)} of {len(workers)} workers did not start within "
+                f"{self._limits.start:g} s; the machines are busy: lower workers.count"
             )
-        for worker in self._workers:
+        dead: dict[Worker, Exception] = {}
+        for worker in workers:
             try:
-                worker.pid = ray.get(worker.ready)
-            except ray.exceptions.RayError as error:
-                raise WorkFailed(f"the workers do not start: {reason(error)}") from error
+                worker.pid = self._ray.get(worker.ready)
+            except self._ray.exceptions.RayError as error:
+                dead[worker] = error
+        return dead
 
     def __len__(self) -> int:
         return len(self._workers)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from nas.running.ray_limits import Limits
 from nas.running.ray_pool import RayPool, check_reachable
 from nas.running.ray_process import RayProcess
 from nas.running.ray_side import refused
-from nas.running.ray_workers import Running, Worker, Workers
+from nas.running.ray_workers import MOST_STARTS, Running, Worker, Workers
 from search_space.contract import Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
@@ -119,13 +120,23 @@ def test_the_process_that_holds_ray_may_die_or_stop(number, says):
     assert not session(leader) and not process.folder.exists()
 
 
-def test_nothing_stays_when_the_driver_is_killed():
-    code = (
-        "import time; from nas.running.ray_pool import RayPool; pool = RayPool(count=1)\n"
-        "print(pool._process.pid, pool._process.folder, flush=True); time.sleep(600)"
-    )
+# What a driver has done when it is killed: started its workers, or just asked for a Ray.
+WHOLE = "from nas.running.ray_pool import RayPool; pool = RayPool(count=1); side = pool._process"
+HALF = (
+    "from nas.running.ray_limits import Limits; from nas.running.ray_process import RayProcess\n"
+    "side = RayProcess(local=True, leave=1.0); side._pipe.send(('start', ('', Limits(), 1, 1)))"
+)
+
+
+@pytest.mark.parametrize("done", [WHOLE, HALF], ids=["working", "starting"])
+def test_nothing_stays_when_the_driver_is_killed(done):
+    code = f"import time\n{done}\nprint(side.pid, side.folder, flush=True); time.sleep(600)"
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     leader, folder = driver.stdout.readline().split()
+    if done is HALF:  # when the first of Ray's own processes is there, the rest is not
+        deadline = time.monotonic() + 60
+        while len(session(int(leader))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert session(int(leader)) and os.path.isdir(folder)
     driver.kill()
     driver.communicate()
@@ -133,6 +144,50 @@ def test_nothing_stays_when_the_driver_is_killed():
     while (session(int(leader)) or os.path.exists(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not session(int(leader)) and not os.path.exists(folder)
+
+
+class StartingRay:
+    """A Ray whose actors die at their first starts: `deaths` of them in all."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self, deaths: int) -> None:
+        self.deaths, self.hired = deaths, 0
+
+    def remote(self):
+        self.hired += 1
+        ready = SimpleNamespace(remote=lambda: self.hired)
+        return SimpleNamespace(ready=ready)
+
+    def wait(self, waiting, num_returns, timeout):
+        return waiting, []
+
+    def get(self, ready):
+        if ready <= self.deaths:
+            raise self.exceptions.RayError("killed")
+        return 1000 + ready
+
+
+def starting(deaths: int) -> tuple[Workers, StartingRay]:
+    workers, ray = Workers.__new__(Workers), StartingRay(deaths)
+    workers._ray, workers._remote, workers._limits = ray, ray, Limits()
+    return workers, ray
+
+
+def test_a_worker_that_dies_while_it_starts_is_started_again(caplog):
+    workers, ray = starting(deaths=3)
+    assert [worker.pid for worker in workers._started(2)] == [1005, 1004]  # the first died twice
+    assert ray.hired == 5
+    assert "died while they started" in caplog.text
+
+
+def test_workers_that_die_at_every_start_are_one_line():
+    workers, ray = starting(deaths=100)
+    with pytest.raises(WorkFailed, match="the workers do not start"):
+        workers._started(2)
+    assert ray.hired == 2 * MOST_STARTS
 
 
 @pytest.mark.parametrize(
