@@ -59,7 +59,7 @@ class Side:
         if address:
             join_cluster(address)
         else:
-            threading.Thread(target=self._end_with_parent, daemon=True).start()
+            self._end_with_driver()
             cpus = usable_cpus()
             fitting({"CPU": cpus}, count, threads, 0)
             start_local(str(self._folder / INSIDE), cpus)
@@ -97,15 +97,23 @@ class Side:
                 if stopped[name] >= self._limits.stopped:
                     self._lose(f"{name} was stopped by a signal")
 
-    def _end_with_parent(self) -> None:
-        """End a local Ray when the pool's process is gone, also while it still starts: only then
-        is the pipe read."""
-        parent = os.getppid()
-        while os.getppid() == parent:
-            time.sleep(WATCH_SECONDS)
-        end_session(os.getsid(0))
-        remove(self._folder)
-        os._exit(1)
+    def _end_with_driver(self) -> None:
+        """Have a local Ray ended when the pool's process is gone, also while it still starts: then
+        nobody reads the pipe, and Ray holds the interpreter. So a process of its own watches."""
+        leader, driver = os.getpid(), os.getppid()
+        if os.fork():
+            return
+        try:
+            self._pipe.close()  # the pool's end must close with the leader
+            while _is_child(leader, driver):
+                time.sleep(WATCH_SECONDS)
+            end_session(leader)
+            if not psutil.pid_exists(driver):
+                remove(self._folder)
+        except Exception:
+            logging.exception("the processes of a Ray without a driver could not be ended")
+        finally:
+            os._exit(0)
 
     def _lose(self, what: str) -> None:
         self._send("lost", f"the workers are lost: Ray's {what}")
@@ -121,6 +129,15 @@ class Side:
             ray.shutdown()
         end_session(os.getsid(0))
         remove(self._folder)
+
+
+def _is_child(pid: int, parent: int) -> bool:
+    """Whether a process lives and its parent, too."""
+    try:
+        process = psutil.Process(pid)
+        return process.ppid() == parent and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def own_code_alone() -> Any:

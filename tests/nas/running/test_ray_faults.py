@@ -137,9 +137,9 @@ def test_nothing_stays_when_the_driver_is_killed(done):
         deadline = time.monotonic() + 60
         while len(session(int(leader))) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
-        for pid in session(int(leader)):
-            if pid != int(leader):
-                os.kill(pid, signal.SIGSTOP)  # so that Ray never has started
+        for process in session(int(leader)):
+            if process.pid != int(leader):
+                process.suspend()  # so that Ray never has started
     assert session(int(leader)) and os.path.isdir(folder)
     driver.kill()
     driver.communicate()
