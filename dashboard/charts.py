@@ -65,7 +65,8 @@ def load_plotly() -> None:
 def _loader_script() -> str:
     from plotly.offline import get_plotlyjs
 
-    return get_plotlyjs() + "\nexport default function () {}\n"
+    script: str = get_plotlyjs()
+    return script + "\nexport default function () {}\n"
 
 
 def live_chart(

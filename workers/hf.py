@@ -27,7 +27,10 @@ class FFNNASConfig(PreTrainedConfig):
     model_type = "ffn_nas"
 
     def __init__(
-        self, spec: dict[str, Any] | None = None, backbone: dict[str, Any] | None = None, **kwargs
+        self,
+        spec: dict[str, Any] | None = None,
+        backbone: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> None:
         # transformers builds configs without arguments to find the defaults; no design is one.
         shape = Backbone.from_dict(backbone or {})
@@ -114,13 +117,14 @@ def attention_pattern(
     attention_mask: Tensor | None, seen: int, length: int, device: torch.device
 ) -> Tensor | None:
     """(N or 1, 1, L, S), True where a query may look; None where plain causal attention does."""
-    padded = attention_mask is not None and not bool(attention_mask.all())
-    if not padded and (seen == 0 or length == 1):
+    if attention_mask is not None and bool(attention_mask.all()):
+        attention_mask = None  # nothing is padded
+    if attention_mask is None and (seen == 0 or length == 1):
         return None
     query = torch.arange(seen, seen + length, device=device)[:, None]
     key = torch.arange(seen + length, device=device)[None]
     causal = (key <= query)[None, None]
-    if not padded:
+    if attention_mask is None:
         return causal
     # A padding token looks at itself, for a row that looks nowhere would be NaN.
     return (causal & attention_mask[:, None, None, :].bool()) | (key == query)[None, None]

@@ -98,6 +98,19 @@ class Layer(nn.Module):
         self.attention = Attention(backbone, layer)
         self.ffn = FFN(spec, backbone.d_model, backbone.vocab_size)
 
+    def forward(
+        self,
+        x_NLD: Tensor,
+        ids_T: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x_NLD (N, L, D), ids_T (T,) -> (N, L, D) and the FFN's loss, or None."""
+        x_NLD = self.attention(x_NLD, rotary, mask, cache)
+        x_TD, loss = self.ffn(x_NLD.flatten(0, 1), ids_T)
+        return x_TD.view_as(x_NLD), loss
+
 
 class ProxyLM(nn.Module):
     """Embedding, RMS-normed without a gain, layers, norm; the head is the embedding (tied)."""
@@ -133,9 +146,7 @@ class ProxyLM(nn.Module):
         x_NLD = F.rms_norm(self.embed(ids_NL), (self.backbone.d_model,), eps=EPS)
         ids_T, losses = ids_NL.reshape(-1), []
         for layer in self.layers:
-            x_NLD = layer.attention(x_NLD, rotary, mask, cache)
-            x_TD, loss = layer.ffn(x_NLD.flatten(0, 1), ids_T)
-            x_NLD = x_TD.view_as(x_NLD)
+            x_NLD, loss = layer(x_NLD, ids_T, rotary, mask, cache)
             if loss is not None:
                 losses.append(loss)
         aux = torch.stack(losses).mean() if losses else None

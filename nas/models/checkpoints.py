@@ -116,7 +116,7 @@ def discard_states(place: str) -> None:
 
 def _at_url(url: str) -> tuple[Any, str]:
     # What states are written with; imported here because most studies keep theirs in a folder.
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     fs, path = fsspec.core.url_to_fs(url)
     return fs, str(path)

@@ -44,7 +44,7 @@ def opened(file: SourceFile, account: Account) -> Iterator[io.BufferedReader]:
 
 def _raw(file: SourceFile) -> io.BufferedReader:
     if file.fs is None:
-        return open(file.path, "rb", buffering=_BUFFER)
+        return io.BufferedReader(io.FileIO(file.path), _BUFFER)
     # A web address is read as one answer from start to end: not every server sends parts.
     seekable = not file.path.startswith(("http://", "https://"))
     return io.BufferedReader(_Remote(file.fs.open(file.path, "rb"), seekable), _BUFFER)

@@ -93,7 +93,8 @@ def _expand(base: str, parts: list[str], found: _Found) -> Iterator[str]:
 
 def _folders(root: str, found: _Found) -> Iterator[str]:
     """`root` and the folders below, each real folder once: links come after all the others."""
-    waiting, links, seen = [root], [], set()
+    waiting, seen = [root], set()
+    links: list[str] = []
     while waiting or links:
         folder = waiting.pop() if waiting else links.pop(0)
         real = os.path.realpath(folder)

@@ -5,11 +5,17 @@ relu, silu (x sigmoid(x)) and the exact gelu (x times the normal distribution fu
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 def value_and_slope(activation: str, x: Tensor) -> tuple[Tensor, Tensor]:

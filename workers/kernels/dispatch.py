@@ -14,7 +14,7 @@ import importlib.metadata
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -95,8 +95,10 @@ NAMED = {Backend.NUMBA: NUMBA, Backend.TRITON: TRITON}
 # Looked at in every call, and an enum's members are slow to reach.
 AUTO, TORCH = Backend.AUTO, Backend.TORCH
 
+Form = TypeVar("Form", bound=Callable[..., Any])  # all forms of an operation have one signature
 
-def form(operation: str, torch_form: Callable, tensors: Sequence[Tensor], size: int) -> Callable:
+
+def form(operation: str, torch_form: Form, tensors: Sequence[Tensor], size: int) -> Form:
     """The form of an operation that is to run on these tensors.
 
     operation: a name of FILES.
@@ -105,7 +107,10 @@ def form(operation: str, torch_form: Callable, tensors: Sequence[Tensor], size: 
     size: what a Limit counts of this operation, 0 where nothing is counted.
     """
     backend, _ = choose(operation, tensors, size)
-    return torch_form if backend is TORCH else load(backend, operation)
+    if backend is TORCH:
+        return torch_form
+    own: Form = load(backend, operation)
+    return own
 
 
 def choose(operation: str, tensors: Sequence[Tensor], size: int = 0) -> tuple[Backend, str]:
@@ -153,8 +158,8 @@ def _unavailable(backend: Backend, device: torch.device) -> str:
 
 
 @functools.cache
-def load(backend: Backend, operation: str) -> Callable:
-    """A backend's form of an operation."""
+def load(backend: Backend, operation: str) -> Any:
+    """A backend's form of an operation, a function."""
     module = importlib.import_module(f"workers.kernels.{backend}.{FILES[operation]}")
     return getattr(module, operation)
 

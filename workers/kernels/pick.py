@@ -17,7 +17,8 @@ def pick(score: Tensor, index: Tensor) -> Tensor:
     `score.gather(-1, index)`, which would keep all scores until its backward pass; this keeps the
     places, in half their room. Differentiable in the scores.
     """
-    return _Pick.apply(score, index)
+    picked: Tensor = _Pick.apply(score, index)
+    return picked
 
 
 class _Pick(torch.autograd.Function):

@@ -115,13 +115,20 @@ def _experts(make: _Maker) -> Iterator[Problem]:
     keys, gates = (make.normal(*shape, scale=INNER**-0.5) for _ in range(2))
     values = make.normal(*shape)
 
-    def gated(activation: str, run: Call, *tensors: Tensor | None) -> Tensor:
-        *matrices, weight_P1 = tensors
-        pairs = Pairs(token_P.to(weight_P1.device), COUNTS)
-        return run(*matrices, pairs, weight_P1, activation, None)
+    def gated(
+        activation: str,
+        run: Call,
+        x: Tensor,
+        keys: Tensor,
+        gates: Tensor | None,
+        values: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
+        pairs = Pairs(token_P.to(weight.device), COUNTS)
+        return run(x, keys, gates, values, pairs, weight, activation, None)
 
-    def plain(run: Call, x: Tensor, keys: Tensor, *rest: Tensor) -> Tensor:
-        return gated("gelu", run, x, keys, None, *rest)
+    def plain(run: Call, x: Tensor, keys: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+        return gated("gelu", run, x, keys, None, values, weight)
 
     for activation in ACTIVATIONS:
         call, leaves = partial(gated, activation), [x_TD, keys, gates, values, weight_P1]

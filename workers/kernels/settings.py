@@ -10,7 +10,6 @@ FFN_NAS_CACHE     where check results and timings are kept (default: the user's 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -79,9 +78,13 @@ def override(
     backend: Backend | None = None, autotune: bool | None = None, cache: Path | None = None
 ) -> Iterator[None]:
     """Other settings for the body; None keeps what is in force."""
-    given = {"backend": backend, "autotune": autotune, "cache": cache}
-    changes = {name: value for name, value in given.items() if value is not None}
-    token = _override.set(dataclasses.replace(settings(), **changes))
+    now = settings()
+    changed = Settings(
+        backend=now.backend if backend is None else backend,
+        autotune=now.autotune if autotune is None else autotune,
+        cache=now.cache if cache is None else cache,
+    )
+    token = _override.set(changed)
     try:
         yield
     finally:

@@ -88,17 +88,17 @@ class Experts(Declared):
 
     def _all(self, x_TD: Tensor, routing: Full, stats: RoutingStats | None) -> Tensor:
         if self.output_gate_BD is not None:
-            return self._all_output_gated(x_TD, routing, stats)
+            return self._all_output_gated(x_TD, self.output_gate_BD, routing, stats)
         # All experts are one of their whole width, whose units are weighted in groups.
-        matrices = (self.keys_BGD, self.gates_BGD, self.values_BGD)
-        whole = [None if m is None else m.reshape(1, -1, m.shape[2]) for m in matrices]
+        keys, values = _whole(self.keys_BGD), _whole(self.values_BGD)
+        gates = None if self.gates_BGD is None else _whole(self.gates_BGD)
         pairs = Pairs(None, [x_TD.shape[0]])
-        return self._fused(x_TD, whole, pairs, routing.weight_TB, stats)
+        return self._fused(x_TD, (keys, gates, values), pairs, routing.weight_TB, stats)
 
     def _pairs(self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None) -> Tensor:
         if self.output_gate_BD is not None:
-            return self._pairs_output_gated(x_TD, routing, stats)
-        matrices = [self.keys_BGD, self.gates_BGD, self.values_BGD]
+            return self._pairs_output_gated(x_TD, self.output_gate_BD, routing, stats)
+        matrices = self.keys_BGD, self.gates_BGD, self.values_BGD
         weight_P1 = None if routing.weight_P is None else routing.weight_P.unsqueeze(1)
         pairs = Pairs(routing.token_P, routing.counts)
         return self._fused(x_TD, matrices, pairs, weight_P1, stats)
@@ -106,7 +106,7 @@ class Experts(Declared):
     def _fused(
         self,
         x_TD: Tensor,
-        matrices: list[Tensor | None],
+        matrices: tuple[Tensor, Tensor | None, Tensor],
         pairs: Pairs,
         weight_PC: Tensor | None,
         stats: RoutingStats | None,
@@ -115,7 +115,9 @@ class Experts(Declared):
         watch = None if stats is None else stats.add_hidden
         return expert_ffn(x_TD, *matrices, pairs, weight_PC, self.activation, watch)
 
-    def _all_output_gated(self, x_TD: Tensor, routing: Full, stats: RoutingStats | None) -> Tensor:
+    def _all_output_gated(
+        self, x_TD: Tensor, gate_BD: Tensor, routing: Full, stats: RoutingStats | None
+    ) -> Tensor:
         n_experts, width, _ = self.keys_BGD.shape
         gates_BGD = self.gates_BGD
         gate_out = None if gates_BGD is None else F.linear(x_TD, gates_BGD.flatten(0, 1))
@@ -124,13 +126,13 @@ class Experts(Declared):
             stats.add_hidden(h_TH)
         h_TBG = h_TH.view(-1, n_experts, width)
         o_BTD = torch.bmm(h_TBG.transpose(0, 1), self.values_BGD)
-        scale_BT1 = torch.sigmoid(torch.bmm(o_BTD, self.output_gate_BD.unsqueeze(2)))
+        scale_BT1 = torch.sigmoid(torch.bmm(o_BTD, gate_BD.unsqueeze(2)))
         if routing.weight_TB is not None:
             scale_BT1 = scale_BT1 * routing.weight_TB.to(o_BTD.dtype).t().unsqueeze(2)
         return (o_BTD * scale_BT1).sum(0)
 
     def _pairs_output_gated(
-        self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None
+        self, x_TD: Tensor, gate_BD: Tensor, routing: Ragged, stats: RoutingStats | None
     ) -> Tensor:
         counts, gates_BGD = routing.counts, self.gates_BGD
         x_PD = x_TD.index_select(0, routing.token_P)
@@ -141,7 +143,7 @@ class Experts(Declared):
         if stats is not None:
             stats.add_hidden(h_PG)
         o_PD = grouped_mm(h_PG, self.values_BGD, counts)
-        scale_P1 = torch.sigmoid(grouped_mm(o_PD, self.output_gate_BD.unsqueeze(2), counts))
+        scale_P1 = torch.sigmoid(grouped_mm(o_PD, gate_BD.unsqueeze(2), counts))
         if routing.weight_P is not None:
             scale_P1 = scale_P1 * routing.weight_P.to(o_PD.dtype).unsqueeze(1)
         return torch.zeros_like(x_TD).index_add(0, routing.token_P, o_PD * scale_P1)
@@ -172,3 +174,7 @@ class Experts(Declared):
         if weight_R is not None:
             h_R = h_R * weight_R.to(h_R.dtype)
         return row_sum(h_R, self.values_BGD, *reads, order, sparse)
+
+
+def _whole(w_BGD: Tensor) -> Tensor:
+    return w_BGD.reshape(1, -1, w_BGD.shape[2])

@@ -60,7 +60,7 @@ class ProductKeySelection(Declared):
         """(H * 2, T, C / 2)."""
         heads, key_dim, _ = self.query_HCD.shape
         query_TQ = F.linear(x_TD, self.query_HCD.flatten(0, 1).to(x_TD.dtype))
-        query_THC = self.norm(query_TQ.view(-1, heads, key_dim))
+        query_THC: Tensor = self.norm(query_TQ.view(-1, heads, key_dim))
         return query_THC.view(-1, 2 * heads, key_dim // 2).transpose(0, 1)
 
     def _search(self, query_STC: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,9 @@ class QueryNorm(Declared):
     token has no variance and is normalised as in evaluation (ours).
     """
 
+    mean_Q: Tensor
+    var_Q: Tensor
+
     def __init__(self, kind: str, heads: int, key_dim: int) -> None:
         super().__init__()
         self.kind = kind

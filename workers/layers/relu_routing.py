@@ -35,6 +35,9 @@ class ReLURoutingSelection(Declared):
     knowing at which rung it will end.
     """
 
+    l1_coefficient: Tensor
+    training_activity: float
+
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()
         assert isinstance(spec.selection, ReLURouting)

@@ -38,8 +38,8 @@ class RoutingStats:
                 ones_B if weight_TB is None else weight_TB.detach().cpu().double().sum(0)
             )
             return
-        bags = isinstance(routing, Bags)
-        expert_P = (routing.expert_P if bags else routing.pair_experts()).cpu()
+        expert_P = routing.expert_P if isinstance(routing, Bags) else routing.pair_experts()
+        expert_P = expert_P.cpu()
         counts_B = torch.bincount(expert_P, minlength=self.n_experts).double()
         self.load_B += counts_B
         if routing.weight_P is None:

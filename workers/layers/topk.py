@@ -27,6 +27,8 @@ class TopKSelection(Declared):
     that the step has learned from.
     """
 
+    bias_B: Tensor
+
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()
         assert isinstance(spec.selection, TopK)

@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from search_space.contract import EvalRequest, Progress
 from workers.corpus import Corpus
@@ -151,7 +153,9 @@ class Training:
         }
 
 
-def train_step(model: ProxyLM, inputs, targets, device: str) -> float:
+def train_step(
+    model: ProxyLM, inputs: NDArray[np.int64], targets: NDArray[np.int64], device: str
+) -> float:
     """Forward and backward on one batch of token ids (N, L); returns the cross-entropy in nats."""
     inputs_NL = torch.from_numpy(inputs).to(device)
     targets_NL = torch.from_numpy(targets).to(device)

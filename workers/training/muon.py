@@ -94,7 +94,7 @@ class Muon(torch.optim.Optimizer, Carried):
         self.turn = 0
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is given
         """One update of the matrices whose turn it is, of those that have a gradient."""
         for group in self.param_groups:
             by_shape = defaultdict(list)
@@ -103,7 +103,7 @@ class Muon(torch.optim.Optimizer, Carried):
                 first = (self.turn - place) % PERIOD
                 place += p.numel() // (p.shape[-2] * p.shape[-1])
                 if p.grad is not None:
-                    triple = self._matrices(p, group["momentum"], first)
+                    triple = self._matrices(p, p.grad, group["momentum"], first)
                     by_shape[p.shape[-2:]].append(triple)
             for (rows, cols), triples in by_shape.items():
                 for batch in batches(triples, CHUNK // (rows * cols)):
@@ -118,17 +118,17 @@ class Muon(torch.optim.Optimizer, Carried):
         """Go on with the turns."""
         self.turn = int(numbers["turn"])
 
-    def _matrices(self, p: Tensor, momentum: float, first: int) -> Triple:
+    def _matrices(self, p: Tensor, grad: Tensor, momentum: float, first: int) -> Triple:
         """Weights, gradients and new momenta of a parameter's matrices whose turn it is."""
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-        state["momentum"].lerp_(p.grad, 1 - momentum)
+        state["momentum"].lerp_(grad, 1 - momentum)
         shape = (-1, *p.shape[-2:])
         turn = slice(first, None, PERIOD)
         return (
             p.view(shape)[turn],
-            p.grad.reshape(shape)[turn],
+            grad.reshape(shape)[turn],
             state["momentum"].view(shape)[turn],
         )
 

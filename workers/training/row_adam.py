@@ -6,7 +6,7 @@ N rows of a table, D their width, U rows that the gradient holds, C of them at a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -38,6 +38,12 @@ class RowAdam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Apply the gradients."""
@@ -55,17 +61,17 @@ class RowAdam(torch.optim.Optimizer):
                     state["exp_avg"] = torch.zeros_like(p)
                     state["exp_avg_sq"] = torch.zeros_like(p)
                 if p.grad.is_sparse or state["step"].dim():
-                    _step_rows(p, state, group)
+                    _step_rows(p, p.grad, state, group)
                 else:
-                    _step_all(p, state, group)
+                    _step_all(p, p.grad, state, group)
         return loss
 
 
-def _step_all(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+def _step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     """All rows have done the same steps: AdamW itself."""
     adamw(
         [p],
-        [p.grad],
+        [gradient],
         [state["exp_avg"]],
         [state["exp_avg_sq"]],
         [],
@@ -81,7 +87,9 @@ def _step_all(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Non
     )
 
 
-def _step_rows(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+def _step_rows(
+    p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> None:
     """Rows have done different numbers of steps: `step` becomes (N,).
 
     p -= lr * (m / b1) / (sqrt(v / b2) + eps), with both sides of the fraction times sqrt(b2).
@@ -92,7 +100,7 @@ def _step_rows(p: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> No
     )
     if not state["step"].dim():
         state["step"] = state["step"].repeat(len(table_ND))
-    row_U, g_UD = touched_rows(p.grad)
+    row_U, g_UD = touched_rows(gradient)
     step_U = state["step"].index_select(0, row_U) + 1
     state["step"].index_copy_(0, row_U, step_U)
     # In double: 1 - beta^n is a small difference.
@@ -139,7 +147,7 @@ def coalesced(gradient: Tensor) -> Tensor:
 
 
 def _flat_rows(gradient: Tensor) -> Tensor:
-    row_U, *rest = gradient._indices()
+    row_U, *rest = gradient._indices().unbind(0)
     for size, index_U in zip(gradient.shape[1:-1], rest, strict=True):
         row_U = row_U * size + index_U
     return row_U

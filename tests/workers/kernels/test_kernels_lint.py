@@ -14,6 +14,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[3] / "workers" / "kernels" / "triton"
 FILES = sorted(FOLDER.glob("*.py"))
+OWN = ("self", "cls")
 
 
 def kernels(tree: ast.AST):
@@ -91,11 +92,35 @@ def bare_loads(tree: ast.AST) -> list[str]:
     ]
 
 
+def untyped(tree: ast.AST) -> list[str]:
+    """Functions without all types that are no kernels: mypy cannot tell the two apart."""
+    jitted = list(kernels(tree))
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node not in jitted
+        if node.returns is None
+        or any(a.annotation is None and a.arg not in OWN for a in named(node))
+    ]
+
+
+def named(function: ast.FunctionDef) -> list[ast.arg]:
+    """All arguments of a function, those of stars included."""
+    given = function.args
+    stars = [a for a in (given.vararg, given.kwarg) if a is not None]
+    return [*given.posonlyargs, *given.args, *given.kwonlyargs, *stars]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_row_times_stride_is_64_bits_and_masked_loads_have_other(path):
     tree = ast.parse(path.read_text())
     assert narrow_products(tree) == []
     assert bare_loads(tree) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_what_is_no_kernel_has_types(path):
+    assert untyped(ast.parse(path.read_text())) == []
 
 
 def test_there_are_kernels_to_read():
@@ -122,3 +147,18 @@ def test_the_lint_sees_a_narrow_product(body, findings):
 def test_the_lint_sees_a_bare_load():
     code = "@triton.jit\ndef kernel(p, m):\n x = tl.load(p, mask=m)\n y = tl.load(p)\n"
     assert len(bare_loads(ast.parse(code))) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "findings"),
+    [
+        ("@triton.jit\ndef kernel(p):\n pass", 0),
+        ("def host(x: int) -> int:\n return x", 0),
+        ("def host(x) -> int:\n return x", 1),
+        ("def host(*x, y: int) -> int:\n return y", 1),
+        ("def host(x: int):\n return x", 1),
+        ("class A:\n def own(self, x: int) -> int:\n  return x", 0),
+    ],
+)
+def test_the_lint_sees_a_function_without_types(code, findings):
+    assert len(untyped(ast.parse(code))) == findings

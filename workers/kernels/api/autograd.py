@@ -19,6 +19,10 @@ from torch.autograd.function import once_differentiable
 
 from workers.kernels.pairs import Pairs, Watch
 
+Norm = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+NormBackward = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Passes = tuple[Callable[..., tuple[Any, ...]], Callable[..., None]]
+
 
 class RMSNorm(torch.autograd.Function):
     """Keeps x, w and one number a row.
@@ -29,7 +33,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_D: Tensor, w_D: Tensor, eps: float, norm: Callable, norm_backward: Callable
+        ctx: Any, x_D: Tensor, w_D: Tensor, eps: float, norm: Norm, norm_backward: NormBackward
     ) -> Tensor:
         """(..., D)."""
         y_D, scale = norm(x_D, w_D, eps)
@@ -41,11 +45,12 @@ class RMSNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy_D: Tensor) -> tuple[Tensor | None, ...]:
         """Those of x and w."""
-        return *ctx.norm_backward(dy_D, *ctx.saved_tensors), None, None, None
+        dx_D, dw_D = ctx.norm_backward(dy_D, *ctx.saved_tensors)
+        return dx_D, dw_D, None, None, None
 
 
 def expert_ffn(
-    passes: tuple[Callable, Callable],
+    passes: Passes,
     tensors: tuple[Tensor | None, ...],
     pairs: Pairs,
     activation: str,
@@ -57,7 +62,9 @@ def expert_ffn(
         (P, G) each where `keep` says so, and anything for backward; and (dy, kept, pairs, anything,
         activation, gradients) -> None, which writes them.
     """
-    return _ExpertFFN.apply(*tensors, pairs, activation, torch.is_grad_enabled(), watch, passes)
+    keep = torch.is_grad_enabled()
+    y_TD: Tensor = _ExpertFFN.apply(*tensors, pairs, activation, keep, watch, passes)
+    return y_TD
 
 
 class _ExpertFFN(torch.autograd.Function):
@@ -65,6 +72,7 @@ class _ExpertFFN(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         *tensors, pairs, activation, keep, watch, (forward, ctx.backward_pass) = arguments
         keep = keep and any(ctx.needs_input_grad)
+        y_TD: Tensor
         y_TD, key_PG, gate_PG, ctx.tiles = forward(*tensors, pairs, activation, keep, watch)
         ctx.save_for_backward(*tensors, key_PG, gate_PG)
         ctx.pairs, ctx.activation = pairs, activation

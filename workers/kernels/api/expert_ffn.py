@@ -42,12 +42,14 @@ def expert_ffn(
     activation: a name of workers.kernels.activations.
     watch: called with h of all pairs, in one or several parts.
     """
-    tensors = [x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC]
     if torch.is_autocast_enabled(x_TD.device.type):
         dtype = torch.get_autocast_dtype(x_TD.device.type)
-        tensors = [None if x is None else x.to(dtype) for x in tensors]
+        x_TD, keys_BGD, values_BGD = (x.to(dtype) for x in (x_TD, keys_BGD, values_BGD))
+        gates_BGD = None if gates_BGD is None else gates_BGD.to(dtype)
+        weight_PC = None if weight_PC is None else weight_PC.to(dtype)
     routed = pairs.token_P is not None and (weight_PC is None or weight_PC.shape[1] == 1)
+    tensors = (x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC)
     given = (x for x in tensors if x is not None)
     name = "expert_ffn" if routed else "plain_ffn"
     run = form(name, torch_form, *given, size=keys_BGD.shape[1])
-    return run(*tensors[:4], pairs, tensors[4], activation, watch)
+    return run(x_TD, keys_BGD, gates_BGD, values_BGD, pairs, weight_PC, activation, watch)

@@ -8,7 +8,7 @@ left out) that return FLOPs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 from workers.kernels.dispatch import numba_fault
 
 aten = torch.ops.aten
+Shape = Sequence[int]
 Rule = Callable[..., int]
 
 
 def custom_flops() -> dict[Any, Rule]:
     """The rules of torch's own operations that workers.kernels uses, and of numba's operators."""
-    rules = {
+    rules: dict[Any, Rule] = {
         aten.addmm_: _added_product,
         aten._embedding_bag: _rows,
         aten._embedding_bag_per_sample_weights_backward: _dots,
@@ -44,56 +45,71 @@ def count(operator: Any) -> None:
     register_flop_formula(operator)(RULES[operator.__name__])
 
 
-def _rows(table: Any, row: Any, *rest: Any, **options: Any) -> int:
+def _rows(table: Shape, row: Shape, *rest: Any, **options: Any) -> int:
     return 2 * prod(row) * table[-1]
 
 
-def _dots(x: Any, table: Any, row: Any, *rest: Any, **options: Any) -> int:
+def _dots(x: Shape, table: Shape, row: Shape, *rest: Any, **options: Any) -> int:
     return 2 * prod(row) * table[-1]
 
 
-def _two_dots(first: Any, wide: Any, table: Any, row: Any, *rest: Any, **options: Any) -> int:
+def _two_dots(
+    first: Shape, wide: Shape, table: Shape, row: Shape, *rest: Any, **options: Any
+) -> int:
     return 4 * prod(row) * table[-1]
 
 
 def _unknown_dots(
-    x: Any, table: Any, row: Any, token: Any, start: Any, known: Any = None, **options: Any
+    x: Shape,
+    table: Shape,
+    row: Shape,
+    token: Shape,
+    start: Shape,
+    known: Shape | None = None,
+    **options: Any,
 ) -> int:
     return 0 if known is not None else 2 * prod(row) * table[-1]
 
 
-def _weighted_rows(weight: Any, table: Any, *rest: Any, **options: Any) -> int:
+def _weighted_rows(weight: Shape, table: Shape, *rest: Any, **options: Any) -> int:
     return 2 * prod(weight) * table[-1]
 
 
-def _added_product(y: Any, a: Any, b: Any, *rest: Any, **options: Any) -> int:
+def _added_product(y: Shape, a: Shape, b: Shape, *rest: Any, **options: Any) -> int:
     return 2 * prod(a) * b[-1]
 
 
-def _product_of_rows(x: Any, x_row: Any, w: Any, *rest: Any, **options: Any) -> int:
+def _product_of_rows(x: Shape, x_row: Shape, w: Shape, *rest: Any, **options: Any) -> int:
     return 2 * prod(x_row) * w[1] * w[2]
 
 
-def _product(x: Any, w: Any, *rest: Any, **options: Any) -> int:
+def _product(x: Shape, w: Shape, *rest: Any, **options: Any) -> int:
     return 2 * prod(x) * w[-1]
 
 
-def _chosen_keys(d: Any, index: Any, query: Any, *rest: Any, **options: Any) -> int:
+def _chosen_keys(d: Shape, index: Shape, query: Shape, *rest: Any, **options: Any) -> int:
     return 8 * prod(d) * query[-1]
 
 
 def _expert_ffn(
-    x: Any, keys: Any, gates: Any, values: Any, weight: Any, token: Any, *rest: Any, **options: Any
+    x: Shape,
+    keys: Shape,
+    gates: Shape | None,
+    values: Shape,
+    weight: Shape | None,
+    token: Shape,
+    *rest: Any,
+    **options: Any,
 ) -> int:
     n_matrices = 2 if gates is None else 3
     return 2 * n_matrices * token[0] * keys[1] * keys[2]
 
 
-def _expert_ffn_backward(dy: Any, key: Any, gate: Any, *forward: Any, **options: Any) -> int:
+def _expert_ffn_backward(dy: Shape, key: Shape, gate: Shape, *forward: Any, **options: Any) -> int:
     return 2 * _expert_ffn(*forward)
 
 
-def _head(x: Any, w: Any, target: Any, chunk: int, keep: bool, **options: Any) -> int:
+def _head(x: Shape, w: Shape, target: Shape, chunk: int, keep: bool, **options: Any) -> int:
     return 2 * (3 if keep else 1) * prod(x) * w[0]
 
 

@@ -6,16 +6,20 @@ import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+Form = TypeVar("Form", bound=Callable[..., Any])
 
-def form(operation: str, torch_form: Callable, *tensors: Tensor, size: int = 0) -> Callable:
+
+def form(operation: str, torch_form: Form, *tensors: Tensor, size: int = 0) -> Form:
     """A form of `operation`, of the same signature as `torch_form`: see dispatch.form."""
     dispatch = _dispatch()
     if dispatch is None:
         return torch_form
-    return dispatch.form(operation, torch_form, tensors, size)
+    chosen: Form = dispatch.form(operation, torch_form, tensors, size)
+    return chosen
 
 
 @functools.cache

@@ -6,6 +6,7 @@ R rows (pairs of a token and an expert), G hidden units of each.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,17 @@ LOG2_E, LN_2 = 1 / math.log(2), math.log(2)
 LEAST, MOST = -87.0, 88.0
 
 
-def _exp(x):
+def _exp(x: Any) -> Any:
     """e^x."""
     raise NotImplementedError
 
 
 @overload(_exp)
-def _exp_of(x):
-    if x is not types.float32:
-        return lambda x: math.exp(x)
+def _exp_of(x: Any) -> Callable[[Any], Any]:
+    def library(x: Any) -> Any:
+        return math.exp(x)
 
-    def exponential(x):
+    def exponential(x: Any) -> Any:
         # 2^n e^r with |r| <= ln(2) / 2: a power of two by its bits, and Taylor's first terms.
         x = min(max(x, np.float32(LEAST)), np.float32(MOST))
         n = np.floor(x * np.float32(LOG2_E) + np.float32(0.5))
@@ -48,20 +49,20 @@ def _exp_of(x):
         y = y * r + np.float32(1)
         return y * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
 
-    return exponential
+    return exponential if x is types.float32 else library
 
 
-def _erf_and_bell(x):
+def _erf_and_bell(x: Any) -> tuple[Any, Any]:
     """erf(x / sqrt(2)) and e^(-x^2 / 2)."""
     raise NotImplementedError
 
 
 @overload(_erf_and_bell)
-def _erf_and_bell_of(x):
-    if x is not types.float32:
-        return lambda x: (math.erf(x * math.sqrt(0.5)), math.exp(-0.5 * x * x))
+def _erf_and_bell_of(x: Any) -> Callable[[Any], tuple[Any, Any]]:
+    def library(x: Any) -> tuple[Any, Any]:
+        return math.erf(x * math.sqrt(0.5)), math.exp(-0.5 * x * x)
 
-    def by_one_exponential(x):
+    def by_one_exponential(x: Any) -> tuple[Any, Any]:
         # Abramowitz and Stegun 7.1.26: within 1.5e-7, and the exponential is the slope's too.
         size = abs(x) * np.float32(math.sqrt(0.5))
         bell = _exp(-size * size)
@@ -74,27 +75,27 @@ def _erf_and_bell_of(x):
         erf = np.float32(1) - y * t * bell
         return (erf if x >= 0 else -erf), bell
 
-    return by_one_exponential
+    return by_one_exponential if x is types.float32 else library
 
 
-def _value_and_slope(kind, x):
+def _value_and_slope(kind: Any, x: Any) -> tuple[Any, Any]:
     """act(x) and act'(x) of a kind; relu's slope at 0 is 0."""
     raise NotImplementedError
 
 
 @overload(_value_and_slope)
-def _value_and_slope_of(kind, x):
-    cast = np.float32 if x is types.float32 else np.float64
+def _value_and_slope_of(kind: Any, x: Any) -> Callable[[Any, Any], tuple[Any, Any]]:
+    cast: Any = np.float32 if x is types.float32 else np.float64
     zero, half, one, density = cast(0), cast(0.5), cast(1), cast(1 / math.sqrt(2 * math.pi))
 
-    def relu(kind, x):
+    def relu(kind: Any, x: Any) -> tuple[Any, Any]:
         return (x if x > zero else zero), (one if x > zero else zero)
 
-    def silu(kind, x):
+    def silu(kind: Any, x: Any) -> tuple[Any, Any]:
         share = one / (one + _exp(-x))
         return x * share, share + x * share * (one - share)
 
-    def gelu(kind, x):
+    def gelu(kind: Any, x: Any) -> tuple[Any, Any]:
         erf, bell = _erf_and_bell(x)
         share = half + half * erf
         return x * share, share + x * bell * density

@@ -56,6 +56,7 @@ class Tile:
 
 
 def _tiles(pairs: Pairs, width: int) -> list[Tile]:
+    assert pairs.token_P is not None
     n_rows = max(1, TILE_ELEMENTS // width)
     place_R = torch.arange(min(n_rows, sum(pairs.counts)))
     tiles = []

@@ -24,6 +24,8 @@ ROWS, COLUMNS = 6, 16  # of a block: its sums take 12 of AVX2's 16 registers
 INNER = 256  # terms of a sum at a time: the columns packed for them stay in the nearest cache
 PAIRS = 128  # of a gradient at a time: their rows are copied whole, and few pages hold them
 
+Integer = int | np.int64  # what an address is: numpy's where an array gave it
+
 
 def _block_product(add: bool) -> Any:
     """block(like, a, step, b, line, n, c): c[r][:] (+)= sum over i < n of a[r][i] * b[i][:].
@@ -33,7 +35,7 @@ def _block_product(add: bool) -> Any:
     dtype.  n: at least 1.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def block(typing: Any, like: Any, a: Any, step: Any, b: Any, line: Any, n: Any, c: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             number = context.get_value_type(signature.args[0].dtype)
@@ -110,7 +112,7 @@ write_block, add_block = _block_product(add=False), _block_product(add=True)
 
 @jit
 def _addresses(
-    base: int, stride: int, row_P: Any, first: int, end: int, fill: int, out: Any
+    base: Integer, stride: int, row_P: Any, first: int, end: int, fill: Integer, out: Any
 ) -> int:
     """The addresses of some pairs' rows, filled up to whole blocks; returns how many."""
     n = end - first
@@ -147,7 +149,7 @@ def _panel(
     a_P: Any,
     a_offset: int,
     step: int,
-    b: int,
+    b: Integer,
     line: int,
     n: int,
     c_P: Any,

@@ -7,6 +7,7 @@ another stay in one file: numba's cache looks at the file of the outer one alone
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -17,6 +18,8 @@ LIBRARY = torch.library.Library("ffn_nas_cpu", "DEF")
 OPS = torch.ops.ffn_nas_cpu
 NAMES: list[str] = []
 
+Loop = Callable[..., None]
+
 jit = numba.njit(nogil=True, cache=True, error_model="numpy")
 # Sums may be taken in any order, so that several numbers are added at a time.
 jit_any_order = numba.njit(
@@ -24,13 +27,13 @@ jit_any_order = numba.njit(
 )
 
 
-def operator(schema: str) -> Any:
+def operator(schema: str) -> Callable[[Loop], Loop]:
     """Registers a loop over arrays as the operator of that schema, which returns nothing.
 
     schema: in torch's words; its tensors that are written are marked as such.
     """
 
-    def register(loop: Any) -> Any:
+    def register(loop: Loop) -> Loop:
         def run(*args: Any) -> None:
             # The same memory.
             loop(*(x.detach().numpy() if isinstance(x, Tensor) else x for x in args))
@@ -39,7 +42,8 @@ def operator(schema: str) -> Any:
         NAMES.append(name)
         LIBRARY.impl(name, run, "CPU")
         torch.library.register_fake(f"ffn_nas_cpu::{name}", _writes_only, lib=LIBRARY)
-        return getattr(OPS, name).default
+        registered: Loop = getattr(OPS, name).default
+        return registered
 
     return register
 

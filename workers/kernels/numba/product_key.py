@@ -44,7 +44,8 @@ def search_backward(
 
 def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Scores and indices, (H, T, K) both, as workers.kernels.api.product_key says."""
-    return _Search.apply(query_STC, sub_keys_SRC, k)
+    found: tuple[Tensor, Tensor] = _Search.apply(query_STC, sub_keys_SRC, k)
+    return found
 
 
 class _Search(torch.autograd.Function):

@@ -14,7 +14,8 @@ from workers.kernels.numba.norms import rms_norm_rows, rms_norm_rows_backward
 
 def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
     """(..., D), as workers.kernels.api.rms_norm says."""
-    return RMSNorm.apply(x_D, w_D, eps, _norm, _norm_backward)
+    y_D: Tensor = RMSNorm.apply(x_D, w_D, eps, _norm, _norm_backward)
+    return y_D
 
 
 def _norm(x_D: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:

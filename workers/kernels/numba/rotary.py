@@ -18,7 +18,8 @@ def normed_heads(
     qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C) over rows of tokens, as workers.kernels.api.rotary says."""
-    return _NormedHeads.apply(qkv_NL3HC, w_2C, cos, sin, eps)
+    heads: tuple[Tensor, Tensor, Tensor] = _NormedHeads.apply(qkv_NL3HC, w_2C, cos, sin, eps)
+    return heads
 
 
 class _NormedHeads(torch.autograd.Function):

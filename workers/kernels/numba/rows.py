@@ -147,7 +147,8 @@ def row_sum(
     weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
-    return _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
+    y_TD: Tensor = _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
+    return y_TD
 
 
 def row_dot(
@@ -159,7 +160,8 @@ def row_dot(
     sparse: bool,
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
-    return _RowDot.apply(x_TD, table, known_P, order, sparse)
+    y_P: Tensor = _RowDot.apply(x_TD, table, known_P, order, sparse)
+    return y_P
 
 
 class _RowSum(torch.autograd.Function):

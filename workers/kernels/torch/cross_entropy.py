@@ -18,7 +18,9 @@ CHUNK_ELSEWHERE = 4096
 
 def linear_cross_entropy(x_TD: Tensor, w_VD: Tensor, target_T: Tensor) -> Tensor:
     """A number, as workers.kernels.api.cross_entropy says."""
-    return _LinearCrossEntropy.apply(x_TD, w_VD, target_T, torch.is_grad_enabled())
+    keep = torch.is_grad_enabled()
+    loss: Tensor = _LinearCrossEntropy.apply(x_TD, w_VD, target_T, keep)
+    return loss
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -34,12 +36,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + chunk)
             p_CV = x_TD[rows] @ w_VD.t()
             losses.append(loss_and_softmax(p_CV, target_T[rows]))
-            if not (wants_x or wants_w):
+            if dx_TD is None and dw_VD is None:
                 continue
             p_CV.scatter_add_(1, target_T[rows, None], p_CV.new_full((len(p_CV), 1), -1.0))
-            if wants_x:
+            if dx_TD is not None:
                 torch.mm(p_CV, w_VD, out=dx_TD[rows])
-            if wants_w:
+            if dw_VD is not None:
                 dw_VD.addmm_(p_CV.t(), x_TD[rows], beta=1.0 if start else 0.0)
         ctx.save_for_backward(dx_TD, dw_VD)
         ctx.n_tokens = n_tokens

@@ -60,13 +60,14 @@ def _forward(
     key_PG = x_TD.new_empty(n_pairs if keep else 0, width)
     gate_PG = None if gates_BGD is None else torch.empty_like(key_PG)
     y_TD = torch.empty_like(x_TD) if pairs.token_P is None else torch.zeros_like(x_TD)
-    keys, gates, values = _matrices(keys_BGD, gates_BGD, values_BGD)
+    keys, values = keys_BGD.unbind(0), values_BGD.unbind(0)
+    gates = None if gates_BGD is None else gates_BGD.unbind(0)
     tiles = list(pairs.tiles(tile_rows(x_TD, width)))
     for tile in tiles:
         x_RD = pairs.read(x_TD, tile.rows)
         key_RG = key_PG[tile.rows] if keep else x_RD.new_empty(len(x_RD), width)
         h_RG = ACTIVATIONS[activation](_products(x_RD, keys, tile, key_RG, transposed=True))
-        if gates is not None:
+        if gates is not None and gate_PG is not None:
             gate_RG = gate_PG[tile.rows] if keep else torch.empty_like(key_RG)
             _products(x_RD, gates, tile, gate_RG, transposed=True)
             h_RG = ACTIVATIONS[activation](gate_RG).mul_(key_RG)
@@ -99,7 +100,8 @@ def _backward_tile(
     activation: str,
 ) -> None:
     x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC, key_PG, gate_PG = tensors
-    keys, gates, values = _matrices(keys_BGD, gates_BGD, values_BGD)
+    keys, values = keys_BGD.unbind(0), values_BGD.unbind(0)
+    gates = None if gates_BGD is None else gates_BGD.unbind(0)
     rows = tile.rows
     x_RD, dy_RD, key_RG = pairs.read(x_TD, rows), pairs.read(dy_TD, rows), key_PG[rows]
     act_RG, slope_RG = value_and_slope(activation, key_RG if gates is None else gate_PG[rows])
@@ -124,10 +126,6 @@ def _backward_tile(
             _products(d_RG, matrices, tile, dx_RD, beta=1.0 if place else 0.0)
     if grads.x_TD is not None:
         pairs.add(grads.x_TD, rows, dx_RD)
-
-
-def _matrices(*stacks_BGD: Tensor | None) -> list[Sequence[Tensor] | None]:
-    return [None if stack_BGD is None else stack_BGD.unbind(0) for stack_BGD in stacks_BGD]
 
 
 def _products(

@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 
 def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(P, O), as workers.kernels.api.grouped says."""
-    return _GroupedMM.apply(x_PI, w_BIO, counts)
+    y_PO: Tensor = _GroupedMM.apply(x_PI, w_BIO, counts)
+    return y_PO
 
 
 class _GroupedMM(torch.autograd.Function):

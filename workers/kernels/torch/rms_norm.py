@@ -13,7 +13,8 @@ from workers.kernels.api.autograd import RMSNorm
 
 def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
     """(..., D), as workers.kernels.api.rms_norm says."""
-    return RMSNorm.apply(x_D, w_D, eps, norm, norm_backward)
+    y_D: Tensor = RMSNorm.apply(x_D, w_D, eps, norm, norm_backward)
+    return y_D
 
 
 def norm(x_D: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ def row_sum(
     weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
-    return _RowSum.apply(weight_P, table, *order.given, start_T, order, sparse)
+    y_TD: Tensor = _RowSum.apply(weight_P, table, *order.given, start_T, order, sparse)
+    return y_TD
 
 
 def row_dot(
@@ -34,7 +35,8 @@ def row_dot(
     sparse: bool,
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
-    return _RowDot.apply(x_TD, table, *order.given, start_T, known_P, order, sparse)
+    y_P: Tensor = _RowDot.apply(x_TD, table, *order.given, start_T, known_P, order, sparse)
+    return y_P
 
 
 class _RowSum(torch.autograd.Function):
@@ -101,16 +103,18 @@ class _RowDot(torch.autograd.Function):
 
 
 def _sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T: Tensor) -> Tensor:
-    return aten._embedding_bag(
+    y_TD: Tensor = aten._embedding_bag(
         table_ND, row_P, start_T, False, SUM, False, weight_P.contiguous(), False, -1
     )[0]
+    return y_TD
 
 
 def _dot(x_TD: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor) -> Tensor:
     """(P,): x[token[p]] . table[row[p]]."""
-    return aten._embedding_bag_per_sample_weights_backward(
+    y_P: Tensor = aten._embedding_bag_per_sample_weights_backward(
         x_TD, table_ND, row_P, start_T, token_P, SUM, -1
     )
+    return y_P
 
 
 def _table_gradient(

@@ -32,12 +32,15 @@ class Entry:
     types: Mapping[str, str] = field(default_factory=dict)
     product: str = ""
 
-    def source(self, config: Config, dtype: str = "bf16") -> tuple[dict, dict, dict]:
+    def source(
+        self, config: Config, dtype: str = "bf16"
+    ) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], Any]]:
         """Signature, constants and divisibility attributes for triton's ASTSource."""
         constants = {**self.constants, **dict(config.blocks)}
         # A launch fixes an integer argument of 1, too.
         constants |= {name: 1 for name, size in self.sizes.items() if size == 1}
-        signature, attributes = {}, {}
+        signature: dict[str, str] = {}
+        attributes: dict[tuple[int, ...], Any] = {}
         for place, name in enumerate(self.kernel.arg_names):
             if name in constants:
                 signature[name] = "constexpr"

@@ -84,7 +84,8 @@ def linear_cross_entropy(
     in the forward pass. The weight gradient is summed over the chunks in float32.
     """
     keep = torch.is_grad_enabled() and (x_TD.requires_grad or w_VD.requires_grad)
-    return loss_and_gradients(x_TD, w_VD, target_T, chunk, keep)[0]
+    loss: Tensor = loss_and_gradients(x_TD, w_VD, target_T, chunk, keep)[0]
+    return loss
 
 
 @torch.library.custom_op("ffn_nas::linear_cross_entropy", mutates_args=())

@@ -38,7 +38,7 @@ def expert_ffn(
     assert token_P is not None
     sorted_P, order_P = torch.sort(token_P, stable=True)
     token_T = torch.arange(x_TD.shape[0], device=x_TD.device)
-    y_TD, key_PG, gate_PG = expert_ffn_forward(
+    found: tuple[Tensor, Tensor, Tensor] = expert_ffn_forward(
         *(x_TD, keys_BGD, gates_BGD, values_BGD),
         None if weight_P1 is None else weight_P1.flatten(),
         token_P,
@@ -47,6 +47,7 @@ def expert_ffn(
         torch.searchsorted(sorted_P, token_T),
         activation,
     )
+    y_TD, key_PG, gate_PG = found
     if watch is not None:
         watch(_hidden(key_PG, gate_PG, activation))
     return y_TD

@@ -259,7 +259,8 @@ def grouped_weight_gradient(
 def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(P, O), as workers.kernels.api.grouped says."""
     end_B = torch.tensor(counts, device=x_PI.device).cumsum(0)
-    return product_of_experts(x_PI, w_BIO, end_B)
+    y_PO: Tensor = product_of_experts(x_PI, w_BIO, end_B)
+    return y_PO
 
 
 @torch.library.custom_op("ffn_nas::grouped_mm", mutates_args=())

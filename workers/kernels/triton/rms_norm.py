@@ -147,7 +147,8 @@ def norm_backward(
 
 def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
     """(..., D), as workers.kernels.api.rms_norm says, in float32."""
-    return rms_norm_rows(x_D.reshape(-1, x_D.shape[-1]), w_D, eps)[0].view(x_D.shape)
+    y_TD: Tensor = rms_norm_rows(x_D.reshape(-1, x_D.shape[-1]), w_D, eps)[0]
+    return y_TD.view(x_D.shape)
 
 
 @torch.library.custom_op("ffn_nas::rms_norm", mutates_args=())

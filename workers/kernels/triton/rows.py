@@ -239,7 +239,8 @@ def row_sum(
     weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    return sum_of_rows(weight_P, table.flatten(0, -2), *order.given, start_T)
+    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given, start_T)
+    return y_TD
 
 
 def row_dot(
@@ -251,7 +252,8 @@ def row_dot(
     sparse: bool,
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    return dots_of_rows(x_TD, table.flatten(0, -2), *order.given, start_T, known_P)
+    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, start_T, known_P)
+    return y_P
 
 
 @torch.library.custom_op("ffn_nas::row_sum", mutates_args=())
