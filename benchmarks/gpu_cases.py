@@ -26,8 +26,13 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """forms: every way to compute it, "triton" ours.  exact: float64.  moved: bytes that it must
-    move, flops: FLOPs that it must do."""
+    """One operation at one size.
+
+    forms: every way to compute it, "triton" ours.
+    exact: float64.
+    moved: bytes that it must move.
+    flops: FLOPs that it must do.
+    """
 
     name: str
     forms: dict[str, Call]

@@ -23,7 +23,10 @@ Line = tuple[int, str, float]  # of the ledger: evaluation, kind, FLOPs
 
 @dataclass
 class Findings:
-    """Lines, one for each thing that is wrong. difference: FLOPs."""
+    """Lines, one for each thing that is wrong.
+
+    difference: FLOPs.
+    """
 
     lost: list[str] = field(default_factory=list)
     twice: list[str] = field(default_factory=list)

@@ -38,9 +38,10 @@ def plan(count: int, kinds: Iterable[str], draw: random.Random) -> list[str]:
 class Tally:
     """What happened to studies.
 
-    faults: kinds, in their order.  recoveries: kind and seconds from a fault until the study got on
-    again.  stuck: what was waited for in vain.  endings: drivers that ended though no fault of
-    theirs ends one.
+    faults: kinds, in their order.
+    recoveries: kind and seconds from a fault until the study got on again.
+    stuck: what was waited for in vain.
+    endings: drivers that ended though no fault of theirs ends one.
     """
 
     faults: list[str] = field(default_factory=list)
@@ -53,7 +54,8 @@ class Disturber:
     """Runs one study to its end, with faults on the way.
 
     faults: the kinds that are still to come, of all studies; those that were done are taken off.
-    most: faults of this study.  server: that of its database, where it is PostgreSQL.
+    most: faults of this study.
+    server: that of its database, where it is PostgreSQL.
     """
 
     def __init__(

@@ -63,7 +63,8 @@ class Stand:
 class Study:
     """One study in `folder`, with the driver that works at it now.
 
-    cache: where all studies prepare the one corpus.  seed: of the study.
+    cache: where all studies prepare the one corpus.
+    seed: of the study.
     """
 
     def __init__(self, folder: Path, url: str, cache: Path, seed: int) -> None:

@@ -42,8 +42,12 @@ WIDE_ROWS = 64  # the fewest rows that wgmma and tcgen05 take; narrower tiles us
 
 @dataclass(frozen=True)
 class Compiled:
-    """spills, stack, shared in bytes (spills on AMD: registers); matrix: instructions;
-    load_bytes: the widest global load of one thread."""
+    """What the compiler made of a kernel.
+
+    spills, stack, shared: in bytes (spills on AMD: registers).
+    matrix: instructions.
+    load_bytes: the widest global load of one thread.
+    """
 
     spills: int
     stack: int

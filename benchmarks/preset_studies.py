@@ -24,9 +24,13 @@ UNIT = "bits per byte"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a training ended. seconds: of training alone.  error: one line where it did not finish.
-    active_flops: a token, with the measured activity.  codes: the commits that drove its study, one
-    unless it was gone on with after a change."""
+    """How a training ended.
+
+    error: one line where it did not finish.
+    seconds: of training alone.
+    active_flops: a token, with the measured activity.
+    codes: the commits that drove its study, one unless it was gone on with after a change.
+    """
 
     status: Status
     error: str = ""
@@ -45,7 +49,8 @@ class Outcome:
 class Studies:
     """The studies of one prepared text.
 
-    text: the prepared corpus's hash.  vocab_size: that its tokenizer turned out to have.
+    text: the prepared corpus's hash.
+    vocab_size: that its tokenizer turned out to have.
     """
 
     def __init__(self, store: Store, text: str, vocab_size: int) -> None:

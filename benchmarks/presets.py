@@ -83,7 +83,10 @@ class Comparison:
         )
 
     def study(self, seed: int, text: CorpusSpec, workers: int | None) -> StudyConfig:
-        """All designs with one seed. workers: trainings at once; None for one a core."""
+        """All designs with one seed.
+
+        workers: trainings at once; None for one a core.
+        """
         trials = len(self.presets)
         # The designs bound the study. Its FLOPs must not: ReLU routing may spend a little more than
         # it was granted, and the last design would not be begun.
@@ -115,8 +118,9 @@ def compare(
 ) -> Outcomes:
     """Run what `store` does not hold, `workers` trainings at a time; Ctrl-C ends it early.
 
-    console: gets the progress.  Raises InputError for a bad corpus, and while somebody else runs
-    one of the studies; WorkFailed when the workers are lost.
+    console: gets the progress.
+    Raises InputError for a bad corpus, and while somebody else runs one of the studies; WorkFailed
+    when the workers are lost.
     """
     require(workers is None or workers >= 1, f"workers must be at least 1: got {workers}")
     backbone, note = comparison.backbone, functools.partial(say, console)
@@ -204,10 +208,12 @@ def progress_bar(done: int, total: int, console: Console) -> Iterator[Callable[[
 class Summary:
     """One design over the seeds that finished.
 
-    bits: their mean bits per byte.  spread: largest minus smallest; None of a single seed.
-    active_flops: a token.  seconds: of one training, the mean.
-    difference: bits per byte from dense over the seeds both have, in pooled standard deviations
-        of a seed; None of dense itself, and where there is no dense or no deviation.
+    bits: their mean bits per byte.
+    spread: largest minus smallest; None of a single seed.
+    active_flops: a token.
+    seconds: of one training, the mean.
+    difference: bits per byte from dense over the seeds both have, in pooled standard deviations of
+        a seed; None of dense itself, and where there is no dense or no deviation.
     """
 
     preset: str

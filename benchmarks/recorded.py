@@ -70,7 +70,10 @@ def _digest(data: bytes) -> str:
 
 
 def rows(before: Mapping[str, str]) -> Iterator[Row]:
-    """A row a preset and thing. before: values by row name; a name that is not in it is new."""
+    """A row a preset and thing.
+
+    before: values by row name; a name that is not in it is new.
+    """
     torch.set_num_threads(1)
     config = StudyConfig.load(DEMO)
     backbone = config.backbone

@@ -19,7 +19,11 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One measured value. bar: what it was held against, "" for nothing; holds: whether it did."""
+    """One measured value.
+
+    bar: what it was held against, "" for nothing.
+    holds: whether it did.
+    """
 
     name: str
     value: float | str

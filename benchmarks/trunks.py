@@ -44,7 +44,11 @@ Losses = dict[tuple[str, float], list[float]]  # by trunk and multiple: a rung's
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """flops: of the top rung.  multiples: of the recipe's rates, at which each trunk is run."""
+    """What is compared, on which design and text.
+
+    flops: of the top rung.
+    multiples: of the recipe's rates, at which each trunk is run.
+    """
 
     spec: FFNSpec
     backbone: Backbone
@@ -111,7 +115,10 @@ def evaluation(comparison: Comparison, request: EvalRequest, trunk: Trunk) -> tu
 
 
 def losses(comparison: Comparison, tell: Callable[[str], None]) -> Losses:
-    """Every trunk at every multiple. tell: gets a line a run."""
+    """Every trunk at every multiple.
+
+    tell: gets a line a run.
+    """
     out: Losses = {}
     for (name, trunk), multiple in product(comparison.trunks().items(), comparison.multiples):
         runs = []

@@ -32,12 +32,13 @@ SHARPEST_SCORE = 12.0
 
 @dataclass(frozen=True)
 class Output:
-    """hidden_NLD: the last norm's output.
+    """What a proxy makes of token ids.
 
-    aux_loss: mean over layers of the FFN's losses, so a loss of weight alpha has alpha / L in each
-    of L layers. So has OLMoE (megablocks divides by the layers, and by them its z-loss), and ReMoE
-    its penalty; Switch adds the layers up (Mesh TensorFlow), and its alpha here is L times that
-    of a layer: ours, so that a weight means the same in a deeper proxy.
+    hidden_NLD: the last norm's output, (N, L, D).
+    aux_loss: mean over layers of the FFN's losses, or None, so a loss of weight alpha has alpha / L
+        in each of L layers. So has OLMoE (megablocks divides by the layers, and by them its
+        z-loss), and ReMoE its penalty; Switch adds the layers up (Mesh TensorFlow), and its alpha
+        here is L times that of a layer: ours, so that a weight means the same in a deeper proxy.
     """
 
     hidden_NLD: Tensor
@@ -68,7 +69,12 @@ class Attention(Declared):
     def forward(
         self, x_NLD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any
     ) -> Tensor:
-        """x_NLD (N, L, D) -> (N, L, D), the residual included. mask: (N or 1, 1, L, S) or None."""
+        """x_NLD (N, L, D) -> (N, L, D), the residual included.
+
+        rotary: as `rotary_table` makes it.
+        mask: (N or 1, 1, L, S), True where a query may look; None for causal.
+        cache: keys and values so far, or None.
+        """
         N, L, D = x_NLD.shape
         qkv = F.linear(self.norm(x_NLD), self.qkv_3DD.flatten(0, 1))
         gain_2C = torch.stack((self.q_norm.weight, self.k_norm.weight))
@@ -106,7 +112,10 @@ class Layer(nn.Module):
         mask: Tensor | None,
         cache: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        """x_NLD (N, L, D), ids_T (T,) -> (N, L, D) and the FFN's loss, or None."""
+        """x_NLD (N, L, D), ids_T (T,) -> (N, L, D) and the FFN's loss, or None.
+
+        rotary, mask, cache: as `Attention` takes them.
+        """
         x_NLD = self.attention(x_NLD, rotary, mask, cache)
         x_TD, loss = self.ffn(x_NLD.flatten(0, 1), ids_T)
         return x_TD.view_as(x_NLD), loss
@@ -133,8 +142,9 @@ class ProxyLM(nn.Module):
     ) -> Output:
         """ids_NL (N, L) token ids -> hidden states.
 
-        position_NL: positions, by default 0..L-1.  mask: True where a query may look, (N or 1, 1,
-        L, S), by default causal.  cache: keys and values so far, with an `update(k, v, layer)`.
+        position_NL: positions, by default 0..L-1.
+        mask: True where a query may look, (N or 1, 1, L, S), by default causal.
+        cache: keys and values so far, with an `update(k, v, layer)`.
         """
         if self.training:
             watch_steps(self)

@@ -16,12 +16,14 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search_space.errors import require
 from workers.corpus import Corpus
 from workers.corpus.seal import read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
+Codes = NDArray[np.integer]  # packed n-grams, or bytes
 ORDERS = (3, 4, 5)
 HIGHEST_ORDER = 7  # an n-gram is packed into the 63 bits of a non-negative int64
 
@@ -44,7 +46,8 @@ def ngram_bits_per_byte(
         require(1 <= n <= HIGHEST_ORDER, f"n-grams: an order is 1 to {HIGHEST_ORDER}: got {n}")
     train_S = np.frombuffer(train, dtype=np.uint8)
     heldout_M = np.frombuffer(heldout, dtype=np.uint8)
-    train_codes, heldout_codes = train_S, heldout_M
+    train_codes: Codes = train_S
+    heldout_codes: Codes = heldout_M
     probability_M = np.full(len(heldout_M), 1 / 256)
     bits = {}
     for n in range(1, max(orders, default=0) + 1):
@@ -59,9 +62,9 @@ def ngram_bits_per_byte(
     return bits
 
 
-def _extend(codes: np.ndarray, text: np.ndarray, n: int) -> np.ndarray:
+def _extend(codes: Codes, text: NDArray[np.uint8], n: int) -> Codes:
     """Packed (n-1)-grams -> packed n-grams; the oldest byte is the highest."""
-    packed: np.ndarray = codes[:-1].astype(_code_type(n))
+    packed: Codes = codes[:-1].astype(_code_type(n))
     packed <<= 8
     packed |= text[n - 1 :]
     return packed
@@ -72,7 +75,7 @@ def _code_type(n: int) -> type[np.integer]:
     return np.uint16 if n <= 2 else np.uint32 if n <= 4 else np.int64
 
 
-def _interpolate(train: np.ndarray, heldout: np.ndarray, lower_M: np.ndarray) -> np.ndarray:
+def _interpolate(train: Codes, heldout: Codes, lower_M: NDArray[np.float64]) -> NDArray[np.float64]:
     """P_n of each held-out n-gram, from the packed n-grams of both texts and its P_{n-1}."""
     ordered = np.sort(train)
     # How many different n-grams come before each place of `ordered`, and in all of it.

@@ -24,7 +24,10 @@ _CLASS = re.compile(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended. code: its exit code, or what it raised, in words."""
+    """How a run ended.
+
+    code: its exit code, or what it raised, in words.
+    """
 
     code: int | str
     out: str
@@ -76,7 +79,9 @@ def wrong(ended: Ended, *, refused_only: bool = False) -> str:
     """What is wrong with how a run ended, "" when nothing is.
 
     Right is exit code 0 with an output, or 2 with exactly one line on standard error and nothing
-    else.  refused_only: whether 2 alone is right.
+    else.
+
+    refused_only: whether 2 alone is right.
     """
     if ended.code == 0 and not refused_only:
         return "" if ended.out.strip() else "exit code 0 without an output"

@@ -26,10 +26,12 @@ BASE = "\n".join(" ".join(random.Random(i).choices(_WORDS, k=12)) for i in range
 
 @dataclass(frozen=True)
 class Case:
-    """One corpus. make: writes it into a folder and returns the keys of its CorpusSpec.
+    """One corpus.
 
-    texts: of all its documents.  dropped: what the account must say.  refused: a part of the one
-    line that refuses it, "" for a corpus that must be prepared.
+    make: writes it into a folder and returns the keys of its CorpusSpec.
+    texts: of all its documents.
+    dropped: what the account must say.
+    refused: a part of the one line that refuses it, "" for a corpus that must be prepared.
     """
 
     name: str

@@ -88,7 +88,8 @@ def prepare(
     writes a folder of its own, and the first to finish gives it its name.
 
     vocab_size: the backbone's; a trained BPE has at most as many tokens, a given one must fit.
-    seq_len: every split must hold one sequence of it.  report: gets a line at each stage.
+    seq_len: every split must hold one sequence of it.
+    report: gets a line at each stage.
     Raises InputError for whatever is wrong with the source, the tokenizer or the amount of text,
     WorkFailed when the cache cannot be written.
     """

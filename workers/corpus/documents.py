@@ -25,9 +25,12 @@ def read_documents(
 ) -> Iterator[str]:
     """The documents of a source, in order, up to the spec's byte cap; empty ones are left out.
 
-    A text file is one document, with line ends as LF. In .jsonl, .parquet and Hub datasets a row
-    is one, as it stands. Bytes that are not text in the file's encoding are read as U+FFFD.
-    files: of a file source.  commit: of a Hub source.  cache_dir: where `datasets` may write.
+    A text file is one document, with line ends as LF. In .jsonl, .parquet and Hub datasets a row is
+    one, as it stands. Bytes that are not text in the file's encoding are read as U+FFFD.
+
+    files: of a file source.
+    commit: of a Hub source.
+    cache_dir: where `datasets` may write.
     account: told whatever is left out or replaced.
     Raises InputError for a file that cannot be read and for a missing or non-text field.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 # Bounds the memory of one call, which encodes its documents on all of the tokenizer's threads.
@@ -17,8 +18,8 @@ _CHARACTERS_AT_ONCE = 8_000_000
 class SplitAccount:
     """What one split holds. `nominal_bytes` is the sum of its tokens' bytes.
 
-    inexact: documents in which that sum is not the text's bytes.  unknown: tokens that stand for
-    text which the tokenizer does not know.
+    inexact: documents in which that sum is not the text's bytes.
+    unknown: tokens that stand for text which the tokenizer does not know.
     """
 
     documents: int
@@ -40,7 +41,7 @@ def write_split(
     documents: Sequence[str],
     tokenizer: Tokenizer,
     eos_id: int,
-    token_bytes_V: np.ndarray,
+    token_bytes_V: NDArray[np.int64],
     unknown_id: int | None = None,
 ) -> SplitAccount:
     """Write SPLIT.bin (token ids, `eos_id` after each document) and SPLIT.txt (the same text)."""

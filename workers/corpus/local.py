@@ -23,7 +23,8 @@ _MAGIC = re.compile(r"[*?\[]")
 def find_local(path: str, skips: Collection[str], account: Account) -> list[str]:
     """The file `path`, or every file below the folder `path`, hidden ones left out.
 
-    skips: names of folders that are not entered.  Raises InputError for what is neither.
+    skips: names of folders that are not entered.
+    Raises InputError for what is neither.
     """
     try:
         mode = os.stat(path).st_mode

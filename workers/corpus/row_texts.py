@@ -31,9 +31,9 @@ def row_texts(
 ) -> Iterator[str]:
     """The text of each row that has some, in order; the others are counted.
 
-    where: what errors call the source.  patience: rows without the field before it is taken to be
-    in none; None reads them all.  Raises InputError when no row has the field, or when one
-    holds something else than text.
+    where: what errors call the source.
+    patience: rows without the field before it is taken to be in none; None reads them all.
+    Raises InputError when no row has the field, or when one holds something else than text.
     """
     found, missing = False, 0
     for number, row in enumerate(rows, start=1):

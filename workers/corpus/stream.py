@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search_space.errors import InputError, require
 from workers.corpus.seal import META, fault, read_sealed
@@ -24,10 +25,11 @@ SHUFFLED = 64
 class Corpus:
     """A folder that `prepare` wrote; it is never changed afterwards.
 
-    dir: the folder.  meta: hash, source, documents, bytes and tokens by split, vocab_size,
-        eos_id, bos_id and pad_id (None where the tokenizer has none), split_unit, lossless,
-        byte_scale by split, dtype, replaced_documents; parts: bytes and sha256 of each file;
-        dropped: how much of what was left out, replaced or skipped, and notes: the same in words.
+    dir: the folder.
+    meta: hash, source, documents, bytes and tokens by split, vocab_size, eos_id, bos_id and pad_id
+        (None where the tokenizer has none), split_unit, lossless, byte_scale by split, dtype,
+        replaced_documents; `parts`, the bytes and sha256 of each file; `dropped`, how much of what
+        was left out, replaced or skipped, and `notes`, the same in words.
     token_bytes: (V,) int64, UTF-8 bytes of each token's text; 0 for special tokens.
     token_counts: (V,) int64, occurrences in the train split.
     """
@@ -35,8 +37,8 @@ class Corpus:
     def __init__(self, dir: Path, meta: dict[str, Any]) -> None:
         self.dir = dir
         self.meta = meta
-        self.token_bytes: np.ndarray = np.load(dir / "token_bytes.npy")
-        self.token_counts: np.ndarray = np.load(dir / "token_counts.npy")
+        self.token_bytes: NDArray[np.int64] = np.load(dir / "token_bytes.npy")
+        self.token_counts: NDArray[np.int64] = np.load(dir / "token_counts.npy")
         dtype = np.dtype(meta["dtype"])
         self._tokens = {s: np.memmap(dir / f"{s}.bin", dtype, mode="r") for s in SPLITS}
 
@@ -73,7 +75,7 @@ class Corpus:
         """The UTF-8 text of `split`: its documents, one after the other."""
         return (self.dir / f"{_known(split)}.txt").read_bytes()
 
-    def count_bytes(self, split: str, ids: np.ndarray) -> float:
+    def count_bytes(self, split: str, ids: NDArray[np.integer]) -> float:
         """Bytes of text that `ids` (any shape) of `split` stand for: what bits per byte divides by.
 
         The sum of `token_bytes`, times the split's byte_scale: 1 unless the tokenizer loses text
@@ -82,7 +84,7 @@ class Corpus:
         """
         return float(self.byte_weights(split)[ids].sum())
 
-    def byte_weights(self, split: str) -> np.ndarray:
+    def byte_weights(self, split: str) -> NDArray[np.floating]:
         """Bytes of `split`'s text that each token stands for, (V,) float64: see `count_bytes`."""
         return self.token_bytes * float(self.meta["byte_scale"][_known(split)])
 
@@ -93,7 +95,7 @@ class Corpus:
 
     def batch(
         self, step: int, seed: int, batch_size: int, seq_len: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Inputs and next-token targets of one training step, each (B, L) int64.
 
         A pure function of its arguments. An epoch visits non-overlapping windows of the train
@@ -117,7 +119,7 @@ class Corpus:
 
     def validation_windows(
         self, n_tokens: int, seq_len: int, split: str = "validation"
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fixed inputs and targets of a held-out split, each (N, L) int64; the same for every seed.
 
         N is n_tokens // seq_len windows, one at least, as many at most as fit without overlap;
@@ -148,7 +150,7 @@ def _epoch_start(epoch: int, n_windows: int, slack: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=2)
-def _permutation(size: int, seed: int, epoch: int, block: int) -> np.ndarray:
+def _permutation(size: int, seed: int, epoch: int, block: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, block]).permutation(size)
 
 
@@ -170,8 +172,8 @@ def golden_stride(n: int) -> int:
 
 
 def _windows(
-    tokens_T: np.ndarray, starts_N: np.ndarray, seq_len: int
-) -> tuple[np.ndarray, np.ndarray]:
+    tokens_T: NDArray[np.integer], starts_N: NDArray[np.int64], seq_len: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     window_NL = np.asarray(tokens_T[starts_N[:, None] + np.arange(seq_len + 1)], dtype=np.int64)
     return window_NL[:, :-1].copy(), window_NL[:, 1:].copy()
 

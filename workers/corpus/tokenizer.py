@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from search_space.errors import require
@@ -74,7 +75,7 @@ def _sampled(text: str) -> str:
     return text
 
 
-def token_bytes(tokenizer: Tokenizer, vocab_size: int, eos_id: int) -> np.ndarray:
+def token_bytes(tokenizer: Tokenizer, vocab_size: int, eos_id: int) -> NDArray[np.int64]:
     """(V,) int64: UTF-8 bytes of text that each token stands for; 0 for special tokens.
 
     Exact for byte-level tokenizers, where a token's characters are its bytes one for one. For

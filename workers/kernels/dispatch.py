@@ -43,7 +43,12 @@ FILES = {
 
 
 class Limit(NamedTuple):
-    """most: the largest size that a backend takes.  of: what is counted.  why: not more."""
+    """A size up to which a backend takes an operation.
+
+    most: the largest size that it takes.
+    of: what is counted.
+    why: not more.
+    """
 
     most: int
     of: str

@@ -30,7 +30,9 @@ class Experts(Declared):
     act(x G_b^T) * (x K_b^T) in act's place; with `output_gate`, r_b = sigmoid(o_b . R_b) of the
     block's own output (Finedeep, arXiv 2502.12928), else 1.
 
-    keys_BGD, gates_BGD, values_BGD: (B, G, D).  The values start at zero (docs/recipe.md).
+    keys_BGD, gates_BGD: (B, G, D).
+    values_BGD: (B, G, D), zero at the start (docs/recipe.md).
+    output_gate_BD: the vectors o, (B, D).
     """
 
     def __init__(

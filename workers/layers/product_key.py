@@ -28,7 +28,8 @@ class ProductKeySelection(Declared):
     weighs them by their softmax or sigmoid. Each head has its own queries and sub-keys; the experts
     are shared. Two heads may pick one expert, and then it counts twice. No loss.
 
-    query_HCD: (H, C, D).  sub_keys_H2RC: (H, 2, R, C / 2).
+    query_HCD: (H, C, D).
+    sub_keys_H2RC: (H, 2, R, C / 2).
     """
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:

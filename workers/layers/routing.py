@@ -13,7 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Full:
-    """Every token reads every expert. weight_TB: (T, B), or None for all ones."""
+    """Every token reads every expert.
+
+    weight_TB: (T, B), or None for all ones.
+    """
 
     weight_TB: Tensor | None = None
 
@@ -22,8 +25,9 @@ class Full:
 class Ragged:
     """Pairs sorted by expert: the layout of matrix products, one an expert.
 
-    token_P: the token of each pair.  counts: pairs of each expert.  weight_P: (P,), or None
-    for all ones.
+    token_P: the token of each pair.
+    counts: pairs of each expert.
+    weight_P: (P,), or None for all ones.
     """
 
     token_P: Tensor
@@ -67,9 +71,11 @@ class Ragged:
 class Bags:
     """Pairs sorted by token: the layout of row reads (an embedding bag a token).
 
-    expert_P, token_P: of each pair.  start_T: where each token's pairs begin.  weight_P: (P,), or
-    None for all ones.  score_P: the pre-activation of each pair's one hidden unit (the gate's when
-    gated) where the selection computed it, without gradient; else None.
+    expert_P, token_P: of each pair.
+    start_T: where each token's pairs begin.
+    weight_P: (P,), or None for all ones.
+    score_P: the pre-activation of each pair's one hidden unit (the gate's when gated) where the
+        selection computed it, without gradient; else None.
     """
 
     expert_P: Tensor
@@ -106,7 +112,11 @@ Routing = Full | Ragged | Bags
 
 @dataclass(frozen=True)
 class Selected:
-    """A selection's answer: the routing, and the loss it adds (a scalar, or None)."""
+    """A selection's answer.
+
+    routing: which token reads which expert.
+    loss: what it adds to the loss, a scalar, or None.
+    """
 
     routing: Routing
     loss: Tensor | None = None

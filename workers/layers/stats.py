@@ -53,10 +53,15 @@ class RoutingStats:
         self.hidden += hidden.numel()
 
     def summary(self) -> dict[str, Any]:
-        """active: share of experts read a token.  load: share of reads by expert.  usage: share of
-        experts ever read.  unevenness: log B + sum z log z of the weights' shares z
-        (PEER, arXiv 2407.04153; 0 is even).  near_zero: share of activations below 0.1, those of a
-        shared FFN included."""
+        """What was seen, by name.
+
+        active: share of experts read a token.
+        load: share of reads by expert.
+        usage: share of experts ever read.
+        unevenness: log B + sum z log z of the weights' shares z (PEER, arXiv 2407.04153; 0 is
+            even).
+        near_zero: share of activations below 0.1, those of a shared FFN included.
+        """
         share_B = self.weight_B.abs() / self.weight_B.abs().sum().clamp_min(1e-300)
         load_B = self.load_B / self.load_B.sum().clamp_min(1)
         return {

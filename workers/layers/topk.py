@@ -22,9 +22,11 @@ from workers.layers.routing import Ragged, Selected
 class TopKSelection(Declared):
     """S = the k largest of p (+ bias), w = p over S, divided by their sum when `normalize`.
 
-    p = softmax(z) or sigmoid(z).  bias_B is DeepSeek-V3's balancing state: it moves the choice,
-    never the weights, and each optimizer step ends with bias += u sign(mean load - load), of all
-    that the step has learned from.
+    p = softmax(z) or sigmoid(z).
+
+    bias_B: (B,), DeepSeek-V3's balancing state: it moves the choice, never the weights, and each
+        optimizer step ends with bias += u sign(mean load - load), of all that the step has learned
+        from.
     """
 
     bias_B: Tensor

@@ -34,7 +34,8 @@ class Diverged(ArithmeticError):
 class Trained:
     """What training leaves: the run's steps, tokens and model FLOPs up to the rung.
 
-    trunk_flops: where the branch left the trunk.  optimizer_flops: of this evaluation's own steps.
+    trunk_flops: where the branch left the trunk.
+    optimizer_flops: of this evaluation's own steps.
     """
 
     steps: int
@@ -65,8 +66,9 @@ class Training:
     """A proxy on its way to the request's rung; data order is a function of (seed, step) alone.
 
     All that the next step depends on is in `state`, so that training which is taken up from one
-    goes on as if it had not stopped.  trunk: the rates' factor before any decay; benchmarks alone
-    give another than the constant one.
+    goes on as if it had not stopped.
+
+    trunk: the rates' factor before any decay; benchmarks alone give another than the constant one.
     """
 
     def __init__(
@@ -107,8 +109,9 @@ class Training:
     def run(self, after_step: Hook = _nothing, at_branch: Hook = _nothing) -> Trained:
         """Train the trunk until its level pays for no further step, then the branch to the rung.
 
-        after_step: called after each step.  at_branch: called on the trunk where the branch leaves
-        it, unless training was taken up on the branch.
+        after_step: called after each step.
+        at_branch: called on the trunk where the branch leaves it, unless training was taken up on
+            the branch.
         """
         self.model.train()
         if not self.on_branch:
@@ -156,7 +159,11 @@ class Training:
 def train_step(
     model: ProxyLM, inputs: NDArray[np.int64], targets: NDArray[np.int64], device: str
 ) -> float:
-    """Forward and backward on one batch of token ids (N, L); returns the cross-entropy in nats."""
+    """Forward and backward on one batch; returns the cross-entropy in nats.
+
+    inputs: token ids, (N, L).
+    targets: the next tokens, (N, L).
+    """
     inputs_NL = torch.from_numpy(inputs).to(device)
     targets_NL = torch.from_numpy(targets).to(device)
     out = model(inputs_NL)

@@ -43,10 +43,12 @@ _STATE = re.compile(r"(^|/)step-\d+\.(json|safetensors)(\.[0-9a-f]{8})?$")  # dr
 
 @dataclass(frozen=True)
 class TrainState:
-    """step: steps done.  request: whose run it is, and on a branch the rung, as plain data.
+    """Where a training stands.
 
-    tensors: parameters, buffers and moments by name.  numbers: what parts carry beside, by the
-    part's name.
+    step: steps done.
+    request: whose run it is, and on a branch the rung, as plain data.
+    tensors: parameters, buffers and moments by name.
+    numbers: what parts carry beside, by the part's name.
     """
 
     step: int

@@ -27,7 +27,8 @@ TILE_ELEMENTS = 1 << 18
 class Tile:
     """Consecutive pairs: runs of one expert each, and where they begin and end.
 
-    token_R: the token of each.  new_N: whether the run is its expert's first.
+    token_R: the token of each.
+    new_N: whether the run is its expert's first.
     """
 
     rows: slice

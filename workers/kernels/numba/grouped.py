@@ -30,9 +30,11 @@ Integer = int | np.int64  # what an address is: numpy's where an array gave it
 def _block_product(add: bool) -> Any:
     """block(like, a, step, b, line, n, c): c[r][:] (+)= sum over i < n of a[r][i] * b[i][:].
 
-    a: ROWS addresses of n numbers each, `step` bytes apart.  b: the address of n lines of COLUMNS
-    numbers, `line` bytes apart.  c: ROWS addresses of COLUMNS numbers.  like: an array of their
-    dtype.  n: at least 1.
+    a: ROWS addresses of n numbers each, `step` bytes apart.
+    b: the address of n lines of COLUMNS numbers, `line` bytes apart.
+    c: ROWS addresses of COLUMNS numbers.
+    like: an array of their dtype.
+    n: at least 1.
     """
 
     @intrinsic

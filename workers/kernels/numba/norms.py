@@ -67,7 +67,10 @@ def heads_rows(
     qkv_T3HC: Any, w_2C: Any, cos_TC: Any, sin_TC: Any, eps: float, out_3THC: Any
 ) -> None:
     """Queries and keys normed over C with their gains, their pairs (i, i + C/2) turned by their
-    token's angles (cos_TC, sin_TC: C/2 of them; of token t modulo their number); values copied."""
+    token's angles; values copied.
+
+    cos_TC, sin_TC: of the C/2 angles; those of token t are in row t modulo their number.
+    """
     n_heads, half = qkv_T3HC.shape[2], cos_TC.shape[1]
     for t in range(len(qkv_T3HC)):
         cos_C, sin_C = cos_TC[t % len(cos_TC)], sin_TC[t % len(cos_TC)]

@@ -146,7 +146,10 @@ def row_dot_backward(
 def row_sum(
     weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
-    """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
+    """(T, D), as workers.kernels.api.rows says.
+
+    sparse: whether the table\'s gradient is.
+    """
     y_TD: Tensor = _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
     return y_TD
 
@@ -159,7 +162,10 @@ def row_dot(
     order: RowOrder,
     sparse: bool,
 ) -> Tensor:
-    """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
+    """(P,), as workers.kernels.api.rows says.
+
+    sparse: whether the table\'s gradient is.
+    """
     y_P: Tensor = _RowDot.apply(x_TD, table, known_P, order, sparse)
     return y_P
 

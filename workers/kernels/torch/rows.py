@@ -21,7 +21,10 @@ SUM = 0  # embedding_bag's mode
 def row_sum(
     weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
 ) -> Tensor:
-    """(T, D), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
+    """(T, D), as workers.kernels.api.rows says.
+
+    sparse: whether the table\'s gradient is.
+    """
     y_TD: Tensor = _RowSum.apply(weight_P, table, *order.given, start_T, order, sparse)
     return y_TD
 
@@ -34,7 +37,10 @@ def row_dot(
     order: RowOrder,
     sparse: bool,
 ) -> Tensor:
-    """(P,), as workers.kernels.api.rows says; sparse: whether the table's gradient is."""
+    """(P,), as workers.kernels.api.rows says.
+
+    sparse: whether the table\'s gradient is.
+    """
     y_P: Tensor = _RowDot.apply(x_TD, table, *order.given, start_T, known_P, order, sparse)
     return y_P
 

@@ -18,10 +18,10 @@ from workers.kernels.triton.config import Config
 class Entry:
     """One kernel, specialised as a launch with these arguments would be.
 
-    sizes: its integers by name.  constants: what is fixed at compile time, block sizes aside; a
-    pointer that is left out is None.  types: pointers that hold something else than the data type.
-    product: the block that is the rows of
-    its matrix product, "" for a kernel without one.
+    sizes: its integers by name.
+    constants: what is fixed at compile time, block sizes aside; a pointer that is left out is None.
+    types: pointers that hold something else than the data type.
+    product: the block that is the rows of its matrix product, "" for a kernel without one.
     """
 
     name: str
