@@ -12,99 +12,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from benchmarks.preset_studies import UNIT, Outcome, Studies
-from benchmarks.report import Row, at_least, parser, publish
-from nas.config import StudyConfig
-from nas.machines import Workers
+from benchmarks.preset_comparison import Comparison, Outcomes
+from benchmarks.preset_rows import markdown, rows
+from benchmarks.preset_studies import Studies
+from benchmarks.report import parser, publish
 from nas.running.launcher import PoolFactory, open_pool
-from nas.search.settings import Budget
 from nas.store import Store
-from search_space.backbone import Backbone
-from search_space.contract import Recipe, Status
 from search_space.corpus import STDLIB, CorpusSpec
-from search_space.cost import model_cost, step_flops
-from search_space.errors import InputError, WorkFailed, nearest, require
+from search_space.errors import InputError, WorkFailed, require
 from search_space.places import corpora_dir
 from search_space.presets import PRESETS
 from workers.corpus import prepare
-
-BASELINE = "dense"
-BACKBONE = Backbone(
-    d_model=128, n_layers=4, n_heads=4, vocab_size=1024, seq_len=128, reference_d_ff=512
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """What is compared: presets times seeds, each trained with `flops` and then measured on
-    `eval_tokens` of the validation split, or on all of it where it has fewer."""
-
-    presets: tuple[str, ...] = tuple(PRESETS)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    flops: float = 6e12
-    backbone: Backbone = BACKBONE
-    recipe: Recipe = field(default_factory=Recipe)
-    eval_tokens: int = 2**18
-
-    def __post_init__(self) -> None:
-        for name, values in (("presets", self.presets), ("seeds", self.seeds)):
-            require(
-                0 < len(values) == len(set(values)),
-                f"{name} must be at least one, each once: got {','.join(map(str, values))!r}",
-            )
-        for name in self.presets:
-            require(name in PRESETS, f"presets: none is named {name!r}; {nearest(name, PRESETS)}")
-        require(min(self.seeds) >= 0, f"seeds must be at least 0: got {min(self.seeds)}")
-        require(
-            self.eval_tokens >= self.backbone.seq_len,
-            f"eval-tokens must be at least one sequence, {self.backbone.seq_len}: "
-            f"got {self.eval_tokens}",
-        )
-        steps = [
-            step_flops(PRESETS[name](self.backbone), self.backbone, self.recipe.batch_size)
-            for name in self.presets
-        ]
-        require(
-            math.isfinite(self.flops) and self.flops >= max(steps),
-            f"flops must pay for one step of every design, {max(steps):.3g}: got {self.flops:g}",
-        )
-
-    def study(self, seed: int, text: CorpusSpec, workers: int | None) -> StudyConfig:
-        """All designs with one seed.
-
-        workers: trainings at once; None for one a core.
-        """
-        trials = len(self.presets)
-        # The designs bound the study. Its FLOPs must not: ReLU routing may spend a little more than
-        # it was granted, and the last design would not be begun.
-        budget = Budget(trials=trials, trial_flops=self.flops, flops=2 * trials * self.flops)
-        return StudyConfig(
-            name=f"presets-{seed}",
-            seed=seed,
-            budget=budget,
-            corpus=text,
-            backbone=self.backbone,
-            recipe=self.recipe,
-            warm_start=self.presets,
-            workers=Workers(count=workers or 0, device="cpu"),
-            eval_tokens=self.eval_tokens,
-        )
-
-
-Outcomes = dict[tuple[str, int], Outcome]  # by preset and seed
 
 
 def compare(
@@ -202,132 +130,6 @@ def progress_bar(done: int, total: int, console: Console) -> Iterator[Callable[[
             say(console, line)
 
         yield tell
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """One design over the seeds that finished.
-
-    bits: their mean bits per byte.
-    spread: largest minus smallest; None of a single seed.
-    active_flops: a token.
-    seconds: of one training, the mean.
-    difference: bits per byte from dense over the seeds both have, in pooled standard deviations of
-        a seed; None of dense itself, and where there is no dense or no deviation.
-    """
-
-    preset: str
-    seeds: int
-    bits: float
-    spread: float | None
-    active_flops: float
-    total_params: int
-    seconds: float
-    difference: float | None
-
-
-def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
-    """The designs of which a seed finished, the best first."""
-    bits: dict[str, dict[int, float]] = {name: {} for name in comparison.presets}
-    for (preset, seed), outcome in outcomes.items():
-        if outcome.bits_per_byte is not None:
-            bits[preset][seed] = outcome.bits_per_byte
-    deviation = pooled_deviation([list(values.values()) for values in bits.values()])
-    baseline = bits.get(BASELINE, {})
-    out = []
-    for preset, own in bits.items():
-        if not own:
-            continue
-        ended = [outcomes[preset, seed] for seed in own]
-        shift = [own[seed] - baseline[seed] for seed in own.keys() & baseline.keys()]
-        compared = preset != BASELINE and len(shift) > 0
-        out.append(
-            Summary(
-                preset=preset,
-                seeds=len(own),
-                bits=mean(own.values()),
-                spread=max(own.values()) - min(own.values()) if len(own) > 1 else None,
-                active_flops=mean(outcome.active_flops for outcome in ended),
-                total_params=total_params(preset, comparison.backbone),
-                seconds=mean(outcome.seconds for outcome in ended),
-                difference=mean(shift) / deviation if compared and deviation else None,
-            )
-        )
-    return sorted(out, key=lambda summary: summary.bits)
-
-
-def total_params(preset: str, backbone: Backbone) -> int:
-    """Parameters of the whole model."""
-    return model_cost(PRESETS[preset](backbone), backbone).total_params
-
-
-def pooled_deviation(groups: list[list[float]]) -> float | None:
-    """Standard deviation within groups, each around its own mean; None where none has two values.
-
-    sqrt(sum of squares / sum of (n - 1)).
-    """
-    freedom = sum(len(group) - 1 for group in groups if group)
-    squares = sum((value - mean(group)) ** 2 for group in groups for value in group)
-    return math.sqrt(squares / freedom) if freedom else None
-
-
-def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
-    """The designs' rows, the best first; a row a failed trial; whether all trials finished."""
-    out = []
-    for summary in summaries(comparison, outcomes):
-        name = summary.preset
-        out.append(Row(f"{name}: mean, n = {summary.seeds}", summary.bits, UNIT))
-        if summary.spread is not None:
-            out.append(Row(f"{name}: spread over the seeds", summary.spread, UNIT))
-        out.append(Row(f"{name}: active FLOPs", summary.active_flops, "FLOPs a token"))
-        out.append(Row(f"{name}: parameters", float(summary.total_params)))
-        out.append(Row(f"{name}: training", summary.seconds, "s a trial"))
-        if summary.difference is not None:
-            label = f"{name}: difference from {BASELINE}"
-            out.append(Row(label, summary.difference, "standard deviations of a seed"))
-    failed = {key: o for key, o in outcomes.items() if o.status is not Status.FINISHED}
-    for (preset, seed), outcome in failed.items():
-        out.append(Row(f"{preset}, seed {seed}", outcome.line(), "", "finishes", False))
-    codes = {code for outcome in outcomes.values() for code in outcome.codes}
-    out.append(Row("versions of the code that trained them", float(len(codes))))
-    asked = len(comparison.presets) * len(comparison.seeds)
-    out.append(at_least("trials finished", float(len(outcomes) - len(failed)), asked, "trials"))
-    return out
-
-
-def markdown(comparison: Comparison, outcomes: Outcomes) -> str:
-    """The designs as a markdown table, the best first, with what failed below it."""
-    head = (
-        "design",
-        f"{UNIT}, mean",
-        "spread",
-        "seeds",
-        f"from {BASELINE}, seed deviations",
-        "active FLOPs a token",
-        "parameters",
-        "training, s",
-    )
-    lines = [head, ("---",) * len(head)]
-    for s in summaries(comparison, outcomes):
-        lines.append(
-            (
-                s.preset,
-                f"{s.bits:.4f}",
-                "" if s.spread is None else f"{s.spread:.4f}",
-                str(s.seeds),
-                "" if s.difference is None else f"{s.difference:+.1f}",
-                f"{s.active_flops / 1e6:.2f} M",
-                f"{s.total_params / 1e6:.2f} M",
-                f"{s.seconds:.0f}",
-            )
-        )
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    failed = [
-        f"- {preset}, seed {seed}: {outcome.line()}"
-        for (preset, seed), outcome in outcomes.items()
-        if outcome.status is not Status.FINISHED
-    ]
-    return "\n".join([table, *([""] if failed else []), *failed])
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,9 +11,10 @@ import shutil
 import pytest
 from rich.console import Console
 
-from benchmarks import preset_studies, presets
+from benchmarks import preset_rows, preset_studies, presets
+from benchmarks.preset_comparison import Comparison, Outcomes
 from benchmarks.preset_studies import Outcome, Studies
-from benchmarks.presets import Comparison, kept_in
+from benchmarks.presets import kept_in
 from nas.running.driver import MOST_FAILURES, MOST_LOSSES
 from nas.running.pool import SimulatedPool
 from nas.store import StudyState
@@ -79,7 +80,7 @@ class Pool(SimulatedPool):
         return {"dir": str(corpus.dir), "meta": corpus.meta, "ngram_bits_per_byte": {}}
 
 
-def compare(comparison, folder, work=None, printed=None) -> tuple[presets.Outcomes, str]:
+def compare(comparison, folder, work=None, printed=None) -> tuple[Outcomes, str]:
     """What came of it, and what was printed."""
     console = Console(file=printed or io.StringIO(), width=200)
     with kept_in(folder) as store:
@@ -100,7 +101,7 @@ def first_run(surroundings, tmp_path_factory):
     return folder, *compare(tiny(), folder)
 
 
-def bits(outcomes: presets.Outcomes) -> dict:
+def bits(outcomes: Outcomes) -> dict:
     return {key: outcome.bits_per_byte for key, outcome in outcomes.items()}
 
 
@@ -117,13 +118,13 @@ def test_all_designs_take_a_seed_before_the_next(first_run):
 
 def test_a_failing_trial_is_a_row_that_does_not_hold(first_run):
     _, outcomes, _ = first_run
-    rows = {row.name: row for row in presets.rows(tiny(), outcomes)}
+    rows = {row.name: row for row in preset_rows.rows(tiny(), outcomes)}
     failed = [row for row in rows.values() if not row.holds]
     assert [row.name for row in failed] == ["broken, seed 0", "broken, seed 1", "trials finished"]
     assert re.fullmatch("(failed|diverged): .+", str(failed[0].value))
     assert rows["trials finished"].value == 4
     assert rows["trials finished"].bar == ">= 6"
-    assert f"- broken, seed 1: {failed[1].value}" in presets.markdown(tiny(), outcomes)
+    assert f"- broken, seed 1: {failed[1].value}" in preset_rows.markdown(tiny(), outcomes)
 
 
 def test_an_outcome_is_what_the_training_measured(first_run):
@@ -158,7 +159,7 @@ def test_a_run_that_was_cut_goes_on(first_run, tmp_path, monkeypatch):
     outcomes, printed = compare(tiny(), tmp_path, cut)
     assert list(outcomes) == [("dense", 0), ("broken", 0)]
     assert "interrupted: the rows are of the trials that ended before" in printed
-    assert presets.rows(tiny(), outcomes)[-1].value == 1
+    assert preset_rows.rows(tiny(), outcomes)[-1].value == 1
 
     def goes_on(request):
         trained.append((request.seed, request.number))
@@ -168,7 +169,7 @@ def test_a_run_that_was_cut_goes_on(first_run, tmp_path, monkeypatch):
     outcomes, _ = compare(tiny(), tmp_path, goes_on)
     assert trained == [(seed, number) for seed in (0, 1) for number in range(3)]
     assert bits(outcomes) == bits(whole)
-    versions = {row.name: row for row in presets.rows(tiny(), outcomes)}
+    versions = {row.name: row for row in preset_rows.rows(tiny(), outcomes)}
     assert versions["versions of the code that trained them"].value == 2
     assert outcomes["dense", 1].codes == ("a later commit",)
 
@@ -284,7 +285,7 @@ def test_a_design_that_kills_its_workers_fails_alone(tmp_path):
     assert "its worker died" in outcomes["broken", 0].error
 
 
-def outcomes_of(bits: dict[str, list[float]]) -> presets.Outcomes:
+def outcomes_of(bits: dict[str, list[float]]) -> Outcomes:
     return {
         (name, seed): Outcome(
             status=Status.FINISHED, bits_per_byte=value, active_flops=1e6, seconds=2.0, codes=("a",)
@@ -298,10 +299,10 @@ def test_the_best_is_first_and_differences_are_in_pooled_deviations():
     outcomes = outcomes_of({"dense": [2.00, 2.04, 2.30], "switch": [1.92, 1.96], "hash": [1.99]})
     comparison = tiny(presets=("dense", "switch", "hash", "avgk"), seeds=(0, 1, 2))
     dense, switch, hashed = (
-        next(s for s in presets.summaries(comparison, outcomes) if s.preset == name)
+        next(s for s in preset_rows.summaries(comparison, outcomes) if s.preset == name)
         for name in ("dense", "switch", "hash")
     )
-    names = [s.preset for s in presets.summaries(comparison, outcomes)]
+    names = [s.preset for s in preset_rows.summaries(comparison, outcomes)]
     assert names == ["switch", "hash", "dense"]
     # Squares around the means 2.1133 and 1.94, over 2 + 1 degrees of freedom.
     deviation = ((0.1133**2 + 0.0733**2 + 0.1867**2 + 2 * 0.02**2) / 3) ** 0.5
@@ -311,15 +312,15 @@ def test_the_best_is_first_and_differences_are_in_pooled_deviations():
     assert switch.difference == pytest.approx(-0.08 / deviation, rel=1e-3)
     assert hashed.difference == pytest.approx(-0.01 / deviation, rel=1e-3)
     assert hashed.spread is None
-    assert presets.rows(comparison, outcomes)[-1].holds is False
+    assert preset_rows.rows(comparison, outcomes)[-1].holds is False
 
 
 def test_one_seed_alone_has_no_deviation():
     comparison = tiny(presets=("dense", "switch"), seeds=(0,))
     outcomes = outcomes_of({"dense": [2.0], "switch": [1.9]})
-    assert [s.difference for s in presets.summaries(comparison, outcomes)] == [None, None]
-    assert all(row.holds for row in presets.rows(comparison, outcomes))
-    first = presets.markdown(comparison, outcomes).splitlines()[2]
+    assert [s.difference for s in preset_rows.summaries(comparison, outcomes)] == [None, None]
+    assert all(row.holds for row in preset_rows.rows(comparison, outcomes))
+    first = preset_rows.markdown(comparison, outcomes).splitlines()[2]
     assert first.startswith("| switch | 1.9000 |  | 1 |  | 1.00 M | ")
 
 
