@@ -22,7 +22,9 @@ from search_space.checks import is_whole, known_word, whole
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
-from search_space.errors import InputError, check_keys, nearest, require
+from search_space.design import Placement
+from search_space.errors import InputError, SpecError, check_keys, nearest, require
+from search_space.placement import placed
 from search_space.plain import checked
 from search_space.presets import PRESETS
 from search_space.shown import shown
@@ -97,6 +99,7 @@ class StudyConfig:
         )
         names: dict[str, str] = {}
         for name, spec in self.warm_start_specs():
+            self._check_placement(f"warm_start: {name}", spec.placement)
             broken = self.constraints.broken(spec, self.backbone)
             require(
                 not broken,
@@ -109,7 +112,16 @@ class StudyConfig:
             )
             names[spec.key] = name
 
+    def _check_placement(self, where: str, placement: Placement) -> None:
+        try:
+            placed(placement, self.backbone.n_layers)
+        except SpecError as error:
+            raise InputError(f"{where}: {error}") from None
+
     def _check_space(self) -> None:
+        if self.space.placement != get_args(Placement):  # left out, it means those there can be
+            for placement in self.space.placement:
+                self._check_placement("space.placement", placement)
         closest = None
         for spec in look(self.space, self.backbone):
             broken = self.constraints.broken(spec, self.backbone)

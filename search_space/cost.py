@@ -9,6 +9,7 @@ import functools
 
 from search_space.backbone import Backbone
 from search_space.experts import pre_activations
+from search_space.placement import placed, reference
 from search_space.prices import Cost, matrix, norm, parameters, saved
 from search_space.spec import FFNSpec
 
@@ -28,10 +29,18 @@ def ffn_cost(spec: FFNSpec, d_model: int, activity: float | None = None) -> Cost
 
 
 def model_cost(spec: FFNSpec, backbone: Backbone, activity: float | None = None) -> Cost:
-    """The whole proxy: attention, FFNs, norms, tied embedding and head."""
+    """The whole proxy: attention, FFNs, norms, tied embedding and head.
+
+    activity: as `ffn_cost` has it, over the layers that have the design.
+    Raises SpecError for a placement that the backbone has too few layers for.
+    """
     attention, head = _around(backbone)
-    layer = attention + ffn_cost(spec, backbone.d_model, activity)
-    return layer.times(backbone.n_layers) + head
+    n_placed = sum(placed(spec.placement, backbone.n_layers))
+    cost = (attention + ffn_cost(spec, backbone.d_model, activity)).times(n_placed) + head
+    if n_placed < backbone.n_layers:
+        others = attention + ffn_cost(reference(backbone), backbone.d_model)
+        cost += others.times(backbone.n_layers - n_placed)
+    return cost
 
 
 @functools.cache  # a study prices thousands of designs on one backbone

@@ -24,6 +24,7 @@ from search_space.prices import Cost
 
 Activation = Literal["gelu", "relu", "silu"]
 Gate = Literal["softmax", "sigmoid"]
+Placement = Literal["all", "alternate", "middle", "all_but_first"]
 
 # A design's own errors are SpecErrors, which a search steps over.
 need = functools.partial(require, error=SpecError)
@@ -181,6 +182,8 @@ class Design:
     shared_width: hidden units of an always-on FFN beside the selected experts, over all sub-layers.
     output_gate: Finedeep's sigmoid(o_i . R_i) on each expert's output (2502.12928).
     lr_multiplier: of the recipe's learning rates, for this FFN's parameters alone.
+    placement: which layers of the model have it (`search_space.placement`); the others keep the
+        reference FFN.
     """
 
     d_ff: int
@@ -192,6 +195,7 @@ class Design:
     shared_width: int = 0
     output_gate: bool = False
     lr_multiplier: float = 1.0
+    placement: Placement = "all"
 
     @property
     def method(self) -> str:

@@ -8,6 +8,7 @@ width, so they have three matrices of it instead of two.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 from search_space.backbone import Backbone
@@ -18,6 +19,7 @@ from search_space.methods.product_key import ProductKey
 from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.straight_through import StraightThrough
 from search_space.methods.topk import TopK
+from search_space.placement import reference
 from search_space.spec import FFNSpec
 
 Preset = Callable[[Backbone], FFNSpec]
@@ -41,7 +43,7 @@ def _part(backbone: Backbone, n: int) -> int:
 @_preset("dense")
 def dense(backbone: Backbone) -> FFNSpec:
     """The Transformer's FFN (Vaswani et al. 2017, 1706.03762), with GELU (1606.08415)."""
-    return FFNSpec(d_ff=backbone.reference_d_ff)
+    return reference(backbone)
 
 
 @_preset("switch")
@@ -53,6 +55,12 @@ def switch(backbone: Backbone) -> FFNSpec:
     width = backbone.reference_d_ff
     selection = TopK(k=1, balance_weight=0.01)
     return FFNSpec(d_ff=8 * width, expert_width=width, activation="relu", selection=selection)
+
+
+@_preset("switch_alternate")
+def switch_alternate(backbone: Backbone) -> FFNSpec:
+    """Switch Transformer as the paper has it, in every other layer; the rest as `switch`."""
+    return dataclasses.replace(switch(backbone), placement="alternate")
 
 
 @_preset("mixtral")
@@ -160,12 +168,18 @@ def pkm(backbone: Backbone) -> FFNSpec:
 def peer(backbone: Backbone) -> FFNSpec:
     """PEER (He 2024, 2407.04153): 8 heads of 16 single-neuron experts, softmax, BatchNorm, GELU.
 
-    The paper has 1024^2 experts in the middle block alone; ours: (d_model / 2)^2, at least 16^2,
-    in every block. A token uses 128 hidden units, whatever R is.
+    The paper has 1024^2 experts in the middle layer alone; ours: (d_model / 2)^2, at least 16^2,
+    in every layer. A token uses 128 hidden units, whatever R is.
     """
     root = max(16, backbone.d_model // 2)
     selection = ProductKey(heads=8, k=16, key_dim=_key_dim(backbone), values="peer")
     return FFNSpec(d_ff=root * root, expert_width=1, selection=selection)
+
+
+@_preset("peer_middle")
+def peer_middle(backbone: Backbone) -> FFNSpec:
+    """PEER as the paper has it, in the middle layer alone; the rest as `peer`."""
+    return dataclasses.replace(peer(backbone), placement="middle")
 
 
 @_preset("dsmoe")

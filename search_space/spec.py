@@ -23,7 +23,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_space.checks import DIM, UNITS
-from search_space.design import Activation, Design, Method, flag, need, one_of, weight, whole
+from search_space.design import (
+    Activation,
+    Design,
+    Method,
+    Placement,
+    flag,
+    need,
+    one_of,
+    weight,
+    whole,
+)
 from search_space.errors import SpecError, check_keys
 from search_space.methods import find, has, names
 from search_space.shown import shown
@@ -67,6 +77,7 @@ class FFNSpec(Design):
         )
         weight("lr_multiplier", self.lr_multiplier)
         need(self.lr_multiplier > 0, "lr_multiplier must be above 0: got 0")
+        one_of("placement", self.placement, Placement)
         self._check_selection()
 
     def _check_selection(self) -> None:
@@ -108,15 +119,22 @@ class FFNSpec(Design):
             parts.append("out-gate")
         if self.shared_width:
             parts.append(f"shared={self.shared_width}")
+        if self.placement != "all":
+            parts.append(self.placement)
         return " ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML; `from_dict` reads it back."""
+        """Plain data for JSON and YAML; `from_dict` reads it back.
+
+        A placement in all layers is left out: keys are made of this, and designs had none before.
+        """
         out: dict[str, Any] = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "selection"
         }
         out["lr_multiplier"] = float(self.lr_multiplier)
         out["selection"] = self.selection.to_dict()
+        if self.placement == "all":
+            del out["placement"]
         return out
 
     @classmethod

@@ -84,8 +84,8 @@ def _evaluate(
     seq_len = request.backbone.seq_len
     quality = evaluate_quality(model, corpus, request.eval_tokens, seq_len, request.device)
     routing = measure_routing(model, corpus, seq_len, request.device)
-    activity = activity_by_layer(routing, request.backbone.n_layers)
-    mean_activity = sum(activity) / len(activity)
+    activity = activity_by_layer(routing)
+    mean_activity = sum(activity.values()) / len(activity)
     checkpoint, digest, lost = _keep(model, request, corpus)
     return EvalResult(
         evaluation=request.evaluation,
@@ -101,7 +101,7 @@ def _evaluate(
         optimizer_flops=trained.optimizer_flops,
         trunk_flops=trained.trunk_flops,
         active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
-        activity=activity,
+        activity=[activity.get(layer, 1.0) for layer in range(request.backbone.n_layers)],
         stats={"routing": routing} | lost,
         seconds=time.monotonic() - min(began, training.visit.began),
         checkpoint=checkpoint,
@@ -145,12 +145,15 @@ def _keep(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, st
         return "", "", {"checkpoint_error": text[:500]}
 
 
-def activity_by_layer(routing: dict[str, dict[str, Any]], n_layers: int) -> list[float]:
-    """Mean active share of the sub-layers of each transformer layer."""
-    active: list[list[float]] = [[] for _ in range(n_layers)]
+def activity_by_layer(routing: dict[str, dict[str, Any]]) -> dict[int, float]:
+    """Mean active share of the sub-layers of each transformer layer that has the design.
+
+    A layer without it has the reference FFN, all of which is active.
+    """
+    active: dict[int, list[float]] = {}
     for name, stats in routing.items():
-        active[int(name.split(".")[1])].append(stats["active"])
-    return [sum(values) / len(values) for values in active]
+        active.setdefault(int(name.split(".")[1]), []).append(stats["active"])
+    return {layer: sum(values) / len(values) for layer, values in active.items()}
 
 
 def resolve_device(device: str) -> str:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.backbone import Backbone
+from search_space.placement import placed, reference
 from search_space.spec import FFNSpec
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
@@ -99,10 +100,10 @@ def rotary_table(position_NL: Tensor, head_dim: int, theta: float) -> tuple[Tens
 class Layer(nn.Module):
     """Attention, then the FFN."""
 
-    def __init__(self, spec: FFNSpec, backbone: Backbone, layer: int) -> None:
+    def __init__(self, spec: FFNSpec, backbone: Backbone, layer: int, searched: bool) -> None:
         super().__init__()
         self.attention = Attention(backbone, layer)
-        self.ffn = FFN(spec, backbone.d_model, backbone.vocab_size)
+        self.ffn = FFN(spec, backbone.d_model, backbone.vocab_size, searched=searched)
 
     def forward(
         self,
@@ -122,14 +123,21 @@ class Layer(nn.Module):
 
 
 class ProxyLM(nn.Module):
-    """Embedding, RMS-normed without a gain, layers, norm; the head is the embedding (tied)."""
+    """Embedding, RMS-normed without a gain, layers, norm; the head is the embedding (tied).
+
+    Layers that the spec's placement leaves out have the reference FFN. Raises SpecError for a
+    placement that the backbone has too few layers for.
+    """
 
     def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.embed = nn.Embedding(backbone.vocab_size, backbone.d_model)
         nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
-        self.layers = nn.ModuleList(Layer(spec, backbone, i) for i in range(backbone.n_layers))
+        self.layers = nn.ModuleList(
+            Layer(spec if here else reference(backbone), backbone, i, here)
+            for i, here in enumerate(placed(spec.placement, backbone.n_layers))
+        )
         self.norm = RMSNorm(backbone.d_model)
 
     def forward(

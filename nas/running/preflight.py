@@ -12,6 +12,7 @@ from nas.config import StudyConfig
 from nas.store import Store
 from search_space.cost import model_cost
 from search_space.errors import InputError, require
+from search_space.placement import reference
 from search_space.spec import FFNSpec
 
 MOST_TOKENS = 2.0**53  # of a trial: beyond this a double skips whole numbers
@@ -104,8 +105,7 @@ def _workers(config: StudyConfig) -> int:
 
 def _known(config: StudyConfig) -> list[FFNSpec]:
     """The designs whose costs stand for the study's: its warm starts and its reference."""
-    reference = FFNSpec(d_ff=config.backbone.reference_d_ff)
-    return [reference, *(spec for _, spec in config.warm_start_specs())]
+    return [reference(config.backbone), *(spec for _, spec in config.warm_start_specs())]
 
 
 def _size(count: float) -> str:

@@ -11,7 +11,7 @@ from search_space.checks import real
 from search_space.contract import Status
 from search_space.cost import model_cost
 from search_space.errors import check_keys
-from search_space.spec import FFNSpec
+from search_space.placement import reference
 
 ROUNDING = 1e-9  # by which a figure may pass its bound: sums of floats differ in their order
 
@@ -31,9 +31,9 @@ def limits(study: StudyRecord) -> dict[str, float]:
 
 def absolute(ratios: Mapping[str, float], backbone: Backbone) -> dict[str, float]:
     """Bounds given as ratios of the model with the reference dense FFN, in that model's units."""
-    reference = model_cost(FFNSpec(d_ff=backbone.reference_d_ff), backbone).to_dict()
-    check_keys("constraints", ratios, reference)
-    return {name: ratio * reference[name] for name, ratio in ratios.items()}
+    cost = model_cost(reference(backbone), backbone).to_dict()
+    check_keys("constraints", ratios, cost)
+    return {name: ratio * cost[name] for name, ratio in ratios.items()}
 
 
 def violations(trial: Measured, bounds: Mapping[str, float]) -> dict[str, float]:

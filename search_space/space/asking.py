@@ -6,12 +6,13 @@ from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost
-from search_space.design import Chosen
+from search_space.design import Chosen, Placement, Plan
 from search_space.domain import Trial, ask
-from search_space.errors import InputError
+from search_space.errors import InputError, SpecError
 from search_space.methods import find
+from search_space.placement import FEWEST, placed, reference
 from search_space.space.data import SearchSpace
-from search_space.space.parameters import METHOD, parameters_of
+from search_space.space.parameters import METHOD, PLACEMENT, parameters_of
 from search_space.space.sizing import Frame, fit
 from search_space.spec import FFNSpec
 
@@ -31,11 +32,20 @@ def suggest(space: SearchSpace, trial: Trial, backbone: Backbone) -> FFNSpec:
                 params[each.name] = ask(trial, each.name, domains[each.name])
 
     ask_for(last=False)
+    if params[PLACEMENT.name] not in placements(space, backbone):
+        raise SpecError(_no_placement(params[PLACEMENT.name], backbone))
     chosen = Chosen(
         params=params, match=space.match, multiple=space.width_multiple, d_model=backbone.d_model
     )
     plan, frame = method.plan(chosen), Frame.of(chosen)
     ask_for(last=True)
+    return _sized(space, plan, frame, params, backbone)
+
+
+def _sized(
+    space: SearchSpace, plan: Plan, frame: Frame, params: dict[str, Any], backbone: Backbone
+) -> FFNSpec:
+    """The design of the width that the space's mode asks for."""
     if plan.n is not None:
         return frame.spec(plan.build(plan.n))
     if space.match != "free":
@@ -43,13 +53,31 @@ def suggest(space: SearchSpace, trial: Trial, backbone: Backbone) -> FFNSpec:
         def priced(spec: FFNSpec) -> float:
             return float(getattr(ffn_cost(spec, backbone.d_model), space.match))
 
-        target = priced(FFNSpec(d_ff=backbone.reference_d_ff))
-        return fit(plan, frame, priced, target, space.match)
+        return fit(plan, frame, priced, priced(reference(backbone)), space.match)
     if "active_width" not in params:
-        raise InputError(f"the selection method {method.method!r} must ask for active_width")
+        name = params[METHOD.name]
+        raise InputError(f"the selection method {name!r} must ask for active_width")
 
     def used(spec: FFNSpec) -> float:
         return spec.d_ff / plan.expansion + spec.shared_width
 
     target = params["active_width"] * backbone.reference_d_ff
     return fit(plan, frame, used, target, "active_width")
+
+
+def placements(space: SearchSpace, backbone: Backbone) -> list[Placement]:
+    """Those of a space that a trial may choose: legal, and the first of those that mean the same
+    layers of this backbone."""
+    by_layers: dict[tuple[bool, ...], Placement] = {}
+    for each in space.placement:
+        if backbone.n_layers >= FEWEST[each]:
+            by_layers.setdefault(placed(each, backbone.n_layers), each)
+    return list(by_layers.values())
+
+
+def _no_placement(chosen: Placement, backbone: Backbone) -> str:
+    placed(chosen, backbone.n_layers)  # says why where it is not legal
+    return (
+        f"placement {chosen} of {backbone.n_layers} layers means those of one that the space "
+        "offers before it"
+    )

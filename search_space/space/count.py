@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
 
 from search_space.backbone import Backbone
-from search_space.errors import SpecError
-from search_space.space.asking import suggest
 from search_space.space.data import SearchSpace
-from search_space.space.parameters import METHOD, held
-from search_space.space.walk import Walk
+from search_space.space.visit import shapes
 from search_space.spec import FFNSpec
 
 
@@ -41,14 +39,11 @@ def count_designs(
 
 def _count(space: SearchSpace, backbone: Backbone, method: str, end: float) -> Count:
     found: dict[FFNSpec, int] = {}
-    walk, complete = Walk({METHOD.name: method}, held=held(space)), True
-    while walk.next_path():
-        if time.monotonic() > end:
-            complete = False
-            break
-        try:
-            spec = suggest(space, walk, backbone)
-        except SpecError:
-            continue
-        found[spec.canonical()] = walk.multiplicity
+    complete = time.monotonic() <= end
+    if complete:
+        for spec, multiplicity in shapes(dataclasses.replace(space, methods=(method,)), backbone):
+            found[spec.canonical()] = multiplicity
+            if time.monotonic() > end:
+                complete = False
+                break
     return Count(method=method, designs=sum(found.values()), complete=complete)

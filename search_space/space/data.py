@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from search_space.checks import DIM, is_whole, known_word, one_of
-from search_space.design import Method
+from search_space.design import Method, Placement
 from search_space.domain import (
     Choices,
     Domain,
@@ -59,6 +59,8 @@ class SearchSpace:
     expansion: total width / active width of the methods that ask for it; above 1.
     active_width: hidden units a token uses, shared ones included, as ratios of the reference
         width; of `match: free` alone. Product keys have heads * k * expert_width units instead.
+    placement: which layers have the design. Those that mean the same layers of a backbone are one:
+        the first of them is tried.
     width_multiple: expert widths are multiples of it (4 float32 are the 16 bytes that grouped
         matrix products are aligned to).
     sections: by method, the keys that it alone has, as its `Knobs`; defaults where left out. In
@@ -84,6 +86,7 @@ class SearchSpace:
         shape=True,
         last=True,
     )
+    placement: Choices = asked(get_args(Placement), "layers that have the design", shape=True)
     width_multiple: int = 4
     sections: Mapping[str, Knobs] = field(default_factory=dict, hash=False)
 
@@ -93,7 +96,7 @@ class SearchSpace:
             object.__setattr__(self, "active_width", (1.0,))
         self._check_methods()
         self._check_sizes()
-        for name in ("activation", "gated", "output_gate", "lr_multiplier"):
+        for name in ("activation", "gated", "output_gate", "lr_multiplier", "placement"):
             check_each(f"space.{name}", getattr(self, name), functools.partial(_probe, name))
         self._fill_sections()
 

@@ -13,7 +13,7 @@ from search_space.parameter import MATCHES, Parameter, declared
 from search_space.space.data import SearchSpace
 
 SHARED = declared(SearchSpace)
-METHOD = SHARED["method"]
+METHOD, PLACEMENT = SHARED["method"], SHARED["placement"]  # of designs of every method
 
 
 def parameters_of(name: str) -> tuple[Parameter, ...]:
@@ -42,7 +42,7 @@ def _bound(method: Any) -> tuple[Parameter, ...]:
         dataclasses.replace(known[name], when=method.when.get(name, known[name].when))
         for name in method.asks
     )
-    return tuple(bound)
+    return *bound, PLACEMENT
 
 
 def every_parameter() -> tuple[Parameter, ...]:

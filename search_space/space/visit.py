@@ -11,7 +11,7 @@ from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.errors import InputError, SpecError
-from search_space.space.asking import suggest
+from search_space.space.asking import placements, suggest
 from search_space.space.data import SearchSpace
 from search_space.space.parameters import METHOD, SHARED, held
 from search_space.space.walk import Draw, OutsideSpace, Walk
@@ -45,8 +45,11 @@ def shapes(space: SearchSpace, backbone: Backbone) -> Iterator[tuple[FFNSpec, in
     Knobs that change neither widths nor cost (`Parameter.shape`) stand at their first choice,
     so this visits few designs of a large space, and one of every cost that it offers.
     """
-    walks = walked(space, backbone, Walk({}, held=held(space)))
-    return ((spec, walk.multiplicity) for walk, spec in walks)
+    # A placement changes no width, so that a design is sized once for all.
+    everywhere = dataclasses.replace(space, placement=("all",))
+    for walk, spec in walked(everywhere, backbone, Walk({}, held=held(space))):
+        for placement in placements(space, backbone):
+            yield dataclasses.replace(spec, placement=placement), walk.multiplicity
 
 
 def look(space: SearchSpace, backbone: Backbone) -> Iterator[FFNSpec]:

@@ -1,11 +1,13 @@
 """What a trial is asked, and the designs that come of it, are those of before: to the byte.
 
-`data/asked.json` holds digests that were taken before methods had homes of their own. A sampler's
-proposals, and the parameters that stored studies hold, depend on every name, order and choice.
+`data/asked.json` holds digests that were taken before methods had homes of their own, and before
+designs had a placement. A sampler's proposals, and the parameters that stored studies hold, depend
+on every name, order and choice; a parameter with one choice alone changes no proposal.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -21,6 +23,7 @@ from search_space.errors import SpecError
 from search_space.methods import built_in
 from search_space.presets import PRESETS
 from search_space.space import SearchSpace, designs, look, params_of, shapes, suggest
+from search_space.spec import FFNSpec
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
@@ -30,12 +33,15 @@ MATCHES = ("free", "active_flops", "total_params")
 
 
 class Recorder:
-    """A trial that picks by chance and notes every question."""
+    """A trial that picks by chance and notes every question but the one about placement."""
 
     def __init__(self, seed: int) -> None:
         self.rng, self.calls = random.Random(seed), []
 
     def suggest_categorical(self, name, choices):
+        if name == "placement":
+            assert list(choices) == ["all"]
+            return "all"
         self.calls.append(["categorical", name, list(choices)])
         return self.rng.choice(list(choices))
 
@@ -63,15 +69,21 @@ def asked(space: SearchSpace, backbone: Backbone, paths: int) -> str:
 
 @pytest.mark.parametrize("match", MATCHES)
 def test_the_default_space_asks_as_before(match):
-    assert asked(SearchSpace(match=match), BACKBONE, 300) == RECORDED[f"mixed {match}"]
+    assert (
+        asked(SearchSpace(match=match, placement="all"), BACKBONE, 300)
+        == RECORDED[f"mixed {match}"]
+    )
 
 
 @pytest.mark.parametrize("match", MATCHES)
 @pytest.mark.parametrize("method", built_in())
 def test_every_method_asks_and_is_walked_as_before(method, match):
-    space = SearchSpace(methods=(method,), match=match)
+    space = SearchSpace(methods=(method,), match=match, placement="all")
     assert asked(space, BACKBONE, 60) == RECORDED[f"{method} {match}"]
-    walked = [[p, spec.to_dict()] for p, spec in itertools.islice(designs(space, BACKBONE), 40)]
+    walked = []
+    for params, spec in itertools.islice(designs(space, BACKBONE), 40):
+        assert params.pop("placement") == "all"
+        walked.append([params, spec.to_dict()])
     walked += [[spec.to_dict(), n] for spec, n in itertools.islice(shapes(space, BACKBONE), 40)]
     assert digest(walked) == RECORDED[f"{method} {match} walked"]
 
@@ -79,16 +91,22 @@ def test_every_method_asks_and_is_walked_as_before(method, match):
 @pytest.mark.parametrize("name", ["demo.yaml", "full.yaml"])
 def test_the_examples_ask_as_before(name):
     config = StudyConfig.load(EXAMPLES / name)
-    assert asked(config.space, config.backbone, 200) == RECORDED[name]
-    seen = itertools.islice(look(config.space, config.backbone), 200)
+    space = dataclasses.replace(config.space, placement="all")
+    assert asked(space, config.backbone, 200) == RECORDED[name]
+    seen = itertools.islice(look(space, config.backbone), 200)
     assert digest([spec.to_dict() for spec in seen]) == RECORDED[f"{name} looked"]
+
+
+def everywhere(backbone: Backbone) -> dict[str, FFNSpec]:
+    """The presets that are in all layers."""
+    specs = {name: preset(backbone) for name, preset in PRESETS.items()}
+    return {name: spec for name, spec in specs.items() if spec.placement == "all"}
 
 
 @pytest.mark.parametrize("d_model", [16, 64, 128])
 def test_presets_have_their_keys_labels_and_costs(d_model):
     backbone, found = Backbone(d_model=d_model, n_heads=2), []
-    for name, preset in PRESETS.items():
-        spec = preset(backbone)
+    for name, spec in everywhere(backbone).items():
         costs = (ffn_cost(spec, d_model), ffn_cost(spec, d_model, 0.3), model_cost(spec, backbone))
         said = [name, spec.key, spec.label, spec.to_dict(), *(cost.to_dict() for cost in costs)]
         found.append(said)
@@ -96,10 +114,10 @@ def test_presets_have_their_keys_labels_and_costs(d_model):
 
 
 def test_presets_lead_back_to_the_same_parameters():
-    backbone = Backbone(d_model=128)
-    found = [
-        [name, params_of(SearchSpace(), preset(backbone), backbone)]
-        for name, preset in PRESETS.items()
-        if name != "deepseek_moe"
-    ]
+    backbone, found = Backbone(d_model=128), []
+    for name, spec in everywhere(backbone).items():
+        if name != "deepseek_moe":
+            params = params_of(SearchSpace(), spec, backbone)
+            assert params.pop("placement") == "all"
+            found.append([name, params])
     assert digest(found) == RECORDED["presets back"]

@@ -11,6 +11,7 @@ from search_space.spec import FFNSpec
 NAMES = [
     "dense",
     "switch",
+    "switch_alternate",
     "mixtral",
     "olmoe",
     "deepseek_moe",
@@ -20,13 +21,14 @@ NAMES = [
     "vanilla_m",
     "pkm",
     "peer",
+    "peer_middle",
     "dsmoe",
     "remoe",
     "finedeep",
 ]
 
 # Hidden units a token uses, as a share of the reference width; the others have their own shape.
-READS_THE_REFERENCE_WIDTH = sorted(set(NAMES) - {"pkm", "peer", "dsmoe"})
+READS_THE_REFERENCE_WIDTH = sorted(set(NAMES) - {"pkm", "peer", "peer_middle", "dsmoe"})
 
 
 def active_units(spec: FFNSpec) -> float:

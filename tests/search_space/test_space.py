@@ -35,6 +35,7 @@ PLAIN = {
     "gated": (False,),
     "shared_width": (0,),
     "output_gate": (False,),
+    "placement": "all",
     "lr_multiplier": (1,),
 }
 

@@ -35,8 +35,9 @@ def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
 class SubLayer(Declared):
     """h + sum over S(n) of w_b(n) FFN_b(n) (+ shared FFN(n)), n = RMSNorm(h)."""
 
-    def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:
+    def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int, searched: bool) -> None:
         super().__init__()
+        self.searched = searched
         self.n_experts = spec.n_experts
         self.norm = RMSNorm(d_model)
         self.selection = build_selection(spec, d_model, vocab_size)
@@ -46,9 +47,9 @@ class SubLayer(Declared):
             width = spec.shared_width // spec.depth
             self.shared = Experts(d_model, 1, width, activation=spec.activation, gated=spec.gated)
 
-    def new_stats(self) -> RoutingStats:
-        """Of this sub-layer's experts."""
-        return RoutingStats(self.n_experts)
+    def new_stats(self) -> RoutingStats | None:
+        """Of this sub-layer's experts, where it is of the design."""
+        return RoutingStats(self.n_experts) if self.searched else None
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
@@ -63,11 +64,19 @@ class SubLayer(Declared):
 
 
 class FFN(nn.Module):
-    """`depth` sub-layers in sequence; their losses are averaged, so depth does not weigh them."""
+    """`depth` sub-layers in sequence; their losses are averaged, so depth does not weigh them.
 
-    def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:
+    searched: whether it is the design's, and not the reference in a layer without the design.
+    """
+
+    def __init__(
+        self, spec: FFNSpec, d_model: int, vocab_size: int, *, searched: bool = True
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(SubLayer(spec, d_model, vocab_size) for _ in range(spec.depth))
+        self.searched = searched
+        self.layers = nn.ModuleList(
+            SubLayer(spec, d_model, vocab_size, searched) for _ in range(spec.depth)
+        )
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the mean loss of the sub-layers, or None."""

@@ -15,6 +15,7 @@ from torch import nn
 
 from search_space.contract import Recipe
 from workers.layers.declared import Declared, declared
+from workers.layers.ffn import FFN
 from workers.training import muon
 from workers.training.row_adam import RowAdam, coalesced
 
@@ -32,7 +33,7 @@ class Kind(StrEnum):
 class Optimizers:
     """The optimizers behind one `step`.
 
-    lr_multiplier: of the parameters whose name contains `.ffn.`.
+    lr_multiplier: of the design's parameters.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, lr_multiplier: float) -> None:
@@ -44,8 +45,8 @@ class Optimizers:
         for kind in Kind:
             lr = recipe.matrix_lr if kind is Kind.MATRIX else recipe.lr
             parts = [
-                {"params": params, "lr": lr * (lr_multiplier if in_ffn else 1.0)}
-                for (its_kind, in_ffn), params in groups.items()
+                {"params": params, "lr": lr * (lr_multiplier if is_searched else 1.0)}
+                for (its_kind, is_searched), params in groups.items()
                 if its_kind is kind
             ]
             if parts:
@@ -91,15 +92,21 @@ def _optimizer(
 
 
 def group_parameters(model: nn.Module) -> dict[tuple[Kind, bool], list[nn.Parameter]]:
-    """Parameters by (kind, is in an FFN)."""
+    """Parameters by (kind, is the design's)."""
+    searched = {
+        id(p)
+        for ffn in model.modules()
+        if isinstance(ffn, FFN) and ffn.searched
+        for p in ffn.parameters()
+    }
     groups: dict[tuple[Kind, bool], list[nn.Parameter]] = defaultdict(list)
-    for module_name, module in model.named_modules():
+    for module in model.modules():
         for name, p in module.named_parameters(recurse=False):
             kind = Kind.REST
             if isinstance(module, Declared):
                 kind = Kind.TABLE if name in module.tables else kind
                 kind = Kind.MATRIX if name in module.matrices else kind
-            groups[kind, ".ffn." in f".{module_name}."].append(p)
+            groups[kind, id(p) in searched].append(p)
     return dict(groups)
 
 
