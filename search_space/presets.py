@@ -59,7 +59,7 @@ def switch(backbone: Backbone) -> FFNSpec:
 
 @_preset("switch_alternate")
 def switch_alternate(backbone: Backbone) -> FFNSpec:
-    """Switch Transformer as the paper has it, in every other layer; the rest as `switch`."""
+    """Switch Transformer (Fedus et al. 2021, 2101.03961) in every other layer, as it has them."""
     return dataclasses.replace(switch(backbone), placement="alternate")
 
 
@@ -178,7 +178,7 @@ def peer(backbone: Backbone) -> FFNSpec:
 
 @_preset("peer_middle")
 def peer_middle(backbone: Backbone) -> FFNSpec:
-    """PEER as the paper has it, in the middle layer alone; the rest as `peer`."""
+    """PEER (He 2024, 2407.04153) in the middle layer alone, as the paper has it."""
     return dataclasses.replace(peer(backbone), placement="middle")
 
 

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from nas.models.checkpoints import Checkpoint
 from nas.models.new_folder import new_folder
 from nas.process.child import run_child
 from nas.store import StudyRecord, TrialRecord
+from search_space.backbone import Backbone
 from search_space.design import Method
 from search_space.errors import InputError, WorkFailed
+from search_space.placement import reference
+from search_space.spec import FFNSpec
 
 ROOT_MODULE = "workers.hf"
 OURS = {"workers", "search_space"}
@@ -35,17 +39,14 @@ def module_name(dotted: str) -> str:
     return "modeling_ffn_nas" if dotted == ROOT_MODULE else dotted.replace(".", "_")
 
 
-def bundle_sources(method: type[Method]) -> dict[str, str]:
+def bundle_sources(*methods: type[Method]) -> dict[str, str]:
     """File name -> text of ROOT_MODULE and every module that it imports, of this project and of
-    the plug-in that `method` may be. Of the methods this one alone is there, with its layer.
+    the plug-ins that methods may be. Of the methods these alone are there, with their layers.
 
     Raises InputError for a method whose modules cannot be copied.
     """
-    layer, _, layer_name = method.layer.partition(":")
-    found = _FOUND.format(
-        home=method.__module__, name=method.__name__, layer=layer, layer_name=layer_name
-    )
-    ours = {*OURS, *plug_in_packages(method)}
+    found = _found(methods)
+    ours = OURS.union(*map(plug_in_packages, methods))
     waiting, sources = [ROOT_MODULE], dict[str, str]()
     while waiting:
         dotted = waiting.pop()
@@ -55,6 +56,13 @@ def bundle_sources(method: type[Method]) -> dict[str, str]:
             sources[name], imported = _flattened(text, package, ours)
             waiting.extend(imported)
     return sources
+
+
+def methods_of(spec: FFNSpec, backbone: Backbone) -> list[type[Method]]:
+    """The methods of a model's layers: the design's, and the reference's where not all have it."""
+    everywhere = spec.placement == "all"
+    used = [spec] if everywhere else [reference(backbone), spec]
+    return list(dict.fromkeys(type(each.selection) for each in used))
 
 
 def plug_in_packages(method: type[Method]) -> set[str]:
@@ -124,7 +132,7 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
     model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": pad_id})
     try:
         model.save_pretrained(folder)
-        for name, text in bundle_sources(type(trial.spec.selection)).items():
+        for name, text in bundle_sources(*methods_of(trial.spec, checkpoint.backbone)).items():
             (folder / name).write_text(text, encoding="utf-8")
         _write_tokenizer(folder, checkpoint.tokenizer, eos_id, pad_id)
         (folder / "README.md").write_text(model_card(checkpoint, study, trial), encoding="utf-8")
@@ -224,7 +232,7 @@ transformers only.
 """
 
 
-_FOUND = '''"""The selection method of this model, and its layer: all that is to be found here."""
+_FOUND = '''"""The selection methods of this model, and their layers."""
 
 from __future__ import annotations
 
@@ -233,23 +241,40 @@ from typing import Any
 
 
 def homes() -> Iterator[tuple[str, Any]]:
-    """The one method."""
-    from {home} import {name}
-
-    yield "this model", {name}
+    """The methods."""
+    # Not at the head: a home imports what imports this.
+    {homes}
 
 
 def plug_ins() -> Iterator[tuple[str, Any]]:
-    """None beside it."""
+    """None beside them."""
     yield from ()
 
 
 def load(place: str) -> Any:
-    """Its layer."""
-    from {layer} import {layer_name}
+    """The layer at `module:name`."""
+    {layers}
 
-    return {layer_name}
+    return {{{places}}}[place]
 '''
+
+
+def _found(methods: Sequence[type[Method]]) -> str:
+    """The text of the module that finds these methods in an export."""
+    homes, layers, places = [], [], []
+    for number, method in enumerate(methods):
+        home, layer = f"Home{number}", f"Layer{number}"
+        module, _, name = method.layer.partition(":")
+        homes.append(f"from {method.__module__} import {method.__name__} as {home}")
+        layers.append(f"from {module} import {name} as {layer}")
+        places.append(f'"{method.layer}": {layer}')
+    yields = [f'yield "this model", Home{number}' for number in range(len(methods))]
+    return _FOUND.format(
+        homes="\n    ".join([*homes, "", *yields]),
+        layers="\n    ".join(layers),
+        places=", ".join(places),
+    )
+
 
 # Runs in a fresh interpreter that refuses this project's packages and the method's.
 _VERIFY = """

@@ -289,6 +289,7 @@ def test_bad_input_is_one_line_with_the_rule(message):
 def test_an_impossible_space_is_refused_in_a_bounded_time():
     many = [1 + n / 3 for n in range(1, 100)]
     space = {
+        "methods": ["dense", "topk", "hash", "avgk", "straight_through", "relu_routing"],
         "match": "active_flops",
         "expansion": many,
         "granularity": list(range(1, 100)),

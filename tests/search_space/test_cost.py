@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_space import experts as narrow
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost, model_cost, step_flops
-from search_space.design import Method
+from search_space.design import Method, Placement
 from search_space.errors import InputError
 from search_space.methods import names
 from search_space.methods.avgk import AvgK
@@ -242,18 +244,21 @@ def test_model_activation_bytes():
     assert priced == pytest.approx(measured, rel=0.15)
 
 
+@pytest.mark.parametrize("placement", get_args(Placement))
 @pytest.mark.parametrize("selection", [Dense(), AvgK(k=1)])
-def test_model_flops_and_parameters(selection):
-    spec = FFNSpec(d_ff=128, expert_width=32, selection=selection)
-    model, ids_NL = ProxyLM(spec, BACKBONE), torch.randint(48, (2, 16))
+@pytest.mark.parametrize("n_layers", [2, 5])
+def test_model_flops_and_parameters(selection, placement, n_layers):
+    spec = FFNSpec(d_ff=128, expert_width=32, selection=selection, placement=placement)
+    backbone = dataclasses.replace(BACKBONE, n_layers=n_layers)
+    model, ids_NL = ProxyLM(spec, backbone), torch.randint(48, (2, 16))
     # Without gradients: the loss makes those of the head in its forward pass.
     with sdpa_kernel(SDPBackend.MATH), counter() as forward, torch.no_grad():
         language_model_loss(model, ids_NL)
     with sdpa_kernel(SDPBackend.MATH), counter() as both:
         language_model_loss(model, ids_NL).backward()
-    priced = model_cost(spec, BACKBONE)
+    priced = model_cost(spec, backbone)
     # The counter sees the whole square of attention; the causal half is what must be done.
-    above_diagonal = BACKBONE.n_layers * 2 * BACKBONE.d_model * BACKBONE.seq_len
+    above_diagonal = n_layers * 2 * BACKBONE.d_model * BACKBONE.seq_len
     tokens = ids_NL.numel()
     assert forward.get_total_flops() == tokens * (priced.forward_flops + above_diagonal)
     assert both.get_total_flops() == tokens * (priced.training_flops + 3 * above_diagonal)

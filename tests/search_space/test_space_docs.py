@@ -76,7 +76,8 @@ def test_the_command_reads_a_studys_file(capsys, tmp_path):
     study.write_text(
         "budget: {trials: 1, trial_flops: 1e12}\n"
         "backbone: {d_model: 32, n_heads: 2}\n"
-        "space: {methods: [dense], output_gate: false, depth: 1, active_width: [1, 2]}\n"
+        "space: {methods: [dense], output_gate: false, depth: 1, placement: all, "
+        "active_width: [1, 2]}\n"
     )
     assert run(["space", str(study), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
+from search_space.design import Placement
 from search_space.errors import InputError, WorkFailed
 from search_space.methods import names
 from search_space.methods.hash import Hash
@@ -36,6 +38,10 @@ SPECS = {
     ),
     "hash": FFNSpec(d_ff=128, expert_width=32, depth=2, selection=Hash(k=2)),
     "straight_through": FFNSpec(d_ff=128, expert_width=16, selection=StraightThrough()),
+    **{
+        placement: FFNSpec(d_ff=64, expert_width=16, selection=TopK(k=2), placement=placement)
+        for placement in get_args(Placement)
+    },
 }
 
 
