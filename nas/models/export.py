@@ -132,7 +132,9 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
     model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": pad_id})
     try:
         model.save_pretrained(folder)
-        for name, text in bundle_sources(*methods_of(trial.spec, checkpoint.backbone)).items():
+        for name, text in bundle_sources(
+            *methods_of(trial.spec, Backbone.from_dict(checkpoint.backbone))
+        ).items():
             (folder / name).write_text(text, encoding="utf-8")
         _write_tokenizer(folder, checkpoint.tokenizer, eos_id, pad_id)
         (folder / "README.md").write_text(model_card(checkpoint, study, trial), encoding="utf-8")

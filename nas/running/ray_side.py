@@ -135,7 +135,7 @@ def _is_child(pid: int, parent: int) -> bool:
     """Whether a process lives and its parent, too."""
     try:
         process = psutil.Process(pid)
-        return process.ppid() == parent and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.ppid() == parent and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -23,6 +23,7 @@ from command_tools import (
 import nas as product
 from nas.process.holder import new_owner
 from nas.store import Store
+from search_space.contract import TRAINING
 from search_space.errors import InputError
 
 EXTEND = ["extend", "tiny", "--flops", "1e9"]
@@ -101,13 +102,13 @@ def test_no_database(nas, folder, words):
 
 
 @pytest.mark.parametrize("words", [["resume", "tiny"], EXTEND], ids=" ".join)
-@pytest.mark.parametrize("form", [None, 3])
+@pytest.mark.parametrize("form", [None, TRAINING + 1])
 def test_a_study_of_another_version(stopped, refused, words, form, tamper):
     known = f"json_set(facts, '$.training', {form})" if form else "json_remove(facts, '$.training')"
     tamper(f"UPDATE study SET facts = {known}")
     error = refused(*words)
     assert "study 'tiny' was trained by another version" in error
-    assert f"of form {form or 1}, this one's of form 2" in error
+    assert f"of form {form or 1}, this one's of form {TRAINING}" in error
     assert error.endswith("launch it again under a new name")
 
 
