@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import driver
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_study_in_simulated_time_is_measured_whole(monkeypatch):

@@ -26,6 +26,8 @@ from nas.running.pool import SimulatedPool
 from nas.store import Store
 from search_space.contract import EvalResult, Status
 
+pytestmark = pytest.mark.slow
+
 
 def ends_well(request):
     result = EvalResult(

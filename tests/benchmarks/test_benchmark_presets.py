@@ -27,6 +27,8 @@ from search_space.presets import PRESETS
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 
+pytestmark = pytest.mark.slow
+
 TEXT = CorpusSpec(max_bytes=600_000)  # small_corpus, which is in the cache then
 BACKBONE = Backbone(
     d_model=16, n_layers=1, n_heads=2, vocab_size=300, seq_len=16, reference_d_ff=32

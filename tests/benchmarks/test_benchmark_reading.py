@@ -15,6 +15,8 @@ from benchmarks.reading_store import NAME, fill
 from nas.command.cli import run
 from nas.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_reader_has_a_row() -> None:
     found = {row.name: row for row in rows(trials=40, seconds=0, times=1)}

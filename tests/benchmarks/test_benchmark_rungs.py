@@ -16,6 +16,8 @@ from nas.search.lessons import Lessons
 from nas.store import Store
 from search_space.contract import EvalResult, Status
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_share_is_of_the_flat_studys_flops_when_its_hypervolume_is_reached():
     flat = [(100.0, (2.0, math.e)), (200.0, (3.0, 1.0))], 200.0

@@ -13,6 +13,8 @@ from search_space.cost import step_flops
 from search_space.spec import FFNSpec
 from workers.evaluate import evaluate
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=300, seq_len=32)
 SPEC = FFNSpec(d_ff=32)
 RECIPE = Recipe(batch_size=2, warmup=2)

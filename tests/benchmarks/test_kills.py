@@ -11,6 +11,8 @@ import pytest
 from benchmarks.kills import rows
 from benchmarks.kills_faults import KINDS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads /proc")
 def test_a_study_outlives_each_kind_of_fault(capsys):

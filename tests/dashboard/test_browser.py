@@ -20,6 +20,8 @@ from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 30_000
 CHART = ".ffn-nas-chart"

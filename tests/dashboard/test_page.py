@@ -19,6 +19,8 @@ from search_space.contract import EvalResult, Status
 from search_space.cost import model_cost
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 APP = Path(dashboard.__file__).parent / "app.py"
 
 

@@ -49,7 +49,7 @@ STUDY = {
     "eval_tokens": 256,
 }
 
-pytestmark = pytest.mark.usefixtures("installed")
+pytestmark = [pytest.mark.usefixtures("installed"), pytest.mark.slow]
 
 
 def test_an_installed_package_is_found_by_its_entry_point():

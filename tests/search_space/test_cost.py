@@ -37,6 +37,8 @@ from workers.layers.ffn import FFN
 from workers.layers.recording import record_stats
 from workers.model import ProxyLM
 
+pytestmark = pytest.mark.slow
+
 TOKENS, VOCAB, RANDOM_SPECS = 3, 32, 500
 
 

@@ -13,6 +13,8 @@ from search_space.methods import names
 from search_space.space import SearchSpace, combinations, count_designs, designs, shapes
 from search_space.space.parameters import every_parameter, offered, when
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=64)
 MATCHES = ("free", "active_flops", "total_params")
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from search_space.backbone import Backbone
 from workers.model import ProxyLM
 
+pytestmark = pytest.mark.slow
+
 VOCAB = 24
 BACKBONES = [
     Backbone(d_model=d, n_layers=1, n_heads=2, vocab_size=VOCAB, seq_len=8, reference_d_ff=96)

@@ -21,6 +21,8 @@ from search_space.space.parameters import asked_for
 from search_space.space.sizing import TOLERANCE
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 MATCHES = ("free", "active_flops", "total_params")
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024)
 BACKBONES = {d: Backbone(d_model=d, n_heads=max(1, d // 32)) for d in WIDTHS}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.command_lines import SHORT
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_attempt_ends_as_it_should():

@@ -6,6 +6,8 @@ from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.corpora import SHORT, attempt
 from benchmarks.abuse.corpus_cases import CASES
 
+pytestmark = pytest.mark.slow
+
 
 def test_corpora():
     assert failures("corpora", SHORT) == []

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.strangers import SHORT
+
+pytestmark = pytest.mark.slow
 
 
 def test_strangers_stay_outside():

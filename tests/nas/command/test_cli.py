@@ -17,6 +17,8 @@ from search_space.errors import InputError
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "arguments",

@@ -14,6 +14,8 @@ from benchmarks.abuse.processes import Command, until
 from benchmarks.abuse.signals import free_port
 from nas.store import Store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

@@ -27,6 +27,8 @@ from search_space.errors import InputError
 from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = {"d_model": 16, "n_layers": 1, "n_heads": 2, "vocab_size": 300, "seq_len": 32}
 TEXT = "".join(f"def add_{n}(a, b):\n    return a + b + {n * n}\n\n" for n in range(4000))
 DENSE, ROUTED = FFNSpec(d_ff=64), FFNSpec(d_ff=128, expert_width=32, selection=TopK())

@@ -30,6 +30,8 @@ from workers.corpus import prepare
 from workers.evaluate import evaluate
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
 SPECS = {
     "dense": FFNSpec(d_ff=64, expert_width=16, depth=2, output_gate=True),

@@ -19,6 +19,8 @@ from search_space.methods.dense import Dense
 from search_space.spec import FFNSpec
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=300, seq_len=32)
 
 

@@ -111,7 +111,7 @@ def test_a_serial_study_is_a_function_of_its_seed(store):
 
 def test_a_used_up_space_ends_the_study_early(store):
     one = {"depth": 1, "activation": "relu", "shared_width": 0.0, "output_gate": False}
-    one |= {"active_width": 1.0, "granularity": 1}
+    one |= {"active_width": 1.0, "granularity": 1, "placement": "all"}
     space = one | {"methods": ["dense"], "gated": [False, True], "lr_multiplier": 1.0}
     study = launch(store, space=space, warm_start=[])
     assert len(store.trials(study.id)) == 2

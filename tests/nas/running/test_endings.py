@@ -19,6 +19,8 @@ from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Progress, Status, WorkerLost
 from search_space.errors import InputError, WorkFailed
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "name": "ending",
     "backbone": {"d_model": 64, "n_layers": 2, "n_heads": 4},

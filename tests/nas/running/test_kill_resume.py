@@ -24,6 +24,8 @@ from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 from workers.corpus import prepare
 
+pytestmark = pytest.mark.slow
+
 # Points, and the pass of each at which a driver is killed; each later one goes on with the study.
 KILLS = {
     "begun": (2, 3, 1, 4),

@@ -14,6 +14,8 @@ from search_space.contract import EvalResult, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def simulated_work(request):
     progress = Progress(

@@ -25,6 +25,8 @@ from search_space.contract import Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
+pytestmark = pytest.mark.slow
+
 DISTURBING = {
     "RAY_ADDRESS": "127.0.0.1:6399",
     "RAY_AUTH_MODE": "disabled",

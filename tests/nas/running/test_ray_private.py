@@ -22,6 +22,8 @@ from nas.running.ray_process import environment
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # a cluster of this one machine
 
 

@@ -33,6 +33,8 @@ from nas.search.scheduler import Board, decide
 from nas.store.records import EvaluationRecord
 from search_space.contract import Status
 
+pytestmark = pytest.mark.slow
+
 
 def simulate(plan: Plan, seed: int, workers: int, warm: int = 0):
     """Run a study to its end on made-up results; every record, in the order it was written."""

@@ -27,6 +27,8 @@ from nas.store import (
 )
 from search_space.contract import Progress, Status
 
+pytestmark = pytest.mark.slow
+
 STOP_FLOPS = 3e11
 
 

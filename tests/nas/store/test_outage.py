@@ -24,6 +24,8 @@ from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError, WorkFailed
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "name": "outage",
     "backbone": {"d_model": 64, "n_layers": 2, "n_heads": 4},

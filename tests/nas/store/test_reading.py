@@ -22,6 +22,8 @@ from search_space.cost import model_cost
 from search_space.errors import InputError
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 READERS = (["list"], ["status"], ["pareto"], ["pareto", "--all"], ["show"])
 ROOT = Path(__file__).parents[3]
 

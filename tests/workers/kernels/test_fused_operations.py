@@ -18,7 +18,7 @@ from workers.kernels.torch import cross_entropy
 from workers.kernels.torch import expert_ffn as torch_ffn
 from workers.model import rotary_table
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = [pytest.mark.usefixtures("form"), pytest.mark.slow]
 
 EXACT = {"atol": 1e-11, "rtol": 1e-11}
 

@@ -26,6 +26,8 @@ from workers.kernels.dispatch import FILES, NAMED, choose, describe
 from workers.kernels.pairs import Pairs
 from workers.kernels.settings import Backend, Settings, override
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 IMPORTS_TRITON = re.compile(r"^\s*(import|from)\s+triton\b", re.MULTILINE)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton", reason="the Triton forms need triton")
 
 ROOT = Path(__file__).parents[3]

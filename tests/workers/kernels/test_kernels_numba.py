@@ -22,6 +22,8 @@ from workers.kernels.numba.product_key import product_key_search
 from workers.kernels.pairs import Pairs
 from workers.kernels.settings import Backend, override
 
+pytestmark = pytest.mark.slow
+
 ROWS, COLUMNS, INNER, PAIRS = grouped.ROWS, grouped.COLUMNS, grouped.INNER, grouped.PAIRS
 DTYPES = [torch.float32, torch.float64]
 MOST = {operation: limit.most for operation, limit in NUMBA.limits.items()}

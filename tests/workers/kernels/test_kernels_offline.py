@@ -11,6 +11,8 @@ from benchmarks.offline import TARGETS, Compiled, compile_for
 from benchmarks.roofline import DEVICES, works
 from workers.kernels.triton.catalog import catalog
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = {entry.name: entry for entry in catalog()}
 
 

@@ -11,7 +11,7 @@ from workers.kernels.api.flops import custom_flops
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.row_order import RowOrder, wants_sparse
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = [pytest.mark.usefixtures("form"), pytest.mark.slow]
 
 SIZES_T = [[3, 0, 2], [0, 0], [4], [1, 1, 1, 1]]  # pairs of each token; some tokens have none
 N, D = 5, 7

@@ -12,6 +12,8 @@ import torch
 from workers.kernels import recycle
 from workers.kernels.recycle import recycled
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch):

@@ -21,7 +21,7 @@ from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
 from workers.layers.ffn import FFN
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = [pytest.mark.usefixtures("form"), pytest.mark.slow]
 
 D, VOCAB, TOLERANCE = 7, 11, 1e-10
 

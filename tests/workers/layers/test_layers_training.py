@@ -29,6 +29,8 @@ from workers.model import ProxyLM
 from workers.training.muon import PERIOD
 from workers.training.optimizers import Optimizers
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=VOCAB, seq_len=8)
 DESIGNS = [
     FFNSpec(d_ff=64, expert_width=16, selection=selection)

@@ -25,6 +25,8 @@ from workers.layers.query_norm import pooled
 from workers.model import ProxyLM
 from workers.training.optimizers import Optimizers
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=50, seq_len=8)
 SPECS = {
     "bias": FFNSpec(d_ff=64, expert_width=16, selection=TopK(k=1, bias_rate=0.25)),

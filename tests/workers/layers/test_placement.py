@@ -25,6 +25,8 @@ from workers.layers.recording import record_stats
 from workers.model import ProxyLM
 from workers.training.optimizers import Optimizers
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=5, n_heads=2, vocab_size=40, seq_len=16)
 SPEC = FFNSpec(d_ff=64, expert_width=16, selection=TopK(k=1, balance_weight=0.1), lr_multiplier=3)
 LAYERS = {

@@ -18,6 +18,8 @@ from workers.training import keeping
 from workers.training.loop import Diverged, Training, build_proxy
 from workers.training.state import branch_of, load_state, remove_states, save_state
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=300, seq_len=32)
 SPEC = FFNSpec(d_ff=32)
 PRICE = step_flops(SPEC, BACKBONE, 2)

@@ -164,14 +164,14 @@ def test_clipping_scales_sparse_and_dense_gradients_by_one_norm():
 
 def test_tables_take_row_adam_and_a_clipped_sparse_step():
     model = nn.Module()
-    model.ffn = nn.Sequential(ValueTable(3, 6), nn.Linear(3, 3))
-    optimizers = Optimizers(model, Recipe(lr=LR, grad_clip=1.0), lr_multiplier=2.0)
+    model.both = nn.Sequential(ValueTable(3, 6), nn.Linear(3, 3))
+    optimizers = Optimizers(model, Recipe(lr=2 * LR, grad_clip=1.0), lr_multiplier=9.0)
     (rows,) = [o for o in optimizers.optimizers if isinstance(o, RowAdam)]
-    values = model.ffn[0].values_BGD
+    values = model.both[0].values_BGD
     assert [p is values for group in rows.param_groups for p in group["params"]] == [True]
-    assert rows.param_groups[0]["lr"] == 2 * LR
+    assert rows.param_groups[0]["lr"] == 2 * LR  # outside a design: not multiplied
     values.grad = sparse((6, 1, 3), [4], torch.full((1, 3), 100.0))
-    for p in model.ffn[1].parameters():
+    for p in model.both[1].parameters():
         p.grad = torch.ones_like(p)
     optimizers.step(0.5)
     assert values.grad is None

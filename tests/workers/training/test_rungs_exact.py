@@ -31,6 +31,8 @@ from workers.training import keeping
 from workers.training.keeping import States
 from workers.training.state import load_state
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(
     d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32, reference_d_ff=64
 )

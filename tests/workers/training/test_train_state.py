@@ -28,6 +28,8 @@ from workers.training.loop import Training, build_proxy
 from workers.training.measure import evaluate_quality
 from workers.training.state import load_state, save_state
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
 STEPS = 9
 SPECS = {name: preset(BACKBONE) for name, preset in PRESETS.items()} | {
