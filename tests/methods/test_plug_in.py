@@ -69,7 +69,12 @@ def test_a_space_has_it_when_it_is_named_and_only_then():
 
 def test_it_is_asked_for_counted_and_found_again():
     space = SearchSpace(
-        methods=("first_k",), depth=(1,), activation=("relu",), shared_width=(0,), width_multiple=1
+        methods=("first_k",),
+        depth=(1,),
+        activation=("relu",),
+        shared_width=(0,),
+        placement="all",
+        width_multiple=1,
     )
     asked = {p.name: when(space, p) for p in offered(space)}
     assert asked["first_k.scale"] == asked["granularity"] == "always"

@@ -40,6 +40,7 @@ SMALL = SearchSpace(
     active_width=(0.5, 1.0),
     output_gate=(False,),
     lr_multiplier=(1.0,),
+    placement="all",
 )
 KINDS = ["tpe", "random", "nsga2"]
 
