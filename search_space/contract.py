@@ -196,7 +196,7 @@ class EvalResult:
     `start_flops`.  optimizer_flops: the optimizer's beside them.
     trunk_flops: where the branch left the trunk, in the run's model FLOPs.
     active_flops: forward FLOPs a token in inference, with the measured activity.
-    activity: share of active blocks by layer.  stats: further measures by name.
+    activity: share of active experts by layer.  stats: further measures by name.
     checkpoint: the checkpoint's folder in the study's, or "".  checkpoint_digest: SHA-256 of its
     manifest, which has those of its files.  backend: kernels and device that were used.
     error: one line when the evaluation did not finish.

@@ -13,8 +13,9 @@ from search_space.shown import shown
 Match = Literal["free", "active_flops", "total_params"]
 
 
-class Trial(Protocol):
-    """The part of an Optuna trial that a space uses (`optuna.Trial`, `FixedTrial`)."""
+class Chooser(Protocol):
+    """Who answers a space's questions: an Optuna trial (this is the part of it that a space uses),
+    a walk through all choices, or a draw."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """One of `choices`."""
@@ -108,8 +109,8 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def ask(trial: Trial, name: str, domain: Domain | Choices) -> Any:
-    """The trial's pick from a domain."""
+def ask(chooser: Chooser, name: str, domain: Domain | Choices) -> Any:
+    """What is chosen from a domain."""
     if isinstance(domain, Range):
-        return trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-    return trial.suggest_categorical(name, domain)
+        return chooser.suggest_float(name, domain.low, domain.high, log=domain.log)
+    return chooser.suggest_categorical(name, domain)

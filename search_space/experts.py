@@ -12,7 +12,7 @@ from search_space.errors import SpecError
 from search_space.prices import INDEX, Cost, matrix, saved
 
 ORDER = 3  # of a pair in row order: its row, token and place, each an int32
-# Narrower experts are read row by row (workers.layers.experts says the same).
+# Experts at least this wide are matrices to products and to the optimizer; narrower ones are rows.
 MATRIX_ROWS = 8
 # What a space asks of designs whose experts are read as wholes, and of those with single units.
 FRAME = ("depth", "output_gate", "shared_width", "activation", "gated", "lr_multiplier")

@@ -14,6 +14,7 @@ DB_VARIABLE = "NAS_DB"
 DEFAULT_DB = "sqlite:///nas.db"  # in the working directory
 VARIABLE = "FFN_NAS_CACHE"
 CORPORA = "corpora"  # the cache's folder of prepared corpora, one each
+KERNELS = "kernels"  # its folder of what was measured of kernels on this machine
 
 
 def cache_dir() -> Path:

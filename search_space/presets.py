@@ -129,9 +129,9 @@ def hash_layer(backbone: Backbone) -> FFNSpec:
 
 @_preset("avgk")
 def avgk(backbone: Backbone) -> FFNSpec:
-    """Avg-K (Liu et al. 2023, 2305.13999): blocks picked by their mean key, ReLU, no router.
+    """Avg-K (Liu et al. 2023, 2305.13999): experts picked by their mean key, ReLU, no router.
 
-    Ours: 8 of 64 blocks of R / 8.
+    Ours: 8 of 64 experts of R / 8.
     """
     width = _part(backbone, 8)
     return FFNSpec(d_ff=64 * width, expert_width=width, activation="relu", selection=AvgK(k=8))
@@ -184,10 +184,10 @@ def peer_middle(backbone: Backbone) -> FFNSpec:
 
 @_preset("dsmoe")
 def dsmoe(backbone: Backbone) -> FFNSpec:
-    """DSMoE (Lv et al. 2025, 2502.12455): a SwiGLU FFN cut into 8 blocks, tau 0.5, lambda 1.
+    """DSMoE (Lv et al. 2025, 2502.12455): a SwiGLU FFN cut into 8 experts, tau 0.5, lambda 1.
 
     R hidden units in all; how many a token uses is learned. The paper cuts a pretrained FFN;
-    trained from scratch, a smaller lambda keeps more blocks open.
+    trained from scratch, a smaller lambda keeps more experts open.
     """
     width = _part(backbone, 8)
     return FFNSpec(
@@ -218,9 +218,9 @@ def remoe(backbone: Backbone) -> FFNSpec:
 
 @_preset("finedeep")
 def finedeep(backbone: Backbone) -> FFNSpec:
-    """Finedeep (Pan et al. 2025, 2502.12928): 2 sub-layers of 4 blocks, all active, output gates.
+    """Finedeep (Pan et al. 2025, 2502.12928): 2 sub-layers of 4 experts, all active, output gates.
 
-    Ours: 4 SwiGLU blocks a sub-layer, of R / 8.
+    Ours: 4 SwiGLU experts a sub-layer, of R / 8.
     """
     width = _part(backbone, 8)
     return FFNSpec(

@@ -7,7 +7,7 @@ from typing import Any
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost
 from search_space.design import Chosen, Placement, Plan
-from search_space.domain import Trial, ask
+from search_space.domain import Chooser, ask
 from search_space.errors import InputError, SpecError
 from search_space.methods import find
 from search_space.placement import FEWEST, placed, reference
@@ -17,19 +17,19 @@ from search_space.space.sizing import Frame, fit
 from search_space.spec import FFNSpec
 
 
-def suggest(space: SearchSpace, trial: Trial, backbone: Backbone) -> FFNSpec:
-    """The design that `trial` chooses; a real trial, a walk and a draw answer alike.
+def suggest(space: SearchSpace, chooser: Chooser, backbone: Backbone) -> FFNSpec:
+    """The design that `chooser` chooses; a trial, a walk and a draw answer alike.
 
     Raises SpecError when no legal width comes within TOLERANCE of the target.
     """
-    params: dict[str, Any] = {METHOD.name: str(ask(trial, METHOD.name, space.methods))}
+    params: dict[str, Any] = {METHOD.name: str(ask(chooser, METHOD.name, space.methods))}
     method = find(params[METHOD.name])
     asked, domains = parameters_of(method.method), space.domains
 
     def ask_for(last: bool) -> None:
         for each in asked:
             if each.last == last and each.asked(space.match, params):
-                params[each.name] = ask(trial, each.name, domains[each.name])
+                params[each.name] = ask(chooser, each.name, domains[each.name])
 
     ask_for(last=False)
     if params[PLACEMENT.name] not in placements(space, backbone):

@@ -13,7 +13,6 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_space import experts as narrow
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost, model_cost, step_flops
 from search_space.design import Method, Placement
@@ -32,7 +31,6 @@ from search_space.prices import Cost
 from search_space.spec import FFNSpec
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.flops import custom_flops
-from workers.layers import experts
 from workers.layers.ffn import FFN
 from workers.layers.recording import record_stats
 from workers.model import ProxyLM
@@ -327,7 +325,3 @@ def test_costs_add_and_repeat():
 def test_a_step_costs_its_tokens():
     spec = FFNSpec(d_ff=128)
     assert step_flops(spec, BACKBONE, 3) == model_cost(spec, BACKBONE).training_flops * 3 * 16
-
-
-def test_formulas_and_layers_agree_on_what_is_narrow():
-    assert narrow.MATRIX_ROWS == experts.MATRIX_ROWS

@@ -20,6 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
+from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.dispatch import load
@@ -45,7 +46,7 @@ Problem = tuple[str, str, Call, list[Tensor]]
 def verdict(device: torch.device) -> str:
     """ "" where every operation agrees with float64 on `device`, else what did not."""
     entry = f"{torch.cuda.get_device_name(device)} triton {triton.__version__} {source_digest()}"
-    path = cache_folder() / "kernels" / "self-check.json"
+    path = cache_folder() / KERNELS / "self-check.json"
     if entry in _passed(path):
         return ""
     try:

@@ -1,6 +1,6 @@
-"""Avg-K selection: blocks picked by the mean of their keys (Liu et al. 2023, arXiv 2305.13999).
+"""Avg-K selection: experts picked by the mean of their keys (Liu et al. 2023, arXiv 2305.13999).
 
-D model width, T tokens, B blocks, K choices a token.
+D model width, T tokens, B experts, K choices a token.
 """
 
 from __future__ import annotations

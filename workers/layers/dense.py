@@ -1,4 +1,4 @@
-"""Dense selection: every block, weight one."""
+"""Dense selection: every expert, weight one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workers.layers.routing import Full, Selected
 
 
 class DenseSelection(Declared):
-    """S(x) = all blocks, w = 1."""
+    """S(x) = all experts, w = 1."""
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()

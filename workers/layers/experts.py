@@ -1,4 +1,4 @@
-"""The experts: B blocks of G hidden units, computed for all tokens or for chosen pairs.
+"""The experts: B of them, each of G hidden units, computed for all tokens or for chosen pairs.
 
 D model width, T tokens, B experts, G units of an expert, P (token, expert) pairs,
 R = P * G (token, hidden unit) pairs.
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_space.experts import MATRIX_ROWS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.grouped import grouped_mm
@@ -22,13 +23,11 @@ from workers.layers.declared import Declared
 from workers.layers.routing import Bags, Full, Ragged, Routing
 from workers.layers.stats import RoutingStats
 
-MATRIX_ROWS = 8  # experts at least this wide are matrices to the optimizer, narrower ones rows
-
 
 class Experts(Declared):
     """y = sum over the chosen b of w_b [r_b] act(x K_b^T) V_b; with `gated`,
     act(x G_b^T) * (x K_b^T) in act's place; with `output_gate`, r_b = sigmoid(o_b . R_b) of the
-    block's own output (Finedeep, arXiv 2502.12928), else 1.
+    expert's own output (Finedeep, arXiv 2502.12928), else 1.
 
     keys_BGD, gates_BGD: (B, G, D).
     values_BGD: (B, G, D), zero at the start (docs/recipe.md).
@@ -52,7 +51,7 @@ class Experts(Declared):
         self.gates_BGD = nn.Parameter(torch.empty(shape)) if gated else None
         self.values_BGD = nn.Parameter(torch.empty(shape))
         self.output_gate_BD = nn.Parameter(torch.empty(shape[0], shape[2])) if output_gate else None
-        # Narrow blocks are read row by row: a product each would be all overhead.
+        # Narrow experts are read row by row: a product each would be all overhead.
         self.by_rows = width < MATRIX_ROWS and not output_gate
         self.matrices = ("keys_BGD", "gates_BGD", "values_BGD") if width >= MATRIX_ROWS else ()
         tables = ("keys_BGD", "gates_BGD", "values_BGD")
@@ -80,8 +79,8 @@ class Experts(Declared):
         return self._pairs(x_TD, ragged, stats)
 
     def scored_BGD(self) -> Tensor:
-        """The matrix whose pre-activations say how strongly a block answers: the gates when gated
-        (ours: they open or shut a unit, as the keys do in a plain block), else the keys."""
+        """The matrix whose pre-activations say how strongly an expert answers: the gates when gated
+        (ours: they open or shut a unit, as the keys do in a plain expert), else the keys."""
         return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from workers.layers.stats import RoutingStats
 
 @contextmanager
 def record_stats(model: nn.Module) -> Iterator[dict[str, RoutingStats]]:
-    """Record every layer of `model` that has statistics inside the block; keys are their names."""
+    """Record every layer of `model` that has statistics inside the `with`; keys are their names."""
     layers = dict(declared(model))
     recorded = {name: stats for name, m in layers.items() if (stats := m.new_stats()) is not None}
     try:

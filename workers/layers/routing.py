@@ -1,4 +1,4 @@
-"""What a selection says to the experts: which blocks a token reads, and with what weight.
+"""What a selection says to the experts: which experts a token reads, and with what weight.
 
 T tokens, B experts, K choices a token, P (token, expert) pairs.
 """

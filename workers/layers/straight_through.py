@@ -1,6 +1,6 @@
 """Sigmoid gates with a threshold and straight-through gradients (DSMoE, arXiv 2502.12455).
 
-D model width, T tokens, B blocks.
+D model width, T tokens, B experts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class StraightThroughSelection(Declared):
     """p = sigmoid(x Y), G(p) = p if p > tau else 0, w = B / #open * G(p).
 
     In training w has the value of G and the gradient of p (S = stop(G) + p - stop(p)), so every
-    block is computed and a shut gate still learns. In evaluation only the open pairs are. A token
-    with every gate shut opens the block of highest p (ours). The loss is lambda * mean S(p)
+    expert is computed and a shut gate still learns. In evaluation only the open pairs are. A token
+    with every gate shut opens the expert of highest p (ours). The loss is lambda * mean S(p)
     (ours: through S, else it has no gradient below tau); a shut gate counts as 0 there, whether
     its expert was opened or not.
     """

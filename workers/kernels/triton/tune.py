@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from search_space.places import KERNELS
 from workers.kernels.settings import cache_folder, settings
 from workers.kernels.triton.config import Config
 
@@ -50,7 +51,7 @@ def cache_file(cache: Path, device_name: str) -> Path:
     """Where a device's choices are kept."""
     device = re.sub(r"[^A-Za-z0-9]+", "-", device_name).strip("-")
     version = importlib.metadata.version("triton")
-    return cache / "kernels" / f"{device}-triton-{version}.json"
+    return cache / KERNELS / f"{device}-triton-{version}.json"
 
 
 def _remembered(path: Path, entry: str, configs: tuple[Config, ...]) -> Config | None:
