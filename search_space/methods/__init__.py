@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from search_space.checks import known_word
 from search_space.design import Method
-from search_space.errors import InputError, SpecError
+from search_space.errors import InputError, SpecError, require
 from search_space.finding import homes, plug_ins
 from search_space.protocol import check_method
 
@@ -23,7 +23,8 @@ class _Known(NamedTuple):
 
 
 _known: dict[str, _Known] | None = None  # None until the first question
-_lock = threading.Lock()
+_filling = False  # whether homes and plug-ins are being imported
+_lock = threading.RLock()  # a module that is imported under it may ask, and is told not to
 
 
 def register(method: type[Method]) -> type[Method]:
@@ -62,11 +63,21 @@ def built_in() -> tuple[str, ...]:
 
 
 def _all() -> dict[str, _Known]:
-    global _known
+    global _known, _filling
     if _known is None:
         with _lock:
+            require(
+                not _filling,
+                "a method's module registers a method, or asks for one, while methods are looked "
+                "for; do neither when it is imported: an entry point suffices",
+            )
             # Another thread may have filled it meanwhile. What raises leaves it unfilled.
-            _known = _known if _known is not None else _filled()
+            if _known is None:
+                _filling = True
+                try:
+                    _known = _filled()
+                finally:
+                    _filling = False
     return _known
 
 

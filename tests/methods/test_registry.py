@@ -187,6 +187,16 @@ def test_an_entry_point_that_cannot_be_imported_is_one_line(tmp_path, monkeypatc
             names()
 
 
+@pytest.mark.parametrize("call", ["register(object)", "names()"])
+def test_a_module_that_asks_while_it_is_looked_for_is_told_so(call, tmp_path, monkeypatch):
+    install(tmp_path, "asking", "asking = asking_method:Method")
+    code = f"from search_space.methods import names, register\n{call}\n"
+    (tmp_path / "asking_method.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(InputError, match=r"asking_method:Method .* do neither when it is"):
+        names()
+
+
 def test_the_command_says_so_in_one_line(tmp_path, monkeypatch):
     install(tmp_path, "broken", "gone = no_such_package.home:Gone")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
