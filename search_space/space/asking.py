@@ -8,7 +8,7 @@ from search_space.backbone import Backbone
 from search_space.cost import ffn_cost
 from search_space.design import Chosen, Placement, Plan
 from search_space.domain import Chooser, ask
-from search_space.errors import InputError, SpecError
+from search_space.errors import InputError
 from search_space.methods import find
 from search_space.placement import FEWEST, placed, reference
 from search_space.space.data import SearchSpace
@@ -20,11 +20,13 @@ from search_space.spec import FFNSpec
 def suggest(space: SearchSpace, chooser: Chooser, backbone: Backbone) -> FFNSpec:
     """The design that `chooser` chooses; a trial, a walk and a draw answer alike.
 
-    Raises SpecError when no legal width comes within TOLERANCE of the target.
+    Raises SpecError when no legal width comes within TOLERANCE of the target, or the backbone has
+    too few layers for every placement of the space.
     """
     params: dict[str, Any] = {METHOD.name: str(ask(chooser, METHOD.name, space.methods))}
     method = find(params[METHOD.name])
-    asked, domains = parameters_of(method.method), space.domains
+    asked = parameters_of(method.method)
+    domains = space.domains | {PLACEMENT.name: placements(space, backbone)}
 
     def ask_for(last: bool) -> None:
         for each in asked:
@@ -32,8 +34,6 @@ def suggest(space: SearchSpace, chooser: Chooser, backbone: Backbone) -> FFNSpec
                 params[each.name] = ask(chooser, each.name, domains[each.name])
 
     ask_for(last=False)
-    if params[PLACEMENT.name] not in placements(space, backbone):
-        raise SpecError(_no_placement(params[PLACEMENT.name], backbone))
     chosen = Chosen(
         params=params, match=space.match, multiple=space.width_multiple, d_model=backbone.d_model
     )
@@ -65,19 +65,13 @@ def _sized(
     return fit(plan, frame, used, target, "active_width")
 
 
-def placements(space: SearchSpace, backbone: Backbone) -> list[Placement]:
+def placements(space: SearchSpace, backbone: Backbone) -> tuple[Placement, ...]:
     """Those of a space that a trial may choose: legal, and the first of those that mean the same
-    layers of this backbone."""
+    layers of this backbone. Raises SpecError where none is legal."""
     by_layers: dict[tuple[bool, ...], Placement] = {}
     for each in space.placement:
         if backbone.n_layers >= FEWEST[each]:
             by_layers.setdefault(placed(each, backbone.n_layers), each)
-    return list(by_layers.values())
-
-
-def _no_placement(chosen: Placement, backbone: Backbone) -> str:
-    placed(chosen, backbone.n_layers)  # says why where it is not legal
-    return (
-        f"placement {chosen} of {backbone.n_layers} layers means those of one that the space "
-        "offers before it"
-    )
+    if not by_layers:
+        placed(space.placement[0], backbone.n_layers)  # says why
+    return tuple(by_layers.values())

@@ -18,7 +18,7 @@ from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
 from search_space.placement import placed, reference
 from search_space.presets import PRESETS
-from search_space.space import SearchSpace, combinations, designs, params_of
+from search_space.space import SearchSpace, combinations, designs, params_of, suggest
 from search_space.spec import FFNSpec
 from workers.evaluate import activity_by_layer
 from workers.layers.recording import record_stats
@@ -151,6 +151,26 @@ def test_placements_that_mean_the_same_layers_are_tried_once(n_layers, different
     assert combinations(space, backbone) == different * combinations(held, backbone)
     keys = [spec.key for _, spec in designs(space, backbone)]
     assert len(keys) == len(set(keys)) == combinations(space, backbone)
+
+
+def test_a_trial_is_asked_for_those_that_differ():
+    class First:
+        def suggest_categorical(self, name, choices):
+            asked[name] = list(choices)
+            return choices[0]
+
+        def suggest_float(self, name, low, high, *, log=False):
+            return low
+
+    asked, two = {}, dataclasses.replace(BACKBONE, n_layers=2)
+    assert suggest(SearchSpace(methods=("hash",)), First(), two).placement == "all"
+    assert asked["placement"] == ["all", "alternate"]
+    middle = SearchSpace(methods=("hash",), placement="middle")
+    with pytest.raises(SpecError, match="placement middle needs a model of at least 2 layers"):
+        suggest(middle, First(), dataclasses.replace(BACKBONE, n_layers=1))
+    other = dataclasses.replace(PRESETS["switch"](two), placement="middle")
+    with pytest.raises(InputError, match="lies outside the space: placement is 'middle', its cho"):
+        params_of(SearchSpace(), other, two)
 
 
 def test_the_published_placements():
