@@ -148,7 +148,7 @@ def row_sum(
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says.
 
-    sparse: whether the table\'s gradient is.
+    sparse: whether the table's gradient is.
     """
     y_TD: Tensor = _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
     return y_TD
@@ -164,7 +164,7 @@ def row_dot(
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says.
 
-    sparse: whether the table\'s gradient is.
+    sparse: whether the table's gradient is.
     """
     y_P: Tensor = _RowDot.apply(x_TD, table, known_P, order, sparse)
     return y_P

@@ -23,7 +23,7 @@ def row_sum(
 ) -> Tensor:
     """(T, D), as workers.kernels.api.rows says.
 
-    sparse: whether the table\'s gradient is.
+    sparse: whether the table's gradient is.
     """
     y_TD: Tensor = _RowSum.apply(weight_P, table, *order.given, start_T, order, sparse)
     return y_TD
@@ -39,7 +39,7 @@ def row_dot(
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says.
 
-    sparse: whether the table\'s gradient is.
+    sparse: whether the table's gradient is.
     """
     y_P: Tensor = _RowDot.apply(x_TD, table, *order.given, start_T, known_P, order, sparse)
     return y_P
