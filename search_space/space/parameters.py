@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 from search_space.errors import InputError, nearest, require
@@ -57,12 +56,6 @@ def offered(space: SearchSpace) -> list[Parameter]:
     """Those that a design of the space may be asked for."""
     asked = {p.name for name in space.methods for p in parameters_of(name)} | {METHOD.name}
     return [p for p in every_parameter() if p.name in asked and space.match in p.match]
-
-
-def asked_for(space: SearchSpace, chosen: Mapping[str, Any]) -> list[Parameter]:
-    """Those that a trial with these choices is asked for."""
-    asked = parameters_of(chosen["method"])
-    return [METHOD, *(p for p in asked if p.asked(space.match, chosen))]
 
 
 def held(space: SearchSpace) -> frozenset[str]:

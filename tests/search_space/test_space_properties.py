@@ -17,7 +17,7 @@ from search_space.errors import SpecError
 from search_space.methods import names
 from search_space.methods.straight_through import StraightThroughKnobs
 from search_space.space import SearchSpace, designs, params_of, shapes, suggest
-from search_space.space.parameters import asked_for
+from search_space.space.parameters import METHOD, parameters_of
 from search_space.space.sizing import TOLERANCE
 from search_space.spec import FFNSpec
 
@@ -54,7 +54,8 @@ def test_every_design_of_a_space_goes_round(data):
     params, spec = legal_design(data.draw, space, backbone)
     assert_selects(spec)
     assert_sized(spec, space, backbone)
-    assert {p.name for p in asked_for(space, params)} == set(params)
+    asked = [p for p in parameters_of(spec.method) if p.asked(space.match, params)]
+    assert {p.name for p in (METHOD, *asked)} == set(params)
 
     assert FFNSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     assert FFNSpec.from_dict(spec.canonical().to_dict()).key == spec.key
