@@ -203,6 +203,8 @@ def why_not(device_index: int) -> str:
         reason = str(importlib.import_module(SELF_CHECK).verdict(device))
     except ImportError as error:
         reason = f"the Triton forms cannot be imported: {error}"
+    except InputError as error:  # there is no folder for what they remember
+        reason = str(error)
     if reason:
         log.warning("the torch forms run on %s: %s", torch.cuda.get_device_name(device), reason)
     return reason

@@ -57,6 +57,8 @@ def check_says(monkeypatch, reason, known=True):
 
     def verdict(device):
         calls.append(device)
+        if isinstance(reason, Exception):
+            raise reason
         return reason
 
     found = importlib.import_module
@@ -130,6 +132,13 @@ def test_a_gpu_that_failed_runs_torch_and_says_why(gpu, monkeypatch, caplog):
         f"the torch forms run on Test GPU: {reason}"
     ]
     assert describe("cuda") == f"torch ({reason})"
+
+
+def test_a_gpu_without_a_folder_for_what_its_check_remembers_runs_torch(gpu, monkeypatch, caplog):
+    check_says(monkeypatch, InputError("there is no home directory"))
+    assert chosen(gpu) is Backend.TORCH
+    assert describe("cuda") == "torch (there is no home directory)"
+    assert "the torch forms run on Test GPU: there is no home directory" in caplog.text
 
 
 def test_without_the_triton_forms_torch_runs(gpu, monkeypatch):
