@@ -36,10 +36,11 @@ class Output:
     """What a proxy makes of token ids.
 
     hidden_NLD: the last norm's output, (N, L, D).
-    aux_loss: mean over layers of the FFN's losses, or None, so a loss of weight alpha has alpha / L
-        in each of L layers. So has OLMoE (megablocks divides by the layers, and by them its
-        z-loss), and ReMoE its penalty; Switch adds the layers up (Mesh TensorFlow), and its alpha
-        here is L times that of a layer: ours, so that a weight means the same in a deeper proxy.
+    aux_loss: mean of the FFN's losses over the layers that have one, or None, so a loss of weight
+        alpha has alpha / L in each of these L. So has OLMoE (megablocks divides by the layers, and
+        by them its z-loss), and ReMoE its penalty; Switch adds the layers up (Mesh TensorFlow), and
+        its alpha here is L times that of a layer: ours, so that a weight means the same in a deeper
+        proxy.
     """
 
     hidden_NLD: Tensor
