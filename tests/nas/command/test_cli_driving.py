@@ -28,6 +28,8 @@ from nas.store import Facts, Store
 from search_space.contract import TRAINING, EvalResult, Status
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 
 def rows(nas, command="runs"):
     return json.loads(nas(*command.split(), "--json").out)

@@ -26,6 +26,8 @@ from nas.store import Store
 from search_space.contract import TRAINING
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 EXTEND = ["extend", "tiny", "--flops", "1e9"]
 PREPARING = 2  # lines: workers start, and the corpus is prepared
 

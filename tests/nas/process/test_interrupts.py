@@ -15,6 +15,8 @@ import pytest
 
 from nas.process import interrupts
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

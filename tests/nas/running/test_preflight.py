@@ -16,6 +16,8 @@ from nas.running.preflight import check_store, check_study, check_writable
 from nas.store import Store
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "name": "early",
     "backbone": {"d_model": 64, "n_layers": 2, "n_heads": 4},

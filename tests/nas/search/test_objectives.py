@@ -22,6 +22,8 @@ from nas.views import pareto_figure
 from search_space.contract import EvalRequest, EvalResult, Status
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 NAME = "weight_kilobytes"
 CONFIG = {
     "name": "small",

@@ -19,6 +19,8 @@ from nas.store.names import free_name
 from nas.store.redaction import display, without_secrets
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "s3cret"
 
 

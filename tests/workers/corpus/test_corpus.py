@@ -19,6 +19,8 @@ from workers.corpus.split import SPLITS
 from workers.corpus.stream import SHUFFLED
 from workers.corpus.tokenizer import train_bpe
 
+pytestmark = pytest.mark.slow
+
 VOCAB = 300
 
 

@@ -20,6 +20,8 @@ from workers.evaluate import evaluate
 from workers.training.loop import Training, build_proxy
 from workers.training.measure import bits_per_byte, evaluate_quality
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
 SPECS = {
     "dense": FFNSpec(d_ff=32),
