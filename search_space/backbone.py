@@ -17,8 +17,11 @@ class Backbone:
 
     The embeddings are RMS-normed on the way in.
 
-    d_model: width D.  n_layers: layers of attention + FFN.  n_heads: attention heads.
-    vocab_size: tokens of the vocabulary.  seq_len: tokens of one training sequence.
+    d_model: width D.
+    n_layers: layers, each attention and an FFN.
+    n_heads: attention heads.
+    vocab_size: tokens of the vocabulary.
+    seq_len: tokens of one training sequence.
     reference_d_ff: hidden width of the dense FFN that ratios refer to; 0 means 4 * d_model.
     rope_theta: base of the rotary embedding's wavelengths.
     """

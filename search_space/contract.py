@@ -60,9 +60,13 @@ FAILURES = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 class Recipe:
     """How a proxy is trained. The defaults are the low-noise recipe of docs/recipe.md.
 
-    batch_size: sequences a step.  lr: AdamW (embeddings, norms, routers, keys, gates).
-    matrix_lr: Muon (weight matrices).  warmup: steps.  decay: the last share of a run's FLOPs up to
-    a rung, in which the rate falls as 1 - sqrt; before it, the rate is a function of the step.
+    batch_size: sequences a step.
+    lr: AdamW's (embeddings, norms, routers, keys, gates).
+    matrix_lr: Muon's (weight matrices).
+    weight_decay: Muon's, decoupled.
+    warmup: steps.
+    decay: the last share of a run's FLOPs up to a rung, in which the rate falls as 1 - sqrt; before
+        it, the rate is a function of the step.
     grad_clip: on the global gradient norm of AdamW's parameters; 0 turns it off.
     """
 
@@ -120,7 +124,8 @@ class EvalRequest:
         can go on when this one is lost, and the next rung where this one's branch left the trunk;
         empty keeps none.
     keep_trunk: whether the trunk's state must be kept where the branch leaves it.
-    device: torch device string.  threads: torch threads on the CPU.
+    device: torch device string.
+    threads: torch threads on the CPU.
     """
 
     evaluation: int
@@ -160,9 +165,10 @@ class EvalRequest:
 class Progress:
     """One point of a run's curve, of the evaluation that is under way.
 
-    flops: model FLOPs of the run so far, lower rungs' branches left out.  loss: training loss in
-    nats a token, the mean since the last point.  step, steps: of the run, and how many it will have
-    at the rung.  seconds: since the evaluation began.
+    step, steps: of the run, and how many it will have at the rung.
+    flops: model FLOPs of the run so far, lower rungs' branches left out.
+    loss: training loss in nats a token, the mean since the last point.
+    seconds: since the evaluation began.
     """
 
     evaluation: int
@@ -178,7 +184,8 @@ class Progress:
 class WorkerLost:
     """An evaluation's worker died or hung. It has not ended: another worker may take it up.
 
-    error: what happened to the worker, in one line.  status: the evaluation's, if none does.
+    error: what happened to the worker, in one line.
+    status: the evaluation's, if none does.
     """
 
     evaluation: int
@@ -191,14 +198,18 @@ class EvalResult:
     """How an evaluation ended; the measures are None unless it finished.
 
     bits_per_byte, bits_per_byte_se: on the validation split, and its standard error over sequences.
-    loss: nats a token.  windows: nats of each validation sequence, in their fixed order.
-    steps, tokens: of the run up to the rung.  flops: model FLOPs that this evaluation spent beyond
-    `start_flops`.  optimizer_flops: the optimizer's beside them.
+    loss: nats a token.
+    windows: nats of each validation sequence, in their fixed order.
+    steps, tokens: of the run up to the rung.
+    flops: model FLOPs that this evaluation spent beyond `start_flops`.
+    optimizer_flops: the optimizer's beside them.
     trunk_flops: where the branch left the trunk, in the run's model FLOPs.
     active_flops: forward FLOPs a token in inference, with the measured activity.
-    activity: share of active experts by layer.  stats: further measures by name.
-    checkpoint: the checkpoint's folder in the study's, or "".  checkpoint_digest: SHA-256 of its
-    manifest, which has those of its files.  backend: kernels and device that were used.
+    activity: share of active experts by layer.
+    stats: further measures by name.
+    checkpoint: the checkpoint's folder in the study's, or "".
+    checkpoint_digest: SHA-256 of its manifest, which has those of its files.
+    backend: kernels and device that were used.
     error: one line when the evaluation did not finish.
     """
 

@@ -89,8 +89,10 @@ class _Check:
 def read_text(path: str | Path, what: str, limit: int = FILE_BYTES) -> str:
     """The text of a file in UTF-8, with or without a byte order mark, of at most `limit` bytes.
 
-    what: it should be, such as "a YAML file".  Raises InputError, also for what is no file: a
-    folder, and a pipe or a device, which might never end.
+    what: it should be, such as "a YAML file".
+
+    Raises InputError, also for what is no file: a folder, and a pipe or a device, which might
+    never end.
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.

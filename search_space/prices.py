@@ -5,8 +5,9 @@ attention (the causal half), routers and key search, and row gathers (2 an eleme
 Element-wise work (norms, activations, means, sorting, the embedding look-up) is not.
 
 Three counts differ where a method computes more in training than in use:
-forward_flops: the forward pass while training.  training_flops: forward and backward while
-training, as the layers really do them.  active_flops: the forward pass in inference.
+forward_flops: the forward pass while training.
+training_flops: forward and backward while training, as the layers really do them.
+active_flops: the forward pass in inference.
 
 D model width, B experts of G hidden units, k of them read.
 """

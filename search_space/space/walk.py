@@ -15,8 +15,9 @@ class Walk:
     """Answers `suggest` like a trial and visits every path through the choices.
 
     pinned: parameters that have one answer only. A range that is not pinned answers `low`.
-    held: parameters that answer their first choice.  multiplicity: paths that this one stands for,
-    one for each combination of the choices held.  ended: whether all were visited.
+    held: parameters that answer their first choice.
+    multiplicity: paths that this one stands for, one for each combination of the choices held.
+    ended: whether all were visited.
     """
 
     def __init__(self, pinned: Mapping[str, Any], held: Collection[str] = ()) -> None:
