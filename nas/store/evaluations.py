@@ -151,12 +151,6 @@ class Evaluations(Database):
         """A trial's evaluations in the order in which they began."""
         return self._read(lambda session: read_evaluations(session, RUN.c.trial_id == trial_id))
 
-    def running_evaluations(self, study_id: int) -> list[EvaluationRecord]:
-        """The evaluations that are under way."""
-        running = EVALUATION.c.status == Status.RUNNING.value
-        where = EVALUATION.c.study_id == study_id, running
-        return self._read(lambda session: read_evaluations(session, *where))
-
     def result(self, evaluation_id: int) -> EvalResult:
         """How an evaluation ended, with its windows; raise StoreError when it is unknown."""
         found = self._read(lambda session: read_result(session, evaluation_id))

@@ -95,7 +95,7 @@ def test_a_click_shows_the_design_and_a_refresh_keeps_the_zoom(
         chart.evaluate("(div) => { div.same = true; }")
         chart.evaluate("(div) => window.Plotly.relayout(div, {'xaxis.range': [5.2, 5.5]})")
         before = points_drawn(chart)
-        (running,) = store.running_evaluations(study.id)
+        (running,) = (e for e in store.evaluations(study.id) if e.status is Status.RUNNING)
         ending = {"evaluation": running.id, "status": Status.FINISHED, "bits_per_byte": 2.1}
         store.end_evaluation(EvalResult(**ending, flops=1e12))
         page.wait_for_function(
@@ -147,7 +147,7 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
             ".some((box) => (box.innerText + box.querySelector('input')?.value).includes('#2'))",
             timeout=WAIT_MS,
         )
-        (running,) = store.running_evaluations(study.id)
+        (running,) = (e for e in store.evaluations(study.id) if e.status is Status.RUNNING)
         ending = {"evaluation": running.id, "status": Status.FINISHED, "bits_per_byte": 2.55}
         store.end_evaluation(EvalResult(**ending, flops=1e12))
         page.wait_for_function(

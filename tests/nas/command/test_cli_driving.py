@@ -219,7 +219,7 @@ def wait_for_a_trial() -> None:
         if Path("nas.db").exists():
             with Store.open("sqlite:///nas.db") as store:
                 studies = store.studies()
-                if studies and store.running_evaluations(studies[0].id):
+                if studies and store.evaluations(studies[0].id):
                     return
         time.sleep(0.05)
     raise AssertionError("no trial began")

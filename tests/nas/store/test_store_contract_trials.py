@@ -31,7 +31,7 @@ class TestTrials:
         assert (evaluation.reserved, evaluation.flops) == (1e12, 0.0)
         assert evaluation.status is Status.RUNNING
         assert store.evaluation(evaluation.id) == evaluation
-        assert store.evaluations(study.id) == store.running_evaluations(study.id) == [evaluation]
+        assert store.evaluations(study.id) == [evaluation]
         assert store.trial_evaluations(trial.id) == [evaluation]
 
     def test_a_result_reads_back_equal(self, store: Store) -> None:
@@ -53,7 +53,6 @@ class TestTrials:
         assert (measured.flops, measured.trunk_flops, measured.seconds) == (9e11, 6e11, 12.5)
         assert (measured.bits_per_byte, measured.bits_per_byte_se) == (2.25, 0.01)
         assert measured.ended_at == ended.ended_at
-        assert store.running_evaluations(study.id) == []
 
     @pytest.mark.parametrize(
         "status", [status for status in Status if status.ended and status is not Status.PAUSED]
