@@ -18,7 +18,7 @@ from search_space.checks import one_of as _one_of
 from search_space.checks import real as _real
 from search_space.checks import whole as _whole
 from search_space.domain import Match
-from search_space.errors import SpecError, require
+from search_space.errors import InputError, SpecError, require
 from search_space.parameter import Condition, Knobs
 from search_space.prices import Cost
 
@@ -57,6 +57,11 @@ class Chosen:
     d_model: int
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self.params:
+            raise InputError(
+                f"the selection method {self.params.get('method')!r} plans with {name!r}, which "
+                "it has not asked for: add it to its `asks`"
+            )
         return self.params[name]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from search_space.design import Method
 from search_space.errors import InputError
-from search_space.parameter import Knobs
+from search_space.parameter import Condition, Knobs
 from search_space.shown import shown
 
 
@@ -44,8 +44,26 @@ def _has_knobs(cls: type[Method]) -> bool:
     knobs = cls.knobs
     if knobs is None:
         return True
-    is_knobs = isinstance(knobs, type) and issubclass(knobs, Knobs)
+    is_knobs = isinstance(knobs, type) and issubclass(knobs, Knobs) and _is_frozen(knobs)
     return is_knobs and getattr(knobs, "method", None) == cls.method
+
+
+def _has_when(cls: type[Method]) -> bool:
+    when = cls.when
+    if not isinstance(when, Mapping) or not set(when) <= set(cls.asks):
+        return False
+    return all(isinstance(condition, Condition) for condition in when.values())
+
+
+def _has_plan(cls: type[Method]) -> bool:
+    plan = getattr(cls.plan, "__func__", None)  # a class method's own function
+    return plan is not None and plan is not Method.plan.__func__  # type: ignore[attr-defined]
+
+
+def _is_frozen(cls: type) -> bool:
+    """Whether the class itself is a frozen dataclass."""
+    params = vars(cls).get("__dataclass_params__")
+    return params is not None and bool(params.frozen)
 
 
 _PARTS: dict[str, tuple[Callable[[type[Method]], bool], str]] = {
@@ -54,7 +72,7 @@ _PARTS: dict[str, tuple[Callable[[type[Method]], bool], str]] = {
         "its name, of at most 64 lower-case letters, digits and _",
     ),
     "@dataclass": (
-        lambda cls: "__dataclass_params__" in vars(cls) and cls.__dataclass_params__.frozen,  # type: ignore[attr-defined]
+        _is_frozen,
         "with frozen=True and kw_only=True on its class",
     ),
     "layer": (
@@ -62,10 +80,11 @@ _PARTS: dict[str, tuple[Callable[[type[Method]], bool], str]] = {
         "the place of its layer, `module:Class`",
     ),
     "asks": (_has_asks, "the names of the parameters that a trial is asked for, a tuple of text"),
-    "knobs": (_has_knobs, "None, or a class derived from Knobs with the same `method`"),
-    "plan": (
-        lambda cls: cls.plan.__func__ is not Method.plan.__func__,  # type: ignore[attr-defined]
-        "the way from what a trial chose to a Plan",
+    "knobs": (_has_knobs, "None, or a frozen dataclass of Knobs with the same `method`"),
+    "when": (_has_when, "a mapping from names in its `asks` to a Condition each"),
+    "plan": (_has_plan, "a class method, the way from what a trial chose to a Plan"),
+    "cost": (
+        lambda cls: callable(cls.cost) and cls.cost is not Method.cost,
+        "what its selection and experts cost",
     ),
-    "cost": (lambda cls: cls.cost is not Method.cost, "what its selection and experts cost"),
 }

@@ -31,6 +31,12 @@ def _bound(method: Any) -> tuple[Parameter, ...]:
         f"the selection method {method.method!r} has the name of a space's field; rename it",
     )
     known = SHARED | (declared(method.knobs, f"{method.method}.") if method.knobs else {})
+    unasked = [name for name in known if name not in SHARED and name not in method.asks]
+    require(
+        not unasked,
+        f"the selection method {method.method!r} has the key {'; '.join(unasked)} and never asks "
+        "for it: add it to its `asks`",
+    )
     for name in method.asks:
         if name not in known:
             raise InputError(

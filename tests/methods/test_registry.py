@@ -20,10 +20,10 @@ from search_space.domain import Choices, Domain, Numbers
 from search_space.errors import InputError, SpecError
 from search_space.experts import FRAME, ExpertMethod
 from search_space.methods import built_in, find, names, register
-from search_space.parameter import Knobs, asked, declared
+from search_space.parameter import Condition, Knobs, asked, declared
 from search_space.presets import PRESETS
 from search_space.prices import Cost
-from search_space.space import SearchSpace
+from search_space.space import SearchSpace, look
 from search_space.space.parameters import parameters_of
 from search_space.spec import FFNSpec
 
@@ -132,16 +132,27 @@ class OtherKnobs(Knobs):
     method: ClassVar[str] = "other"
 
 
+class BareKnobs(Knobs):
+    method: ClassVar[str] = "mine"
+
+
 LACKING = {
     "lacks `method`, its name, .*: got 'Mine!'": {"method": "Mine!"},
     "lacks `layer`, the place of its layer, `module:Class`: got None": {"layer": None},
     "lacks `layer`, .*: got 'mine.layer'": {"layer": "mine.layer"},
     "lacks `asks`, the names of the parameters .*: got 'depth'": {"asks": "depth"},
     "lacks `cost`, what its selection and experts cost": {"cost": None},
-    "lacks `plan`, the way from what a trial chose to a Plan": {"bases": (Method,)},
-    "lacks `knobs`, None, or a class derived from Knobs with the same `method`": {
+    "lacks `cost`, what its selection and experts cost: got 3": {"cost": 3},
+    "lacks `plan`, a class method, the way from what a trial chose": {"bases": (Method,)},
+    "lacks `plan`, a class method, the way .*: got <function": {"plan": lambda self, chosen: None},
+    "lacks `knobs`, None, or a frozen dataclass of Knobs with the same `method`": {
         "knobs": OtherKnobs
     },
+    "lacks `knobs`, None, or a frozen dataclass": {"knobs": BareKnobs},
+    "lacks `when`, a mapping from names in its `asks` to a Condition each: got {'gated'": {
+        "when": {"gated": "always"}
+    },
+    "lacks `when`, .*: got {'gatd'": {"when": {"gatd": Condition("never", lambda chosen: False)}},
 }
 
 
@@ -214,6 +225,21 @@ def test_a_method_that_asks_for_what_is_no_parameter_is_refused():
     register(made("depth"))
     with pytest.raises(InputError, match="'depth' has the name of a space's field; rename it"):
         parameters_of("depth")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MineKnobs(Knobs):
+    method: ClassVar[str] = "mine"
+    scale: Numbers = asked((1.0,), "a weight")
+
+
+def test_what_a_method_plans_with_and_its_keys_must_be_asked_for():
+    register(made(asks=(*FRAME, "expansion", "active_width")))
+    with pytest.raises(InputError, match="'mine' plans with 'granularity', which it has not asked"):
+        next(look(SearchSpace(methods=("mine",)), Backbone()))
+    register(made(knobs=MineKnobs))
+    with pytest.raises(InputError, match=r"'mine' has the key mine\.scale and never asks for it"):
+        parameters_of("mine")
 
 
 def test_a_parameter_may_be_annotated_by_the_types_themselves():
