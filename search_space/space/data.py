@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from search_space.checks import DIM, is_whole, known_word, one_of
+from search_space.checks import DIM, UNITS, is_whole, known_word, one_of, whole
 from search_space.design import Method, Placement
 from search_space.domain import (
     Choices,
@@ -28,7 +28,6 @@ from search_space.domain import (
     Numbers,
     Range,
     check_each,
-    check_from,
 )
 from search_space.errors import InputError, check_keys, require
 from search_space.methods import built_in, find, names
@@ -119,7 +118,7 @@ class SearchSpace:
             f"space.active_width is derived under match: {self.match}; leave it out or set "
             "match: free",
         )
-        check_from("space.width_multiple", [self.width_multiple], 1, whole=True)
+        whole("space.width_multiple", self.width_multiple, 1, UNITS)
         for share in self.shared_width:
             require(
                 0 <= share < 1,
