@@ -13,7 +13,7 @@ from search_space.backbone import Backbone
 from search_space.errors import InputError, SpecError
 from search_space.space.asking import placements, suggest
 from search_space.space.data import SearchSpace
-from search_space.space.parameters import METHOD, SHARED, held
+from search_space.space.parameters import METHOD, SHARED, held, parameters_of
 from search_space.space.walk import Draw, OutsideSpace, Walk
 from search_space.spec import FFNSpec
 
@@ -81,17 +81,19 @@ def params_of(space: SearchSpace, spec: FFNSpec, backbone: Backbone) -> dict[str
     Raises InputError when the spec lies outside the space, or is not among the first LOOKS
     paths to designs that are alike.
     """
+    pins = _pins(spec.canonical())
     try:
-        walks = walked(space, backbone, Walk(_pins(spec.canonical())), most=LOOKS)
+        walks = walked(space, backbone, Walk(pins), most=LOOKS)
         for walk, candidate in walks:
             if candidate.key == spec.key:
                 return dict(walk.params)
     except OutsideSpace as error:
         raise InputError(f"{spec.label} lies outside the space: {error}") from None
+    ratios = (p for p in parameters_of(spec.method) if space.match in p.match)
     raise InputError(
         f"{spec.label} lies outside the space: no legal choice gives d_ff {spec.d_ff}, "
         f"expert_width {spec.expert_width}, shared_width {spec.shared_width}; widen "
-        "active_width, expansion, granularity, shared_width or product_key.key_dim"
+        + ", ".join(p.name for p in ratios if p.name not in pins)
     )
 
 

@@ -249,6 +249,14 @@ def test_a_spec_outside_the_space_is_refused_with_the_reason(why):
         params_of(space, OUTSIDE[why], BACKBONE)
 
 
+def test_a_design_of_another_width_says_which_of_its_methods_ratios_to_widen():
+    peer = PRESETS["peer"](BACKBONE)
+    with pytest.raises(InputError, match=r"; widen product_key\.key_dim, product_key\.expansion$"):
+        params_of(
+            SearchSpace(sections={"product_key": ProductKeyKnobs(key_dim=(0.125,))}), peer, BACKBONE
+        )
+
+
 def test_presets_lie_inside_the_default_space():
     # DeepSeekMoE reads 6 of 64 experts, which no common granularity and expansion give.
     deepseek = {"granularity": [1, 6], "expansion": [64 / 6]}
