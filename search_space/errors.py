@@ -26,6 +26,10 @@ class SpecError(InputError):
     """An FFN design that cannot be built."""
 
 
+class UnknownMethod(SpecError):
+    """A selection method that this process has not: misspelt, or of a plug-in that is not here."""
+
+
 def require(condition: bool, message: str, error: type[InputError] = InputError) -> None:
     """Raise `error(message)` unless `condition` holds."""
     if not condition:

@@ -25,10 +25,12 @@ from nas.store.errors import BrokenRecord
 from nas.store.models import EVALUATION, RUN, TRIAL, StudyRow
 from nas.store.records import EvaluationRecord, StudyRecord, TrialMeasures, TrialRecord
 from search_space.contract import EvalResult
+from search_space.errors import UnknownMethod
 
 T = TypeVar("T")
 Reader = Session | Connection
 WAY_OUT = "restore the database from a copy, or launch the study again under a new name"
+PLUG_IN = "install the package that the method came with, or register it before you read"
 _TRIAL = list(TRIAL.c)
 _RESULT = [
     EVALUATION.c.status,
@@ -146,14 +148,19 @@ def read_studies(session: Session, query: Select[StudyRow]) -> list[StudyRecord]
     try:
         return [study_record(row) for row in session.scalars(query)]
     except MALFORMED as error:
-        broken = BrokenRecord(f"a study cannot be read: {error}; {WAY_OUT}")
+        broken = _broken("a study", error)
     # One by one, to say which it is.
     for id, name in session.execute(select(StudyRow.id, StudyRow.name)).all():
         try:
             study_record(session.scalars(select(StudyRow).where(StudyRow.id == id)).one())
         except MALFORMED as error:
-            broken = BrokenRecord(f"study {name!r} cannot be read: {error}; {WAY_OUT}")
+            broken = _broken(f"study {name!r}", error)
     raise broken
+
+
+def _broken(what: str, error: Exception) -> BrokenRecord:
+    way_out = PLUG_IN if isinstance(error, UnknownMethod) else WAY_OUT
+    return BrokenRecord(f"{what} cannot be read: {error}; {way_out}")
 
 
 def _decoded(
@@ -165,7 +172,7 @@ def _decoded(
     try:
         return [record(row) for row in session.execute(query, values)]
     except MALFORMED as error:
-        broken = BrokenRecord(f"a trial cannot be read: {error}; {WAY_OUT}")
+        broken = _broken("a trial", error)
     # A malformed JSON text fails where rows are fetched, without a number: one by one then.
     keys = query.with_only_columns(TRIAL.c.id, TRIAL.c.number, TRIAL.c.study_id)
     for id, number, study_id in session.execute(keys, values).all():
@@ -174,7 +181,6 @@ def _decoded(
                 record(row)
         except MALFORMED as error:
             name = session.scalar(select(StudyRow.name).where(StudyRow.id == study_id))
-            text = f"trial {number} of study {name!r} cannot be read: {error}; {WAY_OUT}"
-            broken = BrokenRecord(text)
+            broken = _broken(f"trial {number} of study {name!r}", error)
             break
     raise broken

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from search_space.checks import known_word
 from search_space.design import Method
-from search_space.errors import InputError, SpecError, require
+from search_space.errors import InputError, UnknownMethod, require
 from search_space.finding import homes, plug_ins
 from search_space.protocol import check_method
 
@@ -41,9 +41,9 @@ def register(method: type[Method]) -> type[Method]:
 
 
 def find(name: object) -> type[Method]:
-    """The method of a name. Raises SpecError for an unknown one."""
+    """The method of a name. Raises UnknownMethod when there is none."""
     known = _all()
-    return known[known_word("selection", name, known, "method", SpecError)].method
+    return known[known_word("selection", name, known, "method", UnknownMethod)].method
 
 
 def has(selection: object) -> bool:

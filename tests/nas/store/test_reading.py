@@ -299,6 +299,17 @@ def test_a_broken_trial_is_named(file: Path, damage: str, capsys) -> None:
         assert said in line and "launch the study again under a new name" in line
 
 
+def test_a_method_that_is_not_installed_is_no_damage(file: Path, capsys) -> None:
+    selection = "json_set(spec, '$.selection', json('{\"method\": \"elsewhere\"}'))"
+    with sqlite3.connect(file) as connection:
+        connection.execute(f"UPDATE trial SET spec = {selection} WHERE id = 2")
+    connection.close()
+    assert run(["pareto", "--all", "--db", f"sqlite:///{file}"]) == 1
+    error = capsys.readouterr().err
+    assert "trial 1 of study 'one' cannot be read: selection: unknown method 'elsewhere'" in error
+    assert "install the package that the method came with" in error and "copy" not in error
+
+
 BROKEN_EVALUATIONS = {
     "status": ("status = 'odd'", "odd"),
     "measure": ("active_flops = 'x'", "its active_flops"),
