@@ -24,7 +24,7 @@ from nas.process.child import run_child
 from nas.store import StudyRecord, TrialRecord
 from search_space.backbone import Backbone
 from search_space.design import Method
-from search_space.errors import InputError, WorkFailed
+from search_space.errors import InputError, WorkFailed, require
 from search_space.placement import reference
 from search_space.spec import FFNSpec
 
@@ -71,19 +71,40 @@ def plug_in_packages(method: type[Method]) -> set[str]:
 
 
 def _flattened(text: str, package: str, ours: set[str]) -> tuple[str, list[str]]:
-    """A module's text with imports from one flat folder, and which modules it imports there."""
+    """A module's text with imports from one flat folder, and which modules it imports there.
+
+    Raises InputError for an import of a module itself, which has another name there.
+    """
     lines, imported = text.splitlines(keepends=True), []
     for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            _refuse([each.name for each in node.names if each.name.split(".")[0] in ours])
         if not isinstance(node, ast.ImportFrom):
             continue
         module = node.module or ""
         if node.level:
             module = importlib.util.resolve_name("." * node.level + module, package)
         if module.split(".")[0] in ours:
+            _refuse([d for each in node.names if _is_module(d := f"{module}.{each.name}")])
             line, flat = node.lineno - 1, f"from .{module_name(module)} import"
             lines[line] = re.sub(r"from\s+[.\w]+\s+import", flat, lines[line], count=1)
             imported.append(module)
     return "".join(lines), imported
+
+
+def _refuse(modules: list[str]) -> None:
+    require(
+        not modules,
+        "an export puts the code of its selection method into one flat folder, so that code "
+        f"imports names, no modules: got {', '.join(modules)}; write from MODULE import NAME",
+    )
+
+
+def _is_module(dotted: str) -> bool:
+    try:
+        return importlib.util.find_spec(dotted) is not None
+    except (ImportError, ValueError):  # it would lie in what is no package, or in __main__
+        return False
 
 
 def _source(dotted: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import subprocess
@@ -175,6 +176,28 @@ def test_an_export_says_when_a_method_has_no_file():
     typed.__module__ = "__main__"
     with pytest.raises(InputError, match="__main__ is no module with a file; put the method into"):
         bundle_sources(typed)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import second.helper", "from second import helper", "from . import helper"],
+)
+def test_an_export_refuses_to_import_a_module(line, tmp_path, monkeypatch):
+    """Its name there is another, so that the export would not load."""
+    package = tmp_path / "second"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "helper.py").touch()
+    home = f"{line}\nfrom first_k.home import FirstK\n\nclass Second(FirstK):\n    pass\n"
+    (package / "home.py").write_text(home)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    try:
+        with pytest.raises(InputError, match=r"imports names, no modules: got second\.helper;"):
+            bundle_sources(importlib.import_module("second.home").Second)
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "second"]:
+            del sys.modules[name]
 
 
 def test_the_command_launches_on_ray_and_exports(tmp_path):
