@@ -65,15 +65,25 @@ def drain():
 @pytest.fixture(scope="session")
 def before_ray():
     """What must be the same after a pool has started: (environment, signal handlers)."""
+    return _surroundings()
+
+
+def _surroundings():
     return dict(os.environ), {number: signal.getsignal(number) for number in SIGNALS}
 
 
 @pytest.fixture(scope="session")
-def ray_pool(before_ray):
-    """Two workers."""
+def started_ray(before_ray):
+    """A pool of two workers, and what `before_ray` has, right after it started."""
     made = RayPool(count=2)
-    yield made
+    yield made, _surroundings()
     made.close()
+
+
+@pytest.fixture(scope="session")
+def ray_pool(started_ray):
+    """Two workers."""
+    return started_ray[0]
 
 
 @pytest.fixture(scope="session")

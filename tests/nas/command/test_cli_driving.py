@@ -219,7 +219,8 @@ def wait_for_a_trial() -> None:
         if Path("nas.db").exists():
             with Store.open("sqlite:///nas.db") as store:
                 studies = store.studies()
-                if studies and store.evaluations(studies[0].id):
+                found = store.evaluations(studies[0].id) if studies else []
+                if any(each.status is Status.RUNNING for each in found):
                     return
         time.sleep(0.05)
     raise AssertionError("no trial began")

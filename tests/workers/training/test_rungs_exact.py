@@ -67,7 +67,10 @@ def drawn_specs() -> dict[str, FFNSpec]:
     return specs
 
 
-SPECS = {name: preset(BACKBONE) for name, preset in PRESETS.items()} | drawn_specs()
+PUBLISHED = {name: preset(BACKBONE) for name, preset in PRESETS.items()}
+# By their places some are lost on their branch, too: what is not in all layers came last.
+SPECS = {name: spec for name, spec in PUBLISHED.items() if spec.placement == "all"}
+SPECS |= drawn_specs() | PUBLISHED
 
 
 class Lost(BaseException):
