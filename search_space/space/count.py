@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from search_space.backbone import Backbone
+from search_space.space.asking import placements
 from search_space.space.data import SearchSpace
 from search_space.space.visit import shapes
 from search_space.spec import FFNSpec
@@ -41,9 +42,15 @@ def _count(space: SearchSpace, backbone: Backbone, method: str, end: float) -> C
     found: dict[FFNSpec, int] = {}
     complete = time.monotonic() <= end
     if complete:
-        for spec, multiplicity in shapes(dataclasses.replace(space, methods=(method,)), backbone):
+        # Each is there once for every placement, so one stands for all.
+        everywhere = dataclasses.replace(space, methods=(method,), placement=("all",))
+        for spec, multiplicity in shapes(everywhere, backbone):
             found[spec.canonical()] = multiplicity
             if time.monotonic() > end:
                 complete = False
                 break
-    return Count(method=method, designs=sum(found.values()), complete=complete)
+    return Count(
+        method=method,
+        designs=sum(found.values()) * len(placements(space, backbone)),
+        complete=complete,
+    )
