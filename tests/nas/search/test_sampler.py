@@ -27,6 +27,8 @@ from search_space.errors import InputError
 from search_space.space import SearchSpace, combinations
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 BACKBONE = Backbone(d_model=64, n_layers=2, n_heads=2)
 SPACE = SearchSpace(
     methods=("dense", "topk", "hash", "straight_through"),

@@ -21,6 +21,8 @@ from nas.store.models import Base
 from search_space.contract import EvalResult, Progress, Status
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 FROZEN = Path(__file__).parents[1] / "data" / "schema_0002.sql"
 FORMER = "0002"
 STATUSES = ["finished", "diverged", "failed", "stopped", "running", "finished"]

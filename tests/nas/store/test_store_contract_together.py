@@ -12,6 +12,8 @@ from store_cases import finished, new_study, new_trial
 from nas.store import Facts, LeaseLost, Store
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 class TestConcurrency:
     def test_threads_and_stores_get_distinct_names_and_numbers(self, url: str) -> None:
