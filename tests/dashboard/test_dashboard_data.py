@@ -23,6 +23,8 @@ from search_space.contract import EvalResult, Status
 from search_space.errors import InputError
 from search_space.spec import FFNSpec
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_headline_counts_and_compares(url: str, fill) -> None:
     with Store.open(url) as store:

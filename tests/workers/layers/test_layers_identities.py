@@ -19,6 +19,8 @@ from workers.layers.ffn import FFN
 from workers.layers.routing import Bags, Full, Ragged
 from workers.layers.steps import after_step
 
+pytestmark = pytest.mark.slow
+
 D, T = 7, 6
 
 
