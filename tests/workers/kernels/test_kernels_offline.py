@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("triton", reason="the Triton forms need triton")
 
+from benchmarks.catalog import catalog
 from benchmarks.kernels import judged
 from benchmarks.offline import TARGETS, Compiled, compile_for
 from benchmarks.roofline import DEVICES, works
-from workers.kernels.triton.catalog import catalog
 
 pytestmark = pytest.mark.slow
 
