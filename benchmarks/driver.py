@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, at_least, at_most, parser, publish
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.running.driver import Driver
-from nas.running.pool import Event, SimulatedPool
+from nas.running.pool import Event
 from nas.running.resumption import take
 from nas.running.turn import Turn
 from nas.search.lessons import Lessons

@@ -25,9 +25,10 @@ import numpy as np
 from benchmarks.driver import begun_study
 from benchmarks.report import Row, parser, publish
 from benchmarks.rungs import reference_point
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.running.driver import Driver
-from nas.running.pool import Event, SimulatedPool
+from nas.running.pool import Event
 from nas.running.resumption import take
 from nas.search.lessons import Lessons
 from nas.search.pareto import hypervolume

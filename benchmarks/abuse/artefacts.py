@@ -121,7 +121,7 @@ def _environment(**values: str) -> Iterator[None]:
 def _make_study(folder: Path) -> None:
     """A study of two designs, trained in this process, and the export of one."""
     import nas
-    from nas.running.pool import SimulatedPool
+    from benchmarks.simulated_pool import SimulatedPool
     from workers.actor import prepare_corpus
     from workers.evaluate import evaluate
 

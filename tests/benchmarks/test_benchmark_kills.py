@@ -20,9 +20,9 @@ from benchmarks.kills_check import (
 )
 from benchmarks.kills_faults import KINDS, Disturber, Stand, Tally, plan
 from benchmarks.kills_study import CONFIG, Stuck, Study
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
 from nas.store import Store
 from search_space.contract import EvalResult, Status
 

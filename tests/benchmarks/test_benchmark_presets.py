@@ -15,8 +15,8 @@ from benchmarks import preset_rows, preset_studies, presets
 from benchmarks.preset_comparison import Comparison, Outcomes
 from benchmarks.preset_studies import Outcome, Studies
 from benchmarks.presets import kept_in
+from benchmarks.simulated_pool import SimulatedPool
 from nas.running.driver import MOST_FAILURES, MOST_LOSSES
-from nas.running.pool import SimulatedPool
 from nas.store import StudyState
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Recipe, Status, WorkerLost

@@ -9,9 +9,9 @@ import random
 import pytest
 
 from benchmarks import lessons, rungs
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
 from nas.search.lessons import Lessons
 from nas.store import Store
 from search_space.contract import EvalResult, Status

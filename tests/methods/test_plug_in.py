@@ -15,11 +15,11 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.models.checkpoints import find_checkpoint
 from nas.models.export import bundle_sources, export_trial
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
 from nas.store import Store
 from nas.views import colour, pareto_figure, symbol
 from search_space.backbone import Backbone

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.simulated_pool import SimulatedPool
 from nas.process.holder import new_owner
-from nas.running.pool import SimulatedPool
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.errors import InputError
 

@@ -16,7 +16,7 @@ STUDY = """
 import os, sys
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
+from benchmarks.simulated_pool import SimulatedPool
 from nas.command.progress import StudyDisplay
 from nas.store import Store
 from nas.command.terminal import console

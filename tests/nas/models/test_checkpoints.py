@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import nas
+from benchmarks.simulated_pool import SimulatedPool
 from nas.models.checkpoints import (
     discard_states,
     find_checkpoint,
@@ -21,7 +22,6 @@ from nas.models.checkpoints import (
     run_folder,
     sweep_drafts,
 )
-from nas.running.pool import SimulatedPool
 from nas.store import Facts, Store
 from search_space.errors import InputError
 from search_space.methods.topk import TopK

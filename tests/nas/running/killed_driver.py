@@ -12,10 +12,10 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.simulated_pool import SimulatedPool
 from nas import config as study_config
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study, resume_study
-from nas.running.pool import SimulatedPool
 from nas.store import LeaseLost, Store, evaluations
 from search_space.contract import EvalRequest
 from search_space.errors import InputError

@@ -11,12 +11,12 @@ import pytest
 from fsspec import AbstractFileSystem
 from sqlalchemy import text
 
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.models.checkpoints import study_folder
 from nas.process.holder import new_owner
 from nas.running.driver import MOST_FAILURES, MOST_LOSSES, StudyFailed
 from nas.running.launcher import launch_study, resume_study
-from nas.running.pool import SimulatedPool
 from nas.running.resumption import extend_study
 from nas.search.pareto import frontier
 from nas.store import LeaseLost, Store, StudyHeld, StudyState

@@ -10,11 +10,11 @@ from contextlib import suppress
 import pytest
 
 import nas
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.models.new_folder import new_folder
 from nas.process import interrupts
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Progress, Status, WorkerLost
 from search_space.errors import InputError, WorkFailed

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from benchmarks.abuse.ray_machine import wait_for
-from nas.running.pool import SimulatedPool
+from benchmarks.simulated_pool import SimulatedPool
 from nas.running.ray_pool import RayPool
 from nas.running.ray_workers import fitting
 from search_space.contract import EvalResult, Progress, Status, WorkerLost

@@ -10,11 +10,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dashboard
+from benchmarks.simulated_pool import SimulatedPool
 from dashboard.data import outcome_frame, read, trial_frame
 from nas.command.cli import run
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
 from nas.search.objectives import OBJECTIVES, closed_form, costs_read, shown_objectives
 from nas.store import Store
 from nas.study import Study

@@ -15,9 +15,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from benchmarks.abuse.postgres import Server
+from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
-from nas.running.pool import SimulatedPool
 from nas.store import LeaseLost, Store, StudyState, engine, outage
 from nas.store.outage import StoreLost, now
 from search_space.contract import EvalResult, Progress, Status
