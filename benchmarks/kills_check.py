@@ -13,7 +13,7 @@ from nas.config import StudyConfig
 from nas.models.checkpoints import find_checkpoint
 from nas.running.resumption import stored_config
 from nas.search.decisions import Done
-from nas.search.scheduler import decide
+from nas.search.scheduler import Board
 from nas.store import EvaluationRecord, Store, StudyRecord, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Status
 from search_space.errors import InputError
@@ -106,7 +106,12 @@ def lost(
     warm = {spec.key for _, spec in config.warm_start_specs()}
     known = {trial.key for trial in trials}
     wrong = [f"warm start {key} was never tried" for key in sorted(warm - known)]
-    next_ = decide(config.plan(), [(trial, trial.key in warm) for trial in trials], evaluations)
+    board = Board(config.plan())
+    for trial in trials:
+        board.put_trial(trial.number, trial.key in warm, trial.cost)
+    for evaluation in evaluations:
+        board.put(evaluation)
+    next_ = board.decide()
     if not isinstance(next_, Done):
         wrong.append(f"the scheduler still owes {next_}")
     wrong += [

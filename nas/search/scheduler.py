@@ -10,7 +10,7 @@ the top rung. Each has its part of the budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 
 from nas.search.decisions import (
     Counts,
@@ -27,32 +27,11 @@ from nas.search.evidence import Evidence, Runs
 from nas.search.repeats import BegunTrial, Queue
 from nas.search.rungs import Rung, Standing, rank, rung_flops, settled
 from nas.search.yardstick import Yardstick
-from nas.store.records import EvaluationRecord, TrialRecord
+from nas.store.records import EvaluationRecord
 from search_space.contract import Status
 
 UNITS = 1024  # of a FLOP: sums of whole numbers do not depend on their order
 NONE_HELD: frozenset[int] = frozenset()
-
-
-def decide(
-    plan: Plan,
-    trials: Iterable[tuple[TrialRecord, bool]],
-    evaluations: Iterable[EvaluationRecord],
-    *,
-    held: Set[int] = NONE_HELD,
-    warm_left: int = 0,
-    exhausted: bool = False,
-) -> Decision:
-    """What to do next, from all records of a study; each trial comes with whether it is warm.
-
-    The other arguments are those of `Board.decide`.
-    """
-    board = Board(plan)
-    for trial, warm in trials:
-        board.put_trial(trial.number, warm, trial.cost)
-    for evaluation in evaluations:
-        board.put(evaluation)
-    return board.decide(held=held, warm_left=warm_left, exhausted=exhausted)
 
 
 class Board:
@@ -326,12 +305,6 @@ class Board:
             committed=(self._main + self._repeats) / UNITS,
             charged=self._charged / UNITS,
         )
-
-    def deviation(self) -> float | None:
-        """Of one seed, in bits per byte, pooled over the top rung; None without two runs."""
-        evidence = self._queues[1].evidence
-        evidence.contenders(len(self._runs.measured))
-        return evidence.deviation
 
 
 def _failed(record: EvaluationRecord) -> bool:

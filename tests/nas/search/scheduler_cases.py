@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from datetime import UTC, datetime, timedelta
 
-from nas.search.decisions import Plan
+from nas.search.decisions import Decision, Plan
 from nas.search.rungs import rung_flops
-from nas.search.scheduler import decide
+from nas.search.scheduler import NONE_HELD, Board
 from nas.store.records import EvaluationRecord, TrialRecord
 from search_space.contract import Status
 from search_space.spec import FFNSpec
@@ -92,6 +93,34 @@ def evaluation(
 
 def running(id: int, trial: int, rung: int = 0, **more) -> EvaluationRecord:
     return evaluation(id, trial, rung, Status.RUNNING, **more)
+
+
+def decide(
+    plan: Plan,
+    trials: Iterable[tuple[TrialRecord, bool]],
+    evaluations: Iterable[EvaluationRecord],
+    *,
+    held: Set[int] = NONE_HELD,
+    warm_left: int = 0,
+    exhausted: bool = False,
+) -> Decision:
+    """What to do next, from all records of a study; each trial comes with whether it is warm.
+
+    The other arguments are those of `Board.decide`.
+    """
+    board = Board(plan)
+    for trial, warm in trials:
+        board.put_trial(trial.number, warm, trial.cost)
+    for evaluation in evaluations:
+        board.put(evaluation)
+    return board.decide(held=held, warm_left=warm_left, exhausted=exhausted)
+
+
+def deviation(board: Board) -> float | None:
+    """Of one seed, in bits per byte, pooled over the top rung; None without two runs."""
+    evidence = board._queues[1].evidence
+    evidence.contenders(len(board._runs.measured))
+    return evidence.deviation
 
 
 def held(*records: EvaluationRecord) -> set[int]:

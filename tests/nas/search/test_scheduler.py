@@ -9,6 +9,7 @@ from scheduler_cases import (
     ENDINGS,
     FLAT,
     ask,
+    deviation,
     evaluation,
     finished,
     make_plan,
@@ -288,4 +289,4 @@ def test_counts_tell_running_from_stopped_and_charged_from_reserved() -> None:
     counts = board.counts()
     assert (counts.running, counts.stopped, counts.ended) == ((1, 0, 0), (0, 1, 0), (1, 0, 0))
     assert (counts.committed, counts.charged) == (205.0, 135.0)
-    assert board.deviation() is None
+    assert deviation(board) is None

@@ -17,6 +17,7 @@ from scheduler_cases import (
     EPOCH,
     FLAT,
     ask,
+    decide,
     evaluation,
     finished,
     make_plan,
@@ -24,12 +25,13 @@ from scheduler_cases import (
     top,
     trial,
 )
+from scheduler_cases import deviation as of_board
 
 from nas.search import rungs
 from nas.search.decisions import Done, Plan, Promote, Repeat, Start, Wait
 from nas.search.evidence import deviation
 from nas.search.rungs import expected_flops, levels
-from nas.search.scheduler import Board, decide
+from nas.search.scheduler import Board
 from nas.store.records import EvaluationRecord
 from search_space.contract import Status
 
@@ -125,7 +127,7 @@ def test_a_whole_study_ends_within_its_budget(seed: int, workers: int) -> None:
     for record in ended:
         if record.rung == 2 and record.bits_per_byte is not None:
             by_trial.setdefault(record.trial, []).append(record.bits_per_byte)
-    assert board.deviation() == pytest.approx(deviation(by_trial))
+    assert of_board(board) == pytest.approx(deviation(by_trial))
 
 
 def test_no_more_than_one_in_reduction_goes_on_while_designs_begin() -> None:
