@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from nas.store.conversion import progress
 from nas.store.database import Database
 from nas.store.leases import late, renewed
 from nas.store.locks import lock_study_of
-from nas.store.models import CURVE_POINT, CurvePointRow, EvaluationRow
+from nas.store.models import CURVE_POINT, CurvePointRow
 from nas.store.outage import lasting
 from search_space.contract import Progress
 
@@ -51,23 +49,6 @@ class Curves(Database):
         query = select(CurvePointRow).where(CurvePointRow.evaluation_id == evaluation_id)
         query = query.order_by(CurvePointRow.step)
         return self._read(lambda session: [progress(row) for row in session.scalars(query)])
-
-    def curves(self, study_id: int) -> dict[int, list[Progress]]:
-        """Evaluation id -> points by step, for the study's evaluations that have any."""
-        query = (
-            select(CurvePointRow)
-            .join(EvaluationRow, CurvePointRow.evaluation_id == EvaluationRow.id)
-            .where(EvaluationRow.study_id == study_id)
-            .order_by(CurvePointRow.evaluation_id, CurvePointRow.step)
-        )
-
-        def read(session: Session) -> dict[int, list[Progress]]:
-            curves: dict[int, list[Progress]] = defaultdict(list)
-            for row in session.scalars(query):
-                curves[row.evaluation_id].append(progress(row))
-            return dict(curves)
-
-        return self._read(read)
 
     def _insert(self) -> Any:
         # Imported here: PostgreSQL's dialect is slow to import, and readers need neither.

@@ -130,10 +130,10 @@ class Evaluations(Database):
             raise StoreError(f"no evaluation with id {id}")
         return found[0]
 
-    def evaluations(self, study_id: int, since: int = 0) -> list[EvaluationRecord]:
-        """The study's evaluations in the order in which they began; those with ids from `since`."""
-        where = EVALUATION.c.study_id == study_id, EVALUATION.c.id >= since
-        return self._read(lambda session: read_evaluations(session, *where))
+    def evaluations(self, study_id: int) -> list[EvaluationRecord]:
+        """The study's evaluations in the order in which they began."""
+        mine = EVALUATION.c.study_id == study_id
+        return self._read(lambda session: read_evaluations(session, mine))
 
     def some_evaluations(
         self, study_id: int, ids: Collection[int], *, since: int

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 
 from nas.store.beginning import begin, check_flops
 from nas.store.evaluations import Evaluations
@@ -94,30 +94,17 @@ class Trials(Evaluations):
             )  # fmt: skip
             return read_trial(connection, trial_id), read_evaluation(connection, id)
 
-    def trials(
-        self, study_id: int, statuses: Iterable[Status] | None = None, *, stats: bool = True
-    ) -> list[TrialRecord]:
-        """The study's trials by number, all or those with one of `statuses`.
+    def trials(self, study_id: int, *, stats: bool = True) -> list[TrialRecord]:
+        """The study's trials by number.
 
         stats: read `EvalResult.stats`, too; they are most of a trial's bytes.
         """
-        where: list[ColumnElement[bool]] = [TRIAL.c.study_id == study_id]
-        if statuses is not None:
-            where.append(TRIAL.c.status.in_([status.value for status in statuses]))
-        return self._read(lambda session: read_trials(session, *where, stats=stats))
-
-    def some_trials(
-        self, study_id: int, numbers: Collection[int] = (), *, since: int | None = None
-    ) -> list[TrialRecord]:
-        """The trials of these numbers, and those from the number `since` on, without stats.
-
-        Numbers only grow: with the trials that an evaluation began or ended of, and the number of
-        those that were known, this is all that can have happened since.
-        """
-        wanted: ColumnElement[bool] = TRIAL.c.number.in_(numbers)
-        if since is not None:
-            wanted = or_(wanted, TRIAL.c.number >= since)
         mine = TRIAL.c.study_id == study_id
+        return self._read(lambda session: read_trials(session, mine, stats=stats))
+
+    def some_trials(self, study_id: int, numbers: Collection[int]) -> list[TrialRecord]:
+        """The trials of these numbers, without stats."""
+        mine, wanted = TRIAL.c.study_id == study_id, TRIAL.c.number.in_(numbers)
         return self._read(lambda session: read_trials(session, mine, wanted, stats=False))
 
     def measures(self, study_id: int) -> list[TrialMeasures]:

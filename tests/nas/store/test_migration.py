@@ -151,7 +151,7 @@ def test_studies_curves_and_the_account_are_kept(former: str, frozen: sqlite3.Co
         study, empty = store.study("old"), store.study("empty")
         assert [(s.rungs, s.deviation, s.owner) for s in (study, empty)] == [(1, None, "")] * 2
         assert (study.uid, len(empty.uid)) == ("75782e8fd6064957bd8ae2662aa9983d", 32)
-        kept = [p for curve in store.curves(study.id).values() for p in curve]
+        kept = [p for each in store.evaluations(study.id) for p in store.curve(each.id)]
         assert kept == [
             Progress(
                 evaluation=row["trial_id"],
