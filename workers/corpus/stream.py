@@ -75,17 +75,14 @@ class Corpus:
         """The UTF-8 text of `split`: its documents, one after the other."""
         return (self.dir / f"{_known(split)}.txt").read_bytes()
 
-    def count_bytes(self, split: str, ids: NDArray[np.integer]) -> float:
-        """Bytes of text that `ids` (any shape) of `split` stand for: what bits per byte divides by.
-
-        The sum of `token_bytes`, times the split's byte_scale: 1 unless the tokenizer loses text
-        (`meta["lossless"]` is false), and then true bytes / summed bytes of the whole split. So
-        over a whole split it is exact for every tokenizer.
-        """
-        return float(self.byte_weights(split)[ids].sum())
-
     def byte_weights(self, split: str) -> NDArray[np.floating]:
-        """Bytes of `split`'s text that each token stands for, (V,) float64: see `count_bytes`."""
+        """Bytes of `split`'s text that each token stands for, (V,) float64: what bits per byte
+        divides by.
+
+        `token_bytes`, times the split's byte_scale: 1 unless the tokenizer loses text
+        (`meta["lossless"]` is false), and then true bytes / summed bytes of the whole split. So
+        over a whole split their sum is exact for every tokenizer.
+        """
         return self.token_bytes * float(self.meta["byte_scale"][_known(split)])
 
     def require_sequences(self, seq_len: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from workers.training.loop import Training
 from workers.training.meter import pays
@@ -82,17 +83,17 @@ def discard_branch(place: str) -> bool:
 
     The trunk's stay until its result is recorded: whoever records it removes them.
     """
-    try:
-        return bool(place) and remove_branch(place)
-    except OSError as error:
-        log.warning("training states stay in %s: %s", place, error)
-        return False
+    return _discard(place, remove_branch)
 
 
 def discard_states(place: str) -> bool:
     """Remove all states of a run that nothing goes on from; whether there were any."""
+    return _discard(place, remove_states)
+
+
+def _discard(place: str, remove: Callable[[str], bool]) -> bool:
     try:
-        return bool(place) and remove_states(place)
+        return bool(place) and remove(place)
     except OSError as error:
         log.warning("training states stay in %s: %s", place, error)
         return False

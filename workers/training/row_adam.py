@@ -5,8 +5,7 @@ N rows of a table, D their width, U rows that the gradient holds, C of them at a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,19 +37,9 @@ class RowAdam(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is given
         """Apply the gradients."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -64,7 +53,6 @@ class RowAdam(torch.optim.Optimizer):
                     _step_rows(p, p.grad, state, group)
                 else:
                     _step_all(p, p.grad, state, group)
-        return loss
 
 
 def _step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
