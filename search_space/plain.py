@@ -86,8 +86,8 @@ class _Check:
         return f"{self.where}: {shown(at)[1:-1]}" if at else self.where
 
 
-def read_text(path: str | Path, what: str, limit: int = FILE_BYTES) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, of at most `limit` bytes.
+def read_text(path: str | Path, what: str) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, of at most FILE_BYTES.
 
     what: it should be, such as "a YAML file".
 
@@ -108,10 +108,13 @@ def read_text(path: str | Path, what: str, limit: int = FILE_BYTES) -> str:
             f"the path of {what}",
         )
         try:
-            data = file.read(limit + 1)
+            data = file.read(FILE_BYTES + 1)
         except OSError as error:
             raise _unreadable(path, error, what) from None
-    require(len(data) <= limit, f"{path} has more than {limit:,} bytes; give the path of {what}")
+    require(
+        len(data) <= FILE_BYTES,
+        f"{path} has more than {FILE_BYTES:,} bytes; give the path of {what}",
+    )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,9 +140,9 @@ def parse_json(text: str, where: str) -> Any:
     return checked(value, where)
 
 
-def read_json(path: str | Path, limit: int = FILE_BYTES) -> Any:
-    """The plain data of a JSON file of at most `limit` bytes; InputError that names the file."""
-    return parse_json(read_text(path, "a JSON file", limit), str(path))
+def read_json(path: str | Path) -> Any:
+    """The plain data of a JSON file of at most FILE_BYTES; InputError that names the file."""
+    return parse_json(read_text(path, "a JSON file"), str(path))
 
 
 class _GivenTwice(ValueError):

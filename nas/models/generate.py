@@ -13,7 +13,6 @@ from search_space.plain import read_json
 from search_space.shown import shown
 from search_space.spec import FFNSpec
 
-WEIGHTS = "model.safetensors"
 # Of the weights' bytes that the configuration may claim in parameters of at least a byte; the rest
 # is for buffers that are no parameters.
 _ROOM = 2.0

@@ -87,7 +87,7 @@ def test_bad_json_is_one_line_that_starts_with_its_file(tmp_path, message):
 
 def test_a_file_that_is_none(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "long").write_text(json.dumps("x" * 9_000))
+    (tmp_path / "long").write_text(json.dumps("x" * plain.FILE_BYTES))
     (tmp_path / "latin").write_bytes('"é"'.encode("latin-1"))
     (tmp_path / "utf16").write_text('"é"', encoding="utf-16")
     assert "Is a directory" in refused(plain.read_json, tmp_path)
@@ -96,7 +96,7 @@ def test_a_file_that_is_none(tmp_path):
     assert "No such file" in refused(plain.read_json, "")
     assert "cannot read 'xxx" in refused(plain.read_json, "x" * 9_000)
     assert "a path holds no NUL" in refused(plain.read_json, "a\0b")
-    assert "more than 1,000 bytes" in refused(plain.read_json, tmp_path / "long", 1_000)
+    assert "more than 1,048,576 bytes" in refused(plain.read_json, tmp_path / "long")
     assert "not text in UTF-8 (byte 1 is 0xe9)" in refused(plain.read_json, tmp_path / "latin")
     assert "not text in UTF-8" in refused(plain.read_json, tmp_path / "utf16")
 
