@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from search_space.checks import is_real, is_whole
 from search_space.shown import shown
@@ -23,17 +24,17 @@ class _Stored:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read `to_dict`'s form. Raises ValueError, with what is wrong, for a field of nonsense."""
-        names = {f.name for f in fields(cls)} - {"more"}
-        # Earlier versions stored None for what there was not.
-        known = {n: cls._read(n, v) for n, v in data.items() if n in names and v is not None}
-        return cls(**known, more={n: v for n, v in data.items() if n not in names})
+    def from_dict(cls, data: Mapping[str, Any], where: str = "facts") -> Self:
+        """Read `to_dict`'s form. Raises ValueError, with what is wrong, for a field of nonsense.
 
-    @classmethod
-    def _read(cls, name: str, value: Any) -> Any:
-        """The field's value, checked."""
-        raise NotImplementedError
+        where: its place, in an error.
+        """
+        kinds = get_type_hints(cls)
+        names = kinds.keys() - {"more"}
+        # Earlier versions stored None for what there was not.
+        known = {n: v for n, v in data.items() if n in names and v is not None}
+        read = {name: _read(f"{where}.{name}", kinds[name], value) for name, value in known.items()}
+        return cls(**read, more={n: v for n, v in data.items() if n not in names})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -71,19 +72,6 @@ class CorpusFacts(_Stored):
     pad_id: int | None = None
     notes: tuple[str, ...] = ()
 
-    @classmethod
-    def _read(cls, name: str, value: Any) -> Any:
-        where = f"facts.corpus.{name}"
-        if name in ("hash", "source"):
-            return _text(where, value)
-        if name == "tokens":
-            return _by_name(where, value, is_whole, "a whole number")
-        if name == "notes":
-            _expect(isinstance(value, list), where, "a list", value)
-            return tuple(_text(where, note) for note in value)
-        _expect(is_whole(value, 0), where, "a whole number", value)
-        return value
-
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(_Stored):
@@ -113,32 +101,31 @@ class Facts(_Stored):
         """The order and the bits per byte of the best n-gram model; None without any."""
         return min(self.ngram_bits_per_byte.items(), key=lambda item: item[1], default=None)
 
-    @classmethod
-    def _read(cls, name: str, value: Any) -> Any:
-        where = f"facts.{name}"
-        if name == "corpus":
-            _expect(isinstance(value, Mapping), where, "a mapping", value)
-            return CorpusFacts.from_dict(value)
-        if name == "ngram_bits_per_byte":
-            return _by_name(where, value, is_real, "a finite number")
-        if name == "training":
-            _expect(is_whole(value), where, "a whole number", value)
-            return value
-        return _text(where, value)
+
+# What a value must be, by the annotation of its field.
+_PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    str: ("text", lambda value: isinstance(value, str)),
+    int: ("a whole number", is_whole),
+    float: ("a finite number", is_real),
+}
 
 
-def _text(where: str, value: Any) -> str:
-    _expect(isinstance(value, str), where, "text", value)
-    return str(value)
+def _read(where: str, kind: Any, value: Any) -> Any:
+    """A stored value as a field with this annotation has it."""
+    form, of = get_origin(kind) or kind, get_args(kind)
+    if form is tuple:
+        _expect(isinstance(value, list), where, "a list", value)
+        return tuple(_read(where, of[0], each) for each in value)
+    if form is Mapping or form is CorpusFacts:
+        _expect(isinstance(value, Mapping), where, "a mapping", value)
+        if form is CorpusFacts:
+            return CorpusFacts.from_dict(value, where)
+        return {name: _read(f"{where}.{name}", of[1], each) for name, each in value.items()}
+    words, fits = _PLAIN[of[0] if form is UnionType else kind]
+    _expect(fits(value), where, words, value)
+    return value
 
 
-def _by_name(where: str, value: Any, ok: Callable[[Any], bool], kind: str) -> dict[str, Any]:
-    _expect(isinstance(value, Mapping), where, "a mapping", value)
-    for name, each in value.items():
-        _expect(ok(each), f"{where}.{name}", kind, each)
-    return dict(value)
-
-
-def _expect(ok: bool, where: str, kind: str, value: Any) -> None:
+def _expect(ok: bool, where: str, words: str, value: Any) -> None:
     if not ok:
-        raise ValueError(f"its {where} must be {kind}: got {shown(value)}")
+        raise ValueError(f"its {where} must be {words}: got {shown(value)}")
