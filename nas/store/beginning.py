@@ -8,28 +8,18 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, insert, select
 
 from nas.store.clock import LEASE_END
+from nas.store.conversion import result_values
 from nas.store.errors import StoreError
 from nas.store.ledger import add_lines
 from nas.store.models import EVALUATION, RUN, TRIAL, EntryKind
 from nas.store.records import Hold
 from search_space.checks import is_real
-from search_space.contract import Status
+from search_space.contract import EvalResult, Status
 
 ANYBODY = "-"  # the owner of what no driver holds: of a store that is used without one
-_NEW = {  # an evaluation before anything is known of it
-    "attempt": 1,
-    "losses": 0,
-    "status": Status.RUNNING.value,
-    "windows": b"",
-    "steps": 0,
-    "tokens": 0,
-    "flops": 0.0,
-    "optimizer_flops": 0.0,
-    "trunk_flops": 0.0,
-    "activity": [],
-    "stats": {},
-    "seconds": 0.0,
-}
+# An evaluation before anything is known of it.
+_NEW = result_values(EvalResult(evaluation=0, status=Status.RUNNING))
+_NEW |= {"attempt": 1, "losses": 0, "status": Status.RUNNING.value}
 _ADD_RUN = insert(RUN).returning(RUN.c.id)
 _ADD_EVALUATION = insert(EVALUATION).values(lease_until=LEASE_END).returning(EVALUATION.c.id)
 _SAME_RUN = and_(RUN.c.trial_id == TRIAL.c.id, RUN.c.seed == bindparam("seed"))

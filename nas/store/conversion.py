@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from nas.store.facts import Facts
@@ -28,7 +29,7 @@ MEASURES = [
     for f in fields(EvalResult)
     if f.name not in ("evaluation", "status", "attempt", "windows", "stats")
 ]
-STANDING = ("rung", "seeds", "bits_per_byte", "active_flops", "flops")
+POINT = ("step", "steps", "flops", "loss", "seconds")  # the same of a point of a curve
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError)  # what a row of nonsense raises
 _NUMBERS = {int, float}
 
@@ -41,23 +42,8 @@ def study_record(row: Any) -> StudyRecord:
     """The study, detached."""
     _expect(row, dict, "config", "facts")
     _expect(row, list, "objectives")
-    return StudyRecord(
-        id=row.id,
-        uid=row.uid,
-        name=row.name,
-        config=row.config,
-        seed=row.seed,
-        budget_flops=row.budget_flops,
-        objectives=row.objectives,
-        state=StudyState(row.state),
-        facts=Facts.from_dict(row.facts),
-        rungs=row.rungs,
-        deviation=row.deviation,
-        owner=row.owner,
-        owner_since=row.owner_since,
-        created_at=row.created_at,
-        ended_at=row.ended_at,
-    )
+    read = {"state": StudyState(row.state), "facts": Facts.from_dict(row.facts)}
+    return StudyRecord(**_named(row, StudyRecord) | read)
 
 
 def trial_record(row: Any, result: EvalResult | None) -> TrialRecord:
@@ -69,21 +55,8 @@ def trial_record(row: Any, result: EvalResult | None) -> TrialRecord:
     _expect(row, dict, "spec", "params", "cost")
     _expect_numbers("cost", row.cost.values())
     _expect_measures(row)
-    return TrialRecord(
-        id=row.id,
-        study_id=row.study_id,
-        number=row.number,
-        spec=FFNSpec.from_dict(row.spec),
-        key=row.key,
-        params=row.params,
-        source=row.source,
-        cost=row.cost,
-        status=Status(row.status),
-        result=result,
-        created_at=row.created_at,
-        ended_at=row.ended_at,
-        **{name: getattr(row, name) for name in STANDING},
-    )
+    read = {"spec": FFNSpec.from_dict(row.spec), "status": Status(row.status), "result": result}
+    return TrialRecord(**_named(row, TrialRecord, but="result") | read)
 
 
 def trial_measures(row: Any) -> TrialMeasures:
@@ -91,22 +64,13 @@ def trial_measures(row: Any) -> TrialMeasures:
     _expect(row, dict, "cost")
     _expect_numbers("cost", row.cost.values())
     _expect_measures(row)
-    return TrialMeasures(
-        row.number,
-        Status(row.status),
-        row.cost,
-        row.rung,
-        row.seeds,
-        row.bits_per_byte,
-        row.active_flops,
-    )
+    return TrialMeasures(**_named(row, TrialMeasures) | {"status": Status(row.status)})
 
 
 def evaluation_record(row: Any) -> EvaluationRecord:
     """The evaluation, detached, from a row that has its columns, `trial_id`, `trial` and `seed`."""
     _expect_measures(row)
-    values = {f.name: getattr(row, f.name) for f in fields(EvaluationRecord)}
-    return EvaluationRecord(**values | {"status": Status(row.status)})
+    return EvaluationRecord(**_named(row, EvaluationRecord) | {"status": Status(row.status)})
 
 
 def eval_result(row: Any, stats: bool) -> EvalResult:
@@ -148,14 +112,23 @@ def unpacked(data: bytes) -> list[float]:
 
 def progress(row: CurvePointRow) -> Progress:
     """One point of a curve."""
-    return Progress(
-        evaluation=row.evaluation_id,
-        step=row.step,
-        steps=row.steps,
-        flops=row.flops,
-        loss=row.loss,
-        seconds=row.seconds,
-    )
+    return Progress(evaluation=row.evaluation_id, **{name: getattr(row, name) for name in POINT})
+
+
+def point_values(point: Progress) -> dict[str, Any]:
+    """The columns of a point of a curve."""
+    return {"evaluation_id": point.evaluation} | {name: getattr(point, name) for name in POINT}
+
+
+@cache
+def field_names(record: type) -> tuple[str, ...]:
+    """Of a record; its row has most of them as columns."""
+    return tuple(f.name for f in fields(record))
+
+
+def _named(row: Any, record: type, but: str = "") -> dict[str, Any]:
+    """What a row has under the names of a record's fields."""
+    return {name: getattr(row, name) for name in field_names(record) if name != but}
 
 
 def _expect(row: Any, kind: type, *names: str) -> None:

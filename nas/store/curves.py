@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from nas.store.conversion import progress
+from nas.store.conversion import point_values, progress
 from nas.store.database import Database
 from nas.store.leases import late, renewed
 from nas.store.locks import lock_study_of
@@ -35,7 +35,7 @@ class Curves(Database):
             lock_study_of(connection, {evaluation for evaluation, _ in attempts})
             lost = [attempt for attempt in attempts if not renewed(connection, *attempt)]
             rows = [
-                _curve_values(point)
+                point_values(point)
                 for point in points
                 if math.isfinite(point.loss) and (point.evaluation, point.attempt) not in lost
             ]
@@ -57,14 +57,3 @@ class Curves(Database):
         else:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
         return insert(CURVE_POINT)
-
-
-def _curve_values(point: Progress) -> dict[str, Any]:
-    return {
-        "evaluation_id": point.evaluation,
-        "step": point.step,
-        "steps": point.steps,
-        "flops": point.flops,
-        "loss": point.loss,
-        "seconds": point.seconds,
-    }

@@ -16,6 +16,7 @@ from nas.store.conversion import (
     MEASURES,
     eval_result,
     evaluation_record,
+    field_names,
     study_record,
     trial_measures,
     trial_record,
@@ -32,45 +33,11 @@ Reader = Session | Connection
 WAY_OUT = "restore the database from a copy, or launch the study again under a new name"
 PLUG_IN = "install the package that the method came with, or register it before you read"
 _TRIAL = list(TRIAL.c)
-_RESULT = [
-    EVALUATION.c.status,
-    EVALUATION.c.attempt,
-    *(EVALUATION.c[n] for n in MEASURES),
-]
-_MEASURED = (
-    TRIAL.c.id,
-    TRIAL.c.number,
-    TRIAL.c.study_id,
-    TRIAL.c.status,
-    TRIAL.c.cost,
-    TRIAL.c.rung,
-    TRIAL.c.seeds,
-    TRIAL.c.bits_per_byte,
-    TRIAL.c.active_flops,
-)
-_EVALUATION = (
-    EVALUATION.c.id,
-    RUN.c.trial_id,
-    TRIAL.c.number.label("trial"),
-    RUN.c.seed,
-    EVALUATION.c.rung,
-    EVALUATION.c.attempt,
-    EVALUATION.c.losses,
-    EVALUATION.c.owner,
-    EVALUATION.c.status,
-    EVALUATION.c.until_flops,
-    EVALUATION.c.start_flops,
-    EVALUATION.c.reserved,
-    EVALUATION.c.flops,
-    EVALUATION.c.trunk_flops,
-    EVALUATION.c.bits_per_byte,
-    EVALUATION.c.bits_per_byte_se,
-    EVALUATION.c.active_flops,
-    EVALUATION.c.seconds,
-    EVALUATION.c.error,
-    EVALUATION.c.created_at,
-    EVALUATION.c.ended_at,
-)
+_RESULT = [EVALUATION.c[name] for name in ("status", "attempt", *MEASURES)]
+_MEASURED = [TRIAL.c[name] for name in ("id", "study_id", *field_names(TrialMeasures))]
+_OF_RUN = {"trial_id": RUN.c.trial_id, "trial": TRIAL.c.number.label("trial"), "seed": RUN.c.seed}
+_COLUMNS = dict(EVALUATION.c) | _OF_RUN
+_EVALUATION = [_COLUMNS[name] for name in field_names(EvaluationRecord)]
 
 
 def _trials_query(stats: bool) -> Select[Any]:
