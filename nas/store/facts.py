@@ -5,6 +5,7 @@ What another version or a benchmark noted beside it is kept in `more`, unread.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import UnionType
@@ -29,7 +30,7 @@ class _Stored:
 
         where: its place, in an error.
         """
-        kinds = get_type_hints(cls)
+        kinds = _annotations(cls)
         names = kinds.keys() - {"more"}
         # Earlier versions stored None for what there was not.
         known = {n: v for n, v in data.items() if n in names and v is not None}
@@ -108,6 +109,8 @@ _PLAIN: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number", is_whole),
     float: ("a finite number", is_real),
 }
+
+_annotations: Callable[[type], dict[str, Any]] = functools.cache(get_type_hints)
 
 
 def _read(where: str, kind: Any, value: Any) -> Any:
