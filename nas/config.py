@@ -16,9 +16,9 @@ from nas.search.objectives import objective
 from nas.search.rungs import expected_flops, path_flops
 from nas.search.settings import Budget, Constraints, SamplerKind
 from nas.store.names import check_name
-from nas.yaml_file import numbers, read_yaml, section
+from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone
-from search_space.checks import is_whole, known_word, whole
+from search_space.checks import is_whole, known_word, section, whole
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import yaml
 
 from search_space.checks import WHOLE
-from search_space.errors import InputError, check_keys, require
+from search_space.errors import InputError
 from search_space.plain import DEPTH, NODES, TEXT, checked, read_text
 from search_space.shown import shown
 
@@ -24,7 +23,6 @@ except ImportError:  # a PyYAML that was built without libyaml
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 _TEXT = {"name", "source", "split", "revision", "text_field", "tokenizer", "ray_address"}
 
-T = TypeVar("T")
 _TAGS = "tag:yaml.org,2002:"
 
 
@@ -184,21 +182,3 @@ class _Survey:
 def _refuse(event: yaml.Event, problem: str) -> NoReturn:
     mark: Any = event.start_mark  # its type is another class with libyaml
     raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-def section(cls: type[T], where: str, data: Any) -> T:
-    """A section's dataclass from its mapping, with errors that name the section.
-
-    cls: a dataclass whose fields are the section's keys.
-    where: the section's name in the file.
-    data: as it was read.
-    Raises InputError for what is no mapping, an unknown key and one that is needed and missing.
-    """
-    if not isinstance(data, Mapping):
-        raise InputError(f"{where} is a mapping of its fields: got {shown(data)}")
-    known = fields(cls)  # type: ignore[arg-type]
-    check_keys(where, data, [f.name for f in known])
-    for f in known:
-        given = f.name in data or f.default is not MISSING or f.default_factory is not MISSING
-        require(given, f"{where} needs {f.name}: none given")
-    return cls(**data)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from search_space.checks import DIM, TOKENS, UNITS, real, whole
-from search_space.errors import InputError, check_keys, require
-from search_space.shown import shown
+from search_space.checks import DIM, TOKENS, UNITS, real, section, whole
+from search_space.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +60,4 @@ class Backbone:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Backbone:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        if not isinstance(data, Mapping):
-            raise InputError(f"backbone is a mapping of its fields: got {shown(data)}")
-        check_keys("backbone", data, [f.name for f in fields(cls)])
-        return cls(**data)
+        return section(cls, "backbone", data)

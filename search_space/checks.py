@@ -1,4 +1,4 @@
-"""The rules for single values, and the words that refuse what breaks them.
+"""The rules for single values and for sections, and the words that refuse what breaks them.
 
 Sizes have ends that no proxy comes near. Within them every closed form of this project is exact and
 quick; beyond them Python's whole numbers go on, and what loops over one would not end.
@@ -7,9 +7,11 @@ quick; beyond them Python's whole numbers go on, and what loops over one would n
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
 
-from search_space.errors import InputError, nearest
+from search_space.errors import InputError, check_keys, nearest, require
 from search_space.shown import shown
 
 WHOLE = 2**63 - 1  # any whole number: what databases and torch hold
@@ -20,6 +22,7 @@ REAL = 1e30  # any real number: FLOPs, rates, weights, ratios
 CHOICES = 100  # of one parameter of a search space
 
 Error = type[InputError]
+T = TypeVar("T")
 
 
 def is_whole(value: object, least: int = 0, most: int = WHOLE) -> bool:
@@ -97,3 +100,21 @@ def known_word(
     if isinstance(value, str) and value in known:
         return value
     raise error(f"{where}: unknown {kind} {shown(value)}; {nearest(value, known)}")
+
+
+def section(cls: type[T], where: str, data: Any) -> T:
+    """A section's dataclass from its mapping, with errors that name the section.
+
+    cls: a dataclass whose fields are the section's keys.
+    where: the section's name in the file.
+    data: as it was read.
+    Raises InputError for what is no mapping, an unknown key and one that is needed and missing.
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where} is a mapping of its fields: got {shown(data)}")
+    known = fields(cls)  # type: ignore[arg-type]
+    check_keys(where, data, [f.name for f in known])
+    for f in known:
+        given = f.name in data or f.default is not MISSING or f.default_factory is not MISSING
+        require(given, f"{where} needs {f.name}: none given")
+    return cls(**data)

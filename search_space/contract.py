@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from search_space.backbone import Backbone
-from search_space.checks import TOKENS, is_whole, real, whole
-from search_space.errors import InputError, check_keys, require
+from search_space.checks import TOKENS, is_whole, real, section, whole
+from search_space.errors import require
 from search_space.shown import shown
 from search_space.spec import FFNSpec
 
@@ -101,10 +101,7 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        if not isinstance(data, Mapping):
-            raise InputError(f"recipe is a mapping of its fields: got {shown(data)}")
-        check_keys("recipe", data, [f.name for f in fields(cls)])
-        return cls(**data)
+        return section(cls, "recipe", data)
 
 
 @dataclass(frozen=True, kw_only=True)

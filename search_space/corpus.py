@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from os.path import isabs
 from typing import Any
 
-from search_space.checks import is_real, text, whole
-from search_space.errors import InputError, check_keys, require
+from search_space.checks import is_real, section, text, whole
+from search_space.errors import require
 from search_space.secrets import has_secret, redacted
 from search_space.shown import shown
 
@@ -128,10 +128,7 @@ class CorpusSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> CorpusSpec:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        if not isinstance(data, Mapping):
-            raise InputError(f"corpus is a mapping of its fields: got {shown(data)}")
-        check_keys("corpus", data, [f.name for f in fields(cls)])
-        return cls(**data)
+        return section(cls, "corpus", data)
 
 
 def _check_share(key: str, value: object) -> None:

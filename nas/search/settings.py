@@ -7,9 +7,8 @@ from typing import Literal
 
 from nas.search.bounds import absolute
 from nas.search.rungs import MOST_RUNGS, levels
-from nas.yaml_file import section
 from search_space.backbone import Backbone
-from search_space.checks import real, whole
+from search_space.checks import real, section, whole
 from search_space.cost import model_cost
 from search_space.errors import require
 from search_space.spec import FFNSpec

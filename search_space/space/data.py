@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from search_space.checks import DIM, UNITS, is_whole, known_word, one_of, whole
+from search_space.checks import DIM, UNITS, is_whole, known_word, one_of, section, whole
 from search_space.design import Method, Placement
 from search_space.domain import (
     Choices,
@@ -156,20 +156,16 @@ class SearchSpace:
         own = [f.name for f in _own_fields()]
         knobs = {name: found for name in names() if (found := find(name).knobs) is not None}
         check_keys("space", data, [*own, *knobs])
-        sections = {name: _read(knobs[name], data[name]) for name in knobs if name in data}
+        sections = {
+            name: section(kind, f"space.{name}", data[name])
+            for name, kind in knobs.items()
+            if name in data
+        }
         return cls(**{k: v for k, v in data.items() if k in own}, sections=sections)
 
 
 def _own_fields() -> list[dataclasses.Field[Any]]:
     return [f for f in dataclasses.fields(SearchSpace) if f.name != "sections"]
-
-
-def _read(cls: type[Knobs], given: Any) -> Knobs:
-    where = f"space.{cls.method}"
-    if not isinstance(given, Mapping):
-        raise InputError(f"{where} is a mapping: got {shown(given)}")
-    check_keys(where, given, [f.name for f in dataclasses.fields(cls)])
-    return cls(**given)
 
 
 def _probe(name: str, value: Any) -> FFNSpec:
