@@ -14,7 +14,8 @@ from nas.search.bounds import excess, limits, words
 from nas.search.objectives import OBJECTIVES
 from nas.search.pareto import best, feasible_values, frontier, hypervolume_share
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
-from nas.views import noise, si
+from nas.views.noise import noise
+from nas.views.style import si
 from nas.views.trial_rows import RUN_COLUMNS, flat_row, run_row
 from search_space.contract import FAILURES, Progress, Status
 

@@ -26,7 +26,10 @@ from nas.search.bounds import excess
 from nas.search.objectives import OBJECTIVES, shown_objectives
 from nas.search.pareto import best
 from nas.store import EvaluationRecord, TrialRecord
-from nas.views import RunCurve, curves_data, pareto_data, run_curves, runs_data, si
+from nas.views.curves import RunCurve, curves_data, run_curves
+from nas.views.pareto import pareto_data
+from nas.views.runs import runs_data
+from nas.views.style import si
 from search_space.contract import Status
 
 _PARETO_HEIGHT = 470

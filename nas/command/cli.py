@@ -110,12 +110,14 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
     with open_study(study, db) as opened:
         print_rows(pareto_rows(opened, everything), as_json)
         if html is not None:
-            from nas.views import pareto_figure, runs_figure, write_html
+            from nas.views.pareto import pareto_data
+            from nas.views.runs import runs_data
+            from nas.views.style import write_html
 
             record, trials = opened.record, opened.records(stats=False)
-            figures = [pareto_figure(record, trials)]
+            figures = [pareto_data(record, trials)]
             if record.top:
-                figures.append(runs_figure(record, trials, opened.evaluations()))
+                figures.append(runs_data(record, trials, opened.evaluations()))
             with interrupts.held():  # written whole
                 write_html(figures, html)
             echo(f"wrote {html}", err=True)

@@ -1,9 +1,8 @@
-"""The Pareto scatter, as plain data and as a Plotly figure."""
+"""The Pareto scatter, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from nas.search.bounds import excess, limits, words
 from nas.search.objectives import Objective, objective, objective_values, shown_objectives
@@ -27,21 +26,9 @@ from nas.views.style import (
 from search_space.contract import Status
 from search_space.methods import names
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 _FADED = 0.3
 
 Point = tuple[float, float, TrialRecord]
-
-
-def pareto_figure(
-    study: StudyRecord, trials: Sequence[TrialRecord], chosen: int | None = None
-) -> Figure:
-    """`pareto_data` as Plotly's own object."""
-    import plotly.graph_objects as go
-
-    return go.Figure(pareto_data(study, trials, chosen))
 
 
 def pareto_data(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nas.search.bounds import limits
 from nas.search.pareto import frontier
@@ -23,13 +22,9 @@ from nas.views.style import (
     spread,
     symbol,
 )
-from search_space.contract import Status
+from search_space.contract import FAILURES, Status
 from search_space.methods import names
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
-_FAILED = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 _CROSS = "failed on the way to a rung"
 _EDGE = 0.06  # of the range: so far above all measures stands a run that failed without one
 _ERROR_LENGTH = 100  # of an error in a hover text
@@ -59,18 +54,6 @@ class _Run:
     kind: _Kind
     evaluations: Sequence[EvaluationRecord]
     measured: Sequence[EvaluationRecord]
-
-
-def runs_figure(
-    study: StudyRecord,
-    trials: Iterable[TrialRecord],
-    evaluations: Iterable[EvaluationRecord],
-    chosen: int | None = None,
-) -> Figure:
-    """`runs_data` as Plotly's own object, which `write_html` takes."""
-    import plotly.graph_objects as go
-
-    return go.Figure(runs_data(study, trials, evaluations, chosen))
 
 
 def runs_data(
@@ -122,7 +105,7 @@ def _runs(
         measured = [each for each in measured if each.status is Status.FINISHED]
         last = own[-1]
         below = last.rung < study.top and last.status is Status.FINISHED
-        kind = _PAUSED if below or last.status in _FAILED else _PROMOTED
+        kind = _PAUSED if below or last.status in FAILURES else _PROMOTED
         kind = _FRONTIER if number in best else kind
         runs.append(_Run(by_number[number], kind, own, measured))
     return runs
@@ -169,7 +152,7 @@ def _title(run: _Run) -> str:
 def _crosses(runs: Sequence[_Run]) -> Data:
     bits = [each.bits_per_byte or 0.0 for run in runs for each in run.measured] or [1.0]
     edge = max(bits) + _EDGE * (max(bits) - min(bits))
-    failed = [(run, each) for run in runs for each in run.evaluations if each.status in _FAILED]
+    failed = [(run, each) for run in runs for each in run.evaluations if each.status in FAILURES]
     return {
         "type": "scatter",
         "x": [each.until_flops for _, each in failed],

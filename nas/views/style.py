@@ -7,13 +7,10 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from search_space.errors import InputError
 from search_space.methods import names
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Okabe and Ito's palette, told apart with every common colour blindness; a shape doubles it.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D00", "#555555")
@@ -73,15 +70,17 @@ def _template() -> Data:
     return template
 
 
-def write_html(figures: Sequence[Figure], path: str | Path) -> Path:
+def write_html(figures: Sequence[Data], path: str | Path) -> Path:
     """Write figures below each other into one file that opens without a network.
 
     Raises InputError when it cannot be written.
     """
+    from plotly.io import to_html
+
     path, head = Path(path), '<!DOCTYPE html><html><head><meta charset="utf-8"></head><body>'
     # Plotly's script comes with the first one.
     parts = [
-        each.to_html(include_plotlyjs=not i, full_html=False) for i, each in enumerate(figures)
+        to_html(each, include_plotlyjs=not i, full_html=False) for i, each in enumerate(figures)
     ]
     try:
         path.write_text("\n".join([head, *parts, "</body></html>\n"]), encoding="utf-8")

@@ -18,16 +18,8 @@ if TYPE_CHECKING:
 
 
 RUN_COLUMNS = (
-    "trial",
-    "seed",
-    "rung",
-    "until_flops",
-    "status",
-    "attempt",
-    "bits_per_byte",
-    "flops",
-    "seconds",
-    "error",
+    *("trial", "seed", "rung", "until_flops", "status", "attempt"),
+    *("bits_per_byte", "flops", "seconds", "error"),
 )
 
 

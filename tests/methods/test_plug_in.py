@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 import torch
 import yaml
@@ -21,7 +22,8 @@ from nas.models.checkpoints import find_checkpoint
 from nas.models.export import bundle_sources, export_trial
 from nas.running.launcher import launch_study
 from nas.store import Store
-from nas.views import colour, pareto_figure, symbol
+from nas.views.pareto import pareto_data
+from nas.views.style import colour, symbol
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.cost import ffn_cost, step_flops
@@ -156,7 +158,7 @@ def test_a_study_searches_shows_and_exports_it(small_corpus, tmp_path, monkeypat
         assert [trial.spec.method for trial in trials] == ["dense", "first_k", "first_k"]
         assert {trial.status for trial in trials} == {Status.FINISHED}
 
-        figure = pareto_figure(study, trials)
+        figure = go.Figure(pareto_data(study, trials))
         own = [trace for trace in figure.data if trace.name == "first_k" and trace.x]
         assert any(trace.showlegend for trace in own)
         marks = {(trace.marker.color, trace.marker.symbol) for trace in own}

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 from installing import install
 
-from nas.views import colour, symbol
+from nas.views.style import colour, symbol
 from search_space.backbone import Backbone
 from search_space.design import Design, Method
 from search_space.domain import Choices, Domain, Numbers

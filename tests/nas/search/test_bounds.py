@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 
 from dashboard.data import headline, outcome_frame, read, trial_frame
@@ -16,7 +17,7 @@ from nas.search.lessons import lessons
 from nas.search.pareto import best, frontier
 from nas.store import Store, StudyRecord, StudyState
 from nas.study import Study
-from nas.views import pareto_figure
+from nas.views.pareto import pareto_data
 from search_space.contract import EvalResult, Status
 from search_space.cost import model_cost
 from search_space.errors import InputError
@@ -120,7 +121,7 @@ def test_the_page_and_the_figure_mark_it(db: str) -> None:
     assert frame["infeasible"].tolist() == ["", "active_flops 1.70x of the bound"]
     outcome = dict(outcome_frame(snapshot, snapshot.trials[1]).itertuples(index=False))
     assert outcome["infeasible"] == "active_flops 1.70x of the bound"
-    figure = pareto_figure(snapshot.study, snapshot.trials)
+    figure = go.Figure(pareto_data(snapshot.study, snapshot.trials))
     hollow = next(trace for trace in figure.data if trace.name == "breaks a bound")
     assert [list(row) for row in hollow.customdata] == [[1]]
     assert hollow.marker.symbol[0].endswith("-open") and hollow.showlegend is not False

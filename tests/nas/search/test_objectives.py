@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -18,7 +19,7 @@ from nas.running.launcher import launch_study
 from nas.search.objectives import OBJECTIVES, closed_form, costs_read, shown_objectives
 from nas.store import Store
 from nas.study import Study
-from nas.views import pareto_figure
+from nas.views.pareto import pareto_data
 from search_space.contract import EvalRequest, EvalResult, Status
 from search_space.errors import InputError
 
@@ -114,7 +115,7 @@ def test_the_command_has_its_column(url: str, capsys: pytest.CaptureFixture[str]
 def test_the_figure_has_its_axis_and_its_words(url: str) -> None:
     with Study.open(None, url) as study:
         trials = study.records()
-        figure = pareto_figure(study.record, trials)
+        figure = go.Figure(pareto_data(study.record, trials))
     assert figure.layout.xaxis.title.text == "Weights and active weights (kB) (log scale)"
     drawn = {
         each[0]: (x, text)

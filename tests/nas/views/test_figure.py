@@ -13,17 +13,11 @@ import plotly.graph_objects as go
 import pytest
 
 from nas.store import EvaluationRecord, Facts, StudyRecord, StudyState, TrialRecord
-from nas.views import (
-    colour,
-    curves_data,
-    noise,
-    pareto_figure,
-    run_curves,
-    runs_figure,
-    si,
-    symbol,
-    write_html,
-)
+from nas.views.curves import curves_data, run_curves
+from nas.views.noise import noise
+from nas.views.pareto import pareto_data
+from nas.views.runs import runs_data
+from nas.views.style import colour, si, symbol, write_html
 from search_space.contract import EvalResult, Progress, Status
 from search_space.errors import InputError
 from search_space.methods import names
@@ -31,6 +25,15 @@ from search_space.methods.dense import Dense
 from search_space.methods.hash import Hash
 from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
+
+
+def pareto_figure(*arguments, **options) -> go.Figure:
+    return go.Figure(pareto_data(*arguments, **options))
+
+
+def runs_figure(*arguments, **options) -> go.Figure:
+    return go.Figure(runs_data(*arguments, **options))
+
 
 STUDY = StudyRecord(
     id=1,
@@ -368,7 +371,7 @@ def test_the_runs_of_the_chosen_trial_are_ringed() -> None:
 
 
 def test_the_html_file_needs_no_network(tmp_path: Path) -> None:
-    both = [pareto_figure(STUDY, TRIALS), drawn_runs()]
+    both = [pareto_data(STUDY, TRIALS), drawn_runs().to_plotly_json()]
     page = write_html(both, tmp_path / "pareto.html").read_text()
     assert page.count("Plotly.newPlot(") == 2
     assert len(page) < 1.5 * len(write_html(both[:1], tmp_path / "one.html").read_text())
