@@ -19,25 +19,13 @@ from nas.store import Store, StudyRecord, TrialRecord
 from nas.store.tallies import Tally
 from nas.study import Study
 from nas.views.trial_rows import run_row, trial_row
-from search_space.contract import Status
+from search_space.contract import FAILURES, Status
 
 # Of a study's row, the columns of the table of studies.
 LISTED = (
-    "study",
-    "state",
-    "trials",
-    "finished",
-    "paused",
-    "running",
-    "stopped",
-    "not_finished",
-    "infeasible",
-    "flops_spent",
-    "flops_budget",
-    "best_bits_per_byte",
-    "best_design",
-    "frontier",
-    "started",
+    *("study", "state", "trials", "finished", "paused", "running", "stopped", "not_finished"),
+    *("infeasible", "flops_spent", "flops_budget", "best_bits_per_byte", "best_design"),
+    *("frontier", "started"),
 )
 
 
@@ -62,7 +50,7 @@ def study_row(store: Store, study: StudyRecord) -> Row:
         "paused": counts[Status.PAUSED],
         "running": _count(tallies, Status.RUNNING),
         "stopped": counts[Status.STOPPED],
-        "not_finished": sum(counts[status] for status in _WITHOUT_RESULT),
+        "not_finished": sum(counts[status] for status in FAILURES),
         "infeasible": len(trials) - len(kept),
         "rungs": _rung_rows(study, tallies),
         "repeats": _count([each for each in tallies if each.repeat], Status.FINISHED),
@@ -77,9 +65,6 @@ def study_row(store: Store, study: StudyRecord) -> Row:
         "held_since": _time(study.owner_since) if study.owner else None,
         "started": _time(study.created_at),
     }
-
-
-_WITHOUT_RESULT = (Status.DIVERGED, Status.OUT_OF_MEMORY, Status.FAILED)
 
 
 def _count(tallies: list[Tally], *statuses: Status) -> int:
@@ -102,7 +87,7 @@ def _rung_rows(study: StudyRecord, tallies: list[Tally]) -> list[Row]:
                 "running": _count(mine, Status.RUNNING),
                 "finished": _count(mine, Status.FINISHED),
                 "stopped": _count(mine, Status.STOPPED),
-                "not_finished": _count(mine, *_WITHOUT_RESULT),
+                "not_finished": _count(mine, *FAILURES),
             }
         )
     return rows

@@ -50,7 +50,7 @@ class RayPool:
         self._process = RayProcess(local=not address, leave=limits.leave)
         try:
             self._start(address, count, threads)
-            self._slots: int = self._process.ask(
+            self.slots: int = self._process.ask(
                 "hire", count, threads, gpus, within=limits.start + limits.answer
             )
         except BaseException:
@@ -71,11 +71,6 @@ class RayPool:
             raise WorkFailed(
                 f"a local Ray did not start within {within:g} s: the machine is too busy"
             ) from error
-
-    @property
-    def slots(self) -> int:
-        """Trials that run at once."""
-        return self._slots
 
     def prepare(
         self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
@@ -100,7 +95,7 @@ class RayPool:
 
     def submit(self, request: EvalRequest) -> None:
         """Start the evaluation on an idle worker."""
-        if len(self._running) >= self._slots:
+        if len(self._running) >= self.slots:
             raise RuntimeError(f"all {self.slots} slots are busy")
         self._process.ask("submit", request, within=self._limits.answer)
         self._running.add(request.evaluation)

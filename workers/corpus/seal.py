@@ -13,17 +13,12 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from workers.corpus.split import SPLITS
+
 META = "meta.json"
 PARTS = (
-    "train.bin",
-    "train.txt",
-    "validation.bin",
-    "validation.txt",
-    "test.bin",
-    "test.txt",
-    "token_bytes.npy",
-    "token_counts.npy",
-    "tokenizer.json",
+    *(f"{split}.{kind}" for split in SPLITS for kind in ("bin", "txt")),
+    *("token_bytes.npy", "token_counts.npy", "tokenizer.json"),
 )
 _SEAL = "seal"
 
