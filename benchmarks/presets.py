@@ -52,7 +52,7 @@ def compare(
     """
     require(workers is None or workers >= 1, f"workers must be at least 1: got {workers}")
     backbone, note = comparison.backbone, functools.partial(say, console)
-    corpus = prepare(text, backbone.vocab_size, backbone.seq_len, corpora_dir(), report=note)
+    corpus = prepare(text, backbone.vocab_size, backbone.seq_len, corpora_dir())
     studies = Studies(store, corpus.meta["hash"], corpus.meta["vocab_size"])
     configs = {seed: comparison.study(seed, text, workers) for seed in comparison.seeds}
 

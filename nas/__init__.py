@@ -5,6 +5,7 @@ From Python: `nas.launch(config) -> Study`, `nas.resume(name)`, `nas.Study.open(
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,12 +17,7 @@ __all__ = ["Study", "StudyConfig", "launch", "resume"]
 
 def __getattr__(name: str) -> Any:
     # Loaded on first use, so that `import nas` and `nas --help` cost nothing.
-    if name in ("Study", "launch", "resume"):
-        import nas.study
-
-        return getattr(nas.study, name)
-    if name == "StudyConfig":
-        from nas.config import StudyConfig
-
-        return StudyConfig
+    if name in __all__:
+        home = "nas.config" if name == "StudyConfig" else "nas.study"
+        return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'nas' has no attribute {name!r}")

@@ -23,11 +23,10 @@ from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.design import Placement
-from search_space.errors import InputError, SpecError, check_keys, nearest, require
+from search_space.errors import InputError, SpecError, check_keys, nearest, require, shown
 from search_space.placement import placed
 from search_space.plain import checked
 from search_space.presets import PRESETS
-from search_space.shown import shown
 from search_space.space import SearchSpace, look
 from search_space.spec import FFNSpec
 

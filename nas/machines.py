@@ -7,8 +7,7 @@ from os.path import isabs
 from typing import Literal, get_args
 
 from search_space.checks import DIM, known_word, real, text, whole
-from search_space.errors import require
-from search_space.shown import shown
+from search_space.errors import require, shown
 
 Device = Literal["auto", "cpu", "cuda"]
 

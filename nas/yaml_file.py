@@ -10,9 +10,8 @@ from typing import Any, NoReturn
 import yaml
 
 from search_space.checks import WHOLE
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 from search_space.plain import DEPTH, NODES, TEXT, checked, read_text
-from search_space.shown import shown
 
 try:
     from yaml import CSafeLoader as SafeLoader  # libyaml's parser: several times as fast

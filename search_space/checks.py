@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-from search_space.errors import InputError, check_keys, nearest, require
-from search_space.shown import shown
+from search_space.errors import InputError, check_keys, nearest, require, shown
 
 WHOLE = 2**63 - 1  # any whole number: what databases and torch hold
 DIM = 2**16  # widths and counts of a backbone and a layer: d_model, heads, layers, sub-layers

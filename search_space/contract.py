@@ -16,8 +16,7 @@ from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.checks import TOKENS, is_whole, real, section, whole
-from search_space.errors import require
-from search_space.shown import shown
+from search_space.errors import require, shown
 from search_space.spec import FFNSpec
 
 # A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.

@@ -9,9 +9,8 @@ from os.path import isabs
 from typing import Any
 
 from search_space.checks import is_real, section, text, whole
-from search_space.errors import require
+from search_space.errors import require, shown
 from search_space.secrets import has_secret, redacted
-from search_space.shown import shown
 
 STDLIB = "stdlib"
 HUB_PREFIX = "hub:"

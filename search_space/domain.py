@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from search_space.checks import CHOICES, flag, is_real, is_whole, real
-from search_space.errors import InputError, SpecError, check_keys, require
-from search_space.shown import shown
+from search_space.errors import InputError, SpecError, check_keys, require, shown
 
 Match = Literal["free", "active_flops", "total_params"]
 

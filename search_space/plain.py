@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from search_space.checks import WHOLE
-from search_space.errors import InputError, require
-from search_space.shown import shown
+from search_space.errors import InputError, require, shown
 
 FILE_BYTES = 1 << 20  # of a file that people write; a study of 1,000 designs has a tenth of it
 NODES = 100_000  # values of a document, each alias counted as all that it stands for

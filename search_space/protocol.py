@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 
 from search_space.design import Method
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 from search_space.parameter import Condition, Knobs
-from search_space.shown import shown
 
 
 def check_method(candidate: object, owner: str) -> type[Method]:

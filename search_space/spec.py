@@ -34,9 +34,8 @@ from search_space.design import (
     weight,
     whole,
 )
-from search_space.errors import SpecError, check_keys
+from search_space.errors import SpecError, check_keys, shown
 from search_space.methods import find, has, names
-from search_space.shown import shown
 
 
 def _default() -> Method:

@@ -28,6 +28,7 @@ from search_space.contract import (
     EvalRequest,
 )
 from workers.corpus import Corpus
+from workers.corpus.seal import file_digest
 from workers.model import ProxyLM
 
 
@@ -82,12 +83,6 @@ def keep_tokenizer(corpus: Corpus, folder: Path) -> str:
     if digest != file_digest(corpus.tokenizer_path):
         raise FileExistsError(f"{place} is another corpus's tokenizer")
     return digest
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(*paths: Path) -> None:

@@ -57,12 +57,9 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
         return ending(Status.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
     except InputError as error:
         return ending(Status.FAILED, str(error))
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # what torch raises for the CPU's
-            return ending(Status.OUT_OF_MEMORY, str(error))
-        log.exception("trial %d failed", request.number)
-        return ending(Status.FAILED, f"{type(error).__name__}: {error}")
     except Exception as error:
+        if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's
+            return ending(Status.OUT_OF_MEMORY, str(error))
         log.exception("trial %d failed", request.number)
         return ending(Status.FAILED, f"{type(error).__name__}: {error}")
     finally:

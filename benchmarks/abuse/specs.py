@@ -21,10 +21,9 @@ from search_space.backbone import Backbone
 from search_space.checks import is_real
 from search_space.cost import model_cost
 from search_space.design import Method
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 from search_space.methods import find, names
 from search_space.presets import PRESETS
-from search_space.shown import shown
 from search_space.space import SearchSpace, params_of
 from search_space.spec import FFNSpec
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from nas.process import interrupts
 from nas.store import Store
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 from search_space.places import DB_VARIABLE
-from search_space.shown import shown
 
 END_SECONDS = 5.0  # for the server to end in order
 

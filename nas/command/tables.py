@@ -13,9 +13,8 @@ from rich.table import Table
 from nas.command.terminal import console, echo, plain
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost, model_cost
-from search_space.errors import InputError, nearest
+from search_space.errors import InputError, nearest, shown
 from search_space.plain import parse_json, read_json
-from search_space.shown import shown
 from search_space.spec import FFNSpec
 
 if TYPE_CHECKING:

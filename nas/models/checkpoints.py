@@ -17,9 +17,8 @@ from typing import Any
 
 from nas.store import Store, StudyRecord, TrialRecord
 from search_space.contract import MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS, Status
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 from search_space.plain import read_json
-from search_space.shown import shown
 
 log = logging.getLogger(__name__)
 RUNS, STATES = "nas-runs", "states"

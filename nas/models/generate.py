@@ -8,9 +8,8 @@ from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.cost import model_cost
-from search_space.errors import InputError, require
+from search_space.errors import InputError, require, shown
 from search_space.plain import read_json
-from search_space.shown import shown
 from search_space.spec import FFNSpec
 
 # Of the weights' bytes that the configuration may claim in parameters of at least a byte; the rest

@@ -123,8 +123,8 @@ class Driver:
                     self._start()
                 case TakeUp():
                     self._take_up()
-                case Promote(evaluation, rung):
-                    self._go_on(evaluation, rung)
+                case Promote(below, rung):
+                    self._begin(self.trials[below.trial], below.seed, rung, below.trunk_flops)
                 case Repeat(number, seed):
                     self._begin(self.trials[number], seed, rung=len(self.plan.levels) - 1)
                 case Wait() | Done():
@@ -164,10 +164,6 @@ class Driver:
 
     def _put_trial(self, trial: TrialRecord) -> None:
         self.board.put_trial(trial.number, trial.key in self.warm_starts, trial.cost)
-
-    def _go_on(self, below: EvaluationRecord, rung: int) -> None:
-        trial = self.trials[below.trial]
-        self._begin(trial, below.seed, rung, start_flops=below.trunk_flops)
 
     def _begin(self, trial: TrialRecord, seed: int, rung: int, start_flops: float = 0.0) -> None:
         """Store an evaluation of a trial that there is, and hand it to the pool."""

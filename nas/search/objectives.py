@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from search_space.contract import Status
-from search_space.errors import InputError, nearest
-from search_space.shown import shown
+from search_space.errors import InputError, nearest, shown
 
 Place = Literal["table", "hover"]  # rows of tables, and the text over a point of a figure
 

@@ -21,10 +21,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError, Statement
 from nas.store.errors import NoStudiesYet
 from nas.store.redaction import display, hidden, without_secrets
 from nas.store.sqlite_file import CHANGES, SQLiteFile
-from search_space.errors import InputError, require
+from search_space.errors import InputError, require, shown
 from search_space.places import DEFAULT_DB
 from search_space.plain import checked
-from search_space.shown import shown
 
 log = logging.getLogger(__name__)
 FORMS = "sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"

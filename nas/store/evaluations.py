@@ -12,7 +12,7 @@ from nas.store.errors import StoreError
 from nas.store.leases import late, take_oldest, take_over, taken_before
 from nas.store.locks import lock_study, lock_study_of
 from nas.store.models import EVALUATION, RUN
-from nas.store.outage import lasting, now
+from nas.store.outage import CALLED, lasting
 from nas.store.reading import read_evaluation, read_evaluations, read_result, read_trial
 from nas.store.records import EvaluationRecord, Hold, TrialRecord
 from nas.store.settling import go_on, settle, stand
@@ -33,7 +33,7 @@ class Evaluations(Database):
         until_flops: float,
         start_flops: float = 0.0,
         hold: Hold | None = None,
-        at: datetime | None = None,
+        at: datetime = CALLED,
     ) -> EvaluationRecord:
         """A new running evaluation, of a run that exists or begins with it; reserves its FLOPs.
 
@@ -41,7 +41,6 @@ class Evaluations(Database):
         Raises LeaseLost for a late driver, StoreError when the study has no such trial, or the
         run was at the rung before.
         """
-        at = at or now()
         check_flops(until_flops, start_flops)
         with self._writing() as connection:
             study = lock_study(connection, study_id, hold)
@@ -65,7 +64,7 @@ class Evaluations(Database):
         hold: Hold | None = None,
         *,
         statuses: Sequence[Status] = (Status.RUNNING, Status.STOPPED),
-        at: datetime | None = None,
+        at: datetime = CALLED,
     ) -> EvaluationRecord | None:
         """Take up an evaluation that nobody works on, the oldest; None when there is none.
 
@@ -74,7 +73,6 @@ class Evaluations(Database):
         What `owner` has claimed and not ended is never claimed by it again.
         at: the time of the call; the same call of the same owner finds what the first one took.
         """
-        at = at or now()
         with self._writing() as connection:
             study = lock_study(connection, study_id, hold)
             id = taken_before(connection, study_id, owner, at)
@@ -87,14 +85,13 @@ class Evaluations(Database):
 
     @lasting
     def worker_lost(
-        self, evaluation_id: int, attempt: int, owner: str, at: datetime | None = None
+        self, evaluation_id: int, attempt: int, owner: str, at: datetime = CALLED
     ) -> EvaluationRecord:
         """Count a lost worker and take the evaluation up for the next; its attempt is one higher.
 
         at: the time of the call; the same call again counts nothing.
         Raises LeaseLost unless `attempt` is the evaluation's.
         """
-        at = at or now()
         with self._writing() as connection:
             study = lock_study_of(connection, [evaluation_id])
             if study is None:
@@ -104,7 +101,7 @@ class Evaluations(Database):
 
     @lasting
     def end_evaluation(
-        self, result: EvalResult, at: datetime | None = None
+        self, result: EvalResult, at: datetime = CALLED
     ) -> tuple[TrialRecord, EvaluationRecord]:
         """Record how an evaluation ended and settle its reservation: every ending passes here.
 
@@ -115,7 +112,7 @@ class Evaluations(Database):
         """
         if not result.status.ended or result.status is Status.PAUSED:
             raise StoreError(f"{result.status} is not an ending of evaluation {result.evaluation}")
-        ending, at = settled(result), at or now()
+        ending = settled(result)
         with self._writing() as connection:
             study = lock_study_of(connection, [ending.evaluation])
             if study is None:

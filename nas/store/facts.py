@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from search_space.checks import is_real, is_whole
-from search_space.shown import shown
+from search_space.errors import shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from nas.store.database import Database
 from nas.store.errors import StoreError, StudyHeld
 from nas.store.locks import lost
 from nas.store.models import EvaluationRow, StudyRow
-from nas.store.outage import lasting, now
+from nas.store.outage import CALLED, lasting
 from nas.store.records import Hold, StudyState
 from search_space.contract import Status
 
@@ -30,7 +30,7 @@ class Holds(Database):
 
     @lasting
     def hold_study(
-        self, study_id: int, owner: str, *, dead: str = "", at: datetime | None = None
+        self, study_id: int, owner: str, *, dead: str = "", at: datetime = CALLED
     ) -> Hold:
         """Take a study that nobody holds, or whose holder's lease has run out; it is `running`.
 
@@ -38,7 +38,6 @@ class Holds(Database):
         All its evaluations are set free, so that what its former driver still sends is refused.
         Raises StudyHeld while somebody else holds it.
         """
-        at = at or now()
         free = or_(
             StudyRow.owner.in_(["", dead]),
             StudyRow.lease_until < db_seconds(),
@@ -103,7 +102,7 @@ class Holds(Database):
         return str(asked)
 
     @lasting
-    def release(self, hold: Hold, state: StudyState, at: datetime | None = None) -> None:
+    def release(self, hold: Hold, state: StudyState, at: datetime = CALLED) -> None:
         """Give a study back in the state that it ended in. Raises LeaseLost for a late holder."""
         ended = None if state is StudyState.RUNNING else at
         with self._writing() as connection:

@@ -7,8 +7,7 @@ from collections.abc import Container
 from itertools import count
 
 from nas.store.models import NAME_LENGTH
-from search_space.errors import require
-from search_space.shown import shown
+from search_space.errors import require, shown
 
 _LEGAL = re.compile(rf"(?![.-])[A-Za-z0-9._-]{{1,{NAME_LENGTH}}}")
 

@@ -29,6 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 # SQLite's primary result codes that may pass: BUSY, LOCKED, IOERR, FULL.
 _SQLITE_PASSING = (5, 6, 10, 13)
+CALLED = datetime.min.replace(tzinfo=UTC)  # stands for the time of a call, which `lasting` gives
 P = ParamSpec("P")
 T = TypeVar("T")
 

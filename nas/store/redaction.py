@@ -7,8 +7,8 @@ from urllib.parse import quote, quote_plus
 
 from sqlalchemy.engine import URL
 
+from search_space.errors import shown
 from search_space.secrets import HIDDEN
-from search_space.shown import shown
 
 # What may be shown of a URL's query: libpq has a dozen names for secrets, and gets new ones.
 _OPEN = {"host", "port", "dbname", "user", "sslmode", "application_name", "connect_timeout"}

@@ -17,12 +17,11 @@ from nas.store.facts import Facts
 from nas.store.locks import lock_study
 from nas.store.models import StudyRow
 from nas.store.names import check_name, free_name, is_legal
-from nas.store.outage import lasting, now
+from nas.store.outage import CALLED, lasting, now
 from nas.store.reading import read_studies
 from nas.store.records import Hold, StudyRecord, StudyState
 from search_space.checks import WHOLE, is_whole, real
-from search_space.errors import InputError, nearest, require
-from search_space.shown import shown
+from search_space.errors import InputError, nearest, require, shown
 
 _NAME_ATTEMPTS = 100
 
@@ -47,7 +46,7 @@ class Studies(Database):
         exact: bool = False,
         rungs: int = 1,
         facts: Facts | None = None,
-        at: datetime | None = None,
+        at: datetime = CALLED,
     ) -> StudyRecord:
         """A new running study, named `base_name` or, when that is taken, `base_name-2`...
 
@@ -57,7 +56,6 @@ class Studies(Database):
         check_name(base_name)
         require(is_whole(seed, -WHOLE - 1), f"a seed must fit in 64 bits: got {shown(seed)}")
         real("a study's budget in FLOPs", budget_flops, above=0)
-        at = at or now()
         for _ in range(_NAME_ATTEMPTS):
             if twin := self._created(at, config):
                 return twin

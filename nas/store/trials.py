@@ -13,7 +13,7 @@ from nas.store.evaluations import Evaluations
 from nas.store.ledger import balance
 from nas.store.locks import lock_study
 from nas.store.models import EVALUATION, RUN, STUDY, TRIAL
-from nas.store.outage import lasting, now
+from nas.store.outage import CALLED, lasting
 from nas.store.reading import read_evaluation, read_measures, read_trial, read_trials
 from nas.store.records import EvaluationRecord, Hold, Ledger, TrialMeasures, TrialRecord
 from search_space.contract import Status
@@ -57,7 +57,7 @@ class Trials(Evaluations):
         cost: dict[str, float],
         rung: int = 0,
         hold: Hold | None = None,
-        at: datetime | None = None,
+        at: datetime = CALLED,
     ) -> tuple[TrialRecord, EvaluationRecord]:
         """A new trial with the study's next number, and its first evaluation, which runs.
 
@@ -66,7 +66,6 @@ class Trials(Evaluations):
         Raises LeaseLost for a late driver, StoreError for an unknown study.
         """
         check_flops(until_flops)
-        at = at or now()
         with self._writing() as connection:
             study = lock_study(connection, study_id, hold, new_trials=1)
             added = {"study": study_id, "its_key": spec.key, "at": at}

@@ -29,10 +29,9 @@ from search_space.domain import (
     Range,
     check_each,
 )
-from search_space.errors import InputError, check_keys, require
+from search_space.errors import InputError, check_keys, require, shown
 from search_space.methods import built_in, find, names
 from search_space.parameter import Knobs, asked, declared, read_domains
-from search_space.shown import shown
 from search_space.spec import FFNSpec
 
 # Of `match: free`; a matched design has the width that its cost leaves it.

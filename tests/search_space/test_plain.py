@@ -9,8 +9,7 @@ import os
 import pytest
 
 from search_space import plain
-from search_space.errors import InputError
-from search_space.shown import shown
+from search_space.errors import InputError, shown
 
 
 def refused(call, *arguments) -> str:

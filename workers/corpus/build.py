@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +33,6 @@ log = logging.getLogger(__name__)
 
 # Part of the hash: raise it when the same source would now give another corpus.
 FORMAT = 2
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -70,17 +67,7 @@ class _Plan:
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _silent(message: str) -> None:
-    """The default report: says nothing."""
-
-
-def prepare(
-    spec: CorpusSpec,
-    vocab_size: int,
-    seq_len: int,
-    cache_dir: str | Path,
-    report: Report = _silent,
-) -> Corpus:
+def prepare(spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str | Path) -> Corpus:
     """Make the corpus of `spec`, or find it in `cache_dir` when it was made before.
 
     One that is found is checked against its checksums, and made anew when it is damaged. The text
@@ -89,7 +76,6 @@ def prepare(
 
     vocab_size: the backbone's; a trained BPE has at most as many tokens, a given one must fit.
     seq_len: every split must hold one sequence of it.
-    report: gets a line at each stage.
     Raises InputError for whatever is wrong with the source, the tokenizer or the amount of text,
     WorkFailed when the cache cannot be written.
     """
@@ -107,16 +93,13 @@ def prepare(
         if made_before is None:
             raise
         notes = [f"{error}; using the corpus prepared before", *notes]
-        report(notes[0])
         folder = made_before
     else:
         wrong = _fault(folder)
         if wrong and os.path.lexists(folder):
-            text = f"the prepared corpus {str(folder)!r} is damaged: {wrong}; making it anew"
-            log.warning(text)
-            report(text)
+            log.warning("the prepared corpus %r is damaged: %s; making it anew", str(folder), wrong)
         if wrong:
-            _build(plan, folder, report)
+            _build(plan, folder)
     corpus = Corpus.open(folder)
     # What the cache holds may have been made from another folder with the same files.
     corpus.meta["source"] = spec.source
@@ -166,13 +149,13 @@ def _made_before(
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
-def _build(plan: _Plan, folder: Path, report: Report) -> None:
+def _build(plan: _Plan, folder: Path) -> None:
     """Write the corpus beside `folder` and rename it, so that `folder` is whole or absent."""
     cache = folder.parent
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with draft(folder, lambda path: not _fault(path)) as partial:
-            _write(plan, partial, cache, report)
+            _write(plan, partial, cache)
     except OSError as error:
         # What fails while the source is read is an InputError by now: this is the cache.
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -184,9 +167,8 @@ def _build(plan: _Plan, folder: Path, report: Report) -> None:
         ) from error
 
 
-def _write(plan: _Plan, partial: Path, cache: Path, report: Report) -> None:
+def _write(plan: _Plan, partial: Path, cache: Path) -> None:
     spec, account = plan.spec, Account()
-    report(f"reading {spec.source}" + (f": {len(plan.files)} files" if plan.files else ""))
     documents = list(read_documents(spec, plan.files, plan.commit, cache, account))
     told = f" ({'; '.join(account.notes)})" if account.dropped else ""
     require(
@@ -201,14 +183,12 @@ def _write(plan: _Plan, partial: Path, cache: Path, report: Report) -> None:
         )
 
     if plan.tokenizer is None:
-        report(f"training a byte-level BPE of {plan.vocab_size} tokens")
         tokenizer, specials = train_bpe(splits["train"], plan.vocab_size), Specials(eos_id=0)
     else:
         tokenizer, specials = load_given(plan.tokenizer, plan.vocab_size)
     # Not by the tokenizer's own save: its errors do not say which file, nor why.
     (partial / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
-    report("encoding " + ", ".join(f"{len(splits[s])} {s}" for s in SPLITS) + f" {unit}s")
     splits_written = _encode(plan, partial, splits, tokenizer, specials, account)
     meta = _meta(plan, splits_written) | {
         **asdict(specials),

@@ -19,6 +19,7 @@ from workers.corpus.account import Account
 from workers.corpus.local import find_local, glob_local
 from workers.corpus.location import locate
 from workers.corpus.reasons import reason
+from workers.corpus.seal import file_digest
 
 Format = Literal["text", "json", "parquet"]
 
@@ -177,7 +178,7 @@ def _described(
         kind = _format(path)
         assert kind is not None
         try:
-            digest = _digest(path) if fs is None else _stamp(fs, path)
+            digest = file_digest(path) if fs is None else _stamp(fs, path)
         except PermissionError:
             account.add("unreadable", name=PurePosixPath(path).name)
             continue
@@ -189,11 +190,6 @@ def _described(
         "permission to read them",
     )
     return files
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stamp(fs: AbstractFileSystem, path: str) -> str:

@@ -99,7 +99,12 @@ def _checksum(path: Path) -> str:
     signature = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     before, checksum = _known.get(path, ((), ""))
     if signature != before:
-        with open(path, "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        checksum = file_digest(path)
         _known[path] = (signature, checksum)
     return checksum
+
+
+def file_digest(path: str | Path) -> str:
+    """The SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from search_space.errors import SpecError
+from search_space.errors import SpecError, shown
 from search_space.finding import load
 from search_space.methods import find
-from search_space.shown import shown
 from search_space.spec import FFNSpec
 from workers.layers.declared import Declared
 
