@@ -24,8 +24,8 @@ Rule = Callable[..., int]
 def custom_flops() -> dict[Any, Rule]:
     """The rules of torch's own operations that workers.kernels uses, and of numba's operators."""
     rules: dict[Any, Rule] = {
-        aten.addmm_: _added_product,
-        aten._embedding_bag: _rows,
+        aten.addmm_: lambda y, a, b, *_, **__: 2 * prod(a) * b[-1],
+        aten._embedding_bag: lambda table, row, *_, **__: 2 * prod(row) * table[-1],
         aten._embedding_bag_per_sample_weights_backward: _dots,
     }
     if not numba_fault():  # asked, so that the operators are there before they first run
@@ -45,52 +45,6 @@ def count(operator: Any) -> None:
     register_flop_formula(operator)(RULES[operator.__name__])
 
 
-def _rows(table: Shape, row: Shape, *rest: Any, **options: Any) -> int:
-    return 2 * prod(row) * table[-1]
-
-
-def _dots(x: Shape, table: Shape, row: Shape, *rest: Any, **options: Any) -> int:
-    return 2 * prod(row) * table[-1]
-
-
-def _two_dots(
-    first: Shape, wide: Shape, table: Shape, row: Shape, *rest: Any, **options: Any
-) -> int:
-    return 4 * prod(row) * table[-1]
-
-
-def _unknown_dots(
-    x: Shape,
-    table: Shape,
-    row: Shape,
-    token: Shape,
-    start: Shape,
-    known: Shape | None = None,
-    **options: Any,
-) -> int:
-    return 0 if known is not None else 2 * prod(row) * table[-1]
-
-
-def _weighted_rows(weight: Shape, table: Shape, *rest: Any, **options: Any) -> int:
-    return 2 * prod(weight) * table[-1]
-
-
-def _added_product(y: Shape, a: Shape, b: Shape, *rest: Any, **options: Any) -> int:
-    return 2 * prod(a) * b[-1]
-
-
-def _product_of_rows(x: Shape, x_row: Shape, w: Shape, *rest: Any, **options: Any) -> int:
-    return 2 * prod(x_row) * w[1] * w[2]
-
-
-def _product(x: Shape, w: Shape, *rest: Any, **options: Any) -> int:
-    return 2 * prod(x) * w[-1]
-
-
-def _chosen_keys(d: Shape, index: Shape, query: Shape, *rest: Any, **options: Any) -> int:
-    return 8 * prod(d) * query[-1]
-
-
 def _expert_ffn(
     x: Shape,
     keys: Shape,
@@ -98,36 +52,48 @@ def _expert_ffn(
     values: Shape,
     weight: Shape | None,
     token: Shape,
-    *rest: Any,
-    **options: Any,
+    *_: Any,
+    **__: Any,
 ) -> int:
     n_matrices = 2 if gates is None else 3
     return 2 * n_matrices * token[0] * keys[1] * keys[2]
 
 
-def _expert_ffn_backward(dy: Shape, key: Shape, gate: Shape, *forward: Any, **options: Any) -> int:
-    return 2 * _expert_ffn(*forward)
+def _dots(x: Shape, table: Shape, row: Shape, *_: Any, **__: Any) -> int:
+    return 2 * prod(row) * table[-1]
 
 
-def _head(x: Shape, w: Shape, target: Shape, chunk: int, keep: bool, **options: Any) -> int:
-    return 2 * (3 if keep else 1) * prod(x) * w[0]
+def _weighted_rows(weight: Shape, table: Shape, *_: Any, **__: Any) -> int:
+    return 2 * prod(weight) * table[-1]
+
+
+def _two_dots(first: Shape, wide: Shape, table: Shape, row: Shape, *_: Any, **__: Any) -> int:
+    return 4 * prod(row) * table[-1]
+
+
+def _product(x: Shape, w: Shape, *_: Any, **__: Any) -> int:
+    return 2 * prod(x) * w[-1]
 
 
 # numba's operators, then Triton's; a name that both have counts the same.
 RULES: dict[str, Rule] = {
-    "grouped_product": _product_of_rows,
+    "grouped_product": lambda x, x_row, w, *_, **__: 2 * prod(x_row) * w[1] * w[2],
     "grouped_weight_gradient": _product,
     "row_dots": _dots,
     "add_rows": _dots,
     "row_gradient": _weighted_rows,
     "row_sum_backward": _two_dots,
     "row_dot_backward": _two_dots,
-    "search_backward": _chosen_keys,
+    "search_backward": lambda d, index, query, *_, **__: 8 * prod(d) * query[-1],
     "grouped_mm": _product,
     "grouped_mm_weight_gradient": _product,
     "row_sum": _weighted_rows,
-    "row_dot": _unknown_dots,
+    "row_dot": lambda x, table, row, token, start, known=None, **_: (
+        0 if known is not None else _dots(x, table, row)
+    ),
     "expert_ffn": _expert_ffn,
-    "expert_ffn_backward": _expert_ffn_backward,
-    "linear_cross_entropy": _head,
+    "expert_ffn_backward": lambda dy, key, gate, *forward, **_: 2 * _expert_ffn(*forward),
+    "linear_cross_entropy": lambda x, w, target, chunk, keep, **_: (
+        2 * (3 if keep else 1) * prod(x) * w[0]
+    ),
 }

@@ -16,7 +16,6 @@ from torch import Tensor
 
 LIBRARY = torch.library.Library("ffn_nas_cpu", "DEF")
 OPS = torch.ops.ffn_nas_cpu
-NAMES: list[str] = []
 
 Loop = Callable[..., None]
 
@@ -39,7 +38,6 @@ def operator(schema: str) -> Callable[[Loop], Loop]:
             loop(*(x.detach().numpy() if isinstance(x, Tensor) else x for x in args))
 
         name = LIBRARY.define(schema)
-        NAMES.append(name)
         LIBRARY.impl(name, run, "CPU")
         torch.library.register_fake(f"ffn_nas_cpu::{name}", _writes_only, lib=LIBRARY)
         registered: Loop = getattr(OPS, name).default
