@@ -163,10 +163,10 @@ def test_validation_windows_are_fixed_and_spread(corpus, n_tokens, seq_len):
         assert starts[0] == 0 and starts[-1] + seq_len + 1 == len(tokens)
 
 
-def test_the_second_prepare_finds_the_first(folder, corpus):
-    said: list[str] = []
-    again = prepare(CorpusSpec(source=str(folder)), VOCAB, 32, corpus.dir.parent, said.append)
-    assert (again.dir, said) == (corpus.dir, [])
+def test_the_second_prepare_finds_the_first(folder, corpus, monkeypatch):
+    monkeypatch.delattr(build, "_build")
+    again = prepare(CorpusSpec(source=str(folder)), VOCAB, 32, corpus.dir.parent)
+    assert again.dir == corpus.dir
     assert {p.name for p in corpus.dir.parent.iterdir()} <= {corpus.dir.name, "datasets"}
 
 
@@ -200,8 +200,8 @@ def test_the_standard_library_is_cached(tmp_path):
 def test_the_later_of_two_writers_takes_the_first_ones(folder, tmp_path, monkeypatch):
     spec, real, first = CorpusSpec(source=str(folder)), build._write, []
 
-    def slow_write(plan, partial, cache, report):
-        real(plan, partial, cache, report)
+    def slow_write(*arguments):
+        real(*arguments)
         if not first:
             first.append(None)
             first[0] = prepare(spec, VOCAB, 32, tmp_path)  # overtakes before the rename

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -36,9 +37,15 @@ def corpus(source, tmp_path) -> Corpus:
 
 
 def again(source: Path, corpus: Corpus) -> tuple[Corpus, list[str]]:
-    said: list[str] = []
+    """The corpus, asked for once more, what was logged, and "made" where it was made anew."""
     spec = CorpusSpec(source=str(source))
-    return prepare(spec, VOCAB, SEQ_LEN, corpus.dir.parent, said.append), said
+    with (
+        mock.patch.object(build.log, "warning") as warned,
+        mock.patch.object(build, "_build", wraps=build._build) as made,
+    ):
+        found = prepare(spec, VOCAB, SEQ_LEN, corpus.dir.parent)
+    said = [call.args[0] % call.args[1:] for call in warned.call_args_list]
+    return found, said + ["made"] * made.call_count
 
 
 def flip(path: Path) -> None:
