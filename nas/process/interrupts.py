@@ -34,8 +34,7 @@ from typing import Any
 STOPPED = 130  # the exit code of a command that was asked to stop
 INSIST_SECONDS = 5.0
 CLEAN_UP_SECONDS = 60.0
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is missing on Windows
-SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -104,7 +103,7 @@ def _listen(listening: _Listening) -> dict[int, Any]:
     """Install the handler; returns what was there."""
     global _now
     _now = listening
-    before = {}
+    before: dict[int, Any] = {}
     for number in SIGNALS:
         if number != SIGNALS[0] and signal.getsignal(number) is signal.SIG_IGN:
             continue

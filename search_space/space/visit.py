@@ -1,4 +1,5 @@
-"""Visiting the designs of a space: every one, one of every shape, and the way back to choices."""
+"""Visiting the designs of a space: every one, one of every shape, how many there are, and the way
+back to choices."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from search_space.backbone import Backbone
@@ -73,6 +76,48 @@ def combinations(space: SearchSpace, backbone: Backbone) -> int:
     Combinations that spell the same function (`FFNSpec.canonical`) count once.
     """
     return sum({spec.canonical(): n for spec, n in shapes(space, backbone)}.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Different legal designs of one method; at least so many when not `complete`."""
+
+    method: str
+    designs: int
+    complete: bool
+
+
+def count_designs(
+    space: SearchSpace, backbone: Backbone, *, seconds: float = math.inf
+) -> list[Count]:
+    """The designs of each method, as `combinations` counts them.
+
+    A method that its share of the time does not suffice for is counted as far as it got.
+    """
+    end = time.monotonic() + seconds
+    counts = []
+    for index, method in enumerate(space.methods):
+        share = (end - time.monotonic()) / (len(space.methods) - index)
+        counts.append(_count(space, backbone, method, time.monotonic() + share))
+    return counts
+
+
+def _count(space: SearchSpace, backbone: Backbone, method: str, end: float) -> Count:
+    found: dict[FFNSpec, int] = {}
+    complete = time.monotonic() <= end
+    if complete:
+        # Each is there once for every placement, so one stands for all.
+        everywhere = dataclasses.replace(space, methods=(method,), placement=("all",))
+        for spec, multiplicity in shapes(everywhere, backbone):
+            found[spec.canonical()] = multiplicity
+            if time.monotonic() > end:
+                complete = False
+                break
+    return Count(
+        method=method,
+        designs=sum(found.values()) * len(placements(space, backbone)),
+        complete=complete,
+    )
 
 
 def params_of(space: SearchSpace, spec: FFNSpec, backbone: Backbone) -> dict[str, Any]:
