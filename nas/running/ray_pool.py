@@ -26,6 +26,7 @@ class RayPool:
     count: 0 means one a core (or a GPU share) of the machine or cluster.
     threads: CPU cores and torch threads of a worker.
     gpus: GPUs of a worker, fractions allowed.
+    slots: evaluations that run at once.
 
     A local Ray listens on loopback alone, wants a secret that is made anew for each pool, and ends
     with the pool or with this process, whichever is first. Raises InputError when the machine or

@@ -136,10 +136,6 @@ def objective(name: object) -> Objective:
     return OBJECTIVES[name]
 
 
-def _bits_per_byte(trial: Measured) -> float | None:
-    return trial.bits_per_byte
-
-
 def _active_flops(trial: Measured) -> float | None:
     # A design whose activity depends on the data is priced by what was measured.
     measured = trial.active_flops
@@ -156,7 +152,7 @@ OBJECTIVES: dict[str, Objective] = {
             name="bits_per_byte",
             title="Bits per byte",
             column="bits/byte",
-            value=_bits_per_byte,
+            value=lambda trial: trial.bits_per_byte,
             everywhere=("table",),  # the text over a point has it anyway
         ),
         Objective(

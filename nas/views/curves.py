@@ -69,7 +69,7 @@ def curves_data(study: StudyRecord, runs: Sequence[RunCurve]) -> Data:
         dash = _DASHES[seen[method] % len(_DASHES)]
         seen[method] += 1
         whole, spurs = joined(run.parts, decay)
-        points = thinned(whole)
+        points = spread(whole, CURVE_POINTS)
         line = {"color": colour(method), "dash": dash, "width": 2}
         # Another trial or seed is another group: its spurs come and go with it.
         group = f"{run.trial.number}/{run.parts[0][0].seed}" if run.parts else ""
@@ -114,15 +114,11 @@ def joined(
     return line, spurs
 
 
-def thinned(points: Sequence[Progress]) -> Sequence[Progress]:
-    """At most CURVE_POINTS of a curve's points, spread evenly; the first and the last are kept."""
-    return spread(points, CURVE_POINTS)
-
-
 def _spurs(spurs: Sequence[Sequence[Progress]]) -> Data:
     x: list[float | None] = []
     y: list[float | None] = []
-    for spur in map(thinned, spurs):
+    for points in spurs:
+        spur = spread(points, CURVE_POINTS)
         x += [*(point.flops for point in spur), None]  # None is a gap between two
         y += [*(point.loss for point in spur), None]
     return {"x": x, "y": y, "mode": "lines", "opacity": _SPUR_OPACITY, "showlegend": False}

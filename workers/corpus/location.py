@@ -31,7 +31,8 @@ def locate(source: str) -> tuple[AbstractFileSystem | None, str]:
     if "://" not in source and "::" not in source:
         return None, path
     try:
-        fs, path = url_to_fs(source, **{name: _web_options() for name in _web(source)})
+        web = [name for name in _WEB if f"{name}://" in source]
+        fs, path = url_to_fs(source, **{name: _web_options() for name in web})
     except ImportError as error:
         missing = getattr(error.__cause__, "name", None) or "that fsspec names for it"
         raise InputError(
@@ -52,10 +53,6 @@ def locate(source: str) -> tuple[AbstractFileSystem | None, str]:
         return None, path
     fs.invalidate_cache()
     return fs, path
-
-
-def _web(source: str) -> list[str]:
-    return [name for name in _WEB if f"{name}://" in source]
 
 
 def _web_options() -> dict[str, Any]:
