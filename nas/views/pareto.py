@@ -17,6 +17,7 @@ from nas.views.style import (
     colour,
     layout,
     paused_name,
+    ring,
     rung_words,
     shown,
     si,
@@ -56,7 +57,8 @@ def pareto_data(
         dominated = [point for point in mine if point[2].number not in kept]
         traces.append(_method(study, method, front, y, faded=False, legend=True))
         traces.append(_method(study, method, dominated, y, faded=True, legend=not front))
-    traces += [_ring(point) for point in points if point[2].number == chosen]
+    ringed = [point for point in points if point[2].number == chosen]
+    traces += [ring([cost], [value], 22) for cost, value, _ in ringed]
     paused = _paused(study, trials, y, x)
     traces.append(paused)
     low, high = _y_range(study, points, y)
@@ -176,18 +178,6 @@ def _markers(points: Sequence[Point], texts: Sequence[str]) -> Data:
         "customdata": [[trial.number] for _, _, trial in points],
         "text": texts,
         "hovertemplate": "%{text}<extra></extra>",
-    }
-
-
-def _ring(point: Point) -> Data:
-    return {
-        "type": "scatter",
-        "x": [point[0]],
-        "y": [point[1]],
-        "mode": "markers",
-        "marker": {"symbol": "circle-open", "size": 22, "color": GREY, "line": {"width": 2}},
-        "hoverinfo": "skip",  # the point below is the one to hover and click
-        "showlegend": False,
     }
 
 

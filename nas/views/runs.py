@@ -17,6 +17,7 @@ from nas.views.style import (
     colour,
     layout,
     paused_name,
+    ring,
     shown,
     si,
     spread,
@@ -81,7 +82,9 @@ def runs_data(
             mine = [run for run in own if run.trial.spec.method == method]
             traces.append(_lines(mine, method, kind))
     traces.append(_crosses(runs))
-    traces.append(_rings([run for run in runs if run.trial.number == chosen]))
+    ringed = [each for run in runs if run.trial.number == chosen for each in run.measured]
+    x, y = [each.until_flops for each in ringed], [each.bits_per_byte for each in ringed]
+    traces.append(ring(x, y, 20))
     traces = [trace for trace in traces if trace["x"]]
     found = layout("Bits per byte", "Training FLOPs of a run up to the rung", study.name)
     found["xaxis"] |= _levels(evaluations)
@@ -168,18 +171,6 @@ def _crosses(runs: Sequence[_Run]) -> Data:
         "name": _CROSS,
         "legendgroup": _CROSS,
         "marker": {"symbol": "x-thin", "size": 10, "line": {"width": 2, "color": "#C0392B"}},
-    }
-
-
-def _rings(runs: Sequence[_Run]) -> Data:
-    return {
-        "type": "scatter",
-        "x": [each.until_flops for run in runs for each in run.measured],
-        "y": [each.bits_per_byte for run in runs for each in run.measured],
-        "mode": "markers",
-        "marker": {"symbol": "circle-open", "size": 20, "color": GREY, "line": {"width": 2}},
-        "hoverinfo": "skip",  # the point below is the one to hover and click
-        "showlegend": False,
     }
 
 

@@ -48,6 +48,19 @@ def paused_name(drawn: int, there: int) -> str:
     return PAUSED if drawn == there else f"{PAUSED} ({drawn:,} of {there:,})"
 
 
+def ring(x: Sequence[float], y: Sequence[float | None], size: float) -> Data:
+    """Rings around points; those below are the ones to hover and click."""
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "mode": "markers",
+        "marker": {"symbol": "circle-open", "size": size, "color": GREY, "line": {"width": 2}},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
 def layout(y_title: str, x_title: str, revision: str) -> Data:
     """A figure's layout. The same `revision` keeps the reader's zoom when data are refreshed."""
     axis = {"gridcolor": _GRID, "zeroline": False}
