@@ -8,6 +8,7 @@ Designs are drawn, so that the sampler's asks are left out; these are measured b
 from __future__ import annotations
 
 import contextlib
+import cProfile
 import json
 import math
 import random
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from benchmarks.simulated_pool import SimulatedPool
@@ -41,7 +42,9 @@ RESUMED = 10_000  # trials of the study that is resumed
 SETTLED = 10_000  # evaluations after which nothing may grow
 MOST_GROWTH = 1.25  # last part's time over that of the part after SETTLED: these machines are noisy
 ASKS = 5
-MARK = 100  # evaluations between two readings of the clock
+MOST_MORE = 1.05  # the same of the calls of functions, which no machine changes
+MARK = 100  # evaluations between two readings of the clock; fewer in a small study
+COUNTED = 10  # one stretch in so many has its calls counted
 
 
 def configuration(trials: int) -> StudyConfig:
@@ -129,36 +132,75 @@ def machine_work() -> None:
         assert len([json.loads(b) for _, b in database.execute("select a, b from t")]) == 100
 
 
-class Watch:
-    """Listens to the driver: the clock when each MARK of evaluations had ended.
+class Mark(NamedTuple):
+    """Where a watched study stood.
 
-    Beside it stands the clock of `machine_work`, once a MARK: what else runs on a machine makes
-    both slower, and the store's growth only one.
+    ended: evaluations that had ended.
+    timed: those of them whose time was taken.
+    seconds: of CPU that these took.
+    machine: of CPU that `machine_work` took, once a mark.
+    counted: those whose calls were counted instead.
+    calls: of functions, Python's and C's, in these.
     """
 
-    def __init__(self, driver: Driver) -> None:
-        self.driver, self.ended, self._machine = driver, 0, 0.0
-        self.marks = [(0, self._clock(), 0.0)]
+    ended: int = 0
+    timed: int = 0
+    seconds: float = 0.0
+    machine: float = 0.0
+    counted: int = 0
+    calls: int = 0
+
+
+class Watch:
+    """Listens to the driver: what every stretch of so many evaluations took.
+
+    Of each COUNTED stretches, one has its calls of functions counted, which is slow, and so is
+    timed apart. A count is the same on every machine; times are not: `machine_work` beside them
+    tells how much what else runs on it slowed them.
+    """
+
+    def __init__(self, driver: Driver, trials: int) -> None:
+        self.driver, self.marks = driver, [Mark()]
+        self._stretch = max(1, min(MARK, trials // 20))
+        self._ended, self._profile = 0, None
+        self._began = self._clock()
 
     def __call__(self, turn: Turn) -> None:
-        self.ended += len(turn.ended)
-        if self.ended >= self.marks[-1][0] + MARK:
-            began = time.process_time()
-            machine_work()
-            self._machine += time.process_time() - began
-            self.marks.append((self.ended, self._clock(), self._machine))
+        self._ended += len(turn.ended)
+        last = self.marks[-1]
+        n = self._ended - last.ended
+        if n < self._stretch:
+            return
+        if self._profile is None:
+            took = self._clock() - self._began
+            new = last._replace(timed=last.timed + n, seconds=last.seconds + took)
+        else:
+            self._profile.disable()
+            calls = sum(entry.callcount for entry in self._profile.getstats())
+            new = last._replace(counted=last.counted + n, calls=last.calls + calls)
+            self._profile = None
+        began = time.process_time()
+        machine_work()
+        machine = last.machine + time.process_time() - began
+        self.marks.append(new._replace(ended=self._ended, machine=machine))
+        self._began = self._clock()
+        if len(self.marks) % COUNTED == 0:
+            self._profile = cProfile.Profile()
+            self._profile.enable()
 
     def _clock(self) -> float:
         sampler = self.driver.sampler
         assert isinstance(sampler, DrawnDesigns)
-        return time.process_time() - sampler.seconds - self._machine
+        return time.process_time() - sampler.seconds
 
-    def milliseconds(self, first: int, last: float = math.inf) -> tuple[float, float]:
-        """Mean work an evaluation, and of the machine, between two counts of ended ones."""
-        inside = [mark for mark in self.marks if first <= mark[0] <= last]
-        (count, began, before), (end, ended, after) = inside[0], inside[-1]
-        n = max(1, end - count)
-        return 1000 * (ended - began) / n, 1000 * (after - before) / n
+    def between(self, first: int, last: float = math.inf) -> tuple[float, float, float]:
+        """Milliseconds and calls an evaluation, and the machine's milliseconds a mark, between two
+        counts of ended evaluations."""
+        inside = [mark for mark in self.marks if first <= mark.ended <= last]
+        begin, end = inside[0], inside[-1]
+        ms = 1000 * (end.seconds - begin.seconds) / max(1, end.timed - begin.timed)
+        calls = (end.calls - begin.calls) / max(1, end.counted - begin.counted)
+        return ms, calls, 1000 * (end.machine - begin.machine) / max(1, len(inside) - 1)
 
 
 def begun_study(store: Store, config: StudyConfig) -> StudyRecord:
@@ -189,7 +231,7 @@ def rows(trials: int, workers: int) -> Iterator[Row]:
         config = configuration(trials)
         with Store.open(f"sqlite:///{folder}/nas.db") as store:
             driver = open_driver(store, config, SimulatedPool(workers, work), folder)
-            watch = Watch(driver)
+            watch = Watch(driver, trials)
             driver.run(watch)
             yield from study_rows(store, store.studies()[0], watch)
             yield from ask_rows(driver)
@@ -200,18 +242,26 @@ def study_rows(store: Store, study: StudyRecord, watch: Watch) -> Iterator[Row]:
     """Counts, work an evaluation, its growth, memory."""
     ledger = store.ledger(study.id)
     yield Row("trials", len(watch.driver.trials))
-    yield Row("evaluations", watch.ended)
+    ended = watch.marks[-1].ended
+    yield Row("evaluations", ended)
     yield Row("FLOPs still reserved", ledger.reserved, "FLOPs", "<= 0", ledger.reserved <= 0)
-    yield at_most("driver and store, an evaluation", watch.milliseconds(0)[0], MOST_MS, "ms")
-    settled = min(SETTLED, watch.ended // 3)
-    early, machine_early = watch.milliseconds(settled, 2 * settled)
-    late, machine_late = watch.milliseconds(watch.ended - settled)
+    ms, calls, _ = watch.between(0)
+    yield at_most("driver and store, an evaluation", ms, MOST_MS, "ms")
+    yield Row("calls of functions, an evaluation", calls)
+    settled = min(SETTLED, ended // 3)
+    early, early_calls, early_machine = watch.between(settled, 2 * settled)
+    late, late_calls, late_machine = watch.between(ended - settled)
+    yield at_most(
+        "growth of the calls: last part / first part", late_calls / early_calls, MOST_MORE
+    )
     yield Row("the first part after it settled", early, "ms")
     yield Row("the last part", late, "ms")
-    slower = machine_late / machine_early
+    slower = late_machine / early_machine
     yield Row("the machine meanwhile: the same work, last part / first part", slower)
     yield at_most(
-        "growth: last part / first part / the machine", late / early / slower, MOST_GROWTH
+        "growth of the time: last part / first part / the machine",
+        late / early / slower,
+        MOST_GROWTH,
     )
     yield at_most("memory at its peak", _resident(), MOST_BYTES, "bytes")
 

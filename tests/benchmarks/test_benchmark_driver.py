@@ -10,7 +10,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_study_in_simulated_time_is_measured_whole(monkeypatch):
-    monkeypatch.setattr(driver, "MARK", 20)
     monkeypatch.setattr(driver, "configuration", lambda trials: small(trials))
     rows = {row.name: row for row in driver.rows(trials=60, workers=8)}
     assert rows["trials"].value == 60
@@ -20,6 +19,8 @@ def test_a_study_in_simulated_time_is_measured_whole(monkeypatch):
     assert rows["memory at its peak"].value > 0
     assert rows["trials of the study that is resumed"].value >= 60
     assert rows["resuming it"].holds
+    assert 100 < rows["calls of functions, an evaluation"].value < 100_000
+    assert 0.2 < rows["growth of the calls: last part / first part"].value < 5  # of few evaluations
     assert 0 < rows["driver and store, an evaluation"].value < 100  # ms; a busy machine
 
 
