@@ -15,6 +15,7 @@ from benchmarks.report import Row, at_most, main
 from nas.config import StudyConfig
 from search_space.contract import EvalRequest, Recipe
 from search_space.presets import PRESETS
+from search_space.rates import Rates
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 
@@ -30,11 +31,12 @@ def rows() -> list[Row]:
     """A row a trial, then the spread over the seeds and the shifts of the mean with their bars."""
     config = StudyConfig.load(DEMO)
     backbone = config.backbone
+    rates = config.recipe.rates(PRESETS["dense"](backbone), backbone, config.budget.trial_flops)
     out, bits = [], {}
     with tempfile.TemporaryDirectory() as cache:
         corpus = prepare(config.corpus, backbone.vocab_size, backbone.seq_len, cache)
         for factor in FACTORS:
-            recipe = scaled(config.recipe, factor)
+            recipe = scaled(config.recipe, rates, factor)
             bits[factor] = [_bits(config, recipe, seed, str(corpus.dir)) for seed in SEEDS]
             for seed, value in zip(SEEDS, bits[factor], strict=True):
                 out.append(Row(f"learning rates x{factor:g}, seed {seed}", value, UNIT))
@@ -46,10 +48,9 @@ def rows() -> list[Row]:
     return out
 
 
-def scaled(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with both learning rates times `factor`."""
-    rates = {"lr": recipe.lr * factor, "matrix_lr": recipe.matrix_lr * factor}
-    return dataclasses.replace(recipe, **rates)
+def scaled(recipe: Recipe, rates: Rates, factor: float) -> Recipe:
+    """The recipe with these learning rates times `factor`."""
+    return dataclasses.replace(recipe, matrix_lr=rates.matrix_lr * factor, lr=rates.lr * factor)
 
 
 def _bits(config: StudyConfig, recipe: Recipe, seed: int, corpus_dir: str) -> float:

@@ -26,6 +26,7 @@ from benchmarks.turns import TURNS, WARM_UP, ratio, take_turns
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.methods.topk import TopK
+from search_space.rates import AT_BASE
 from search_space.spec import FFNSpec
 from workers.model import ProxyLM
 from workers.training.loop import train_step
@@ -79,7 +80,7 @@ class Ours:
     def __init__(self, shape: Shape) -> None:
         torch.manual_seed(0)
         self.model = ProxyLM(shape.spec(), shape.backbone()).train()
-        self.optimizers = Optimizers(self.model, Recipe(), lr_multiplier=1.0)
+        self.optimizers = Optimizers(self.model, Recipe(), AT_BASE, lr_multiplier=1.0)
         self.optimizer_seconds = 0.0
 
     def step(self, inputs_NL: np.ndarray, targets_NL: np.ndarray) -> None:

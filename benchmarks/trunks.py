@@ -79,14 +79,16 @@ def power(exponent: float, reference: int) -> Trunk:
 
 def by_promotion(comparison: Comparison, trunk: Trunk, multiple: float, seed: int) -> list[float]:
     """Bits per byte at each rung of one run; infinite from where it diverges."""
+    spec, backbone = comparison.spec, comparison.backbone
+    rates = comparison.recipe.rates(spec, backbone, comparison.flops)
     bits, start = [math.inf] * RUNGS, 0.0
     with tempfile.TemporaryDirectory() as place:
         for rung, level in enumerate(comparison.levels):
             request = EvalRequest(
                 evaluation=rung,
-                spec=comparison.spec,
-                backbone=comparison.backbone,
-                recipe=scaled(comparison.recipe, multiple),
+                spec=spec,
+                backbone=backbone,
+                recipe=scaled(comparison.recipe, rates, multiple),
                 corpus_dir=str(comparison.corpus.dir),
                 rung=rung,
                 until_flops=level,

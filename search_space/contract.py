@@ -16,7 +16,9 @@ from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.checks import TOKENS, is_whole, real, section, whole
+from search_space.cost import model_cost
 from search_space.errors import require, shown
+from search_space.rates import AUTO, Rate, Rates, Shape, rates
 from search_space.spec import FFNSpec
 
 # A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.
@@ -60,8 +62,9 @@ class Recipe:
     """How a proxy is trained. The defaults are the low-noise recipe of docs/recipe.md.
 
     batch_size: sequences a step.
-    lr: AdamW's (embeddings, norms, routers, keys, gates).
-    matrix_lr: Muon's (weight matrices).
+    lr: AdamW's (embeddings, norms, routers, keys, gates, tables); "auto" is the rule of
+        search_space.rates.
+    matrix_lr: Muon's (weight matrices), or "auto".
     weight_decay: Muon's, decoupled.
     warmup: steps.
     decay: the last share of a run's FLOPs up to a rung, in which the rate falls as 1 - sqrt; before
@@ -70,8 +73,8 @@ class Recipe:
     """
 
     batch_size: int = 8
-    lr: float = 1e-2
-    matrix_lr: float = 7e-3
+    lr: Rate = AUTO
+    matrix_lr: Rate = AUTO
     weight_decay: float = 0.0
     warmup: int = 20
     decay: float = 0.3
@@ -80,7 +83,11 @@ class Recipe:
     def __post_init__(self) -> None:
         whole("batch_size", self.batch_size, 1, TOKENS)
         for name in ("lr", "matrix_lr"):
-            real(name, getattr(self, name), above=0)
+            value = getattr(self, name)
+            if isinstance(value, str):
+                require(value == AUTO, f"{name} is a number or {AUTO}: got {shown(value)}")
+            else:
+                real(name, value, above=0)
         for name in ("weight_decay", "decay", "grad_clip"):
             real(name, getattr(self, name), least=0)
         require(
@@ -92,6 +99,23 @@ class Recipe:
             self.decay <= 1,
             f"recipe.decay is a share of the FLOPs up to a rung, at most 1: got {self.decay:g}",
         )
+
+    def rates(self, spec: FFNSpec, backbone: Backbone, flops: float) -> Rates:
+        """The rates as given, and the rule's where they are "auto".
+
+        flops: model FLOPs of a whole run.
+        """
+        ruled = rates(self.shape(spec, backbone, flops))
+        return Rates(
+            ruled.matrix_lr if self.matrix_lr == AUTO else self.matrix_lr,
+            ruled.lr if self.lr == AUTO else self.lr,
+        )
+
+    def shape(self, spec: FFNSpec, backbone: Backbone, flops: float) -> Shape:
+        """What the rule goes by."""
+        tokens = flops / model_cost(spec, backbone).training_flops
+        batch_tokens = self.batch_size * backbone.seq_len
+        return Shape(backbone.d_model, backbone.n_layers, tokens, batch_tokens)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML."""
@@ -112,6 +136,7 @@ class EvalRequest:
     corpus_dir: a prepared corpus (workers.corpus).
     until_flops: the rung's level: model FLOPs (2 a multiply-add; evaluation not counted) that the
         run may spend up to its end, from its first step and without the branches of lower rungs.
+    run_flops: the top rung's level, for which "auto" learning rates are; 0 for `until_flops`.
     start_flops: where the rung below left the trunk, in the same count: FLOPs that are paid for.
     eval_tokens: validation tokens that the result is measured on.
     curve_flops: model FLOPs between two points of the curve; 0 for a fortieth of `until_flops`.
@@ -130,6 +155,7 @@ class EvalRequest:
     recipe: Recipe
     corpus_dir: str
     until_flops: float
+    run_flops: float = 0.0
     attempt: int = 1
     study: str = ""
     number: int = 0
@@ -144,6 +170,11 @@ class EvalRequest:
     device: str = "cpu"
     threads: int = 1
 
+    @property
+    def rates(self) -> Rates:
+        """The learning rates, the same at every rung of a run."""
+        return self.recipe.rates(self.spec, self.backbone, self.run_flops or self.until_flops)
+
     def identity(self) -> dict[str, Any]:
         """What decides the run, at every rung, and whose it is: plain data for states."""
         return {
@@ -151,7 +182,7 @@ class EvalRequest:
             "trial": self.number,
             "spec": self.spec.to_dict(),
             "backbone": self.backbone.to_dict(),
-            "recipe": self.recipe.to_dict(),
+            "recipe": self.recipe.to_dict() | self.rates._asdict(),
             "seed": self.seed,
             "corpus": os.path.basename(self.corpus_dir.rstrip("/")),  # named by its content
         }

@@ -210,6 +210,7 @@ class Driver:
             recipe=config.recipe,
             corpus_dir=self.corpus_dir,
             until_flops=evaluation.until_flops,
+            run_flops=self.plan.levels[-1],
             start_flops=evaluation.start_flops,
             seed=evaluation.seed,
             eval_tokens=config.eval_tokens,

@@ -15,7 +15,7 @@ from nas.process import interrupts
 from nas.running.driver import Driver
 from nas.running.ending import recorded_ending
 from nas.running.pool import Pool
-from nas.running.preflight import check_store, check_study
+from nas.running.preflight import check_store, check_study, rates_warning
 from nas.running.resumption import (
     check_corpus,
     check_place,
@@ -77,6 +77,8 @@ def launch_study(
     cache_dir()  # where it is unknown, nothing is started
     check_study(config)
     check_store(config, store, runs_dir(store))
+    if warning := rates_warning(config):
+        report(warning)
 
     def begin(found: Facts, ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
         study = _create(ready, store, name, _launched(found))

@@ -13,6 +13,7 @@ from nas.store import Store
 from search_space.cost import model_cost
 from search_space.errors import InputError, require
 from search_space.placement import reference
+from search_space.rates import AUTO, outside
 from search_space.spec import FFNSpec
 
 MOST_TOKENS = 2.0**53  # of a trial: beyond this a double skips whole numbers
@@ -40,6 +41,20 @@ def check_study(config: StudyConfig) -> None:
         tokens < MOST_TOKENS,
         f"budget.trial_flops {budget.trial_flops:.3g} trains a design on {tokens:.3g} tokens, more "
         f"than the store can count ({MOST_TOKENS:.0e}); lower trial_flops",
+    )
+
+
+def rates_warning(config: StudyConfig) -> str:
+    """What to say where the rule of the learning rates is asked outside what it was fitted on, for
+    the reference design; "" where it is not."""
+    recipe, backbone = config.recipe, config.backbone
+    if AUTO not in (recipe.lr, recipe.matrix_lr):
+        return ""
+    shape = recipe.shape(reference(backbone), backbone, config.budget.trial_flops)
+    beyond = ", ".join(outside(shape))
+    return beyond and (
+        f"warning: recipe.lr {AUTO} goes beyond what its rule was fitted on: {beyond}; compare "
+        "half and twice its rates with the dense design, or give lr and matrix_lr"
     )
 
 

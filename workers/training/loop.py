@@ -83,7 +83,9 @@ class Training:
         self.schedule, self.meter = Schedule(request, trunk), Meter(model, request)
         self.visit = Visit(request)
         self.curve = Curve(request, self.visit, report)
-        self.optimizers = Optimizers(model, request.recipe, request.spec.lr_multiplier)
+        self.optimizers = Optimizers(
+            model, request.recipe, request.rates, request.spec.lr_multiplier
+        )
         self.steps = 0
 
     @property

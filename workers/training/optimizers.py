@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from search_space.contract import Recipe
+from search_space.rates import Rates
 from workers.layers.declared import Declared, declared
 from workers.layers.ffn import FFN
 from workers.training import muon
@@ -33,17 +34,20 @@ class Kind(StrEnum):
 class Optimizers:
     """The optimizers behind one `step`.
 
+    rates: before the schedule's factor.
     lr_multiplier: of the design's parameters.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, lr_multiplier: float) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, rates: Rates, lr_multiplier: float
+    ) -> None:
         self.recipe = recipe
         allow_sparse_gradients(model)
         groups = group_parameters(model)
         self.optimizers: list[torch.optim.Optimizer] = []
         self.clipped = [p for (kind, _), ps in groups.items() if kind != Kind.MATRIX for p in ps]
         for kind in Kind:
-            lr = recipe.matrix_lr if kind is Kind.MATRIX else recipe.lr
+            lr = rates.matrix_lr if kind is Kind.MATRIX else rates.lr
             parts = [
                 {"params": params, "lr": lr * (lr_multiplier if is_searched else 1.0)}
                 for (its_kind, is_searched), params in groups.items()

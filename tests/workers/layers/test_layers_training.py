@@ -22,6 +22,7 @@ from search_space.methods.product_key import ProductKey
 from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.straight_through import StraightThrough
 from search_space.methods.topk import TopK
+from search_space.rates import Rates
 from search_space.spec import FFNSpec
 from workers.layers.recording import record_stats
 from workers.layers.stats import NEAR_ZERO
@@ -66,7 +67,7 @@ def test_every_method_has_a_layer_and_a_case():
 def test_every_parameter_learns(spec: FFNSpec):
     torch.manual_seed(0)
     model = ProxyLM(spec, BACKBONE).train()
-    optimizers = Optimizers(model, Recipe(), lr_multiplier=1.0)
+    optimizers = Optimizers(model, Recipe(), Rates(0.007, 0.01), lr_multiplier=1.0)
     ids_NL = torch.randint(VOCAB, (2, 8))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     losses = []

@@ -20,6 +20,7 @@ from search_space.contract import Recipe
 from search_space.methods.product_key import ProductKey
 from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
+from search_space.rates import Rates
 from search_space.spec import FFNSpec
 from workers.layers.query_norm import pooled
 from workers.model import ProxyLM
@@ -168,7 +169,7 @@ def test_any_torch_optimizer_settles_at_its_step(spec, fused):
 def test_our_optimizers_settle_once_a_step(spec):
     """Muon and AdamW are two of torch's optimizers, and one step."""
     model = build(spec)
-    optimizers = Optimizers(model, Recipe(), lr_multiplier=1.0)
+    optimizers = Optimizers(model, Recipe(), Rates(0.007, 0.01), lr_multiplier=1.0)
     loss_of(model, batch()).backward()
     optimizers.step(1.0)
     assert_same(moving(model), one_step(spec))

@@ -18,6 +18,7 @@ from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
 from search_space.placement import placed, reference
 from search_space.presets import PRESETS
+from search_space.rates import Rates
 from search_space.space import SearchSpace, combinations, designs, params_of, suggest
 from search_space.spec import FFNSpec
 from workers.evaluate import activity_by_layer
@@ -85,7 +86,7 @@ def test_each_layer_is_its_oracle(placement, training):
 @every_placement
 def test_the_multiplier_is_for_the_design_alone(placement):
     model = built(placement)
-    optimizers = Optimizers(model, Recipe(lr=0.1, matrix_lr=0.01), 3.0)
+    optimizers = Optimizers(model, Recipe(), Rates(lr=0.1, matrix_lr=0.01), 3.0)
     rates = {
         id(p): group["lr"]
         for optimizer in optimizers.optimizers

@@ -9,6 +9,7 @@ from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.methods.product_key import ProductKey
 from search_space.methods.topk import TopK
+from search_space.rates import Rates
 from search_space.spec import FFNSpec
 from workers.model import ProxyLM
 from workers.training.muon import PERIOD, Muon, orthogonalize
@@ -85,7 +86,7 @@ def test_matrices_take_muon_and_tables_routers_and_norms_adamw():
 
 def test_the_learning_rate_multiplier_reaches_the_ffn_alone():
     model = ProxyLM(FFNSpec(d_ff=32), Backbone(d_model=16, n_layers=1, n_heads=2, seq_len=8))
-    optimizers = Optimizers(model, Recipe(lr=0.5, matrix_lr=0.25), lr_multiplier=2.0)
+    optimizers = Optimizers(model, Recipe(), Rates(lr=0.5, matrix_lr=0.25), lr_multiplier=2.0)
     rates = {
         id(p): group["lr"]
         for o in optimizers.optimizers
@@ -111,5 +112,5 @@ def test_only_our_optimizer_asks_for_sparse_gradients_of_tables():
     # Other trainers' optimizers refuse sparse gradients.
     assert not backward().is_sparse
     values.grad = None
-    Optimizers(model, Recipe(), lr_multiplier=1.0)
+    Optimizers(model, Recipe(), Rates(0.007, 0.01), lr_multiplier=1.0)
     assert backward().is_sparse

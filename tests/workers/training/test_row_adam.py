@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from search_space.contract import Recipe
+from search_space.rates import Rates
 from workers.layers.value_table import ValueTable
 from workers.training.optimizers import Optimizers, clip_gradients
 from workers.training.row_adam import RowAdam
@@ -165,7 +166,7 @@ def test_clipping_scales_sparse_and_dense_gradients_by_one_norm():
 def test_tables_take_row_adam_and_a_clipped_sparse_step():
     model = nn.Module()
     model.both = nn.Sequential(ValueTable(3, 6), nn.Linear(3, 3))
-    optimizers = Optimizers(model, Recipe(lr=2 * LR, grad_clip=1.0), lr_multiplier=9.0)
+    optimizers = Optimizers(model, Recipe(grad_clip=1.0), Rates(0.007, 2 * LR), lr_multiplier=9.0)
     (rows,) = [o for o in optimizers.optimizers if isinstance(o, RowAdam)]
     values = model.both[0].values_BGD
     assert [p is values for group in rows.param_groups for p in group["params"]] == [True]

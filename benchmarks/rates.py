@@ -1,0 +1,199 @@
+"""The learning-rate rule: its exponents, and what it loses where it was not fitted.
+
+`python -m benchmarks.rates fit` trains the dense design in cells that change one factor each, at
+several multiples of the rule's rates, with several seeds, and fits a parabola in the logarithm of
+the rate to each cell, all of one curvature; the exponents follow from where the cells' least
+losses lie. `python -m benchmarks.rates held` does the same in cells that the fit did not see, with
+other seeds, and its rows are what the rule loses against the best of the multiples.
+`--records FILE` keeps a line a training, and a second call trains only what is not there.
+`--study FILE` names the corpus: the demo's by default.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from benchmarks.rates_fit import Point, fit, means, regret
+from benchmarks.recipe import DEMO, UNIT
+from benchmarks.report import Row, at_most, parser, publish
+from nas.config import StudyConfig
+from search_space.backbone import Backbone
+from search_space.contract import EvalRequest, Recipe
+from search_space.cost import model_cost
+from search_space.places import corpora_dir
+from search_space.presets import PRESETS
+from search_space.rates import BASE, Shape, rates
+from workers.corpus import prepare
+from workers.evaluate import evaluate
+
+MULTIPLES = (0.4, 0.63, 1.0, 1.6, 2.5)
+SEEDS, OTHER_SEEDS = (0, 1, 2), (3, 4, 5)
+MOST_REGRET = 0.003  # bits per byte
+SMALL_FLOPS, LARGE_FLOPS = 4e11, 6e12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A proxy, a design, a length.
+
+    tokens: of the run; 0 where `flops` says how long it is.
+    flops: the run's model FLOPs; 0 where `tokens` does.
+    """
+
+    name: str
+    preset: str = "dense"
+    d_model: int = 64
+    n_layers: int = 2
+    batch_size: int = 8
+    tokens: float = 0
+    flops: float = 0
+
+    @property
+    def backbone(self) -> Backbone:
+        """Heads 16 wide, the reference FFN four times the model's width."""
+        return Backbone(
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            n_heads=4,
+            vocab_size=1024,
+            seq_len=128,
+            reference_d_ff=4 * self.d_model,
+        )
+
+    @property
+    def length(self) -> tuple[float, float]:
+        """Tokens and model FLOPs of the run."""
+        price = model_cost(PRESETS[self.preset](self.backbone), self.backbone).training_flops
+        return (
+            (self.tokens, self.tokens * price) if self.tokens else (self.flops / price, self.flops)
+        )
+
+    @property
+    def shape(self) -> Shape:
+        """What the rule is asked with."""
+        return Shape(self.d_model, self.n_layers, self.length[0], self.batch_size * 128)
+
+
+FITTED = (
+    Cell(name="base", tokens=BASE.tokens),
+    Cell(name="longer", tokens=3 * BASE.tokens),
+    Cell(name="wider", tokens=BASE.tokens, d_model=128),
+    Cell(name="deeper", tokens=BASE.tokens, n_layers=4),
+    Cell(name="more tokens a step", tokens=BASE.tokens, batch_size=16),
+    Cell(name="fewer tokens a step", tokens=BASE.tokens, batch_size=4),
+)
+HELD = (
+    *(Cell(name=f"{name}, d 64", preset=name, flops=SMALL_FLOPS, batch_size=4) for name in PRESETS),
+    Cell(name="dense, d 128", d_model=128, n_layers=4, flops=LARGE_FLOPS),
+    Cell(name="dense, d 192", d_model=192, n_layers=4, tokens=1.01e6),
+    *(
+        Cell(name=f"{name}, d 128", preset=name, d_model=128, n_layers=4, flops=LARGE_FLOPS)
+        for name in PRESETS
+        if name != "dense"
+    ),
+)
+
+
+def train(cell: Cell, multiple: float, seed: int, corpus_dir: str, eval_tokens: int) -> Point:
+    """One training at `multiple` times the rule's rates."""
+    matrix_lr, lr = (multiple * rate for rate in rates(cell.shape))
+    request = EvalRequest(
+        evaluation=0,
+        spec=PRESETS[cell.preset](cell.backbone),
+        backbone=cell.backbone,
+        recipe=replace(Recipe(), batch_size=cell.batch_size, lr=lr, matrix_lr=matrix_lr),
+        corpus_dir=corpus_dir,
+        until_flops=cell.length[1],
+        seed=seed,
+        eval_tokens=eval_tokens,
+    )
+    result = evaluate(request, lambda progress: None)
+    return Point(cell.name, multiple, matrix_lr, seed, result.bits_per_byte, result.seconds)
+
+
+def trained(
+    wanted: Iterable[tuple[Cell, float, int]], study: StudyConfig, records: Path, processes: int
+) -> list[Point]:
+    """The points of `wanted`; trains those that `records` has not, and adds them."""
+    corpus = prepare(study.corpus, 1024, 128, corpora_dir())
+    known = read(records)
+    out, todo = [], []
+    for cell, multiple, seed in wanted:
+        point = known.get((cell.name, multiple, seed))
+        if point is None:
+            todo.append((cell, multiple, seed))
+        else:
+            out.append(point)
+    with ProcessPoolExecutor(processes) as pool, records.open("a") as lines:
+        waiting = [pool.submit(train, *what, str(corpus.dir), study.eval_tokens) for what in todo]
+        for number, future in enumerate(as_completed(waiting), 1):
+            out.append(point := future.result())
+            lines.write(json.dumps(asdict(point)) + "\n")
+            lines.flush()
+            print(f"{number} of {len(todo)}: {point}", file=sys.stderr, flush=True)
+    return out
+
+
+def read(records: Path) -> dict[tuple[str, float, int], Point]:
+    """The trainings that a file has, by cell, multiple and seed."""
+    lines = records.read_text().splitlines() if records.exists() else []
+    points = [Point(**json.loads(line)) for line in lines]
+    return {(point.cell, point.multiple, point.seed): point for point in points}
+
+
+def fit_rows(points: list[Point]) -> list[Row]:
+    """The cells' means, the parabolas, and the exponent that each cell gives beside the base."""
+    fitted, shapes = fit(points), {cell.name: cell.shape for cell in FITTED}
+    out = [
+        Row(f"{name}, x{multiple:g}", bits, UNIT)
+        for name, of_cell in means(points).items()
+        for multiple, bits in of_cell.items()
+    ]
+    out.append(Row("curvature", fitted.curvature, "bits per byte an octave squared"))
+    out.append(Row("a training about its parabola", fitted.residual, UNIT))
+    for name, best in fitted.optima.items():
+        out.append(Row(f"{name}: best matrix_lr", 2**best))
+        out.append(Row(f"{name}: its standard error", fitted.errors[name], "octaves"))
+        out.append(Row(f"{name}: least loss", fitted.least[name], UNIT))
+        for factor, own, base in zip(Shape._fields, shapes[name], BASE, strict=True):
+            if own != base and "base" in fitted.optima:
+                exponent = (best - fitted.optima["base"]) / math.log2(own / base)
+                error = math.hypot(fitted.errors[name], fitted.errors["base"])
+                out.append(Row(f"{name}: exponent of {factor}", exponent))
+                out.append(Row(f"{name}: error of it", error / abs(math.log2(own / base))))
+    return out
+
+
+def held_rows(points: list[Point]) -> list[Row]:
+    """The cells' means, and what the rule loses in each."""
+    out = []
+    for name, of_cell in means(points).items():
+        out += [Row(f"{name}, x{multiple:g}", bits, UNIT) for multiple, bits in of_cell.items()]
+        out.append(at_most(f"{name}: regret", regret(of_cell), MOST_REGRET, UNIT))
+    return out
+
+
+def main() -> int:
+    """The command."""
+    options = parser(__doc__)
+    options.add_argument("what", choices=("fit", "held"))
+    options.add_argument("--study", type=Path, default=DEMO, help="its corpus")
+    options.add_argument("--records", type=Path, required=True, help="a line a training")
+    options.add_argument("--processes", type=int, default=1, help="trainings at once")
+    options.add_argument("--cells", nargs="*", default=[], help="names; all by default")
+    asked = options.parse_args()
+    all_cells, seeds = (FITTED, SEEDS) if asked.what == "fit" else (HELD, OTHER_SEEDS)
+    cells = [cell for cell in all_cells if not asked.cells or cell.name in asked.cells]
+    wanted = [(cell, multiple, seed) for cell in cells for seed in seeds for multiple in MULTIPLES]
+    points = trained(wanted, StudyConfig.load(asked.study), asked.records, asked.processes)
+    return publish(fit_rows(points) if asked.what == "fit" else held_rows(points), asked.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
