@@ -14,7 +14,9 @@ from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops
 from search_space.errors import nearest, require
+from search_space.matching import Equal, MatchedPreset
 from search_space.presets import PRESETS
+from search_space.spec import FFNSpec
 
 BACKBONE = Backbone(
     d_model=128, n_layers=4, n_heads=4, vocab_size=1024, seq_len=128, reference_d_ff=512
@@ -24,10 +26,14 @@ BACKBONE = Backbone(
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What is compared: presets times seeds, each trained with `flops` and then measured on
-    `eval_tokens` of the validation split, or on all of it where it has fewer."""
+    `eval_tokens` of the validation split, or on all of it where it has fewer.
+
+    match: the cost of the dense FFN that each design's has; None for the published widths.
+    """
 
     presets: tuple[str, ...] = tuple(PRESETS)
     seeds: tuple[int, ...] = (0, 1, 2)
+    match: Equal | None = "active_flops"
     flops: float = 6e12
     backbone: Backbone = BACKBONE
     recipe: Recipe = field(default_factory=Recipe)
@@ -48,13 +54,19 @@ class Comparison:
             f"got {self.eval_tokens}",
         )
         steps = [
-            step_flops(PRESETS[name](self.backbone), self.backbone, self.recipe.batch_size)
+            step_flops(self.spec(name), self.backbone, self.recipe.batch_size)
             for name in self.presets
         ]
         require(
             math.isfinite(self.flops) and self.flops >= max(steps),
             f"flops must pay for one step of every design, {max(steps):.3g}: got {self.flops:g}",
         )
+
+    def spec(self, preset: str) -> FFNSpec:
+        """The design that a preset's name stands for here."""
+        if self.match:
+            return MatchedPreset(preset, self.match).spec(self.backbone)
+        return PRESETS[preset](self.backbone)
 
     def study(self, seed: int, text: CorpusSpec, workers: int | None) -> StudyConfig:
         """All designs with one seed.
@@ -72,7 +84,9 @@ class Comparison:
             corpus=text,
             backbone=self.backbone,
             recipe=self.recipe,
-            warm_start=self.presets,
+            warm_start=tuple(
+                MatchedPreset(name, self.match) if self.match else name for name in self.presets
+            ),
             workers=Workers(count=workers or 0, device="cpu"),
             eval_tokens=self.eval_tokens,
         )

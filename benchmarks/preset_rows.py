@@ -9,10 +9,8 @@ from benchmarks.preset_comparison import Comparison, Outcomes
 from benchmarks.preset_studies import UNIT
 from benchmarks.report import Row, at_least
 from nas.store.standing import pooled_deviation
-from search_space.backbone import Backbone
 from search_space.contract import Status
 from search_space.cost import model_cost
-from search_space.presets import PRESETS
 
 BASELINE = "dense"
 
@@ -61,17 +59,12 @@ def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
                 bits=mean(own.values()),
                 spread=max(own.values()) - min(own.values()) if len(own) > 1 else None,
                 active_flops=mean(outcome.active_flops for outcome in ended),
-                total_params=total_params(preset, comparison.backbone),
+                total_params=model_cost(comparison.spec(preset), comparison.backbone).total_params,
                 seconds=mean(outcome.seconds for outcome in ended),
                 difference=mean(shift) / deviation if compared and deviation else None,
             )
         )
     return sorted(out, key=lambda summary: summary.bits)
-
-
-def total_params(preset: str, backbone: Backbone) -> int:
-    """Parameters of the whole model."""
-    return model_cost(PRESETS[preset](backbone), backbone).total_params
 
 
 def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:

@@ -7,7 +7,7 @@ whatever its name: nothing of it is mixed in.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,11 @@ class Studies:
         codes = sorted({*study.facts.more.get("codes", ()), commit()})
         self.store.update_study(study.id, facts=Facts(more={"codes": codes}))
 
-    def outcomes(self, config: StudyConfig) -> dict[str, Outcome]:
-        """By the name of the warm start, those that have ended, in the configuration's order."""
+    def outcomes(self, config: StudyConfig, names: Sequence[str]) -> dict[str, Outcome]:
+        """Those that have ended, in the configuration's order.
+
+        names: by which the warm starts are called here.
+        """
         study = self.find(config)
         if study is None:
             return {}
@@ -120,7 +123,9 @@ class Studies:
         codes = tuple(study.facts.more.get("codes", ()))
         return {
             name: self._outcome(ended[spec.key], codes)
-            for name, spec in config.with_vocab_size(self.vocab_size).warm_start_specs()
+            for name, (_, spec) in zip(
+                names, config.with_vocab_size(self.vocab_size).warm_start_specs(), strict=True
+            )
             if spec.key in ended
         }
 

@@ -1,5 +1,7 @@
 """How the published designs compare under our recipe, at equal training FLOPs.
 
+Each is as wide as the dense FFN's active FLOPs allow; `--match` names another cost, or none.
+
 A study a seed, whose warm starts are the designs: every design takes one seed before any takes the
 next, so that a run that is cut still compares them all.
 `python -m benchmarks.presets --state FOLDER --json FILE`; the same line again goes on where a cut
@@ -60,7 +62,7 @@ def compare(
         return {
             (preset, seed): outcome
             for seed, config in configs.items()
-            for preset, outcome in studies.outcomes(config).items()
+            for preset, outcome in studies.outcomes(config, comparison.presets).items()
         }
 
     outcomes = ended()
@@ -145,6 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
         comparison = Comparison(
             presets=tuple(options.presets.split(",")),
             seeds=options.seeds,
+            match=None if options.match == "none" else options.match,
             flops=options.flops,
             eval_tokens=options.eval_tokens,
         )
@@ -171,6 +174,13 @@ def _command() -> argparse.ArgumentParser:
     add = command.add_argument
     default = Comparison()
     add("--presets", default=",".join(PRESETS), metavar="A,B", help="default: %(default)s")
+    add(
+        "--match",
+        choices=("active_flops", "total_params", "none"),
+        default="active_flops",
+        help="the cost of the dense FFN that each design's has, default: %(default)s; none is the "
+        "published widths",
+    )
     add("--seeds", type=_seeds, default=default.seeds, metavar="N,N", help="default: 0,1,2")
     add(
         "--flops",

@@ -24,12 +24,14 @@ from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.design import Placement
 from search_space.errors import InputError, SpecError, check_keys, nearest, require, shown
+from search_space.matching import MatchedPreset
 from search_space.placement import placed
 from search_space.plain import checked
 from search_space.presets import PRESETS
 from search_space.space import SearchSpace, look
 from search_space.spec import FFNSpec
 
+WarmStart = str | MatchedPreset | FFNSpec
 MOST_WARM_STARTS = 1_000
 LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
 
@@ -46,7 +48,8 @@ class StudyConfig:
     objectives: minimised together; bits_per_byte is the first.
     constraints: upper bounds on a design's cost.
     budget: trials and FLOPs.
-    warm_start: designs tried first, as preset names or specs; they may lie outside the space.
+    warm_start: designs tried first, as presets' names, presets at the reference's cost, or specs;
+        they may lie outside the space.
     sampler: who proposes the others.
     workers: the machines.
     eval_tokens: validation tokens that a result is measured on.
@@ -61,7 +64,7 @@ class StudyConfig:
     space: SearchSpace = field(default_factory=SearchSpace)
     objectives: tuple[str, ...] = ("bits_per_byte", "active_flops")
     constraints: Constraints = field(default_factory=Constraints)
-    warm_start: tuple[str | FFNSpec, ...] = ()
+    warm_start: tuple[WarmStart, ...] = ()
     sampler: SamplerKind = "tpe"
     workers: Workers = field(default_factory=Workers)
     eval_tokens: int = 65_536
@@ -198,9 +201,11 @@ class StudyConfig:
         """The warm starts with the names that people know them by."""
         return [self._warm_start(item) for item in self.warm_start]
 
-    def _warm_start(self, item: str | FFNSpec) -> tuple[str, FFNSpec]:
+    def _warm_start(self, item: WarmStart) -> tuple[str, FFNSpec]:
         if isinstance(item, FFNSpec):
             return item.label, item
+        if isinstance(item, MatchedPreset):
+            return item.name, item.spec(self.backbone)
         return item, PRESETS[item](self.backbone)
 
     def limits(self) -> dict[str, float]:
@@ -251,7 +256,7 @@ class StudyConfig:
             out[name] = dataclasses.asdict(out[name])
         out["constraints"] = self.constraints.ratios()
         out["objectives"] = list(self.objectives)
-        out["warm_start"] = [i.to_dict() if isinstance(i, FFNSpec) else i for i in self.warm_start]
+        out["warm_start"] = [i if isinstance(i, str) else i.to_dict() for i in self.warm_start]
         return out
 
     @classmethod
@@ -306,10 +311,10 @@ def _list(where: str, value: Any) -> list[Any]:
     return value
 
 
-def _read_warm_start(item: Any) -> str | FFNSpec:
+def _read_warm_start(item: Any) -> WarmStart:
     if isinstance(item, Mapping):
         try:
-            return FFNSpec.from_dict(item)
+            return MatchedPreset.from_dict(item) if "preset" in item else FFNSpec.from_dict(item)
         except InputError as error:
             raise InputError(f"warm_start: {error}") from None
     if isinstance(item, str) and item in PRESETS:

@@ -136,6 +136,19 @@ class Method:
         """Experts a token: k where there is one, else all; expected, where the token decides."""
         return float(getattr(self, "k", spec.n_experts))
 
+    def resized(self, spec: Design, match: Match, n: int) -> Mapping[str, Any]:
+        """Fields that make `spec` larger or smaller and leave what it is: experts n units wide.
+
+        match: the cost that it is resized for.
+        n: 1 or more; the design grows with it.
+        """
+        n_shared = spec.shared_width / spec.depth / spec.expert_width
+        return {
+            "d_ff": spec.depth * spec.n_experts * n,
+            "expert_width": n,
+            "shared_width": spec.depth * round(n_shared * n),
+        }
+
     def pins(self, spec: Design) -> dict[str, Any]:
         """The parameters that a design spells out; a search for its others tries every choice."""
         return {f"{self.method}.{name}": getattr(self, name) for name in self.fields()}

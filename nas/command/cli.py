@@ -10,7 +10,7 @@ import gc
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,6 +28,9 @@ from nas.command.terminal import echo, finish, prepare
 from nas.process import interrupts
 from search_space.checks import DIM, TOKENS, WHOLE
 from search_space.places import settle_home
+
+if TYPE_CHECKING:
+    from search_space.matching import Equal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -177,11 +180,16 @@ def dashboard(port: int, host: str, db: str) -> None:
 @cli.command()
 @click.option("--d-model", default=128, show_default=True, type=click.IntRange(1, DIM))
 @json_option
-def presets(d_model: int, as_json: bool) -> None:
+@click.option(
+    "--match",
+    type=click.Choice(["active_flops", "total_params"]),
+    help="As wide as the dense FFN's FLOPs or parameters allow.",
+)
+def presets(d_model: int, as_json: bool, match: Equal | None) -> None:
     """List the published designs, scaled to a model width."""
     from nas.command.tables import preset_rows, print_rows
 
-    print_rows(preset_rows(d_model), as_json)
+    print_rows(preset_rows(d_model, match), as_json)
 
 
 @cli.command()

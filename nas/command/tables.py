@@ -13,11 +13,12 @@ from rich.table import Table
 from nas.command.terminal import console, echo, plain
 from search_space.backbone import Backbone
 from search_space.cost import ffn_cost, model_cost
-from search_space.errors import InputError, nearest, shown
+from search_space.errors import InputError, SpecError, nearest, shown
 from search_space.plain import parse_json, read_json
 from search_space.spec import FFNSpec
 
 if TYPE_CHECKING:
+    from search_space.matching import Equal
     from search_space.space import SearchSpace
 
 Row = dict[str, Any]
@@ -126,8 +127,12 @@ def print_space(record: Row, as_json: bool) -> None:
         echo(f"At least: the count was stopped after {COUNT_SECONDS:g} seconds.")
 
 
-def preset_rows(d_model: int) -> list[Row]:
-    """Every preset on a backbone of that width."""
+def preset_rows(d_model: int, match: Equal | None = None) -> list[Row]:
+    """Every preset on a backbone of that width.
+
+    match: the cost of the reference FFN that their widths keep; None for the published widths.
+    """
+    from search_space.matching import matched
     from search_space.presets import PRESETS
 
     heads = max(1, d_model // 32)
@@ -139,8 +144,16 @@ def preset_rows(d_model: int) -> list[Row]:
     rows = []
     for name, preset in PRESETS.items():
         spec = preset(backbone)
+        row: Row = {"preset": name}
+        try:
+            spec = matched(spec, match, backbone) if match else spec
+            row |= {"design": spec.label, "d_ff": spec.d_ff}
+            cost = ffn_cost(spec, d_model)
+            row |= {"active_flops": cost.active_flops, "total_params": cost.total_params}
+        except SpecError as error:
+            row |= {"design": f"none: {error}", "d_ff": None}
         source = (preset.__doc__ or "").partition("\n")[0].rstrip(".")
-        rows.append({"preset": name, "design": spec.label, "d_ff": spec.d_ff, "what": source})
+        rows.append(row | {"what": source})
     return rows
 
 

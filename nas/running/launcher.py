@@ -77,14 +77,14 @@ def launch_study(
     cache_dir()  # where it is unknown, nothing is started
     check_study(config)
     check_store(config, store, runs_dir(store))
-    if warning := rates_warning(config):
-        report(warning)
 
     def begin(found: Facts, ready: StudyConfig) -> tuple[StudyRecord, StudyConfig]:
         study = _create(ready, store, name, _launched(found))
         if study.name != (name or config.name):
             report(f"{config.name} exists: this study is {study.name}; nas resume {config.name} "
                    "would go on with the other")  # fmt: skip
+        if warning := rates_warning(ready):
+            report(warning)
         runs = runs_dir(store) / folder_name(study)
         return store.update_study(study.id, facts=Facts(runs=str(runs))), ready
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from search_space.design import Chosen, Design, Method, Plan, Shape, check_k, need
+from search_space.domain import Match
 from search_space.experts import UNIT_FRAME, saved_reads
 from search_space.prices import Cost, matrix, parameters, search
 
@@ -42,6 +45,10 @@ class Direct(Method):
             return Shape(n_experts=n_units, expert_width=1, active=n, selection=Direct(k=n))
 
         return Plan(build=build, expansion=expansion)
+
+    def resized(self, spec: Design, match: Match, n: int) -> Mapping[str, Any]:
+        """Of the units there are, the same share is read."""
+        return {"d_ff": round(n * spec.d_ff / self.k), "selection": Direct(k=n)}
 
     def cost(self, spec: Design, d_model: int, activity: float | None) -> Cost:
         """All rows of one matrix are scored; its backward, and the other matrices, touch k rows."""

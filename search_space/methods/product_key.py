@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from search_space.design import (
     one_of,
     whole,
 )
-from search_space.domain import Choices, Numbers
+from search_space.domain import Choices, Match, Numbers
 from search_space.errors import require
 from search_space.experts import ORDER, UNIT_FRAME, experts, saved_reads
 from search_space.parameter import Condition, Knobs, asked
@@ -171,6 +172,12 @@ class ProductKey(Method):
             expansion=expansion,
             n=k,
         )
+
+    def resized(self, spec: Design, match: Match, n: int) -> Mapping[str, Any]:
+        """As in `plan`: more experts under `total_params`, more of them a head else."""
+        if match == "total_params":
+            return {"d_ff": spec.depth * n * n * spec.expert_width}
+        return {"selection": dataclasses.replace(self, k=n)}
 
     def pins(self, spec: Design) -> dict[str, Any]:
         """A space has key_dim as a ratio, which is searched."""

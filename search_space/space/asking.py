@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from search_space.backbone import Backbone
-from search_space.cost import ffn_cost
 from search_space.design import Chosen, Placement, Plan
 from search_space.domain import Chooser, ask
 from search_space.errors import InputError
 from search_space.methods import find
-from search_space.placement import FEWEST, placed, reference
+from search_space.placement import FEWEST, placed
 from search_space.space.data import SearchSpace
 from search_space.space.parameters import METHOD, PLACEMENT, parameters_of
-from search_space.space.sizing import Frame, fit
+from search_space.space.sizing import Frame, fit, fit_cost
 from search_space.spec import FFNSpec
 
 
@@ -46,14 +45,14 @@ def _sized(
     space: SearchSpace, plan: Plan, frame: Frame, params: dict[str, Any], backbone: Backbone
 ) -> FFNSpec:
     """The design of the width that the space's mode asks for."""
+
+    def build(n: int) -> FFNSpec:
+        return frame.spec(plan.build(n))
+
     if plan.n is not None:
-        return frame.spec(plan.build(plan.n))
+        return build(plan.n)
     if space.match != "free":
-
-        def priced(spec: FFNSpec) -> float:
-            return float(getattr(ffn_cost(spec, backbone.d_model), space.match))
-
-        return fit(plan, frame, priced, priced(reference(backbone)), space.match)
+        return fit_cost(build, space.match, backbone)
     if "active_width" not in params:
         name = params[METHOD.name]
         raise InputError(f"the selection method {name!r} must ask for active_width")
@@ -62,7 +61,7 @@ def _sized(
         return spec.d_ff / plan.expansion + spec.shared_width
 
     target = params["active_width"] * backbone.reference_d_ff
-    return fit(plan, frame, used, target, "active_width")
+    return fit(build, used, target, "active_width")
 
 
 def placements(space: SearchSpace, backbone: Backbone) -> tuple[Placement, ...]:

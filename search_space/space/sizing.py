@@ -9,12 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from search_space.design import Chosen, Plan, Shape
+from search_space.backbone import Backbone
+from search_space.cost import ffn_cost
+from search_space.design import Chosen, Shape
+from search_space.domain import Match
 from search_space.errors import SpecError
+from search_space.placement import reference
 from search_space.spec import FFNSpec
 
 # A design whose width misses its target by more than this share is refused.
 TOLERANCE = 0.05
+NARROWER = "lower width_multiple, granularity, depth, expansion or heads"
 _GROWTH = 8  # of the widths tried, until one is too wide
 # The fields of a spec that are as they were chosen; widths follow from depth and shared_width.
 _CHOSEN = {f.name for f in dataclasses.fields(FFNSpec)} - {"depth", "shared_width"}
@@ -62,29 +67,47 @@ class Frame:
 
 
 def fit(
-    plan: Plan, frame: Frame, measure: Callable[[FFNSpec], float], target: float, name: str
+    build: Callable[[int], FFNSpec],
+    measure: Callable[[FFNSpec], float],
+    target: float,
+    name: str,
+    way_out: str = NARROWER,
 ) -> FFNSpec:
     """The design whose measure is nearest to `target`; SpecError beyond TOLERANCE.
 
+    build: from a whole number, 1 or more, to a design; its measure grows with it.
     name: of the measure, in an error.
+    way_out: what to do about an error.
     """
 
     @functools.cache
     def size(n: int) -> float:
         try:
-            return measure(frame.spec(plan.build(n)))
+            return measure(build(n))
         except SpecError:  # a k that has outgrown its experts, a gated expert of one unit
             return math.inf
 
     n = min(_bracket(size, target), key=lambda n: abs(size(n) - target))
-    spec, off = frame.spec(plan.build(n)), size(n) / target - 1
+    if math.isinf(size(n)):
+        raise SpecError(f"{name} {target:g} cannot be met: no width is legal; {way_out}")
+    spec, off = build(n), size(n) / target - 1
     if abs(off) > TOLERANCE:
         raise SpecError(
             f"{name} {target:g} cannot be met: the nearest legal design, {spec.label}, is "
-            f"{off:+.0%} off, more than {TOLERANCE:.0%}; lower width_multiple, granularity, "
-            "depth, expansion or heads"
+            f"{off:+.0%} off, more than {TOLERANCE:.0%}; {way_out}"
         )
     return spec
+
+
+def fit_cost(
+    build: Callable[[int], FFNSpec], match: Match, backbone: Backbone, way_out: str = NARROWER
+) -> FFNSpec:
+    """The design whose FFN costs what the reference one does, in the figure that `match` names."""
+
+    def priced(spec: FFNSpec) -> float:
+        return float(getattr(ffn_cost(spec, backbone.d_model), match))
+
+    return fit(build, priced, priced(reference(backbone)), match, way_out)
 
 
 def _bracket(size: Callable[[int], float], target: float) -> tuple[int, int]:
