@@ -85,7 +85,7 @@ class Recipe:
         for name in ("lr", "matrix_lr"):
             value = getattr(self, name)
             if isinstance(value, str):
-                require(value == AUTO, f"{name} is a number or {AUTO}: got {shown(value)}")
+                require(value == AUTO, f"{name} must be above 0, or {AUTO}: got {shown(value)}")
             else:
                 real(name, value, above=0)
         for name in ("weight_decay", "decay", "grad_clip"):

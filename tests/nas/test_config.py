@@ -262,7 +262,7 @@ REFUSED = {
     "study: a.b: values are text": {"a": {"b": {1, 2}}},
     "rope_theta must be a finite number of at most 1e": {"backbone": {"rope_theta": 1e40}},
     "batch_size must be a whole number of at least 1: got True": {"recipe": {"batch_size": True}},
-    "lr must be above 0: got '1e400x'": {"recipe": {"lr": "1e400x"}},
+    "lr must be above 0, or auto: got '1e400x'": {"recipe": {"lr": "1e400x"}},
     "lr must be a finite number of at most 1e": {"recipe": {"lr": "1e400"}},
     "decay must be a finite number of at least 0: got None": {"recipe": {"decay": None}},
     "d_model must be at most 65,536: got 65538": {"backbone": {"d_model": 65_538}},
