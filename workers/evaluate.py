@@ -99,7 +99,7 @@ def _evaluate(
         trunk_flops=trained.trunk_flops,
         active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
         activity=[activity.get(layer, 1.0) for layer in range(request.backbone.n_layers)],
-        stats={"routing": routing} | lost,
+        stats={"routing": routing, "rates": request.rates._asdict()} | lost,
         seconds=time.monotonic() - min(began, training.visit.began),
         checkpoint=checkpoint,
         checkpoint_digest=digest,

@@ -175,6 +175,7 @@ def trial_details(study: Study, trial: TrialRecord) -> Row:
             "activity_by_layer": result.activity,
             "checkpoint": result.checkpoint,
             "checkpoint_error": result.stats.get("checkpoint_error", ""),
+            "rates": result.stats.get("rates", {}),
             "backend": result.backend,
             "routing": result.stats.get("routing", {}),
         }

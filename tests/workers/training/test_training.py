@@ -124,6 +124,12 @@ def test_bits_per_byte_is_a_ratio_of_sums_with_its_error():
     assert quality.loss == pytest.approx(float(nats.sum()) / 32000)
 
 
+def test_a_result_says_which_learning_rates_it_had(small_corpus):
+    asked = request(small_corpus, steps=3, recipe=Recipe(batch_size=4, lr=0.02))
+    result = evaluate(asked, lambda p: None)
+    assert result.stats["rates"] == {"matrix_lr": asked.rates.matrix_lr, "lr": 0.02}
+
+
 def test_an_untrained_proxy_scores_the_uniform_code(small_corpus):
     model = build_proxy(request(small_corpus), small_corpus)
     with torch.no_grad():
