@@ -16,7 +16,7 @@ from search_space.cost import model_cost
 from search_space.errors import InputError
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
-from workers.kernels.dispatch import describe
+from workers.kernels.dispatch import chosen_products, describe
 from workers.model import ProxyLM
 from workers.training.keeping import States, discard_branch, discard_states
 from workers.training.loop import Diverged, Trained, Training, build_proxy
@@ -50,7 +50,10 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
 
     request = dataclasses.replace(request, device=resolve_device(request.device))
     try:
-        return _evaluate(request, report, note, began)
+        if request.device == "cpu":
+            torch.set_num_threads(request.threads)
+        with chosen_products(request.device):
+            return _evaluate(request, report, note, began)
     except Diverged as error:
         return ending(Status.DIVERGED, str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -72,8 +75,6 @@ def _evaluate(
     note: Callable[[Training], None],
     began: float,
 ) -> EvalResult:
-    if request.device == "cpu":
-        torch.set_num_threads(request.threads)
     corpus = Corpus.open(request.corpus_dir)
     model = build_proxy(request, corpus)
     training = Training(model, request, corpus, report)

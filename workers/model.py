@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from search_space.backbone import Backbone
 from search_space.placement import placed, reference
 from search_space.spec import FFNSpec
+from workers.kernels.api.attention import attention
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
 from workers.layers.declared import Declared, declared
@@ -86,7 +87,7 @@ class Attention(Declared):
             k, v = cache.update(k, v, self.layer)
         causal = mask is None and L > 1
         scale = SHARPEST_SCORE / self.head_dim
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale)
+        y = attention(q, k, v, mask, causal, scale)
         return x_NLD + F.linear(y.transpose(1, 2).reshape(N, L, D), self.out_DD)
 
 

@@ -22,7 +22,7 @@ def checks(db: str) -> list[dict[str, Any]]:
     """Rows of check, state (ok, note or broken) and what was found."""
     rows = [_row("python", "ok", sys.version.split()[0])]
     rows += [_package(name) for name in PACKAGES]
-    rows += [_processors(), _accelerator(), _kernels(), _ray(), _database(db), _cache()]
+    rows += [_processors(), _accelerator(), *_kernels(), _ray(), _database(db), _cache()]
     return rows
 
 
@@ -54,13 +54,17 @@ def _accelerator() -> dict[str, Any]:
     return _row("gpu", "ok", ", ".join(names))
 
 
-def _kernels() -> dict[str, Any]:
+def _kernels() -> list[dict[str, Any]]:
     # In a process of its own: a kernel that crashes must not take this command with it.
     command = [sys.executable, "-m", "workers.kernels"]
     done = run_child(command)
     if done.returncode:
-        return _row("kernels", "broken", f"the kernels' check ended with {done.returncode}")
-    return _row("kernels", "note" if done.stdout.startswith("torch") else "ok", done.stdout)
+        return [_row("kernels", "broken", f"the kernels' check ended with {done.returncode}")]
+    kernels, products = done.stdout.splitlines()
+    return [
+        _row("kernels", "note" if kernels.startswith("torch") else "ok", kernels),
+        _row("products", "ok", products),
+    ]
 
 
 def _ray() -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 A CPU runs numba's forms, a GPU Triton's after a numerical check on that very device. The torch
 forms run on other devices, where the device's own backend does not take an operation, a size or a
-dtype, and where it cannot be loaded or failed its check: then a warning says why.
+dtype, and where it cannot be loaded or failed its check: then a warning says why. Plain float32
+products on a CPU take the library that workers.kernels.products measured.
 workers.kernels.settings has what the environment may ask for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +22,9 @@ import torch
 from torch import Tensor
 
 from search_space.errors import InputError
-from workers.kernels.settings import Backend, settings
+from workers.kernels import products
+from workers.kernels.settings import Backend, Products, settings
+from workers.kernels.switch import onednn
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ SELF_CHECK = "workers.kernels.selfcheck"
 RECYCLE = "workers.kernels.recycle"
 # Operation -> the file of its forms: the same name in api/ and in each backend's folder.
 FILES = {
+    "attention": "attention",
     "expert_ffn": "expert_ffn",
     "plain_ffn": "expert_ffn",  # one expert of all tokens, or several weights a pair
     "grouped_mm": "grouped",
@@ -74,6 +79,7 @@ NUMBA = Takes(
     Backend.NUMBA,
     dtypes=(torch.float32, torch.float64),
     absent={
+        "attention": "torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
         "grouped_mm": "rows that lie together are a library's best case",
         "linear_cross_entropy": "its time is that of plain products, a library's best case",
@@ -88,6 +94,7 @@ TRITON = Takes(
     Backend.TRITON,
     dtypes=(torch.float32, torch.float16, torch.bfloat16),
     absent={
+        "attention": "torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
         "top_indices": "torch has a kernel for it",
     },
@@ -210,17 +217,53 @@ def why_not(device_index: int) -> str:
     return reason
 
 
+@contextlib.contextmanager
+def chosen_products(device: str) -> Iterator[None]:
+    """Plain float32 products of the body run in the way that is fastest on this machine.
+
+    The switch is the process's; attention turns it off for its own products, forward and backward.
+
+    device: of the products; only a CPU's have a choice.
+    """
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    choice = products.choose(torch.get_num_threads())
+    with onednn(choice.way is Products.ONEDNN):
+        yield
+
+
 def describe(device: str = "cpu") -> str:
-    """Which kernels run on a device, for a trial's record: `numba 0.68.1`, `triton 3.9.0`,
-    `torch`, or `torch` with the reason in brackets. Never raises."""
+    """Which kernels run on a device, for a trial's record: `numba 0.68.1, products onednn`,
+    `triton 3.9.0`, `torch`, or `torch` with the reason in brackets. Never raises."""
     chosen = torch.device(device)
     try:
-        backend = settings().backend
+        kernels = _describe_kernels(chosen)
     except InputError as error:
         return f"torch ({error})"
-    takes = OWN.get(chosen.type) if backend is AUTO else NAMED.get(backend)
+    if chosen.type != "cpu":
+        return kernels
+    choice = products.choose(torch.get_num_threads())
+    return f"{kernels}, products {choice.way}" + (f" ({choice.why})" if choice.why else "")
+
+
+def _describe_kernels(device: torch.device) -> str:
+    backend = settings().backend
+    takes = OWN.get(device.type) if backend is AUTO else NAMED.get(backend)
     if takes is None:
         return "torch"
     backend = takes.backend
-    reason = _unavailable(backend, chosen)
+    reason = _unavailable(backend, device)
     return f"torch ({reason})" if reason else f"{backend} {importlib.metadata.version(backend)}"
+
+
+def describe_products(threads: int = 1) -> str:
+    """How float32 products run on this machine's CPU, with the rates of a 512 cube."""
+    choice = products.choose(threads)
+    why = f" ({choice.why})" if choice.why else ""
+    try:
+        found = products.measured(threads)
+    except (InputError, OSError):
+        return f"{choice.way}{why}"
+    rates = f"torch {found.torch_rate:.0f}, onednn {found.onednn_rate:.0f} GFLOP/s"
+    return f"{choice.way}{why}: {rates}, {found.gain:.2f}x over training's shapes"

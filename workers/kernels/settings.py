@@ -1,7 +1,9 @@
-"""What the environment says about kernels. Three variables steer them, and are read here alone:
+"""What the environment says about kernels. Four variables steer them, and are read here alone:
 
 FFN_NAS_KERNELS   auto (default: the device's own backend), or one backend's name: torch (on any
                   device), numba (on a CPU), triton (without its check: for tests and benchmarks)
+FFN_NAS_PRODUCTS  auto (default: what was measured to be fastest on this machine), torch (its own
+                  default), onednn (where it multiplies in float32), for float32 products on a CPU
 FFN_NAS_AUTOTUNE  1 (default) times each Triton kernel's configurations once a device, 0 takes the
                   first
 FFN_NAS_CACHE     where check results and timings are kept (default: the user's cache folder)
@@ -31,16 +33,25 @@ class Backend(StrEnum):
     TRITON = "triton"
 
 
+class Products(StrEnum):
+    """Whose float32 products run on a CPU; AUTO is the fastest."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    ONEDNN = "onednn"
+
+
 @dataclass(frozen=True)
 class Settings:
     """What the environment says about kernels.
 
-    cache: None where there is neither FFN_NAS_CACHE nor a home; a CPU needs none.
+    cache: None where there is neither FFN_NAS_CACHE nor a home; a CPU does without.
     """
 
     backend: Backend
     autotune: bool
     cache: Path | None
+    products: Products = Products.AUTO
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -51,12 +62,17 @@ class Settings:
         require(
             backend in list(Backend), f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}"
         )
+        products = os.environ.get("FFN_NAS_PRODUCTS") or "auto"
+        require(
+            products in list(Products),
+            f"FFN_NAS_PRODUCTS must be one of {', '.join(Products)}: got {products!r}",
+        )
         require(autotune in ("0", "1"), f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
         try:
             cache = cache_dir()
         except InputError:
             cache = None
-        return cls(Backend(backend), autotune == "1", cache)
+        return cls(Backend(backend), autotune == "1", cache, Products(products))
 
 
 _override: ContextVar[Settings | None] = ContextVar("kernel_settings", default=None)
@@ -75,7 +91,10 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def override(
-    backend: Backend | None = None, autotune: bool | None = None, cache: Path | None = None
+    backend: Backend | None = None,
+    autotune: bool | None = None,
+    cache: Path | None = None,
+    products: Products | None = None,
 ) -> Iterator[None]:
     """Other settings for the body; None keeps what is in force."""
     now = settings()
@@ -83,6 +102,7 @@ def override(
         backend=now.backend if backend is None else backend,
         autotune=now.autotune if autotune is None else autotune,
         cache=now.cache if cache is None else cache,
+        products=now.products if products is None else products,
     )
     token = _override.set(changed)
     try:

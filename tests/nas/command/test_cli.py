@@ -175,6 +175,8 @@ def test_doctor(nas, in_process, folder):
     rows = {row["check"]: row for row in json.loads(nas("doctor", "--json").out)}
     assert {"python", "torch", "ray", "workers", "database", "cache"} <= set(rows)
     assert rows["database"]["state"] == "ok"
+    assert rows["products"]["state"] == "ok"
+    assert rows["products"]["found"].startswith("torch: torch ")  # as the tests' environment asks
     broken = nas("doctor", "--db", f"sqlite:///{folder}/none/nas.db", "--json")
     rows = {row["check"]: row for row in json.loads(broken.out)}
     assert broken.code == 1 and rows["database"]["state"] == "broken"

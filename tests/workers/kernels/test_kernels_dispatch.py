@@ -24,7 +24,7 @@ from workers.kernels.api.rms_norm import rms_norm
 from workers.kernels.api.rotary import normed_heads
 from workers.kernels.dispatch import FILES, NAMED, choose, describe
 from workers.kernels.pairs import Pairs
-from workers.kernels.settings import Backend, Settings, override
+from workers.kernels.settings import Backend, Products, Settings, override
 
 pytestmark = pytest.mark.slow
 
@@ -264,7 +264,8 @@ def test_triton_forms_on_a_cpu_without_the_interpreter_run_torch_and_say_so(monk
         importlib.import_module("workers.kernels.triton.grouped")
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         got = rms_norm(x_TD, w_D)
-        assert describe("cpu") == "torch (no TRITON_INTERPRET=1 before triton was imported)"
+        reason = "no TRITON_INTERPRET=1 before triton was imported"
+        assert describe("cpu") == f"torch ({reason}), products torch"
     torch.testing.assert_close(got, torch.nn.functional.rms_norm(x_TD, (6,), w_D, 1e-6))
     (message,) = [r.getMessage() for r in caplog.records]
     assert "TRITON_INTERPRET=1 set before triton is first imported" in message
@@ -294,6 +295,11 @@ def test_an_override_ends_with_its_block(gpu, monkeypatch):
             "FFN_NAS_KERNELS must be one of auto, torch, numba, triton: got 'cuda'",
         ),
         ("FFN_NAS_AUTOTUNE", "yes", "FFN_NAS_AUTOTUNE must be 0 or 1: got 'yes'"),
+        (
+            "FFN_NAS_PRODUCTS",
+            "mkl",
+            "FFN_NAS_PRODUCTS must be one of auto, torch, onednn: got 'mkl'",
+        ),
     ],
 )
 def test_an_unknown_value_is_refused(monkeypatch, name, value, message):
@@ -309,15 +315,17 @@ def test_a_bad_environment_is_told_and_does_not_break_a_record(monkeypatch):
 
 
 def test_the_environment_is_read(monkeypatch, tmp_path):
-    for name, value in {"KERNELS": "torch", "AUTOTUNE": "0", "CACHE": str(tmp_path)}.items():
+    values = {"KERNELS": "torch", "AUTOTUNE": "0", "CACHE": str(tmp_path), "PRODUCTS": "onednn"}
+    for name, value in values.items():
         monkeypatch.setenv(f"FFN_NAS_{name}", value)
-    assert Settings.from_environment() == Settings(Backend.TORCH, False, tmp_path)
+    found = Settings.from_environment()
+    assert found == Settings(Backend.TORCH, False, tmp_path, Products.ONEDNN)
 
 
 @pytest.mark.parametrize("method", names())
 def test_an_export_carries_the_torch_forms_alone(method):
     sources = bundle_sources(find(method))
     assert "workers_kernels_torch_rows.py" in sources
-    others = ("triton", "numba", "selfcheck", "dispatch", "settings")
+    others = ("triton", "numba", "selfcheck", "dispatch", "settings", "products")
     assert not [name for name in sources if any(other in name for other in others)]
     assert not [name for name, text in sources.items() if IMPORTS_TRITON.search(text)]

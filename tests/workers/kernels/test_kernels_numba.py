@@ -284,7 +284,7 @@ def test_without_numba_the_torch_forms_run_and_say_why(no_numba, caplog, backend
                 Backend.TORCH,
                 "No module named 'numba'",
             )
-        assert describe("cpu") == "torch (No module named 'numba')"
+        assert describe("cpu") == "torch (No module named 'numba'), products torch"
     assert [record.getMessage() for record in caplog.records] == [
         "the torch forms run on the CPU: No module named 'numba'"
     ]
