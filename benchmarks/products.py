@@ -1,45 +1,38 @@
-"""The matrix products of a call at the machine's rate: the floor under any form of it."""
+"""The rate of this machine's products, which steps are held against."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from workers.kernels.settings import Backend, override
+from benchmarks.turns import Call, ratio
+from workers.kernels.products import CUBE, TOLERANCE, measured
+from workers.kernels.switch import onednn
 
-aten = torch.ops.aten
-# The place of the first factor among the arguments.
-PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.addmm_: 1, aten.baddbmm: 1}
-
-LARGE = 512  # sides of a product that fits in cache and runs at the machine's rate
-
-
-class _Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        place = PRODUCTS.get(func.overloadpacket)
-        if place is not None:
-            self.flops += 2.0 * args[place].numel() * args[place + 1].shape[-1]
-        return func(*args, **(kwargs or {}))
+TIMES = 8  # products of a turn, for one alone is too short beside a step
+FLOPS = TIMES * 2.0 * CUBE**3  # of a turn
+OTHER = 1.25  # a library is another one than torch's default where it is faster by this much
 
 
-def products_alone(call: Callable[[], object], turns: int = 11) -> tuple[float, float]:
-    """Seconds and FLOPs of the matrix products that `call` does, in its torch form, were each as
-    fast as a large one. Attention's fused kernels are not among them."""
-    with override(backend=Backend.TORCH), _Recorder() as recorder:
-        call()
-    a, b = torch.randn(LARGE, LARGE), torch.randn(LARGE, LARGE)
-    out, took = torch.matmul(a, b), []
-    for _ in range(turns):
-        began = time.perf_counter()
-        torch.matmul(a, b, out=out)
-        took.append(time.perf_counter() - began)
-    return recorder.flops * median(took) / (2.0 * LARGE**3), recorder.flops
+def cubes() -> list[Call]:
+    """Calls of a turn of products of a `CUBE` cube in float32: by torch's default, and by oneDNN
+    where it multiplies in float32."""
+    a = torch.randn(CUBE, CUBE)
+    out = torch.empty_like(a)
+
+    def products(on: bool) -> None:
+        with onednn(on):
+            for _ in range(TIMES):
+                torch.mm(a, a, out=out)
+
+    exact = measured(torch.get_num_threads()).error <= TOLERANCE
+    return [lambda: products(False), *([lambda: products(True)] if exact else [])]
+
+
+def best_rate(seconds: Sequence[list[float]]) -> tuple[list[float], float]:
+    """Of the turns of `cubes`: the seconds of the fastest library, and how many times faster it is
+    than torch's default."""
+    fastest = min(seconds, key=median)
+    return fastest, ratio(seconds[0], fastest)

@@ -1,9 +1,9 @@
 """Whole training steps, ours beside transformers' of the same shape, on one CPU thread.
 
-Forward, backward and optimizer, float32; ours with the trial's own step, theirs with AdamW. Both
-take turns in one process, and a ratio is the median over the turns. Two trials at once are
-processes of one thread each. `python -m benchmarks.train --json FILE`; `--profile` says where our
-64-expert step's time goes.
+Forward, backward and optimizer, float32; ours with the trial's own step and products, theirs with
+AdamW. All take turns in one process with products of a 512 cube by the fastest library, and a ratio
+is the median over the turns. Two trials at once are processes of one thread each. `python -m
+benchmarks.train --json FILE`; `--profile` says where a step's time goes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import multiprocessing
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -20,19 +21,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.products import products_alone
-from benchmarks.report import Row, at_least, at_most, parser, publish
-from benchmarks.turns import TURNS, WARM_UP, ratio, take_turns
+from benchmarks.products import FLOPS, OTHER, best_rate, cubes
+from benchmarks.report import Row, at_least, parser, publish
+from benchmarks.turns import TURNS, WARM_UP, Call, ratio, take_turns
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
+from search_space.cost import step_flops
 from search_space.methods.topk import TopK
-from search_space.rates import AT_BASE
+from search_space.presets import dense, olmoe
 from search_space.spec import FFNSpec
+from workers.kernels.dispatch import chosen_products
 from workers.model import ProxyLM
 from workers.training.loop import train_step
 from workers.training.optimizers import Optimizers
 
-BATCH = 8  # sequences
+BATCH = 8  # sequences of a step with d 256
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,39 @@ class Shape:
 DENSE = Shape()
 FINE = Shape(hidden=64, experts=64, k=8)
 COARSE = Shape(hidden=512, experts=8, k=2)
+# A peer's bars: where another library than torch's default is faster, and elsewhere.
+Bars = tuple[float, float]
+LLAMA: Bars = (1.5, 1.05)
+OLMOE: Bars = (1.8, 1.2)
+
+PROXY = Backbone(d_model=128, n_layers=4, n_heads=4, vocab_size=1024, seq_len=128)
+DEMO = Backbone(d_model=64, n_layers=2, n_heads=4, vocab_size=1024, seq_len=128)
+# Name -> design, backbone, sequences of a step, the bar of its share of the products' rate.
+PROXIES: dict[str, tuple[FFNSpec, Backbone, int, float]] = {
+    "d 128 dense": (dense(PROXY), PROXY, 8, 0.5),
+    "d 128 OLMoE": (olmoe(PROXY), PROXY, 8, 0.4),
+    "d 64 dense, 8 sequences": (dense(DEMO), DEMO, 8, 0.35),
+    "d 64 dense, the demo's 4 sequences": (dense(DEMO), DEMO, 4, 0.35),
+}
 
 
 class Ours:
-    """A proxy with the trial's own training step."""
+    """A proxy with the trial's own training step and products."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
         torch.manual_seed(0)
-        self.model = ProxyLM(shape.spec(), shape.backbone()).train()
-        self.optimizers = Optimizers(self.model, Recipe(), AT_BASE, lr_multiplier=1.0)
+        self.model = ProxyLM(spec, backbone).train()
+        self.optimizers = Optimizers(self.model, Recipe(), lr_multiplier=1.0)
         self.optimizer_seconds = 0.0
 
     def step(self, inputs_NL: np.ndarray, targets_NL: np.ndarray) -> None:
         """Forward, backward, update."""
-        train_step(self.model, inputs_NL, targets_NL, "cpu")
-        began = time.perf_counter()
-        # A tiny rate: the weights, and with them the routing, stay much as they were.
-        self.optimizers.step(1e-3)
-        self.optimizer_seconds = time.perf_counter() - began
+        with chosen_products("cpu"):
+            train_step(self.model, inputs_NL, targets_NL, "cpu")
+            began = time.perf_counter()
+            # A tiny rate: the weights, and with them the routing, stay much as they were.
+            self.optimizers.step(1e-3)
+            self.optimizer_seconds = time.perf_counter() - began
 
 
 class Theirs:
@@ -135,51 +153,79 @@ def transformers_model(shape: Shape, experts_form: str = "") -> nn.Module:
     return transformers.OlmoeForCausalLM(config)
 
 
-def batches(shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Random inputs and targets, (N, L) each."""
-    ids = np.random.default_rng(seed).integers(shape.vocab_size, size=(BATCH, shape.seq_len + 1))
+def batches(backbone: Backbone, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random inputs and targets of n sequences, (N, L) each."""
+    ids = np.random.default_rng(seed).integers(backbone.vocab_size, size=(n, backbone.seq_len + 1))
     return np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
 
 
 def rows() -> list[Row]:
     """A row a ratio, with its bar."""
     torch.set_num_threads(1)
-    out = compare("dense 1024", DENSE, {"": 1.35}, "transformers Llama")
-    out += compare("64 experts of 64, k 8", FINE, {"grouped_mm": 2, "eager": 4.5}, "OLMoE")
-    out += compare("8 experts of 512, k 2", COARSE, {"grouped_mm": 1.5}, "OLMoE")
+    out = compare("dense 1024", DENSE, 0.6, {"": LLAMA}, "transformers Llama")
+    out += compare("64 experts of 64, k 8", FINE, 0.5, {"grouped_mm": OLMOE}, "OLMoE")
+    out += compare("8 experts of 512, k 2", COARSE, 0.5, {"grouped_mm": OLMOE}, "OLMoE")
+    for name, (spec, backbone, n, bar) in PROXIES.items():
+        ours, batch = Ours(spec, backbone), batches(backbone, n)
+        out += measure(name, ours, batch, step_flops(spec, backbone, n), bar)[0]
     out.append(at_least("two trials at once, tokens/s against one", two_trials(), 1.85, "x"))
     return out
 
 
-def compare(name: str, shape: Shape, bars: dict[str, float], peer: str) -> list[Row]:
-    """Tokens a second of ours, and over each form of the peer."""
-    inputs, targets = batches(shape)
-    ours = Ours(shape)
+def compare(name: str, shape: Shape, share: float, bars: dict[str, Bars], peer: str) -> list[Row]:
+    """Our step, and how many times the tokens a second of each form of the peer it makes.
+
+    share: the bar of our model FLOPs a second beside the products' rate.
+    """
+    spec, backbone = shape.spec(), shape.backbone()
+    batch = batches(backbone, BATCH)
+    theirs = [Theirs(transformers_model(shape, form)) for form in bars]
+    calls = [lambda t=t: t.step(*batch) for t in theirs]
+    flops = step_flops(spec, backbone, BATCH)
+    out, own, others, gain = measure(name, Ours(spec, backbone), batch, flops, share, calls)
+    for (form, (faster, elsewhere)), seconds in zip(bars.items(), others, strict=True):
+        label = f"{name}: tokens/s against {' '.join((peer, form)).strip()}"
+        bar = faster if gain >= OTHER else elsewhere
+        out.append(at_least(label, ratio(seconds, own), bar, "x"))
+    return out
+
+
+def measure(
+    name: str,
+    ours: Ours,
+    batch: tuple[np.ndarray, np.ndarray],
+    flops: float,
+    bar: float,
+    others: Sequence[Call] = (),
+) -> tuple[list[Row], list[float], list[list[float]], float]:
+    """Rows of our step; its seconds, those of the other calls, and how many times faster than
+    torch's default the fastest library is.
+
+    flops: of the model in a step.
+    bar: of its FLOPs a second, the optimizer's time included, beside the products' rate.
+    """
     shares: list[float] = []
 
     def step() -> None:
         began = time.perf_counter()
-        ours.step(inputs, targets)
+        ours.step(*batch)
         shares.append(ours.optimizer_seconds / (time.perf_counter() - began))
 
-    theirs = [Theirs(transformers_model(shape, form)) for form in bars]
-    calls = [step, *(lambda t=t: t.step(inputs, targets) for t in theirs)]
-    own, *others = take_turns(calls)
-    # Without the optimizer: AdamW, theirs, has no products.
-    alone, flops = products_alone(lambda: train_step(ours.model, inputs, targets, "cpu"))
+    own, *rest = take_turns([step, *others, *cubes()])
+    fastest, gain = best_rate(rest[len(others) :])
     out = [
-        Row(f"{name}: tokens", inputs.size / median(own), "1/s"),
-        Row(f"{name}: the model's products alone", 1e-9 * flops / alone, "GFLOP/s"),
-        Row(f"{name}: their share of the step", alone / median(own)),
+        Row(f"{name}: a step", 1e3 * median(own), "ms"),
+        Row(
+            f"{name}: R, a 512 cube by the fastest library",
+            1e-9 * FLOPS / median(fastest),
+            "GFLOP/s",
+        ),
+        Row(f"{name}: that library against torch's default", gain, "x"),
+        Row(f"{name}: model FLOPs a second", 1e-9 * flops / median(own), "GFLOP/s"),
+        at_least(f"{name}: share of R", ratio(fastest, own) * flops / FLOPS, bar),
+        Row(f"{name}: optimizer's share of the step", median(shares[WARM_UP:])),
     ]
-    for (form, bar), seconds in zip(bars.items(), others, strict=True):
-        label = f"{name}: tokens/s against {' '.join((peer, form)).strip()}"
-        out.append(at_least(label, ratio(seconds, own), bar, "x"))
-        out.append(Row(f"{label}, if ours were its products alone", median(seconds) / alone, "x"))
-    share = median(shares[WARM_UP:])
-    label = f"{name}: optimizer's share of the step"
-    out.append(at_most(label, share, 0.2) if shape is FINE else Row(label, share))
-    return out
+    return out, own, rest[: len(others)], gain
 
 
 def two_trials(turns: int = TURNS) -> float:
@@ -214,17 +260,21 @@ def _seconds_of(pipes: list[Any], steps: int = 2) -> float:
 
 def _steps_on_request(pipe: Any) -> None:
     torch.set_num_threads(1)
-    ours, batch = Ours(FINE), batches(FINE)
+    ours, batch = Ours(FINE.spec(), FINE.backbone()), batches(FINE.backbone(), BATCH)
     while steps := pipe.recv():
         for _ in range(steps):
             ours.step(*batch)
         pipe.send(True)
 
 
-def profile(shape: Shape = FINE, steps: int = 5) -> str:
-    """Where our step's time goes, by operation."""
+def profile(case: str, steps: int = 5) -> str:
+    """Where our step's time goes, by operation.
+
+    case: a name of PROXIES, or "" for 64 experts with d 256.
+    """
     torch.set_num_threads(1)
-    ours, batch = Ours(shape), batches(shape)
+    spec, backbone, n, _ = PROXIES[case] if case else (FINE.spec(), FINE.backbone(), BATCH, 0.0)
+    ours, batch = Ours(spec, backbone), batches(backbone, n)
     for _ in range(WARM_UP):
         ours.step(*batch)
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -236,9 +286,16 @@ def profile(shape: Shape = FINE, steps: int = 5) -> str:
 
 if __name__ == "__main__":
     command = parser(__doc__)
-    command.add_argument("--profile", action="store_true", help="only say where the time goes")
+    command.add_argument(
+        "--profile",
+        nargs="?",
+        const="",
+        choices=["", *PROXIES],
+        metavar="NAME",
+        help="only say where the time goes: with 64 experts, or in another of the steps",
+    )
     options = command.parse_args()
-    if options.profile:
-        print(profile())
+    if options.profile is not None:
+        print(profile(options.profile))
         sys.exit(0)
     sys.exit(publish(rows(), options.json))

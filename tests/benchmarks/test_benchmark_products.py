@@ -1,24 +1,26 @@
-"""The floor under a step: its matrix products are found, forward and backward."""
+"""What steps are held against: the products' rate, and turns."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+import pytest
 
-from benchmarks.products import products_alone
+from benchmarks import products
+from benchmarks.products import best_rate, cubes
 from benchmarks.turns import ratio, take_turns
+from workers.kernels.products import Measured
 
 
-def test_products_of_forward_and_backward_are_counted():
-    x, w = torch.randn(10, 6, requires_grad=True), torch.randn(4, 6, requires_grad=True)
-    seconds, flops = products_alone(lambda: F.linear(x, w).sum().backward(), turns=2)
-    assert flops == 3 * 2 * 10 * 6 * 4
-    assert seconds > 0
+@pytest.mark.parametrize(("error", "libraries"), [(1e-6, 2), (3e-4, 1), (float("nan"), 1)])
+def test_only_libraries_of_float32_make_the_rate(monkeypatch, error, libraries):
+    monkeypatch.setattr(products, "measured", lambda threads: Measured(1.0, 2.0, 2.0, error))
+    calls = cubes()
+    assert len(calls) == libraries
+    assert all(seconds[0] > 0 for seconds in take_turns(calls, turns=1))
 
 
-def test_a_batch_of_products_is_counted_whole():
-    _, flops = products_alone(lambda: torch.randn(3, 5, 7) @ torch.randn(3, 7, 2), turns=2)
-    assert flops == 3 * 2 * 5 * 7 * 2
+def test_the_fastest_library_counts():
+    assert best_rate([[3.0, 4.0, 3.0], [1.0, 2.0, 1.0]]) == ([1.0, 2.0, 1.0], 3.0)
+    assert best_rate([[1.0, 2.0, 1.0], [3.0, 4.0, 3.0]]) == ([1.0, 2.0, 1.0], 1.0)
 
 
 def test_calls_take_turns_and_a_ratio_is_of_the_same_turn():

@@ -18,7 +18,7 @@ def test_both_sides_have_the_same_matrices(kind):
     shape = SHAPES[kind]
     theirs = transformers_model(shape, "grouped_mm" if shape.experts else "")
     theirs_norms = sum(p.numel() for n, p in theirs.named_parameters() if "norm" in n)
-    ours = Ours(shape).model
+    ours = Ours(shape.spec(), shape.backbone()).model
     ours_norms = sum(p.numel() for n, p in ours.named_parameters() if "norm" in n)
     assert sum(p.numel() for p in ours.parameters()) - ours_norms == (
         sum(p.numel() for p in theirs.parameters()) - theirs_norms
@@ -28,21 +28,44 @@ def test_both_sides_have_the_same_matrices(kind):
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_step_moves_both(kind):
     shape = SHAPES[kind]
-    sides = [Ours(shape), Theirs(transformers_model(shape, "eager" if shape.experts else ""))]
+    sides = [
+        Ours(shape.spec(), shape.backbone()),
+        Theirs(transformers_model(shape, "eager" if shape.experts else "")),
+    ]
     for side in sides:
         before = [p.detach().clone() for p in side.model.parameters()]
         # What starts at zero gives the others a gradient once it has had its turn.
         for _ in range(2 * PERIOD):
-            side.step(*batches(shape))
+            side.step(*batches(shape.backbone(), 2))
         after = side.model.parameters()
         assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_a_comparison_has_a_row_for_each_ratio(monkeypatch):
+@pytest.mark.parametrize(("gain", "bar"), [(2.2, 3.0), (1.1, 1e-9)])
+def test_a_peers_bar_is_that_of_the_machine(monkeypatch, gain, bar):
     monkeypatch.setattr(train, "BATCH", 2)
-    rows = compare("tiny", SHAPES["routed"], {"grouped_mm": 1e-9, "eager": 1e9}, "OLMoE")
-    by_bar = {row.bar: row.holds for row in rows if row.bar}
-    assert by_bar == {">= 1e-09": True, ">= 1e+09": False}
+    monkeypatch.setattr(train, "cubes", lambda: [lambda: None])
+    monkeypatch.setattr(train, "best_rate", lambda seconds: (seconds[0], gain))
+    rows = compare("tiny", SHAPES["routed"], 1e9, {"grouped_mm": (3.0, 1e-9)}, "OLMoE")
+    assert [row.bar for row in rows if row.bar] == [">= 1e+09", f">= {bar:g}"]
+    assert not next(row for row in rows if row.bar).holds
+
+
+def test_a_share_is_the_models_flops_over_those_of_the_products(monkeypatch):
+    def turns(calls):
+        for _ in range(train.WARM_UP + 1):
+            calls[0]()
+        return [[4.0, 2.0, 4.0], [1.0, 2.0, 1.0]]
+
+    monkeypatch.setattr(train, "cubes", lambda: [lambda: None])
+    monkeypatch.setattr(train, "FLOPS", 50.0)
+    monkeypatch.setattr(train, "take_turns", turns)
+    shape = SHAPES["dense"]
+    ours = Ours(shape.spec(), shape.backbone())
+    rows, own, others, gain = train.measure("tiny", ours, batches(shape.backbone(), 2), 100.0, 0.4)
+    by_name = {row.name: row.value for row in rows}
+    assert by_name["tiny: share of R"] == pytest.approx(0.25 * 100 / 50)
+    assert (own, others, gain) == ([4.0, 2.0, 4.0], [], 1.0)
 
 
 def test_layers_are_compared(monkeypatch):
