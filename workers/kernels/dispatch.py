@@ -33,7 +33,8 @@ SELF_CHECK = "workers.kernels.selfcheck"
 RECYCLE = "workers.kernels.recycle"
 # Operation -> the file of its forms: the same name in api/ and in each backend's folder.
 FILES = {
-    "attention": "attention",
+    "attention": "attention",  # causal, of as many queries as keys
+    "masked_attention": "attention",  # any other
     "expert_ffn": "expert_ffn",
     "plain_ffn": "expert_ffn",  # one expert of all tokens, or several weights a pair
     "grouped_mm": "grouped",
@@ -79,12 +80,13 @@ NUMBA = Takes(
     Backend.NUMBA,
     dtypes=(torch.float32, torch.float64),
     absent={
-        "attention": "torch has a fused kernel for it",
+        "masked_attention": "training has none, and torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
         "grouped_mm": "rows that lie together are a library's best case",
         "linear_cross_entropy": "its time is that of plain products, a library's best case",
     },
     limits={
+        "attention": Limit(1024, "tokens", "a head's scores are kept whole in backward"),
         "expert_ffn": Limit(128, "units of an expert", "wider, a library's products are faster"),
         "product_key_search": Limit(64, "choices", "ranking costs their square"),
         "top_indices": Limit(64, "choices", "ranking costs their square"),
@@ -95,6 +97,7 @@ TRITON = Takes(
     dtypes=(torch.float32, torch.float16, torch.bfloat16),
     absent={
         "attention": "torch has a fused kernel for it",
+        "masked_attention": "torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
         "top_indices": "torch has a kernel for it",
     },

@@ -13,7 +13,7 @@ from workers.kernels import products
 from workers.kernels.api.attention import attention
 from workers.kernels.dispatch import chosen_products, describe, describe_products
 from workers.kernels.products import MARGIN, TOLERANCE, Choice, Measured, choose
-from workers.kernels.settings import Products, override
+from workers.kernels.settings import Backend, Products, override
 from workers.kernels.switch import onednn, onednn_multiplies
 
 FASTER = Measured(torch_rate=100.0, onednn_rate=240.0, gain=2.1, error=1e-6)
@@ -191,7 +191,7 @@ def test_attention_never_sees_the_switch(monkeypatch):
         F, "scaled_dot_product_attention", lambda *heads, **o: Watched.apply(fused(*heads, **o))
     )
     heads = [torch.randn(2, 3, 5, 8, requires_grad=True) for _ in range(3)]
-    with onednn(True):
+    with override(backend=Backend.TORCH), onednn(True):
         y = attention(*heads, None, True, 0.5)
         assert onednn_multiplies()
         y.sum().backward()

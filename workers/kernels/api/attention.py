@@ -21,7 +21,9 @@ def attention(
     v_NHSC: values.
     mask: (N or 1, 1, L, S), True where a query may look; None for everywhere.
     causal: whether query l looks at the keys up to l alone; without a mask.
-    scale: of the scores.
+    scale: of the scores, above 0.
     """
-    run = form("attention", torch_form, q_NHLC, k_NHSC, v_NHSC)
+    plain = causal and mask is None and q_NHLC.shape == k_NHSC.shape == v_NHSC.shape
+    name = "attention" if plain else "masked_attention"
+    run = form(name, torch_form, q_NHLC, k_NHSC, v_NHSC, size=q_NHLC.shape[2])
     return run(q_NHLC, k_NHSC, v_NHSC, mask, causal, scale)
