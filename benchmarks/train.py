@@ -104,10 +104,10 @@ class Ours:
         """Forward, backward, update."""
         with chosen_products("cpu"):
             train_step(self.model, inputs_NL, targets_NL, "cpu")
-            began = time.perf_counter()
+            began = time.thread_time()
             # A tiny rate: the weights, and with them the routing, stay much as they were.
             self.optimizers.step(1e-3)
-            self.optimizer_seconds = time.perf_counter() - began
+            self.optimizer_seconds = time.thread_time() - began
 
 
 class Theirs:
@@ -207,9 +207,9 @@ def measure(
     shares: list[float] = []
 
     def step() -> None:
-        began = time.perf_counter()
+        began = time.thread_time()
         ours.step(*batch)
-        shares.append(ours.optimizer_seconds / (time.perf_counter() - began))
+        shares.append(ours.optimizer_seconds / (time.thread_time() - began))
 
     own, *rest = take_turns([step, *others, *cubes()])
     fastest, gain = best_rate(rest[len(others) :])
