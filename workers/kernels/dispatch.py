@@ -36,7 +36,8 @@ FILES = {
     "attention": "attention",  # causal, of as many queries as keys
     "masked_attention": "attention",  # any other
     "expert_ffn": "expert_ffn",
-    "plain_ffn": "expert_ffn",  # one expert of all tokens, or several weights a pair
+    "dense_ffn": "dense_ffn",  # one expert of all tokens
+    "plain_ffn": "expert_ffn",  # the same with weights, or several weights a pair
     "grouped_mm": "grouped",
     "linear_cross_entropy": "cross_entropy",
     "normed_heads": "rotary",
@@ -96,6 +97,7 @@ TRITON = Takes(
     Backend.TRITON,
     dtypes=(torch.float32, torch.float16, torch.bfloat16),
     absent={
+        "dense_ffn": "plain products of all tokens are a library's best case",
         "attention": "torch has a fused kernel for it",
         "masked_attention": "torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",

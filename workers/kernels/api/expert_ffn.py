@@ -50,6 +50,7 @@ def expert_ffn(
     routed = pairs.token_P is not None and (weight_PC is None or weight_PC.shape[1] == 1)
     tensors = (x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC)
     given = (x for x in tensors if x is not None)
-    name = "expert_ffn" if routed else "plain_ffn"
+    dense = pairs.token_P is None and weight_PC is None
+    name = "expert_ffn" if routed else "dense_ffn" if dense else "plain_ffn"
     run = form(name, torch_form, *given, size=keys_BGD.shape[1])
     return run(x_TD, keys_BGD, gates_BGD, values_BGD, pairs, weight_PC, activation, watch)
