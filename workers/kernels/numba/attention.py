@@ -184,6 +184,25 @@ def _score_gradients(
         d_L[n:whole] = 0
 
 
+@jit_any_order
+def _sum_over_queries(d: Any, x: Any, length: int, out: Any) -> None:
+    """out = d^T x: each key's sum over the queries from it on."""
+    size, row, score = x.itemsize, x.strides[0], d.strides[0]
+    d0, x0 = np.int64(d.ctypes.data), np.int64(x.ctypes.data)
+    out0, wide = np.int64(out.ctypes.data), x.shape[1]
+    for first in range(0, length, ROWS):
+        here, there = first * row, first * (score + size)
+        left = length - first
+        _multiply(d0 + there, size, score, x0 + here, row, left, out0 + here, row, wide, x)
+
+
+@jit_any_order
+def _copy_head(x: Any, to_NLHC: Any, n: int, h: int) -> None:
+    for t in range(to_NLHC.shape[1]):
+        for c in range(to_NLHC.shape[3]):
+            to_NLHC[n, t, h, c] = x[t, c]
+
+
 @operator(
     "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor log_sum, "
     "float scale, Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv) -> ()"
@@ -237,40 +256,8 @@ def attention_rows_backward(
                     shares[first:], d[first:], first, dtype.type(scale), dy, y, log_sum_NHL[n, h]
                 )
                 _multiply(d0 + there, score, size, k0, row, end, out0 + here, row, width, q)
-            for t in range(length):
-                for c in range(width):
-                    dq_NLHC[n, t, h, c] = out[t, c]
-            for first in range(0, length, ROWS):
-                here, there = first * row, first * score + first * size
-                _multiply(
-                    d0 + there,
-                    size,
-                    score,
-                    q0 + here,
-                    row,
-                    length - first,
-                    out0 + here,
-                    row,
-                    width,
-                    q,
-                )
-            for t in range(length):
-                for c in range(width):
-                    dk_NLHC[n, t, h, c] = out[t, c]
-            for first in range(0, length, ROWS):
-                here, there = first * row, first * score + first * size
-                _multiply(
-                    shares0 + there,
-                    size,
-                    score,
-                    dy0 + here,
-                    row,
-                    length - first,
-                    out0 + here,
-                    row,
-                    width,
-                    q,
-                )
-            for t in range(length):
-                for c in range(width):
-                    dv_NLHC[n, t, h, c] = out[t, c]
+            _copy_head(out, dq_NLHC, n, h)
+            _sum_over_queries(d, q, length, out)
+            _copy_head(out, dk_NLHC, n, h)
+            _sum_over_queries(shares, dy, length, out)
+            _copy_head(out, dv_NLHC, n, h)
