@@ -29,6 +29,7 @@ from search_space.contract import Recipe
 from search_space.cost import step_flops
 from search_space.methods.topk import TopK
 from search_space.presets import dense, olmoe
+from search_space.rates import AT_BASE
 from search_space.spec import FFNSpec
 from workers.kernels.dispatch import chosen_products
 from workers.model import ProxyLM
@@ -97,7 +98,7 @@ class Ours:
     def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
         torch.manual_seed(0)
         self.model = ProxyLM(spec, backbone).train()
-        self.optimizers = Optimizers(self.model, Recipe(), lr_multiplier=1.0)
+        self.optimizers = Optimizers(self.model, Recipe(), AT_BASE, lr_multiplier=1.0)
         self.optimizer_seconds = 0.0
 
     def step(self, inputs_NL: np.ndarray, targets_NL: np.ndarray) -> None:
