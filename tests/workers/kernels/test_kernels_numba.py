@@ -15,7 +15,16 @@ from workers.kernels.api import form as form_module
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.flops import custom_flops
 from workers.kernels.dispatch import NUMBA, choose, describe
-from workers.kernels.numba import activations, grouped, library, norms, product_key, rows, topk
+from workers.kernels.numba import (
+    activations,
+    attention,
+    grouped,
+    library,
+    norms,
+    product_key,
+    rows,
+    topk,
+)
 from workers.kernels.numba import expert_ffn as numba_ffn
 from workers.kernels.numba.activations import CODES
 from workers.kernels.numba.product_key import product_key_search
@@ -98,7 +107,10 @@ def test_the_operators_pass_torchs_own_checks():
     query, keys = torch.randn(2, 2, 4), torch.randn(2, 3, 4)
     qkv, gains, angle = torch.randn(4, 3, 2, 6), torch.randn(2, 6), torch.randn(2, 3)
     heads = qkv.transpose(0, 1).contiguous()
+    q, sums = torch.randn(1, 3, 2, 4), torch.zeros(1, 3, 2)
     calls = [
+        (attention.attention_rows, (q, q, q, 0.5, q.clone(), sums)),
+        (attention.attention_rows_backward, (q, q, q, q, q, sums, 0.5, *(3 * [q.clone()]))),
         (grouped.grouped_product, (x, token, w, False, expert, start, y, place, False)),
         (
             grouped.grouped_weight_gradient,
@@ -144,7 +156,7 @@ def test_the_operators_pass_torchs_own_checks():
             ),
         ),
     ]
-    assert {call.name().partition("::")[2] for call, _ in calls} == set(library.NAMES)
+    assert {call.name() for call, _ in calls} == library.LIBRARY._op_defs
     for call, args in calls:
         torch.library.opcheck(call, args)
 

@@ -13,15 +13,16 @@ import torch
 pytest.importorskip("triton", reason="the Triton forms need triton")
 
 from workers.kernels import selfcheck
-from workers.kernels.dispatch import FILES, load
+from workers.kernels.dispatch import FILES, TRITON, load
 from workers.kernels.settings import Backend, override
 
 
 @pytest.fixture
 def check(monkeypatch, tmp_path):
     """The module, what it takes for Triton's forms, and the file of its verdicts."""
+    absent = TRITON.absent
     forms = SimpleNamespace(
-        **{name: load(Backend.TORCH, name) for name in FILES if name != "plain_ffn"}
+        **{name: load(Backend.TORCH, name) for name in FILES if name not in absent}
     )
 
     def loaded(backend, operation):

@@ -36,6 +36,7 @@ def request(corpus, place, steps, **changes):
         "recipe": Recipe(batch_size=2, warmup=2),
         "corpus_dir": str(corpus.dir),
         "until_flops": PRICE * steps,
+        "run_flops": PRICE * HIGH,
         "curve_flops": PRICE * 2,
         "eval_tokens": 256,
         "state_dir": str(place) if place else "",

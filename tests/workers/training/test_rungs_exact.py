@@ -96,6 +96,7 @@ def request(corpus, spec, rung, **changes):
         "corpus_dir": str(corpus.dir),
         "rung": rung,
         "until_flops": price * STEPS * RUNGS[rung],
+        "run_flops": price * STEPS,
         "curve_flops": price * 1.7,
         "eval_tokens": 512,
         "keep_trunk": True,

@@ -50,6 +50,7 @@ def make_request(corpus, spec, steps=STEPS):
         recipe=Recipe(batch_size=4),
         corpus_dir=str(corpus.dir),
         until_flops=step_flops(spec, BACKBONE, 4) * (steps + 0.5),
+        run_flops=step_flops(spec, BACKBONE, 4) * STEPS,
         eval_tokens=1024,
     )
 
