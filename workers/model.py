@@ -135,12 +135,16 @@ class ProxyLM(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.embed = nn.Embedding(backbone.vocab_size, backbone.d_model)
-        nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
         self.layers = nn.ModuleList(
             Layer(spec if here else reference(backbone), backbone, i, here)
             for i, here in enumerate(placed(spec.placement, backbone.n_layers))
         )
         self.norm = RMSNorm(backbone.d_model)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Give the embedding its initial values; the layers have their own."""
+        nn.init.normal_(self.embed.weight, std=EMBEDDING_STD)
 
     def forward(
         self,

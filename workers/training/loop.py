@@ -19,6 +19,7 @@ from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.model import ProxyLM
 from workers.training.carried import Carried
 from workers.training.curve import Curve
+from workers.training.initial import draw_by_name
 from workers.training.meter import Meter
 from workers.training.optimizers import Optimizers
 from workers.training.schedule import Schedule, Trunk, constant
@@ -48,8 +49,8 @@ class Trained:
 def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
     """The request's proxy with its seed's initial weights, on its device."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(request.seed)
         model = ProxyLM(request.spec, request.backbone)
+    draw_by_name(model, request.seed)
     model.set_token_counts(torch.from_numpy(corpus.token_counts))
     model.begin_run(request.recipe.warmup)
     return model.to(request.device)
