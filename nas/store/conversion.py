@@ -5,8 +5,7 @@ A row that makes no sense (changed by hand, cut off, of another version) is a `B
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import fields
 from functools import cache
 from typing import Any
@@ -20,6 +19,7 @@ from nas.store.records import (
     TrialMeasures,
     TrialRecord,
 )
+from nas.store.windows import packed
 from search_space.contract import EvalResult, Progress, Status
 from search_space.spec import FFNSpec
 
@@ -96,18 +96,6 @@ def result_values(result: EvalResult) -> dict[str, Any]:
     """The columns of an ending."""
     values = {name: getattr(result, name) for name in MEASURES}
     return values | {"stats": result.stats, "windows": packed(result.windows)}
-
-
-def packed(windows: Sequence[float]) -> bytes:
-    """Numbers as little-endian doubles."""
-    return struct.pack(f"<{len(windows)}d", *windows)
-
-
-def unpacked(data: bytes) -> list[float]:
-    """What `packed` made bytes of."""
-    if len(data) % 8:
-        raise BrokenRow(f"its windows have {len(data)} bytes, not 8 a number")
-    return list(struct.unpack(f"<{len(data) // 8}d", data))
 
 
 def progress(row: CurvePointRow) -> Progress:

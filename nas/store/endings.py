@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from nas.store.windows import MOST
 from search_space.contract import EvalResult, Status
 
 
@@ -21,7 +22,7 @@ def settled(result: EvalResult) -> EvalResult:
         reason = f"bits_per_byte is {result.bits_per_byte}, not a finite number"
         error = f"{error}; {reason}" if error else reason
     activity = result.activity if all(map(math.isfinite, result.activity)) else []
-    windows = result.windows if all(map(math.isfinite, result.windows)) else []
+    windows = result.windows if all(abs(nats) <= MOST for nats in result.windows) else []
     return replace(
         result,
         status=status,

@@ -152,7 +152,7 @@ class EvaluationRow(Base):
     claimed_at: when its owner asked for it, by the owner's clock: the name of that claim.
     reserved: FLOPs held for it now.
     flops: FLOPs charged so far.
-    windows: nats of each validation window, as little-endian doubles.
+    windows: nats of each validation window, as `nas.store.windows` packs them.
     """
 
     __tablename__ = "evaluation"

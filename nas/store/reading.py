@@ -20,11 +20,11 @@ from nas.store.conversion import (
     study_record,
     trial_measures,
     trial_record,
-    unpacked,
 )
 from nas.store.errors import BrokenRecord
 from nas.store.models import EVALUATION, RUN, TRIAL, StudyRow
 from nas.store.records import EvaluationRecord, StudyRecord, TrialMeasures, TrialRecord
+from nas.store.windows import unpacked
 from search_space.contract import EvalResult
 from search_space.errors import UnknownMethod
 

@@ -313,7 +313,7 @@ def test_a_method_that_is_not_installed_is_no_damage(file: Path, capsys) -> None
 BROKEN_EVALUATIONS = {
     "status": ("status = 'odd'", "odd"),
     "measure": ("active_flops = 'x'", "its active_flops"),
-    "windows": ("windows = x'00'", "its windows have 1 bytes"),
+    "windows": ("windows = x'00'", "its windows"),
     "stats": ("stats = '{'", "Expecting property name"),
 }
 
