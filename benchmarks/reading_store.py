@@ -6,6 +6,7 @@ those at the top has a second seed.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -26,6 +27,7 @@ from nas.store.models import (
     TrialRow,
 )
 from nas.store.outage import now
+from nas.store.windows import packed
 from search_space.contract import Status
 from search_space.cost import model_cost
 from search_space.errors import SpecError
@@ -37,6 +39,7 @@ TRIAL_FLOPS = 2e13  # the lowest rung is then some 100 steps
 RUNGS, REDUCTION, DECAY = 3, 3, 0.3
 REPEATED = 8  # of so many trials at the top, one has a second seed
 DEVIATION = 0.01  # of a seed, in bits per byte
+WINDOWS, WINDOW_BYTES = 512, 300
 ROUTING = 64  # figures a layer that a routed trial keeps among its stats
 
 
@@ -196,6 +199,7 @@ class _Rows:
                 "created_at": at,
                 "ended_at": at + timedelta(seconds=60),
                 "bits_per_byte": bits,
+                "windows": self._windows(bits),
                 "flops": until - start,
                 "trunk_flops": (1 - DECAY) * until,
                 "active_flops": active_flops,
@@ -219,6 +223,12 @@ class _Rows:
         for kind, share in (("reserve", 1.0), ("spend", 1.0), ("refund", 0.0)):
             self.ledger.append(line | {"kind": kind, "flops": share * (until - start)})
 
+    def _windows(self, bits: float) -> bytes:
+        """Nats of as many windows as the default `eval_tokens` has, which differ by design."""
+        shares = [self.source.gauss(1, 0.02) for _ in range(WINDOWS)]
+        scale = bits * math.log(2) * WINDOWS * WINDOW_BYTES / sum(shares)
+        return packed([scale * share for share in shares])
+
 
 _ENDED = {  # what all evaluations have in common
     "attempt": 1,
@@ -230,7 +240,6 @@ _ENDED = {  # what all evaluations have in common
     "error": "",
     "bits_per_byte_se": 0.01,
     "loss": 3.0,
-    "windows": b"",
     "steps": 100,
     "tokens": 10**6,
     "optimizer_flops": 1e10,

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas.process import interrupts
 from nas.search.bounds import limits
+from nas.search.chances import Chance
 from nas.search.pareto import best, frontier
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
+from nas.views.certainty import frontier_chances
+from nas.views.comparison import Comparison, compare
 from nas.views.trial_rows import data_frame, run_row
-from search_space.errors import InputError
+from search_space.errors import InputError, shown
 from search_space.places import DEFAULT_DB
 
 if TYPE_CHECKING:
@@ -127,6 +130,29 @@ class Study:
         numbers = [trial.number for trial in front]
         found = {trial.number: trial for trial in self.store.some_trials(self.record.id, numbers)}
         return [found[number] for number in numbers]
+
+    def chances(self) -> dict[int, Chance]:
+        """By number, how likely the trials on the frontier and near it are on it, and what parts
+        those on it from their neighbours."""
+        return frontier_chances(
+            self.store, self.record, self.store.measures(self.record.id), self.limits()
+        )
+
+    def compare(self, a: int | str, b: int | str) -> Comparison:
+        """Whether two trials differ, at the most training FLOPs that both were measured at.
+
+        a, b: numbers of this study's trials, or "STUDY:NUMBER" for those of another study of the
+            same database, corpus and validation windows.
+        Raises InputError for an unknown or unmeasured trial, and for two that do not compare.
+        """
+        (study, number), (other, other_number) = self._named(a), self._named(b)
+        return compare(self.store, study, number, other, other_number)
+
+    def _named(self, trial: int | str) -> tuple[StudyRecord, int]:
+        name, colon, number = str(trial).rpartition(":")
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
+            raise InputError(f"a trial is a number, or STUDY:NUMBER: got {shown(trial)}")
+        return self.store.study(name) if colon else self.record, int(number)
 
     def best(self) -> TrialRecord:
         """The feasible trial of lowest bits per byte. InputError when there is none."""

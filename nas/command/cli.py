@@ -107,11 +107,10 @@ def runs(study: str | None, db: str, as_json: bool) -> None:
 @short
 def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_json: bool) -> None:
     """Show the Pareto frontier of STUDY: quality against cost."""
-    from nas.command.study_tables import pareto_rows
-    from nas.command.tables import print_rows
+    from nas.command.study_tables import pareto_rows, print_pareto
 
     with open_study(study, db) as opened:
-        print_rows(pareto_rows(opened, everything), as_json)
+        print_pareto(pareto_rows(opened, everything), as_json)
         if html is not None:
             from nas.views.pareto import pareto_data
             from nas.views.runs import runs_data
@@ -139,6 +138,21 @@ def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
     with open_study(study, db) as opened:
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
         print_trial(trial_details(opened, chosen), as_json)
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--study", help="The study's name; without one, the newest.")
+@db_option
+@json_option
+@short
+def compare(a: str, b: str, study: str | None, db: str, as_json: bool) -> None:
+    """Say whether trials A and B differ: numbers of a study's trials, or STUDY:NUMBER."""
+    from nas.command.study_tables import print_comparison
+
+    with open_study(study, db) as opened:
+        print_comparison(opened.compare(a, b), as_json)
 
 
 @cli.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from nas.command.tables import Row, print_record, print_rows
@@ -12,12 +13,15 @@ from nas.process.holder import is_gone
 from nas.process.holder import words as holder_words
 from nas.search.bounds import excess, limits
 from nas.search.bounds import words as bound_words
+from nas.search.chances import Chance
 from nas.search.objectives import shown_objectives
 from nas.search.pareto import best, frontier
 from nas.search.rungs import levels
 from nas.store import Store, StudyRecord, TrialRecord
 from nas.store.tallies import Tally
 from nas.study import Study
+from nas.views.certainty import chance_row, frontier_chances, neighbour_words
+from nas.views.comparison import Comparison
 from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import FAILURES, Status
 
@@ -121,13 +125,18 @@ def in_words(row: Row) -> Row:
 
 def pareto_rows(study: Study, everything: bool) -> list[Row]:
     """The frontier, or every trial with the frontier and the infeasible ones marked."""
-    bounds = study.limits()
+    store, record, bounds = study.store, study.record, study.limits()
     if not everything:
-        return [_pareto_row(study.record, trial, bounds) for trial in study.frontier_records()]
+        measured = store.measures(record.id)  # once: there may be thousands
+        known = frontier_chances(store, record, measured, bounds)
+        front = [trial.number for trial in frontier(measured, record.objectives, bounds)]
+        found = {trial.number: trial for trial in store.some_trials(record.id, front)}
+        return [_pareto_row(record, found[number], bounds, known[number]) for number in front]
     trials = study.records(stats=False)
-    on_front = {trial.number for trial in frontier(trials, study.record.objectives, bounds)}
+    known = frontier_chances(store, record, trials, bounds)
+    on_front = {trial.number for trial in frontier(trials, record.objectives, bounds)}
     return [
-        _pareto_row(study.record, trial, bounds)
+        _pareto_row(record, trial, bounds, known.get(trial.number))
         | {
             "status": trial.status.value,
             "frontier": "*" if trial.number in on_front else "",
@@ -137,12 +146,15 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
     ]
 
 
-def _pareto_row(study: StudyRecord, trial: TrialRecord, bounds: Mapping[str, float]) -> Row:
+def _pareto_row(
+    study: StudyRecord, trial: TrialRecord, bounds: Mapping[str, float], chance: Chance | None
+) -> Row:
     """A row of `pareto`: the mean over seeds, then the other objectives and what all studies show.
 
     bits_per_byte: the mean of the seeds at the rung.
     ±: the first run's standard error over validation windows.
     deviation: of one seed at the top rung; of the mean, that / sqrt(seeds).
+    p_frontier, cheaper, dearer: see `nas.views.certainty.chance_row`.
     """
     row = trial_row(trial, bounds)
     costs = [o for o in shown_objectives(study.objectives, "table") if o.name != "bits_per_byte"]
@@ -154,11 +166,29 @@ def _pareto_row(study: StudyRecord, trial: TrialRecord, bounds: Mapping[str, flo
         "rung": row["rung"],
         "seeds": row["seeds"],
         "deviation": study.deviation,
+        **chance_row(chance),
         **{each.name: row[each.name] for each in costs},
         "source": row["source"],
         "spec": row["spec"],
         "violations": row["violations"],
     }
+
+
+def print_pareto(rows: list[Row], as_json: bool) -> None:
+    """Print the rows of `pareto`. A table has one neighbour, in words: the row above has the other,
+    of a frontier."""
+    if not as_json:
+        rows = [
+            {
+                "vs_cheaper" if name == "cheaper" else name: (
+                    neighbour_words(value) if name == "cheaper" else value
+                )
+                for name, value in row.items()
+                if name != "dearer"
+            }
+            for row in rows
+        ]
+    print_rows(rows, as_json)
 
 
 def trial_details(study: Study, trial: TrialRecord) -> Row:
@@ -190,3 +220,27 @@ def print_trial(record: Row, as_json: bool) -> None:
     print_record({name: value for name, value in record.items() if name != "runs"}, as_json)
     echo()
     print_rows(record["runs"], as_json)
+
+
+def print_comparison(found: Comparison, as_json: bool) -> None:
+    """Two trials beside each other, what they differ by, and the answer in a sentence."""
+    if as_json:
+        print_record(found.to_dict(), as_json)
+        return
+    print_rows([asdict(side) for side in (found.a, found.b)], as_json)
+    echo()
+    low, high = found.interval
+    print_record(
+        {
+            "difference": f"{found.difference:+.4f} ± {found.error:.4f} bits per byte",
+            "of it over windows": f"{found.windows_error:.4f}",
+            "of it over seeds": f"{found.seeds_error:.4f}",
+            "deviation_of_one_seed": f"{found.deviation:.4f}, from a prior and "
+            f"{found.repeats} repeats",
+            "95% interval": f"{low:+.4f} to {high:+.4f}",
+            "p_better": f"{found.p_better:.3f} that trial {found.a.trial} is better",
+            "at": f"{found.until_flops:.3g} training FLOPs",
+        },
+        as_json,
+    )
+    echo(f"\n{found.sentence}")

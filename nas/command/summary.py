@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from nas.command.study_tables import pareto_rows
-from nas.command.tables import print_rows
+from nas.command.study_tables import pareto_rows, print_pareto
 from nas.command.terminal import echo
 from nas.search.pareto import best
 from nas.store import StudyRecord, TrialRecord
@@ -31,7 +30,7 @@ def print_summary(study: Study) -> None:
             f"no finished trial of {study.name} keeps its constraints as it was measured; "
             f"by how much each breaks them: nas pareto --all {study.name}"
         )
-    print_rows(pareto_rows(study, everything=False), as_json=False)
+    print_pareto(pareto_rows(study, everything=False), as_json=False)
     _print_best(study.record, first)
 
 

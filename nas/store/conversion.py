@@ -53,7 +53,7 @@ def trial_record(row: Any, result: EvalResult | None) -> TrialRecord:
     result: of the evaluation that it names.
     """
     _expect(row, dict, "spec", "params", "cost")
-    _expect_numbers("cost", row.cost.values())
+    expect_numbers("cost", row.cost.values())
     _expect_measures(row)
     read = {"spec": FFNSpec.from_dict(row.spec), "status": Status(row.status), "result": result}
     return TrialRecord(**_named(row, TrialRecord, but="result") | read)
@@ -62,7 +62,7 @@ def trial_record(row: Any, result: EvalResult | None) -> TrialRecord:
 def trial_measures(row: Any) -> TrialMeasures:
     """What comparisons of trials need, from a row that has these columns."""
     _expect(row, dict, "cost")
-    _expect_numbers("cost", row.cost.values())
+    expect_numbers("cost", row.cost.values())
     _expect_measures(row)
     return TrialMeasures(**_named(row, TrialMeasures) | {"status": Status(row.status)})
 
@@ -80,7 +80,7 @@ def eval_result(row: Any, stats: bool) -> EvalResult:
     """
     _expect_measures(row)
     _expect(row, list, "activity")
-    _expect_numbers("activity", row.activity)
+    expect_numbers("activity", row.activity)
     if stats:
         _expect(row, dict, "stats")
     return EvalResult(
@@ -131,10 +131,11 @@ def _expect_measures(row: Any) -> None:
     for name in ("bits_per_byte", "active_flops"):
         value = getattr(row, name)
         if value is not None:
-            _expect_numbers(name, (value,))
+            expect_numbers(name, (value,))
 
 
-def _expect_numbers(name: str, values: Collection[object]) -> None:
+def expect_numbers(name: str, values: Collection[object]) -> None:
+    """Raise BrokenRow unless all of a column's values are numbers."""
     if _NUMBERS.issuperset(map(type, values)):
         return
     wrong = next(value for value in values if type(value) not in _NUMBERS)

@@ -11,10 +11,16 @@ from nas.store.endings import settled
 from nas.store.errors import StoreError
 from nas.store.leases import late, take_oldest, take_over, taken_before
 from nas.store.locks import lock_study, lock_study_of
-from nas.store.models import EVALUATION, RUN
+from nas.store.models import EVALUATION, RUN, TRIAL
 from nas.store.outage import CALLED, lasting
-from nas.store.reading import read_evaluation, read_evaluations, read_result, read_trial
-from nas.store.records import EvaluationRecord, Hold, TrialRecord
+from nas.store.reading import (
+    read_evaluation,
+    read_evaluations,
+    read_result,
+    read_runs,
+    read_trial,
+)
+from nas.store.records import EvaluationRecord, Hold, MeasuredRun, TrialRecord
 from nas.store.settling import go_on, settle, stand
 from search_space.contract import EvalResult, Status
 
@@ -154,3 +160,25 @@ class Evaluations(Database):
         if found is None:
             raise StoreError(f"no evaluation with id {evaluation_id}")
         return found
+
+    def measured_runs(
+        self, study_id: int, numbers: Collection[int], rung: int | None = None
+    ) -> list[MeasuredRun]:
+        """The measured runs of these trials with their windows, by trial and seed.
+
+        rung: the only one; None for all.
+        """
+        where = [EVALUATION.c.study_id == study_id, TRIAL.c.number.in_(numbers)]
+        if rung is not None:
+            where.append(EVALUATION.c.rung == rung)
+        return self._read(lambda session: read_runs(session, *where, windows=True))
+
+    def repeated_runs(self, study_id: int, top: int) -> list[MeasuredRun]:
+        """The runs at the rung `top` of the trials that have several there, without windows."""
+        where = (
+            TRIAL.c.study_id == study_id,
+            TRIAL.c.seeds > 1,
+            TRIAL.c.rung == top,
+            EVALUATION.c.rung == top,
+        )
+        return self._read(lambda session: read_runs(session, *where, windows=False))

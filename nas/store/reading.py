@@ -16,6 +16,7 @@ from nas.store.conversion import (
     MEASURES,
     eval_result,
     evaluation_record,
+    expect_numbers,
     field_names,
     study_record,
     trial_measures,
@@ -23,9 +24,15 @@ from nas.store.conversion import (
 )
 from nas.store.errors import BrokenRecord
 from nas.store.models import EVALUATION, RUN, TRIAL, StudyRow
-from nas.store.records import EvaluationRecord, StudyRecord, TrialMeasures, TrialRecord
+from nas.store.records import (
+    EvaluationRecord,
+    MeasuredRun,
+    StudyRecord,
+    TrialMeasures,
+    TrialRecord,
+)
 from nas.store.windows import unpacked
-from search_space.contract import EvalResult
+from search_space.contract import EvalResult, Status
 from search_space.errors import UnknownMethod
 
 T = TypeVar("T")
@@ -38,6 +45,15 @@ _MEASURED = [TRIAL.c[name] for name in ("id", "study_id", *field_names(TrialMeas
 _OF_RUN = {"trial_id": RUN.c.trial_id, "trial": TRIAL.c.number.label("trial"), "seed": RUN.c.seed}
 _COLUMNS = dict(EVALUATION.c) | _OF_RUN
 _EVALUATION = [_COLUMNS[name] for name in field_names(EvaluationRecord)]
+_PAIRED = (
+    TRIAL.c.id,
+    TRIAL.c.number,
+    TRIAL.c.study_id,
+    RUN.c.seed,
+    EVALUATION.c.until_flops,
+    EVALUATION.c.bits_per_byte,
+    EVALUATION.c.bits_per_byte_se,
+)
 
 
 def _trials_query(stats: bool) -> Select[Any]:
@@ -98,6 +114,24 @@ def read_result(session: Reader, evaluation_id: int) -> EvalResult | None:
 
 def _result(row: Row[Any]) -> EvalResult:
     return replace(eval_result(row, stats=True), windows=unpacked(row.windows))
+
+
+def read_runs(session: Reader, *where: ColumnElement[bool], windows: bool) -> list[MeasuredRun]:
+    """The measured runs that fulfil `where`, by trial and seed.
+
+    windows: whether theirs are read; else they are ().
+    """
+    columns = [*_PAIRED, EVALUATION.c.windows] if windows else _PAIRED
+    done = EVALUATION.c.status == Status.FINISHED.value
+    query = select(*columns).select_from(_RUNS).where(done, *where)
+    return _decoded(session, query.order_by(TRIAL.c.number, RUN.c.seed), _measured_run)
+
+
+def _measured_run(row: Row[Any]) -> MeasuredRun:
+    expect_numbers("bits_per_byte", (row.bits_per_byte,))
+    kept = unpacked(row.windows) if "windows" in row._fields else ()
+    figures = row.until_flops, row.bits_per_byte, row.bits_per_byte_se
+    return MeasuredRun(row.number, row.seed, *figures, kept)
 
 
 class _Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -146,6 +147,25 @@ class TrialMeasures:
     seeds: int
     bits_per_byte: float | None
     active_flops: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRun:
+    """A run as it was measured at a rung: what paired comparisons need.
+
+    trial: the trial's number.
+    seed: the run's.
+    until_flops: the rung's level, in training FLOPs.
+    bits_per_byte, bits_per_byte_se: as in `EvalResult`.
+    windows: nats of each validation window; () where they were not kept, or not asked for.
+    """
+
+    trial: int
+    seed: int
+    until_flops: float
+    bits_per_byte: float
+    bits_per_byte_se: float | None
+    windows: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
