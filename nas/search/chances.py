@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from operator import itemgetter, mul, sub
 
 from nas.search.objectives import Measured
-from nas.search.paired import Difference, Measurement, SeedNoise, difference
+from nas.search.paired import Difference, Measurement, difference
 from nas.search.pareto import feasible_values, frontier
+from nas.search.seeds import SeedNoise
 
 DRAWS = 1000  # at most; a probability of one half is then wrong by 0.016
 PRODUCTS = 600_000  # of all draws together, so that a large frontier takes no longer
@@ -146,10 +147,20 @@ def _covariance(rows_K: Sequence[Measurement], noise: SeedNoise) -> list[list[fl
     out = []
     for at, (row, mine_N) in enumerate(zip(rows_K, windows_KN, strict=True)):
         line = [math.fsum(map(mul, mine_N, other_N)) for other_N in windows_KN[: at + 1]]
-        line[-1] += noise.variance / row.seeds
+        for place, other in enumerate(rows_K[: at + 1]):
+            line[place] += noise.common * _overlap(row, other)
+        # Doubt of the variance makes a value of t's distribution, which is that much wider.
+        variance, freedom = noise.of(row.number)
+        line[-1] += variance * freedom / (freedom - 2) / row.seeds
         line[-1] += 0.0 if mine_N else row.own_error**2
         out.append(line)
     return out
+
+
+def _overlap(a: Measurement, b: Measurement) -> float:
+    """The variance that a common part of variance one gives to two means together."""
+    both = len({run.seed for run in a.runs} & {run.seed for run in b.runs})
+    return both / (a.seeds * b.seeds)
 
 
 def _apart(rows_K: Sequence[Measurement]) -> list[list[float]]:

@@ -10,62 +10,19 @@ Dims: N windows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import mul, sub
 
+from nas.search.seeds import SHARED, SeedNoise
 from nas.search.student import below, quantile
 from nas.store.records import MeasuredRun
 from nas.store.standing import mean
 from search_space.errors import InputError, require
 
 CONFIDENCE = 0.95
-# What is known of one seed's deviation before any repeat, as if so many repeats had shown it: that
-# of runs of narrow proxies, in bits per byte (docs/evidence.md).
-PRIOR_DEVIATION = 0.005
-PRIOR_FREEDOM = 4.0
 SAME_TEXT = 1e-5  # relative: windows of one text have the same bytes but for a float32's rounding
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedNoise:
-    """How far runs of one design lie from each other.
-
-    deviation: of one seed, in bits per byte, at the top rung.
-    freedom: degrees of freedom that stand behind it, the prior's included.
-    repeats: those that were measured.
-    """
-
-    deviation: float
-    freedom: float
-    repeats: int
-
-    @property
-    def variance(self) -> float:
-        """Of a value that was drawn with this noise, our doubt of the deviation included."""
-        return self.deviation**2 * self.freedom / (self.freedom - 2)
-
-
-def seed_noise(runs: Sequence[MeasuredRun]) -> SeedNoise:
-    """The deviation of one seed, pooled over designs and shrunk towards the prior.
-
-    sqrt((f0 s0^2 + sum over designs of sum (x - mean)^2) / (f0 + sum of (n - 1))): the posterior
-    scale under a scaled inverse chi-squared prior.
-
-    runs: at the top rung, of any designs, those of several studies too if their trials differ.
-    """
-    by_trial: dict[int, list[float]] = {}
-    for run in runs:
-        by_trial.setdefault(run.trial, []).append(run.bits_per_byte)
-    squares = PRIOR_FREEDOM * PRIOR_DEVIATION**2
-    repeats = 0
-    for values in by_trial.values():
-        middle = mean(values)
-        squares += math.fsum((value - middle) ** 2 for value in values)
-        repeats += len(values) - 1
-    freedom = PRIOR_FREEDOM + repeats
-    return SeedNoise(deviation=math.sqrt(squares / freedom), freedom=freedom, repeats=repeats)
 
 
 @dataclass(frozen=True)
@@ -81,6 +38,11 @@ class Measurement:
     def bits_per_byte(self) -> float:
         """The mean over the seeds."""
         return mean([run.bits_per_byte for run in self.runs])
+
+    @property
+    def number(self) -> int:
+        """The trial's."""
+        return self.runs[0].trial
 
     @property
     def seeds(self) -> int:
@@ -192,12 +154,12 @@ def difference(a: Measurement, b: Measurement, noise: SeedNoise) -> Difference:
         windows, count = windows_error(gaps_N), len(gaps_N)
     else:
         windows, count = math.hypot(a.own_error, b.own_error), 0
-    seeds = noise.deviation * math.sqrt(1 / a.seeds + 1 / b.seeds)
+    parts = seed_parts(a, b, noise)
     return Difference(
         value=a.bits_per_byte - b.bits_per_byte,
         windows_error=windows,
-        seeds_error=seeds,
-        freedom=_freedom({windows: count - 1 if count > 1 else math.inf, seeds: noise.freedom}),
+        seeds_error=math.sqrt(math.fsum(variance for variance, _ in parts)),
+        freedom=_freedom([(windows**2, count - 1 if count > 1 else math.inf), *parts]),
         paired=paired,
     )
 
@@ -210,11 +172,24 @@ def windows_error(parts_N: Sequence[float]) -> float:
     return math.sqrt(math.fsum(map(mul, gaps_N, gaps_N)) * count / max(1, count - 1))
 
 
-def _freedom(errors: Mapping[float, float]) -> float:
-    """Of the sum of independent errors, each with its degrees of freedom."""
-    whole = math.fsum(error**2 for error in errors)
-    parts = math.fsum(error**4 / freedom for error, freedom in errors.items())
-    return whole**2 / parts if parts else math.inf
+def seed_parts(a: Measurement, b: Measurement, noise: SeedNoise) -> list[tuple[float, float]]:
+    """The parts of a difference's variance over seeds, each with its degrees of freedom."""
+    parts = []
+    for each in (a, b):
+        variance, freedom = noise.of(each.number)
+        parts.append((variance / each.seeds, freedom))
+    both = len({run.seed for run in a.runs} & {run.seed for run in b.runs})
+    left = 1 / a.seeds + 1 / b.seeds - 2 * both / (a.seeds * b.seeds)
+    if noise.common and left > 0:
+        parts.append((noise.common * left, SHARED))
+    return parts
+
+
+def _freedom(parts: Sequence[tuple[float, float]]) -> float:
+    """Of a sum of independent variances, each with its degrees of freedom."""
+    whole = math.fsum(variance for variance, _ in parts)
+    squares = math.fsum(variance**2 / freedom for variance, freedom in parts)
+    return whole**2 / squares if squares else math.inf
 
 
 def _words(measured: Measurement) -> str:

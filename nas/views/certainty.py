@@ -7,7 +7,8 @@ from typing import Any
 
 from nas.search.chances import Chance, chances, rivals
 from nas.search.objectives import Measured
-from nas.search.paired import Difference, measurements, seed_noise
+from nas.search.paired import Difference, measurements
+from nas.search.seeds import seed_noise
 from nas.store import Store, StudyRecord
 
 

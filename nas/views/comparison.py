@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nas.search.paired import CONFIDENCE, Measurement, difference, seed_noise
+from nas.search.paired import CONFIDENCE, Measurement, difference
+from nas.search.seeds import seed_noise
 from nas.store import MeasuredRun, Store, StudyRecord, TrialRecord
 from search_space.errors import InputError, require
 

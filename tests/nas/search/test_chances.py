@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from paired_cases import Text
 
 from nas.search.chances import DRAWS, MOST, chances, rivals
 from nas.search.objectives import Figures
-from nas.search.paired import SeedNoise, difference, measurements
+from nas.search.paired import difference, measurements
 from nas.search.pareto import non_dominated
+from nas.search.seeds import SeedNoise
 
 NAMES = ["bits_per_byte", "active_flops"]
 
@@ -44,7 +45,10 @@ def study(source: random.Random, designs: int, deviation: float, scatter: float)
 
 
 def noise_of(deviation: float) -> SeedNoise:
-    return SeedNoise(deviation=deviation, freedom=1e6, repeats=10**6)
+    """Known for certain, of a hundred trials."""
+    return SeedNoise(
+        deviation=deviation, own=dict.fromkeys(range(100), (deviation**2, 1000000000.0))
+    )
 
 
 def chances_of(made: Study, noise: SeedNoise):
@@ -123,6 +127,21 @@ def test_what_is_common_to_all_windows_decides_nothing() -> None:
     _, known = chances_of(Study([], [1e5, 1e5], runs), noise_of(0.0003))
     assert known[0].probability == 1.0
     assert known[1].probability < 0.01
+
+
+def test_a_common_part_of_the_same_seeds_decides_nothing() -> None:
+    text, runs = Text(random.Random(0)), []
+    for number, quality in enumerate((0.0, 0.003)):
+        runs += text.design(number, quality, range(2), scatter=0.0, deviation=0.0)
+    made, own = Study([], [1e5, 1e5], runs), noise_of(0.001).own
+    _, apart = chances_of(made, SeedNoise(deviation=0.001, own=own))
+    _, common = chances_of(made, SeedNoise(deviation=0.001, own=own, common=0.01**2))
+    assert apart[1].probability < 0.05 and common[1].probability < 0.05
+    other = [run if run.trial == 0 else replace(run, seed=9 + run.seed) for run in runs]
+    _, known = chances_of(
+        Study([], [1e5, 1e5], other), SeedNoise(deviation=0.001, own=own, common=0.01**2)
+    )
+    assert known[1].probability > 0.3
 
 
 def test_a_crowd_is_cut_to_the_nearest() -> None:

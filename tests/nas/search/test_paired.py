@@ -10,20 +10,13 @@ from statistics import median
 import pytest
 from paired_cases import Text, run
 
-from nas.search.paired import (
-    PRIOR_DEVIATION,
-    PRIOR_FREEDOM,
-    Measurement,
-    SeedNoise,
-    difference,
-    measurements,
-    seed_noise,
-)
+from nas.search.paired import Measurement, difference, measurements
+from nas.search.seeds import PRIOR_DEVIATION, PRIOR_FREEDOM, SeedNoise, seed_noise
 from nas.search.student import quantile
 from search_space.errors import InputError
 
 DESIGNS, SEEDS, TABLES = 14, 3, 30
-SURE = SeedNoise(deviation=1e-9, freedom=1e9, repeats=0)
+SURE = SeedNoise(deviation=1e-9)
 
 
 def table(source: random.Random, deviation: float, scatter: float, seeds: int = SEEDS):
@@ -66,7 +59,7 @@ def test_it_covers_without_any_repeat_where_the_prior_is_right() -> None:
         deviation = PRIOR_DEVIATION * math.sqrt(PRIOR_FREEDOM / chi)
         qualities, runs = table(source, deviation, 0.01, seeds=1)
         found, noise = measurements(runs), seed_noise(runs)
-        assert (noise.deviation, noise.freedom) == (PRIOR_DEVIATION, PRIOR_FREEDOM)
+        assert noise == SeedNoise(deviation=PRIOR_DEVIATION)
         for a, b in pairs():
             low, high = difference(found[a], found[b], noise).interval()
             covered += low <= qualities[a] - qualities[b] <= high
@@ -85,7 +78,8 @@ def test_it_covers_what_fresh_seeds_show() -> None:
         for a, b in pairs():
             seen = difference(found[a], found[b], noise)
             again = difference(fresh[a], fresh[b], noise)
-            half = quantile(0.975, noise.freedom) * math.hypot(seen.seeds_error, again.seeds_error)
+            error = math.hypot(seen.seeds_error, again.seeds_error)
+            half = quantile(0.975, seen.freedom) * error
             covered += abs(seen.value - again.value) <= half
             asked += 1
     assert 0.90 <= covered / asked <= 0.98
@@ -127,26 +121,12 @@ def test_a_difference_of_two_runs_by_hand() -> None:
 
 
 def test_seeds_count_by_the_root_of_their_number() -> None:
-    text, noise = Text(random.Random(0)), SeedNoise(deviation=0.01, freedom=30, repeats=26)
+    text, noise = Text(random.Random(0)), SeedNoise(deviation=0.01)
     a, b = (
         Measurement(tuple(text.design(number, 0.0, range(n), scatter=0.0, deviation=0.0)))
         for number, n in ((0, 4), (1, 1))
     )
     assert difference(a, b, noise).seeds_error == pytest.approx(0.01 * math.sqrt(1 / 4 + 1))
-
-
-def test_the_deviation_leans_on_the_prior_until_repeats_outweigh_it() -> None:
-    text = Text(random.Random(5))
-    assert seed_noise([]).deviation == PRIOR_DEVIATION
-    runs = []
-    for number in range(200):
-        runs += text.design(number, 0.0, range(3), scatter=0.0, deviation=0.02)
-    few, many = seed_noise(runs[:3]), seed_noise(runs)
-    assert PRIOR_DEVIATION < few.deviation < 0.02
-    assert (few.repeats, few.freedom) == (2, 2 + PRIOR_FREEDOM)
-    assert many.deviation == pytest.approx(0.02, rel=0.1)
-    assert many.variance == pytest.approx(many.deviation**2, rel=0.01)
-    assert few.variance > few.deviation**2
 
 
 def test_two_texts_do_not_compare() -> None:
