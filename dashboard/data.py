@@ -14,6 +14,7 @@ from nas.search.bounds import excess, limits, words
 from nas.search.objectives import OBJECTIVES
 from nas.search.pareto import best, feasible_values, frontier, hypervolume_share
 from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, TrialRecord
+from nas.views.certainty import Chance, chance_row, frontier_chances, neighbour_words
 from nas.views.noise import noise
 from nas.views.style import si
 from nas.views.trial_rows import RUN_COLUMNS, flat_row, run_row
@@ -25,7 +26,7 @@ def trial_columns() -> list[str]:
     costs = [name for name in OBJECTIVES if name != "bits_per_byte"]
     return [
         *("trial", "design", "method", "status", "rung", "seeds", "frontier", "infeasible"),
-        *("bits_per_byte", "noise", "bits_per_byte_se", *costs),
+        *("bits_per_byte", "noise", "p_frontier", "vs_cheaper", "bits_per_byte_se", *costs),
         *("flops_spent", "seconds", "source", "error"),
     ]
 
@@ -36,6 +37,7 @@ class Snapshot:
 
     bounds: upper bounds by objective.
     live: evaluation id -> points, of the evaluations that run and of the lower rungs of their runs.
+    chances: by trial, of those on the frontier and near it.
     """
 
     study: StudyRecord
@@ -44,6 +46,7 @@ class Snapshot:
     ledger: Ledger
     bounds: dict[str, float]
     live: dict[int, list[Progress]]
+    chances: dict[int, Chance]
 
     @cached_property
     def open(self) -> list[EvaluationRecord]:
@@ -123,9 +126,10 @@ def read(store: Store, name: str, before: Snapshot | None = None) -> Snapshot:
         evaluations = {each.id: each for each in store.evaluations(study.id)}
         trials, ledger = store.trials(study.id, stats=False), store.ledger(study.id)
         curves: dict[int, list[Progress]] = {}
+        known_chances = None
     else:
         evaluations, trials, ledger = before.evaluations, before.trials, before.ledger
-        curves = before.live
+        curves, known_chances = before.live, before.chances
         known, since = [each.id for each in before.open], max(evaluations) + 1
         found = store.some_evaluations(study.id, known, since=since)
         changed = {each.id: each for each in found if evaluations.get(each.id) != each}
@@ -135,16 +139,20 @@ def read(store: Store, name: str, before: Snapshot | None = None) -> Snapshot:
             merged = {trial.number: trial for trial in trials}
             merged |= {t.number: t for t in store.some_trials(study.id, numbers)}
             trials = list(merged.values())
+            known_chances = None
         if changed or study.budget_flops != before.study.budget_flops:
             ledger = store.ledger(study.id)
-    live = _live(store, evaluations, curves)
+    live, bounds = _live(store, evaluations, curves), limits(study)
+    if known_chances is None:
+        known_chances = frontier_chances(store, study, trials, bounds)
     return Snapshot(
         study=study,
         trials=trials,
         evaluations=evaluations,
         ledger=ledger,
-        bounds=limits(study),
+        bounds=bounds,
         live=live,
+        chances=known_chances,
     )
 
 
@@ -242,8 +250,21 @@ def outcome_frame(snapshot: Snapshot, trial: TrialRecord) -> pd.DataFrame:
         rows.append(("± one standard error", f"{error:.4f}"))
     if study.deviation is not None:
         rows.append(("Deviation of one seed", f"{study.deviation:.4f}"))
+    rows += _chance_rows(chance_row(snapshot.chances.get(trial.number)))
     rows.append(("FLOPs spent", si(trial.flops)))
     return pd.DataFrame(rows + _result_rows(trial), columns=["measure", "value"])
+
+
+def _chance_rows(chance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is known of the trial's place on the frontier."""
+    if chance["p_frontier"] is None:
+        return []
+    rows = [("Probability of being on the frontier", f"{chance['p_frontier']:.2f}")]
+    for name in ("cheaper", "dearer"):
+        words = neighbour_words(chance[name])
+        if words is not None:
+            rows.append((f"Bits per byte less the next {name} design's", words))
+    return rows
 
 
 def _result_rows(trial: TrialRecord) -> list[tuple[str, str]]:
@@ -268,7 +289,10 @@ def _result_rows(trial: TrialRecord) -> list[tuple[str, str]]:
 
 def _row(snapshot: Snapshot, trial: TrialRecord, on_front: bool) -> dict[str, Any]:
     own, begun = snapshot.by_trial.get(trial.number, ()), trial.result is not None
+    chance = chance_row(snapshot.chances.get(trial.number))
     return flat_row(trial, snapshot.bounds) | {
+        "p_frontier": chance["p_frontier"],
+        "vs_cheaper": neighbour_words(chance["cheaper"]),
         "trial": trial.number,
         "frontier": on_front,
         "noise": noise(snapshot.study, trial),

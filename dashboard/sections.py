@@ -235,6 +235,14 @@ def draw_table(source: Source, snapshot: Snapshot) -> None:
             "trial": number("trial", width="small", pinned=True),
             "bits_per_byte": number("bits/byte", format="%.4f"),
             "noise": number("± noise", format="%.4f"),
+            "p_frontier": number(
+                "p frontier", format="%.2f", help="Probability of being on the Pareto frontier"
+            ),
+            "vs_cheaper": st.column_config.TextColumn(
+                "vs cheaper",
+                help="Bits per byte less those of the frontier's next cheaper design, with one "
+                "standard error: both were measured on the same windows",
+            ),
             **{each.name: number(each.column, format="localized") for each in costs},
             "flops_spent": number("FLOPs spent", format="scientific"),
             "seconds": number("seconds", format="%.1f"),

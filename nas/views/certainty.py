@@ -11,6 +11,8 @@ from nas.search.paired import Difference, measurements
 from nas.search.seeds import seed_noise
 from nas.store import Store, StudyRecord
 
+__all__ = ["Chance", "chance_row", "frontier_chances", "neighbour_words"]
+
 
 def frontier_chances(
     store: Store, study: StudyRecord, trials: Sequence[Measured], bounds: Mapping[str, float]
