@@ -164,7 +164,7 @@ class Evaluations(Database):
     def measured_runs(
         self, study_id: int, numbers: Collection[int], rung: int | None = None
     ) -> list[MeasuredRun]:
-        """The measured runs of these trials with their windows, by trial and seed.
+        """The measured runs of these trials with their windows, by trial, seed and rung.
 
         rung: the only one; None for all.
         """

@@ -117,14 +117,16 @@ def _result(row: Row[Any]) -> EvalResult:
 
 
 def read_runs(session: Reader, *where: ColumnElement[bool], windows: bool) -> list[MeasuredRun]:
-    """The measured runs that fulfil `where`, by trial and seed.
+    """The measured runs that fulfil `where`, by trial, seed and rung.
 
     windows: whether theirs are read; else they are ().
     """
     columns = [*_PAIRED, EVALUATION.c.windows] if windows else _PAIRED
     done = EVALUATION.c.status == Status.FINISHED.value
     query = select(*columns).select_from(_RUNS).where(done, *where)
-    return _decoded(session, query.order_by(TRIAL.c.number, RUN.c.seed), _measured_run)
+    return _decoded(
+        session, query.order_by(TRIAL.c.number, RUN.c.seed, EVALUATION.c.rung), _measured_run
+    )
 
 
 def _measured_run(row: Row[Any]) -> MeasuredRun:

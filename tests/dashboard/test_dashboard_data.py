@@ -232,6 +232,41 @@ def test_the_detail_shows_every_field_of_the_spec(url: str, fill) -> None:
     assert outcome["FLOPs spent"] == "1T"
 
 
+def test_the_page_says_how_sure_the_frontier_is(url: str, fill_with_rungs) -> None:
+    with Store.open(url) as store:
+        study = fill_with_rungs(store, "rungs")
+        snapshot = read(store, "rungs")
+        # 1, dominated with 2.4 against 2.2, may be the better one: a seed deviates by a tenth.
+        chances = {number: chance.probability for number, chance in snapshot.chances.items()}
+        assert list(chances) == [0, 1] and chances[0] == 1.0 and 0.01 < chances[1] < 0.3
+        frame = trial_frame(snapshot).set_index("trial")
+        assert frame["p_frontier"].tolist()[:2] == list(chances.values())
+        assert frame["p_frontier"][2:].isna().all()
+        outcome = dict(outcome_frame(snapshot, snapshot.trials[0]).itertuples(index=False))
+        assert outcome["Probability of being on the frontier"] == "1.00"
+        # A cheaper design comes to the top: 0 has a neighbour then.
+        cheap = store.add_trial(
+            study.id, FFNSpec(d_ff=8), seed=0, source="x", params={}, until_flops=9e12, rung=2,
+            cost={"active_flops": 1e4, "total_params": 1e5},
+        )[1]  # fmt: skip
+        store.end_evaluation(
+            EvalResult(
+                evaluation=cheap.id,
+                status=Status.FINISHED,
+                bits_per_byte=2.9,
+                bits_per_byte_se=0.01,
+                flops=9e12,
+            )
+        )
+        again = read(store, "rungs", snapshot)
+    number, gap = again.chances[0].cheaper
+    assert number == 5 and gap.value == pytest.approx(-0.7)
+    words = f"{gap.value:+.4f} ± {gap.error:.4f} (#5)"
+    outcome = dict(outcome_frame(again, again.trials[0]).itertuples(index=False))
+    assert outcome["Bits per byte less the next cheaper design's"] == words
+    assert trial_frame(again).set_index("trial")["vs_cheaper"][0] == words
+
+
 def test_the_data_need_no_page_and_no_workers() -> None:
     program = (
         "import sys, dashboard.data, nas.store, nas.views; "

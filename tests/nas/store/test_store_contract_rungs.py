@@ -67,6 +67,34 @@ class TestRungs:
         # (2 x 0.25^2 + 2 x 0.1^2 + 0.2^2) over 1 + 2 degrees of freedom.
         assert store.study("demo").deviation == pytest.approx((0.185 / 3) ** 0.5)
 
+    def test_measured_runs_come_by_trial_and_seed_with_their_windows(self, store: Store) -> None:
+        study = new_study(store, rungs=2)
+        for number in range(3):
+            trial, low = new_trial(store, study, flops=1e11)
+            store.end_evaluation(finished(low, windows=[1.0, number]))
+            if number < 2:
+                for seed in (3, 1) if number else (3,):
+                    top = at_rung(store, study, trial, 1, 1e12, seed=seed)
+                    store.end_evaluation(finished(top, windows=[2.0, seed], bits_per_byte=2.0))
+        running, _ = new_trial(store, study)
+        every = store.measured_runs(study.id, [0, 1, 2, running.number])
+        assert [(r.trial, r.seed, r.until_flops, tuple(r.windows)) for r in every] == [
+            (0, 3, 1e11, (1.0, 0.0)),
+            (0, 3, 1e12, (2.0, 3.0)),
+            (1, 1, 1e12, (2.0, 1.0)),
+            (1, 3, 1e11, (1.0, 1.0)),
+            (1, 3, 1e12, (2.0, 3.0)),
+            (2, 3, 1e11, (1.0, 2.0)),
+        ]
+        top = store.measured_runs(study.id, [1], rung=1)
+        assert [(r.trial, r.seed, r.bits_per_byte, r.bits_per_byte_se) for r in top] == [
+            (1, 1, 2.0, 0.01), (1, 3, 2.0, 0.01),
+        ]  # fmt: skip
+        repeated = store.repeated_runs(study.id, 1)
+        assert [(r.trial, r.seed, r.windows) for r in repeated] == [(1, 1, ()), (1, 3, ())]
+        assert store.measured_runs(study.id, []) == []
+        assert store.measured_runs(new_study(store, "other").id, [0]) == []
+
     def test_seeds_below_the_top_leave_the_deviation_alone(self, store: Store) -> None:
         study = new_study(store, rungs=2)
         trial, first = new_trial(store, study)
