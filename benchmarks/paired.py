@@ -41,12 +41,14 @@ class Tally:
     """What all pairs of all splits showed.
 
     covered: by place, 1 or 0 a pair.
+    by_design: the same on the same windows, of all pairs that a design is in.
     halves, unpaired: half the widths of the paired interval and of that of two independent texts.
     common: deviations of the common part, by split.
     deviations: of one seed's own part, by split.
     """
 
     covered: tuple[list[int], list[int]]
+    by_design: dict[str, list[int]]
     halves: list[float]
     unpaired: list[float]
     common: list[float]
@@ -73,10 +75,13 @@ def rows(runs: Sequence[Measured], known: int) -> Iterator[Row]:
         bar = f"{LEAST:.0%} to {MOST:.0%}"
         name = f"fresh seeds covered, on {place}"
         yield Row(name, 100 * share, "%", bar, LEAST <= share <= MOST)
+    shares = {name: mean(covered) for name, covered in found.by_design.items()}
+    least = min(shares, key=shares.__getitem__)
+    yield Row(f"least covered design, {least}, on {PLACES[0]}", 100 * shares[least], "%")
     yield Row("median half width, unpaired", median(found.unpaired), UNIT)
     yield Row("median half width, paired", median(found.halves), UNIT)
-    shares = [a / b for a, b in zip(found.halves, found.unpaired, strict=True)]
-    yield at_most("median share of the unpaired interval", median(shares), WIDEST)
+    ratios = [a / b for a, b in zip(found.halves, found.unpaired, strict=True)]
+    yield at_most("median share of the unpaired interval", median(ratios), WIDEST)
 
 
 def _noise_rows(found: Tally) -> Iterator[Row]:
@@ -91,7 +96,7 @@ def tally(
     runs: Sequence[Measured], designs: Sequence[str], splits: Iterable[Sequence[int]]
 ) -> Tally:
     """Every pair of designs at every choice of the known seeds."""
-    found = Tally(([], []), [], [], [], [])
+    found = Tally(([], []), {name: [] for name in designs}, [], [], [], [])
     halves = [[_half(run, designs, at) for run in runs] for at in (0, 1)]
     for chosen in splits:
         told = [run for run in halves[0] if run.seed in chosen]
@@ -109,6 +114,8 @@ def tally(
             )
             for covered, seen, error in zip(found.covered, again, errors, strict=True):
                 covered.append(_covers(gap, seen, error))
+            for at in (a, b):
+                found.by_design[designs[at]].append(found.covered[0][-1])
             own = math.hypot(known[a].own_error, known[b].own_error, gap.seeds_error)
             found.halves.append(_t(gap) * gap.error)
             found.unpaired.append(_t(gap) * own)
