@@ -15,6 +15,8 @@ from nas.search.seeds import PRIOR_DEVIATION, PRIOR_FREEDOM, SeedNoise, seed_noi
 from nas.search.student import quantile
 from search_space.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 DESIGNS, SEEDS, TABLES = 14, 3, 30
 SURE = SeedNoise(deviation=1e-9)
 
@@ -127,6 +129,25 @@ def test_seeds_count_by_the_root_of_their_number() -> None:
         for number, n in ((0, 4), (1, 1))
     )
     assert difference(a, b, noise).seeds_error == pytest.approx(0.01 * math.sqrt(1 / 4 + 1))
+
+
+def test_a_common_part_cancels_between_the_same_seeds_alone() -> None:
+    text, common = Text(random.Random(0)), 0.03**2
+    noise = SeedNoise(deviation=0.01, common=common)
+
+    def error(seeds: range, others: range) -> float:
+        a, b = (
+            Measurement(tuple(text.design(number, 0.0, own, scatter=0.0, deviation=0.0)))
+            for number, own in ((0, seeds), (1, others))
+        )
+        return difference(a, b, noise).seeds_error
+
+    assert error(range(3), range(3)) == pytest.approx(0.01 * math.sqrt(2 / 3))
+    # Seed 0 of both cancels, and leaves the other two of `b`: their mean moves it by c / 3 each,
+    # and what cancels of seed 0 is a third: (1 - 1/3)^2 + 2/9 = 1 + 1/3 - 2/3.
+    assert error(range(1), range(3)) == pytest.approx(math.sqrt(0.01**2 * 4 / 3 + common * 2 / 3))
+    apart = math.sqrt((0.01**2 + common) * (1 / 2 + 1 / 3))
+    assert error(range(2), range(5, 8)) == pytest.approx(apart)
 
 
 def test_two_texts_do_not_compare() -> None:
