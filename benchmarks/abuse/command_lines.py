@@ -57,6 +57,7 @@ DESIGNS = (
     '{"d_ff": "\\ud800"}', '{"d_ff": 4294967296, "depth": 65536}',
     '{"d_ff": 4294967291, "expert_width": 3}',
 )  # fmt: skip
+TRIALS = (*NUMBERS, *TEXTS, "first:0", "first:9", "frist:0", ":0", "first:", "a:b:0", "first: 0")
 FILES = (*TEXTS, "bad.yaml", "huge.yaml", "bomb.yaml")
 HOSTS = ("256.1.1.1", "a" * 100, "é", "host.invalid", "::g", "-1", "\udcff", "x y")
 
@@ -83,6 +84,7 @@ COMMANDS = {
     "stop": Command((TEXTS,), {"--db": DATABASES}),
     "extend": Command((TEXTS,), {"--flops": NUMBERS, "--trials": NUMBERS, "--db": DATABASES}),
     "pareto": Command((TEXTS,), {"--all": None, **READ}),
+    "compare": Command((TRIALS, TRIALS), {"--study": TEXTS, **READ}),
     "show": Command((TEXTS,), {"--trial": NUMBERS, **READ}),
     "export": Command((TEXTS,), {"--to": TEXTS, "--no-verify": None, "--db": DATABASES}),
     "generate": Command((FILES,), {**SAMPLING, "--prompt": TEXTS}),
@@ -94,7 +96,7 @@ COMMANDS = {
 }
 # These start something unless they are refused: each gets a word that is always wrong.
 CERTAIN = {"dashboard": ("--host", HOSTS), "export": ("--trial", ("-1", "99", "x"))}
-READERS = {"list", "status", "runs", "pareto", "show", "presets", "space", "cost"}
+READERS = {"list", "status", "runs", "pareto", "compare", "show", "presets", "space", "cost"}
 
 
 def attempts(count: int, seed: int, folder: Path) -> Iterator[str]:
