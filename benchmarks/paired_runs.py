@@ -51,7 +51,8 @@ def train(
     kept: a file that has a line a run; what it has already of the same settings is not trained.
     report: hears of each run.
     """
-    settings = {"flops": flops, "eval_tokens": eval_tokens}
+    recipe = StudyConfig.load(DEMO).recipe.to_dict()
+    settings = {"flops": flops, "eval_tokens": eval_tokens, "recipe": recipe}
     known = {(run.design, run.seed): run for run in _read(kept, settings)}
     out = []
     with tempfile.TemporaryDirectory(prefix="paired-") as cache:
