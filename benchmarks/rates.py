@@ -186,11 +186,12 @@ def main() -> int:
     options.add_argument("--study", type=Path, default=DEMO, help="its corpus")
     options.add_argument("--records", type=Path, required=True, help="a line a training")
     options.add_argument("--processes", type=int, default=1, help="trainings at once")
+    options.add_argument("--multiples", nargs="*", type=float, default=MULTIPLES)
     options.add_argument("--cells", nargs="*", default=[], help="names; all by default")
     asked = options.parse_args()
     all_cells, seeds = (FITTED, SEEDS) if asked.what == "fit" else (HELD, OTHER_SEEDS)
     cells = [cell for cell in all_cells if not asked.cells or cell.name in asked.cells]
-    wanted = [(cell, multiple, seed) for cell in cells for seed in seeds for multiple in MULTIPLES]
+    wanted = [(c, multiple, seed) for c in cells for seed in seeds for multiple in asked.multiples]
     points = trained(wanted, StudyConfig.load(asked.study), asked.records, asked.processes)
     return publish(fit_rows(points) if asked.what == "fit" else held_rows(points), asked.json)
 

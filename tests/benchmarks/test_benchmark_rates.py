@@ -1,0 +1,94 @@
+"""The short form of `python -m benchmarks.rates`: its fit on losses of a known law."""
+
+from __future__ import annotations
+
+import math
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from benchmarks import rates
+from benchmarks.rates import FITTED, HELD, MULTIPLES, SEEDS, fit_rows, held_rows
+from benchmarks.rates_fit import Point, fit, means, regret
+from search_space.presets import PRESETS
+from search_space.rates import BASE
+from search_space.rates import rates as rule
+
+CURVATURE, NOISE = 0.015, 0.004
+TRUE = {"d_model": -0.6, "n_layers": -0.2, "tokens": -0.4, "batch_tokens": 0.4}
+
+
+def best(cell) -> float:
+    """log2 of the best rate under the law of TRUE, a quarter of an octave above the rule's base."""
+    ratios = zip(TRUE.values(), cell.shape, BASE, strict=True)
+    return math.log2(0.0182) + 0.25 + sum(e * math.log2(own / base) for e, own, base in ratios)
+
+
+def made_up(noise: float = 0.0) -> list[Point]:
+    draw, out = random.Random(0), []
+    for cell in FITTED:
+        for multiple in MULTIPLES:
+            for seed in SEEDS:
+                rate = multiple * rule(cell.shape).matrix_lr
+                bits = 2 + CURVATURE * (math.log2(rate) - best(cell)) ** 2
+                out.append(Point(cell.name, multiple, rate, seed, bits + draw.gauss(0, noise)))
+    return out
+
+
+def test_a_known_law_is_found():
+    rows = {row.name: row.value for row in fit_rows(made_up())}
+    assert rows["curvature"] == pytest.approx(CURVATURE)
+    assert rows["base: best matrix_lr"] == pytest.approx(0.0182 * 2**0.25)
+    assert rows["longer: exponent of tokens"] == pytest.approx(TRUE["tokens"])
+    assert rows["wider: exponent of d_model"] == pytest.approx(TRUE["d_model"])
+    assert rows["deeper: exponent of n_layers"] == pytest.approx(TRUE["n_layers"])
+    for name in ("more", "fewer"):
+        assert rows[f"{name} tokens a step: exponent of batch_tokens"] == pytest.approx(0.4)
+
+
+def test_the_errors_are_those_of_the_noise():
+    fitted = fit(made_up(NOISE))
+    assert fitted.residual == pytest.approx(NOISE, rel=0.3)
+    for cell in FITTED:
+        off = fitted.optima[cell.name] - best(cell)
+        assert abs(off) < 4 * fitted.errors[cell.name] < 1
+
+
+def test_what_a_rule_loses():
+    points = [Point("a", m, m, 0, bits) for m, bits in ((0.5, 2.0), (1.0, 2.01), (2.0, 2.3))]
+    assert regret(means(points)["a"]) == pytest.approx(0.01)
+    row = held_rows(points)[-1]
+    assert (row.name, row.holds) == ("a: regret", False)
+
+
+def test_a_training_that_did_not_finish_is_the_worst():
+    points = [Point("a", 1.0, 1.0, 0, 2.0), Point("a", 2.0, 2.0, 0, None)]
+    assert means(points)["a"] == {1.0: 2.0, 2.0: math.inf}
+    assert regret(means(points)["a"]) == 0
+
+
+def test_a_second_call_trains_only_what_is_missing(monkeypatch, tmp_path):
+    """Records outlive a run that is cut."""
+    records, asked = tmp_path / "records.jsonl", []
+
+    def train(cell, multiple, seed, corpus_dir, eval_tokens):
+        asked.append((cell.name, multiple, seed))
+        return Point(cell.name, multiple, 0.01, seed, 2.0)
+
+    monkeypatch.setattr(rates, "ProcessPoolExecutor", ThreadPoolExecutor)
+    monkeypatch.setattr(rates, "train", train)
+    monkeypatch.setattr(rates, "prepare", lambda *a: type("Corpus", (), {"dir": tmp_path}))
+    study = type("Study", (), {"corpus": None, "eval_tokens": 256})
+    cell = FITTED[0]
+    first = rates.trained([(cell, 1.0, 0)], study, records, 1)
+    both = rates.trained([(cell, 1.0, 0), (cell, 1.6, 0)], study, records, 1)
+    assert asked == [("base", 1.0, 0), ("base", 1.6, 0)]
+    assert first == both[:1]
+    assert len(both) == 2
+
+
+def test_every_preset_is_held_at_both_sizes():
+    names = {(cell.preset, cell.d_model) for cell in HELD}
+    assert {(name, width) for name in PRESETS for width in (64, 128)} <= names
+    assert all(cell.length[0] > 0 < cell.length[1] for cell in (*FITTED, *HELD))
