@@ -41,11 +41,11 @@ class Shape(NamedTuple):
 
 
 BASE = Shape(d_model=64, n_layers=2, tokens=370_000, batch_tokens=1024)
-AT_BASE = Rates(matrix_lr=0.0182, lr=0.0261)
-EXPONENTS = Shape(d_model=-0.5, n_layers=-0.4, tokens=-0.33, batch_tokens=0.5)
-# What was trained to fit the rule or to hold it against.
+AT_BASE = Rates(matrix_lr=0.0191, lr=0.0274)
+EXPONENTS = Shape(d_model=-0.65, n_layers=-0.1, tokens=-0.4, batch_tokens=0.55)
+# What was trained to fit the rule.
 FITTED = {
-    "d_model": (64, 192),
+    "d_model": (64, 128),
     "n_layers": (2, 4),
     "tokens": (250_000, 1_500_000),
     "batch_tokens": (512, 2048),

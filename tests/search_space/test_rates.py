@@ -36,7 +36,7 @@ def test_what_was_fitted_on_holds_the_base():
     assert outside(BASE) == []
     assert set(FITTED) == set(BASE._fields)
     (words,) = outside(BASE._replace(d_model=1024))
-    assert words == "d_model 1.02e+03 (fitted on 64 to 192)"
+    assert words == "d_model 1.02e+03 (fitted on 64 to 128)"
 
 
 def test_given_rates_win_each_for_itself():
@@ -88,6 +88,6 @@ def test_a_study_beyond_what_was_fitted_is_told_so():
         "backbone": {"d_model": 512, "n_heads": 8},
         "budget": {"trials": 2, "trial_flops": 9e13},
     }
-    assert "d_model 512 (fitted on 64 to 192)" in rates_warning(config(**wide))
+    assert "d_model 512 (fitted on 64 to 128)" in rates_warning(config(**wide))
     named = {"recipe": {"lr": 0.01, "matrix_lr": 0.007}}
     assert rates_warning(config(**wide, **named)) == ""
