@@ -54,7 +54,7 @@ def at_rest(url: str, *states: StudyState) -> str:
         for study in studies:
             if study.state is StudyState.RUNNING or (states and study.state not in states):
                 return f"study {study.name} is {study.state.value}"
-            running = store.trials(study.id, [Status.RUNNING])
+            running = [each for each in store.trials(study.id) if each.status is Status.RUNNING]
             if running:
                 return f"{len(running)} trials of {study.name} are running"
             if reserved := store.ledger(study.id).reserved:
