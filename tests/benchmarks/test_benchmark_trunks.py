@@ -46,12 +46,13 @@ def measured(comparison):
 
 def test_a_constant_trunks_branch_is_the_run_made_for_that_length(comparison, measured):
     assert set(measured) == {(t, a) for t in (CONSTANT, *POWERS) for a in (0.5, 1.0)}
+    rates = RECIPE.rates(SPEC, BACKBONE, comparison.flops)
     for level, bits in zip(comparison.levels, measured[CONSTANT, 0.5], strict=True):
         request = EvalRequest(
             evaluation=0,
             spec=SPEC,
             backbone=BACKBONE,
-            recipe=scaled(RECIPE, 0.5),
+            recipe=scaled(RECIPE, rates, 0.5),
             corpus_dir=str(comparison.corpus.dir),
             until_flops=level,
             eval_tokens=256,
