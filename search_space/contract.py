@@ -12,10 +12,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, get_args
 
 from search_space.backbone import Backbone
-from search_space.checks import TOKENS, is_whole, real, section, whole
+from search_space.checks import TOKENS, is_whole, known_word, real, section, whole
 from search_space.cost import model_cost
 from search_space.errors import require, shown
 from search_space.rates import AUTO, Rate, Rates, Shape, rates
@@ -54,6 +54,8 @@ class Status(StrEnum):
         return self not in (Status.RUNNING, Status.STOPPED)
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 FAILURES = (Status.FAILED, Status.DIVERGED, Status.OUT_OF_MEMORY)
 
 
@@ -70,6 +72,8 @@ class Recipe:
     decay: the last share of a run's FLOPs up to a rung, in which the rate falls as 1 - sqrt; before
         it, the rate is a function of the step.
     grad_clip: on the global gradient norm of AdamW's parameters; 0 turns it off.
+    precision: of activations and large products; weights, routers, the loss and the optimizers are
+        in float32 always. "auto" is settled before a study begins, once for all of its runs.
     """
 
     batch_size: int = 8
@@ -79,6 +83,7 @@ class Recipe:
     warmup: int = 20
     decay: float = 0.3
     grad_clip: float = 1.0
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         whole("batch_size", self.batch_size, 1, TOKENS)
@@ -99,6 +104,7 @@ class Recipe:
             self.decay <= 1,
             f"recipe.decay is a share of the FLOPs up to a rung, at most 1: got {self.decay:g}",
         )
+        known_word("recipe.precision", self.precision, get_args(Precision), "value")
 
     def rates(self, spec: FFNSpec, backbone: Backbone, flops: float) -> Rates:
         """The rates as given, and the rule's where they are "auto".
@@ -177,12 +183,15 @@ class EvalRequest:
 
     def identity(self) -> dict[str, Any]:
         """What decides the run, at every rung, and whose it is: plain data for states."""
+        recipe = self.recipe.to_dict()
+        if self.recipe.precision == "float32":
+            del recipe["precision"]  # as in states from before there was another
         return {
             "study": self.study,
             "trial": self.number,
             "spec": self.spec.to_dict(),
             "backbone": self.backbone.to_dict(),
-            "recipe": self.recipe.to_dict() | self.rates._asdict(),
+            "recipe": recipe | self.rates._asdict(),
             "seed": self.seed,
             "corpus": os.path.basename(self.corpus_dir.rstrip("/")),  # named by its content
         }

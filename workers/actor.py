@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from search_space.contract import EvalRequest, EvalResult, Progress
+from search_space.contract import EvalRequest, EvalResult, Precision, Progress
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 from search_space.secrets import redacted
@@ -35,6 +35,17 @@ class TrialActor:
     def ready(self) -> int:
         """The process id, once the actor has started."""
         return os.getpid()
+
+    def precision(self, asked: Precision, device: str, threads: int) -> dict[str, str]:
+        """{"precision": what this worker would train in}, or {"error": one line} where its device
+        has not what is asked for."""
+        from workers.evaluate import resolve_device
+        from workers.precision import chosen
+
+        try:
+            return {"precision": chosen(asked, resolve_device(device), threads)}
+        except InputError as error:
+            return {"error": str(error)}
 
     def run(self, request: EvalRequest) -> Iterator[Progress | EvalResult | None]:
         """Yield progress while it trains, None as a sign of life, the evaluation's result last."""

@@ -18,6 +18,7 @@ from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.kernels.dispatch import chosen_products, describe
 from workers.model import ProxyLM
+from workers.precision import settled
 from workers.training.keeping import States, discard_branch, discard_states
 from workers.training.loop import Diverged, Trained, Training, build_proxy
 from workers.training.measure import evaluate_quality, measure_routing
@@ -52,6 +53,7 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
     try:
         if request.device == "cpu":
             torch.set_num_threads(request.threads)
+        request = settled(request)
         with chosen_products(request.device):
             return _evaluate(request, report, note, began)
     except Diverged as error:
@@ -164,4 +166,6 @@ def resolve_device(device: str) -> str:
 def backend_name(request: EvalRequest) -> str:
     """Where and with what the evaluation ran, for the record."""
     place = f"torch {torch.__version__} {request.device} x{request.threads}"
-    return f"{place}, kernels: {describe(request.device)}"
+    precision = request.recipe.precision
+    narrow = f" {precision}" if precision == "bfloat16" else ""
+    return f"{place}{narrow}, kernels: {describe(request.device)}"

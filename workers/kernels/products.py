@@ -107,11 +107,11 @@ def measured(threads: int) -> Measured:
     return _kept(cache_file(cache_folder(), threads))
 
 
-def cache_file(cache: Path, threads: int) -> Path:
+def cache_file(cache: Path, threads: int, of: str = "products") -> Path:
     """Where a machine's measurement is kept: by processor, torch and threads."""
     label = f"{processor()} {torch.backends.cpu.get_cpu_capability()}"
     machine = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")
-    return cache / KERNELS / f"products-{machine}-torch-{torch.__version__}-x{threads}.json"
+    return cache / KERNELS / f"{of}-{machine}-torch-{torch.__version__}-x{threads}.json"
 
 
 @functools.cache
@@ -132,23 +132,23 @@ def processor() -> str:
 @functools.cache  # asked by every trial
 def _kept(path: Path) -> Measured:
     if not path.exists():
-        _write(path, measure())
+        write_once(path, asdict(measure()))
     try:
         return Measured(**json.loads(path.read_text()))
     except (ValueError, TypeError):
         log.warning("%s is damaged: products are measured again", path)
         path.unlink()
-        _write(path, measure())
+        write_once(path, asdict(measure()))
         return Measured(**json.loads(path.read_text()))
 
 
-def _write(path: Path, found: Measured) -> None:
-    """The first of several processes writes; the others' measurements are dropped."""
+def write_once(path: Path, found: dict[str, float]) -> None:
+    """Keep a measurement: of several processes the first one's, the others' are dropped."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, draft = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(found), file)
+            json.dump(found, file)
         os.link(draft, path)
     except FileExistsError:
         pass
@@ -176,7 +176,7 @@ def best_seconds(product: Product) -> tuple[float, float]:
     for _ in range(REPEATS):
         for on in (False, True):
             with onednn(on):
-                best[on] = min(best[on], _seconds(product))
+                best[on] = min(best[on], seconds_of(product))
     return best[0], best[1]
 
 
@@ -187,7 +187,7 @@ def rate(product: Product, on: bool) -> float:
     on: by oneDNN, and not by torch's default.
     """
     with onednn(on):
-        return 2e-9 * CUBE**3 / min(_seconds(product) for _ in range(REPEATS))
+        return 2e-9 * CUBE**3 / min(seconds_of(product) for _ in range(REPEATS))
 
 
 def worst_error(a: Tensor, b: Tensor) -> float:
@@ -198,7 +198,8 @@ def worst_error(a: Tensor, b: Tensor) -> float:
     return float((found.double() - exact).abs().max() / exact.abs().max())
 
 
-def _seconds(product: Product) -> float:
+def seconds_of(product: Product) -> float:
+    """That a product takes, of this thread's own where torch has one."""
     # One thread's own time leaves out that of others on its core.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     began = clock()
@@ -213,18 +214,21 @@ def _cube() -> Product:
 
 
 def _timed() -> list[Product]:
-    """A linear layer's product and its two gradients at each width, and Muon's."""
-    products: list[Product] = []
+    """A layer's products at each width, and Muon's."""
+    products: list[Product] = [functools.partial(torch.mm, a, b) for a, b in layer_factors()]
     for width in WIDTHS:
-        x, w, y = _random(ROWS, width), _random(4 * width, width), _random(ROWS, 4 * width)
-        products += [
-            functools.partial(torch.mm, x, w.t()),
-            functools.partial(torch.mm, y, w),
-            functools.partial(torch.mm, y.t(), x),
-        ]
         squares = _random(512 // width, width, width)
         products.append(functools.partial(torch.bmm, squares, squares))
     return products
+
+
+def layer_factors() -> list[tuple[Tensor, Tensor]]:
+    """Those of a linear layer's product and of its two gradients, at each width."""
+    factors = []
+    for width in WIDTHS:
+        x, w, y = _random(ROWS, width), _random(4 * width, width), _random(ROWS, 4 * width)
+        factors += [(x, w.t()), (y, w), (y.t(), x)]
+    return factors
 
 
 def _checked() -> list[tuple[Tensor, Tensor]]:

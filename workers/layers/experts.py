@@ -147,7 +147,8 @@ class Experts(Declared):
         scale_P1 = torch.sigmoid(grouped_mm(o_PD, gate_BD.unsqueeze(2), counts))
         if routing.weight_P is not None:
             scale_P1 = scale_P1 * routing.weight_P.to(o_PD.dtype).unsqueeze(1)
-        return torch.zeros_like(x_TD).index_add(0, routing.token_P, o_PD * scale_P1)
+        y_PD = (o_PD * scale_P1).to(x_TD.dtype)
+        return torch.zeros_like(x_TD).index_add(0, routing.token_P, y_PD)
 
     def _rows(self, x_TD: Tensor, bags: Bags, stats: RoutingStats | None) -> Tensor:
         width = self.keys_BGD.shape[1]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space.spec import FFNSpec
+from workers.kernels.api.mixed import unmixed
 from workers.layers.build import build_selection
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
@@ -54,7 +55,8 @@ class SubLayer(Declared):
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
         n_TD = self.norm(h_TD)
-        selected = self.selection(n_TD, ids_T, self.experts)
+        with unmixed(n_TD.device.type):  # which expert is read is decided in float32
+            selected = self.selection(n_TD, ids_T, self.experts)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
         y_TD = self.experts(n_TD, selected.routing, self.stats)

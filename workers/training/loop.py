@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search_space.contract import EvalRequest, Progress
+from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.model import ProxyLM
+from workers.precision import mixed, settled
 from workers.training.carried import Carried
 from workers.training.curve import Curve
 from workers.training.initial import draw_by_name
@@ -80,6 +81,7 @@ class Training:
         report: Callable[[Progress], None],
         trunk: Trunk = constant,
     ) -> None:
+        request = settled(request)
         self.model, self.request, self.corpus = model, request, corpus
         self.schedule, self.meter = Schedule(request, trunk), Meter(model, request)
         self.visit = Visit(request)
@@ -100,7 +102,7 @@ class Training:
         inputs, targets = self.corpus.batch(
             self.steps, self.request.seed, recipe.batch_size, seq_len
         )
-        loss = train_step(self.model, inputs, targets, self.request.device)
+        loss = train_step(self.model, inputs, targets, self.request.device, recipe.precision)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
         self.optimizers.step(self.schedule.factor(self.steps, self.meter))
@@ -160,7 +162,11 @@ class Training:
 
 
 def train_step(
-    model: ProxyLM, inputs: NDArray[np.int64], targets: NDArray[np.int64], device: str
+    model: ProxyLM,
+    inputs: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    device: str,
+    precision: Precision = "float32",
 ) -> float:
     """Forward and backward on one batch; returns the cross-entropy in nats.
 
@@ -169,8 +175,9 @@ def train_step(
     """
     inputs_NL = torch.from_numpy(inputs).to(device)
     targets_NL = torch.from_numpy(targets).to(device)
-    out = model(inputs_NL)
-    hidden_TD = out.hidden_NLD.flatten(0, 1)
-    loss = linear_cross_entropy(hidden_TD, model.embed.weight, targets_NL.flatten())
+    with mixed(precision, device):
+        out = model(inputs_NL)
+        hidden_TD = out.hidden_NLD.flatten(0, 1)
+        loss = linear_cross_entropy(hidden_TD, model.embed.weight, targets_NL.flatten())
     (loss if out.aux_loss is None else loss + out.aux_loss).backward()
     return loss.item()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_of_two_processes_that_measure_at_once_both_take_the_first_answer(auto, 
     path = products.cache_file(auto, 1)
 
     def measure():
-        products._write(path, FASTER)  # the other one was faster
+        products.write_once(path, asdict(FASTER))  # the other one was faster
         return EVEN
 
     monkeypatch.setattr(products, "measure", measure)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from workers.kernels.api.form import form
+from workers.kernels.api.mixed import lowered
 from workers.kernels.torch.cross_entropy import linear_cross_entropy as torch_form
 
 
@@ -23,4 +24,5 @@ def linear_cross_entropy(x_TD: Tensor, w_VD: Tensor, target_T: Tensor) -> Tensor
     """
     if x_TD.shape[0] == 0:
         raise ValueError("the mean loss of no tokens is undefined: x has 0 rows")
+    x_TD, w_VD = lowered(x_TD), lowered(w_VD)
     return form("linear_cross_entropy", torch_form, x_TD, w_VD)(x_TD, w_VD, target_T)

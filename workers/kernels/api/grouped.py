@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from workers.kernels.api.form import form
+from workers.kernels.api.mixed import lowered
 from workers.kernels.torch.grouped import grouped_mm as torch_form
 
 
@@ -25,4 +26,5 @@ def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
             f"counts must give the {x_PI.shape[0]} rows of {w_BIO.shape[0]} experts: "
             f"got {sum(counts)} rows of {len(counts)}"
         )
+    x_PI, w_BIO = lowered(x_PI), lowered(w_BIO)
     return form("grouped_mm", torch_form, x_PI, w_BIO)(x_PI, w_BIO, counts)

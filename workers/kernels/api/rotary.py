@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from workers.kernels.api.form import form
+from workers.kernels.api.mixed import widened
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.torch.rotary import normed_heads as torch_form
 
@@ -23,5 +24,6 @@ def normed_heads(
     cos: of the angles, (N or 1, 1, L, C/2).
     sin: the same.
     """
+    qkv_NL3HC = widened(qkv_NL3HC)
     w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
     return form("normed_heads", torch_form, qkv_NL3HC, w_2C)(qkv_NL3HC, w_2C, cos, sin, EPS)

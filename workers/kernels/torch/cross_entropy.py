@@ -27,22 +27,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, w_VD: Tensor, target_T: Tensor, keep: bool) -> Tensor:
         wants_x, wants_w = (keep and wants for wants in ctx.needs_input_grad[:2])
+        # The loss is made of float32, whatever the products are, and so is a sum over chunks.
+        wide = torch.promote_types(x_TD.dtype, torch.float32)
         dx_TD = torch.empty_like(x_TD) if wants_x else None
-        dw_VD = torch.empty_like(w_VD) if wants_w else None
+        dw_VD = torch.empty_like(w_VD, dtype=wide) if wants_w else None
         n_tokens = x_TD.shape[0]
         losses = []
         chunk = CHUNK.get(x_TD.device.type, CHUNK_ELSEWHERE)
         for start in range(0, n_tokens, chunk):
             rows = slice(start, start + chunk)
-            p_CV = x_TD[rows] @ w_VD.t()
+            p_CV = (x_TD[rows] @ w_VD.t()).to(wide)
             losses.append(loss_and_softmax(p_CV, target_T[rows]))
             if dx_TD is None and dw_VD is None:
                 continue
             p_CV.scatter_add_(1, target_T[rows, None], p_CV.new_full((len(p_CV), 1), -1.0))
+            p_CV = p_CV.to(x_TD.dtype)
             if dx_TD is not None:
                 torch.mm(p_CV, w_VD, out=dx_TD[rows])
             if dw_VD is not None:
-                dw_VD.addmm_(p_CV.t(), x_TD[rows], beta=1.0 if start else 0.0)
+                _add_product(dw_VD, p_CV.t(), x_TD[rows], first=start == 0)
         ctx.save_for_backward(dx_TD, dw_VD)
         ctx.n_tokens = n_tokens
         return torch.cat(losses).mean()
@@ -53,6 +56,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scale = dloss / ctx.n_tokens
         dx_TD, dw_VD = (None if g is None else g * scale for g in ctx.saved_tensors)
         return dx_TD, dw_VD, None, None
+
+
+def _add_product(sum_VD: Tensor, a_VC: Tensor, b_CD: Tensor, *, first: bool) -> None:
+    if sum_VD.dtype == a_VC.dtype:
+        sum_VD.addmm_(a_VC, b_CD, beta=0.0 if first else 1.0)
+    elif first:
+        sum_VD.copy_(a_VC @ b_CD)
+    else:
+        sum_VD.add_(a_VC @ b_CD)
 
 
 def loss_and_softmax(logit_CV: Tensor, target_C: Tensor) -> Tensor:
