@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nas.running.pool import Event
-from search_space.contract import EvalRequest
+from search_space.contract import EvalRequest, Precision
 from search_space.corpus import CorpusSpec
 
 
@@ -37,6 +37,10 @@ class SimulatedPool:
     ) -> dict[str, Any]:
         """A corpus without text: nothing reads it in simulated time."""
         return {"dir": "", "meta": {"vocab_size": vocab_size}, "ngram_bits_per_byte": {}}
+
+    def precision(self, asked: Precision, device: str) -> Precision:
+        """What is asked for; simulated workers have no reason to choose another than float32."""
+        return "float32" if asked == "auto" else asked
 
     def submit(self, request: EvalRequest) -> None:
         """Queue the evaluation's events at its simulated end."""

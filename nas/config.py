@@ -19,7 +19,7 @@ from nas.store.names import check_name
 from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone
 from search_space.checks import is_whole, known_word, section, whole
-from search_space.contract import Recipe
+from search_space.contract import Precision, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
 from search_space.design import Placement
@@ -246,6 +246,11 @@ class StudyConfig:
         """The same study with the vocabulary that the corpus's tokenizer turned out to have."""
         backbone = dataclasses.replace(self.backbone, vocab_size=vocab_size)
         return dataclasses.replace(self, backbone=backbone)
+
+    def with_precision(self, precision: Precision) -> StudyConfig:
+        """The same study, all of whose runs are trained in this precision."""
+        recipe = dataclasses.replace(self.recipe, precision=precision)
+        return dataclasses.replace(self, recipe=recipe)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; `from_dict` reads it back."""

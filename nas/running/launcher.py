@@ -26,7 +26,7 @@ from nas.running.resumption import (
 )
 from nas.running.turn import Turn
 from nas.store import Facts, LeaseLost, Store, StudyRecord
-from search_space.contract import TRAINING
+from search_space.contract import TRAINING, Precision
 from search_space.errors import InputError
 from search_space.places import cache_dir, corpora_dir, settle_home
 
@@ -139,9 +139,10 @@ def _run(
         report("starting workers")
         pool, runs = pool_factory(config), None
         try:
+            precision = _precision(config, pool)
             report(f"preparing the corpus: {config.corpus.source}")
             found = _prepare(config, pool, launched_in)
-            ready = config.with_vocab_size(found.corpus.vocab_size)
+            ready = config.with_vocab_size(found.corpus.vocab_size).with_precision(precision)
             study, ready = begin(found, ready)
             hold = take(study, store)
             runs = study_folder(study, store)
@@ -183,6 +184,18 @@ def _prepare(config: StudyConfig, pool: Pool, launched_in: str) -> Facts:
             "ngram_bits_per_byte": told["ngram_bits_per_byte"],
         }
     )
+
+
+def _precision(config: StudyConfig, pool: Pool) -> Precision:
+    """What all runs of the study are trained in: two precisions are not comparable, so that
+    `auto` is settled here, once, and stored. A study that is resumed asks whether the workers
+    still have its own."""
+    try:
+        return pool.precision(config.recipe.precision, config.workers.device)
+    except Exception as error:
+        if interrupts.asked():  # its effect: the workers may have got the signal, too
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _create(config: StudyConfig, store: Store, name: str | None, facts: Facts) -> StudyRecord:

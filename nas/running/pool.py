@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from search_space.contract import EvalRequest, EvalResult, Progress, WorkerLost
+from search_space.contract import EvalRequest, EvalResult, Precision, Progress, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import WorkFailed
 
@@ -29,6 +29,12 @@ class Pool(Protocol):
 
         Raises InputError for what the corpus or the user did wrong, WorkFailed when a good one
         could not be prepared, PoolLost.
+        """
+
+    def precision(self, asked: Precision, device: str) -> Precision:
+        """What all workers train in; of `auto`, bfloat16 only where every one of them chooses it.
+
+        Raises InputError where a worker has not what is asked for, WorkFailed, PoolLost.
         """
 
     def submit(self, request: EvalRequest) -> None:

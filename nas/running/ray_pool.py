@@ -13,7 +13,7 @@ from nas.running.pool import Event
 from nas.running.ray_limits import Limits
 from nas.running.ray_process import NoAnswer, RayProcess
 from nas.running.ray_workers import sweep
-from search_space.contract import EvalRequest, Progress
+from search_space.contract import EvalRequest, Precision, Progress
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -93,6 +93,19 @@ class RayPool:
         )
         self._preparing = ""
         return facts
+
+    def precision(self, asked: Precision, device: str) -> Precision:
+        """What all workers train in: each of them is asked, by its own device and measurement.
+
+        Raises InputError where one has not what is asked for, WorkFailed when one does not answer,
+        PoolLost.
+        """
+        if asked == "float32":
+            return asked
+        limits = self._limits
+        within = limits.silent + limits.answer
+        found: Precision = self._process.ask("precision", asked, device, within=within)
+        return found
 
     def submit(self, request: EvalRequest) -> None:
         """Start the evaluation on an idle worker."""

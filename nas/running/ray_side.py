@@ -75,6 +75,11 @@ class Side:
         """Prepare a corpus on a worker."""
         return prepare(*args, limits=self._limits, alive=lambda: self._send("beat"))
 
+    def precision(self, asked: Any, device: str) -> Any:
+        """What all workers train in."""
+        assert self._workers is not None
+        return self._workers.precision(asked, device)
+
     def submit(self, request: Any) -> None:
         """Start a trial."""
         assert self._workers is not None

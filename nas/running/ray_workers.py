@@ -14,7 +14,7 @@ from typing import Any
 
 from nas.running.pool import Event
 from nas.running.ray_limits import Limits
-from search_space.contract import EvalRequest, Progress, Status, WorkerLost
+from search_space.contract import EvalRequest, Precision, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -58,7 +58,7 @@ class Workers:
 
         from workers.actor import TrialActor
 
-        self._ray, self._local, self._limits = ray, local, limits
+        self._ray, self._local, self._limits, self._threads = ray, local, limits, threads
         self._running: dict[Any, Running] = {}
         count = fitting(ray.cluster_resources(), count, threads, gpus)
         self._remote = ray.remote(num_cpus=threads, num_gpus=gpus)(TrialActor)
@@ -103,6 +103,29 @@ class Workers:
     def _hire(self) -> Worker:
         actor = self._remote.remote()
         return Worker(actor, actor.ready.remote())
+
+    def precision(self, asked: Precision, device: str) -> Precision:
+        """What all workers train in. Raises InputError where one has not what is asked for,
+        WorkFailed when one does not answer.
+
+        device: of the evaluations, as the study names it.
+        """
+        asks = [w.actor.precision.remote(asked, device, self._threads) for w in self._workers]
+        try:
+            told = self._ray.get(asks, timeout=self._limits.silent)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise WorkFailed(
+                f"a worker did not say within {self._limits.silent:g} s what precision it has"
+            ) from error
+        except self._ray.exceptions.RayError as error:
+            raise WorkFailed(
+                f"a worker could not say what precision it has: {reason(error)}"
+            ) from error
+        for each in told:
+            if "error" in each:
+                raise InputError(each["error"])
+        found = {each["precision"] for each in told}
+        return "bfloat16" if found == {"bfloat16"} else "float32"
 
     def submit(self, request: EvalRequest) -> None:
         """Start the evaluation on an idle worker."""

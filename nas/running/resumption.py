@@ -65,12 +65,14 @@ def stored_config(study: StudyRecord) -> StudyConfig:
             f"one's of form {TRAINING}); launch it again under a new name"
         )
     try:
-        return StudyConfig.from_dict(study.config)
+        config = StudyConfig.from_dict(study.config)
     except InputError as error:
         raise InputError(
             f"study {study.name!r} was stored by another version: {error}; launch it again under a "
             "new name"
         ) from None
+    # It was settled before a study is stored; those from before there was a choice have float32.
+    return config if config.recipe.precision != "auto" else config.with_precision("float32")
 
 
 def check_place(study: StudyRecord, store: Store, folder: Path) -> None:

@@ -13,6 +13,8 @@ from nas.running.ray_workers import fitting
 from search_space.contract import EvalResult, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
+from workers.kernels.bfloat16 import instructions
+from workers.precision import chosen
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +82,16 @@ class TestRayPool(PoolContract):
     def test_a_bad_corpus_is_the_users_one_line(self, pool, tmp_path):
         with pytest.raises(InputError, match="no file"):
             pool.prepare(CorpusSpec(source=str(tmp_path / "none.txt")), 300, 32, str(tmp_path))
+
+    def test_workers_say_what_they_train_in(self, pool):
+        assert pool.precision("float32", "cpu") == "float32"
+        assert pool.precision("auto", "cpu") == chosen("auto", "cpu", 1)
+        if instructions():
+            assert pool.precision("bfloat16", "cpu") == "bfloat16"
+        with pytest.raises(
+            InputError, match=r"bfloat16 needs a device that has it: no GPU is seen"
+        ):
+            pool.precision("bfloat16", "cuda")
 
     def test_a_killed_worker_is_reported_and_replaced(self, pool, corpus_dir, make_request, drain):
         pool.submit(make_request(corpus_dir, 5, steps=100_000))
