@@ -9,6 +9,7 @@ benchmarks.train --json FILE`; `--profile` says where a step's time goes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import sys
 import time
@@ -25,7 +26,7 @@ from benchmarks.products import FLOPS, OTHER, best_rate, cubes
 from benchmarks.report import Row, at_least, parser, publish
 from benchmarks.turns import TURNS, WARM_UP, Call, ratio, take_turns
 from search_space.backbone import Backbone
-from search_space.contract import Recipe
+from search_space.contract import Precision, Recipe
 from search_space.cost import step_flops
 from search_space.methods.topk import TopK
 from search_space.presets import dense, olmoe
@@ -33,6 +34,7 @@ from search_space.rates import AT_BASE
 from search_space.spec import FFNSpec
 from workers.kernels.dispatch import chosen_products
 from workers.model import ProxyLM
+from workers.precision import why_not
 from workers.training.loop import train_step
 from workers.training.optimizers import Optimizers
 
@@ -90,21 +92,30 @@ PROXIES: dict[str, tuple[FFNSpec, Backbone, int, float]] = {
     "d 64 dense, 8 sequences": (dense(DEMO), DEMO, 8, 0.35),
     "d 64 dense, the demo's 4 sequences": (dense(DEMO), DEMO, 4, 0.35),
 }
+# Name -> design, backbone, sequences of a step that is timed in both precisions.
+NARROW: dict[str, tuple[FFNSpec, Backbone, int]] = {
+    "d 128 dense": (dense(PROXY), PROXY, 8),
+    "d 128 OLMoE": (olmoe(PROXY), PROXY, 8),
+    "dense 1024": (DENSE.spec(), DENSE.backbone(), BATCH),
+    "64 experts of 64, k 8": (FINE.spec(), FINE.backbone(), BATCH),
+    "8 experts of 512, k 2": (COARSE.spec(), COARSE.backbone(), BATCH),
+}
+LEAST_GAIN = 1.3  # of bfloat16, for d 128 and wider
 
 
 class Ours:
     """A proxy with the trial's own training step and products."""
 
-    def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
+    def __init__(self, spec: FFNSpec, backbone: Backbone, precision: Precision = "float32") -> None:
         torch.manual_seed(0)
         self.model = ProxyLM(spec, backbone).train()
         self.optimizers = Optimizers(self.model, Recipe(), AT_BASE, lr_multiplier=1.0)
-        self.optimizer_seconds = 0.0
+        self.precision, self.optimizer_seconds = precision, 0.0
 
     def step(self, inputs_NL: np.ndarray, targets_NL: np.ndarray) -> None:
         """Forward, backward, update."""
         with chosen_products("cpu"):
-            train_step(self.model, inputs_NL, targets_NL, "cpu")
+            train_step(self.model, inputs_NL, targets_NL, "cpu", self.precision)
             began = time.thread_time()
             # A tiny rate: the weights, and with them the routing, stay much as they were.
             self.optimizers.step(1e-3)
@@ -169,6 +180,7 @@ def rows() -> list[Row]:
     for name, (spec, backbone, n, bar) in PROXIES.items():
         ours, batch = Ours(spec, backbone), batches(backbone, n)
         out += measure(name, ours, batch, step_flops(spec, backbone, n), bar)[0]
+    out += narrow_rows()
     out.append(at_least("two trials at once, tokens/s against one", two_trials(), 1.85, "x"))
     return out
 
@@ -227,6 +239,22 @@ def measure(
         Row(f"{name}: optimizer's share of the step", median(shares[WARM_UP:])),
     ]
     return out, own, rest[: len(others)], gain
+
+
+def narrow_rows() -> list[Row]:
+    """How many times faster than in float32 our whole step is in bfloat16, where the CPU has it."""
+    fault = why_not("cpu")
+    if fault:
+        return [Row("bfloat16", fault)]
+    out = []
+    for name, (spec, backbone, n) in NARROW.items():
+        batch, kinds = batches(backbone, n), ("float32", "bfloat16")
+        steps = [functools.partial(Ours(spec, backbone, p).step, *batch) for p in kinds]
+        wide, narrow = take_turns([*steps])
+        out.append(Row(f"{name} in bfloat16: a step", 1e3 * median(narrow), "ms"))
+        label = f"{name} in bfloat16: against float32"
+        out.append(at_least(label, ratio(wide, narrow), LEAST_GAIN, "x"))
+    return out
 
 
 def two_trials(turns: int = TURNS) -> float:
@@ -295,7 +323,13 @@ if __name__ == "__main__":
         metavar="NAME",
         help="only say where the time goes: with 64 experts, or in another of the steps",
     )
+    command.add_argument(
+        "--bfloat16", action="store_true", help="only hold steps in bfloat16 against float32's"
+    )
     options = command.parse_args()
+    if options.bfloat16:
+        torch.set_num_threads(1)
+        sys.exit(publish(narrow_rows(), options.json))
     if options.profile is not None:
         print(profile(options.profile))
         sys.exit(0)

@@ -41,6 +41,27 @@ def test_a_step_moves_both(kind):
         assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_both_precisions_are_timed_where_the_cpu_has_them(monkeypatch):
+    shape, seen = SHAPES["routed"], []
+    monkeypatch.setattr(train, "NARROW", {"tiny": (shape.spec(), shape.backbone(), 2)})
+    step = Ours.step
+
+    def note(ours, *batch):
+        seen.append(ours.precision)
+        step(ours, *batch)
+
+    monkeypatch.setattr(Ours, "step", note)
+    monkeypatch.setattr(train, "why_not", lambda device: "")
+    rows = train.narrow_rows()
+    assert [row.name for row in rows] == [
+        "tiny in bfloat16: a step",
+        "tiny in bfloat16: against float32",
+    ]
+    assert seen[:2] == ["float32", "bfloat16"]
+    monkeypatch.setattr(train, "why_not", lambda device: "it has none")
+    assert [row.value for row in train.narrow_rows()] == ["it has none"]
+
+
 @pytest.mark.parametrize(("gain", "bar"), [(2.2, 3.0), (1.1, 1e-9)])
 def test_a_peers_bar_is_that_of_the_machine(monkeypatch, gain, bar):
     monkeypatch.setattr(train, "BATCH", 2)
