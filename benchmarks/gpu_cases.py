@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot, row_sum
+from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, override
 from workers.kernels.torch.grouped import weight_gradient
 from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
@@ -194,20 +195,20 @@ def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:
     weight_P, row_P = make.normal(n_pairs), make.below(n.rows, n_pairs)
     start_T = torch.arange(0, n_pairs, n.reads, device=make.device)
     token_P = torch.arange(n.tokens, device=make.device).repeat_interleave(n.reads)
-    pairs = (row_P, token_P, start_T)
+    order = RowOrder(row_P, token_P, start_T)
     read = n_pairs * n.width * table_ND.element_size()
     moved, flops = read + x_TD.numel() * x_TD.element_size(), 2.0 * n_pairs * n.width
     yield Case(
         "row sum",
-        both(lambda: row_sum(weight_P, table_ND, *pairs)),
-        lambda: row_sum(weight_P.double(), table_ND.double(), *pairs),
+        both(lambda: row_sum(weight_P, table_ND, order)),
+        lambda: row_sum(weight_P.double(), table_ND.double(), order),
         moved,
         flops,
     )
     yield Case(
         "row dot",
-        both(lambda: row_dot(x_TD, table_ND, *pairs)),
-        lambda: row_dot(x_TD.double(), table_ND.double(), *pairs),
+        both(lambda: row_dot(x_TD, table_ND, order)),
+        lambda: row_dot(x_TD.double(), table_ND.double(), order),
         moved,
         flops,
     )

@@ -1,6 +1,7 @@
-"""The pairs of a token and a row of a table, sorted by row, and when a gradient is sparse.
+"""The pairs of a token and a row of a table, sorted by row, and when and how a gradient is sparse.
 
-N rows of the table, D their width, P (token, row) pairs sorted by token, U rows that a pair reads.
+N rows of the table, D their width, T tokens, P (token, row) pairs sorted by token, U rows that a
+pair reads.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ SPARSE_ELEMENTS = 1 << 20
 
 
 class RowOrder:
-    """The pairs sorted by row, found when first asked for. One serves all tables of a layer that
-    are read by the same pairs."""
+    """The pairs, and the same sorted by row, found when first asked for. One serves all tables of a
+    layer that are read by the same pairs.
 
-    def __init__(self, row_P: Tensor, token_P: Tensor) -> None:
-        self.given = row_P, token_P  # by token
+    row_P: the row of each pair, (P,).
+    token_P: its token, (P,), ascending.
+    start_T: where each token's pairs begin, (T,); a token may have none.
+    """
+
+    def __init__(self, row_P: Tensor, token_P: Tensor, start_T: Tensor) -> None:
+        self.given = row_P, token_P, start_T  # by token
 
     @cached_property
     def _sorted(self) -> tuple[Tensor, Tensor]:
@@ -65,3 +71,15 @@ def wants_sparse(table: Tensor, n_pairs: int) -> bool:
     """Whether a table (..., D) that n_pairs pairs read gets a sparse gradient."""
     large = table.numel() >= SPARSE_ELEMENTS
     return large and table.shape[:-1].numel() >= SPARSE_ROWS_A_PAIR * n_pairs
+
+
+def sparse_gradient(row_U: Tensor, values_UD: Tensor, shape: torch.Size) -> Tensor:
+    """A table's gradient that holds some rows alone.
+
+    row_U: each once, ascending.
+    shape: the table's, (..., D).
+    """
+    index = torch.stack(torch.unravel_index(row_U, shape[:-1]))
+    return torch.sparse_coo_tensor(
+        index, values_UD, shape, is_coalesced=True, check_invariants=False
+    )

@@ -143,20 +143,19 @@ def _reads(make: _Maker) -> Iterator[Problem]:
     start_T = size_T.cumsum(0) - size_T
     row_P = make.below(ROWS, len(token_P))
 
-    def reads(table: Tensor, *known: None) -> tuple[object, ...]:
-        row, token, start = (p.to(table.device) for p in (row_P, token_P, start_T))
-        return start, *known, RowOrder(row, token), False
+    def order(table: Tensor) -> RowOrder:
+        return RowOrder(*(p.to(table.device) for p in (row_P, token_P, start_T)))
 
     yield (
         "row_sum",
         "row_sum",
-        lambda run, weight, table: run(weight, table, *reads(table)),
+        lambda run, weight, table: run(weight, table, order(table), False),
         [make.normal(len(row_P)), make.normal(ROWS, WIDTH)],
     )
     yield (
         "row_dot",
         "row_dot",
-        lambda run, x, table: run(x, table, *reads(table, None)),
+        lambda run, x, table: run(x, table, order(table), None, False),
         [make.normal(len(SIZES_T), WIDTH), make.normal(ROWS, WIDTH)],
     )
 

@@ -152,30 +152,24 @@ class Experts(Declared):
 
     def _rows(self, x_TD: Tensor, bags: Bags, stats: RoutingStats | None) -> Tensor:
         width = self.keys_BGD.shape[1]
-        row_R, token_R, start_T, weight_R = (
-            bags.expert_P,
-            bags.token_P,
-            bags.start_T,
-            bags.weight_P,
-        )
+        row_R, token_R, start_T = bags.expert_P, bags.token_P, bags.start_T
+        weight_R, score_R = bags.weight_P, bags.score_P
         if width > 1:
             unit_G = torch.arange(width, device=x_TD.device)
             row_R = (row_R[:, None] * width + unit_G).flatten()
             token_R, start_T = token_R.repeat_interleave(width), start_T * width
             weight_R = None if weight_R is None else weight_R.repeat_interleave(width)
-        reads, order = (row_R, token_R, start_T), RowOrder(row_R, token_R)
-        sparse = self.sparse_gradients
-        score_R = bags.score_P
+        order, sparse = RowOrder(row_R, token_R, start_T), self.sparse_gradients
         if self.gates_BGD is None:
-            h_R = self._hidden(row_dot(x_TD, self.keys_BGD, *reads, score_R, order, sparse), None)
+            h_R = self._hidden(row_dot(x_TD, self.keys_BGD, order, score_R, sparse), None)
         else:
-            gate_R = row_dot(x_TD, self.gates_BGD, *reads, score_R, order, sparse)
-            h_R = self._hidden(row_dot(x_TD, self.keys_BGD, *reads, None, order, sparse), gate_R)
+            gate_R = row_dot(x_TD, self.gates_BGD, order, score_R, sparse)
+            h_R = self._hidden(row_dot(x_TD, self.keys_BGD, order, None, sparse), gate_R)
         if stats is not None:
             stats.add_hidden(h_R)
         if weight_R is not None:
             h_R = h_R * weight_R.to(h_R.dtype)
-        return row_sum(h_R, self.values_BGD, *reads, order, sparse)
+        return row_sum(h_R, self.values_BGD, order, sparse)
 
 
 def _whole(w_BGD: Tensor) -> Tensor:

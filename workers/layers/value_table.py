@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from workers.kernels.api.rows import row_sum
+from workers.kernels.row_order import RowOrder
 from workers.layers.declared import Declared
 from workers.layers.routing import Bags
 from workers.layers.stats import RoutingStats
@@ -34,5 +35,5 @@ class ValueTable(Declared):
         """x_TD (T, D) and weighted bags of its T tokens -> (T, D)."""
         assert routing.weight_P is not None
         weight_P = routing.weight_P.to(self.values_BGD.dtype)
-        pairs = routing.expert_P, routing.token_P, routing.start_T
-        return row_sum(weight_P, self.values_BGD, *pairs, sparse=self.sparse_gradients)
+        order = RowOrder(routing.expert_P, routing.token_P, routing.start_T)
+        return row_sum(weight_P, self.values_BGD, order, self.sparse_gradients)

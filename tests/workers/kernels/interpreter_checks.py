@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot as dispatched_dot
 from workers.kernels.api.rows import row_sum as dispatched_sum
+from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, override
 from workers.kernels.triton import (
     cross_entropy,
@@ -148,7 +149,7 @@ def flops() -> None:
 
 def dispatched(dtype: torch.dtype) -> None:
     """The public functions under both backends: values and gradients agree."""
-    row_P, token_P, start_T = pairs([2, 0, 3], 6)
+    order = RowOrder(*pairs([2, 0, 3], 6))
     inputs = (
         [normal(7, 5, dtype=dtype), normal(3, 4, 5, dtype=dtype)],
         [normal(5, dtype=dtype), normal(6, 8, dtype=dtype)],
@@ -156,8 +157,8 @@ def dispatched(dtype: torch.dtype) -> None:
     )
     functions = (
         lambda x, w: grouped_mm(x, w.transpose(1, 2), [3, 0, 4]),
-        lambda weight, table: dispatched_sum(weight, table, row_P, token_P, start_T),
-        lambda x, table: dispatched_dot(x, table, row_P, token_P, start_T),
+        lambda weight, table: dispatched_sum(weight, table, order),
+        lambda x, table: dispatched_dot(x, table, order),
     )
     for function, leaves in zip(functions, inputs, strict=True):
         results = []

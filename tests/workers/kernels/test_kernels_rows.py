@@ -31,11 +31,11 @@ def problem(sizes: list[int], dtype: torch.dtype = torch.float64):
     n_pairs, size_T = sum(sizes), torch.tensor(sizes)
     token_P = torch.arange(len(sizes)).repeat_interleave(size_T)
     row_P = torch.randint(N, (n_pairs,))
-    pairs = (row_P, token_P, size_T.cumsum(0) - size_T)
+    order = RowOrder(row_P, token_P, size_T.cumsum(0) - size_T)
     table_ND = torch.randn(N, D, dtype=dtype, requires_grad=True)
     x_TD = torch.randn(len(sizes), D, dtype=dtype, requires_grad=True)
     weight_P = torch.randn(n_pairs, dtype=dtype, requires_grad=True)
-    return x_TD, weight_P, table_ND, pairs
+    return x_TD, weight_P, table_ND, order
 
 
 def dense(gradient):
@@ -45,28 +45,24 @@ def dense(gradient):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", SIZES_T)
 def test_values(sizes, dtype):
-    x_TD, weight_P, table_ND, pairs = problem(sizes, dtype)
-    row_P, token_P, _ = pairs
+    x_TD, weight_P, table_ND, order = problem(sizes, dtype)
+    row_P, token_P, _ = order.given
     want_TD = torch.zeros_like(x_TD)
     for p in range(len(row_P)):
         want_TD[token_P[p]] += (weight_P[p] * table_ND[row_P[p]]).detach()
-    torch.testing.assert_close(row_sum(weight_P, table_ND, *pairs), want_TD)
+    torch.testing.assert_close(row_sum(weight_P, table_ND, order), want_TD)
     want_P = (x_TD[token_P] * table_ND[row_P]).sum(1)
-    torch.testing.assert_close(row_dot(x_TD, table_ND, *pairs), want_P)
+    torch.testing.assert_close(row_dot(x_TD, table_ND, order), want_P)
 
 
 @pytest.mark.parametrize("sizes", SIZES_T)
 def test_gradients(sizes):
-    x_TD, weight_P, table_ND, pairs = problem(sizes)
-    assert torch.autograd.gradcheck(
-        lambda w, t: row_sum(w, t.clone(), *pairs), (weight_P, table_ND)
-    )
+    x_TD, weight_P, table_ND, order = problem(sizes)
+    assert torch.autograd.gradcheck(lambda w, t: row_sum(w, t.clone(), order), (weight_P, table_ND))
     if sum(sizes):  # gradcheck wants an output that is not empty
-        assert torch.autograd.gradcheck(
-            lambda x, t: row_dot(x, t.clone(), *pairs), (x_TD, table_ND)
-        )
+        assert torch.autograd.gradcheck(lambda x, t: row_dot(x, t.clone(), order), (x_TD, table_ND))
     else:
-        row_dot(x_TD, table_ND, *pairs).sum().backward()
+        row_dot(x_TD, table_ND, order).sum().backward()
         assert not x_TD.grad.any()
         assert not dense(table_ND.grad).any()
 
@@ -74,15 +70,15 @@ def test_gradients(sizes):
 @pytest.mark.parametrize("sizes", SIZES_T)
 @pytest.mark.parametrize("leading", [(N,), (N, 1), (1, N), (N, 3)])
 def test_a_sparse_gradient_is_the_dense_one(sizes, leading, scale):
-    x_TD, weight_P, _, (row_P, token_P, start_T) = problem(sizes)
+    x_TD, weight_P, _, order = problem(sizes)
+    row_P, token_P, start_T = order.given
     row_P = row_P * (leading[-1] if leading == (N, 3) else 1)
     table = torch.randn(*leading, D, dtype=torch.float64, requires_grad=True)
-    order = RowOrder(row_P, token_P)
+    order = RowOrder(row_P, token_P, start_T)
 
     def loss(sparse):
-        reads = (table, row_P, token_P, start_T)
-        y_P = row_dot(x_TD, *reads, order=order, sparse=sparse)
-        return row_sum(weight_P * y_P, *reads, order, sparse).square().sum()
+        y_P = row_dot(x_TD, table, order, sparse=sparse)
+        return row_sum(weight_P * y_P, table, order, sparse).square().sum()
 
     (want,) = torch.autograd.grad(loss(sparse=False), table)
     loss(sparse=True).backward()
@@ -91,11 +87,11 @@ def test_a_sparse_gradient_is_the_dense_one(sizes, leading, scale):
 
 
 def test_a_sparse_gradient_holds_the_touched_rows_in_order(scale):
-    x_TD, _, table_ND, pairs = problem([3, 0, 2])
-    row_dot(x_TD, table_ND, *pairs, sparse=True).sum().backward()
+    x_TD, _, table_ND, order = problem([3, 0, 2])
+    row_dot(x_TD, table_ND, order, sparse=True).sum().backward()
     assert table_ND.grad.is_sparse == (scale == "large")
     if table_ND.grad.is_sparse:
-        assert table_ND.grad._indices()[0].tolist() == sorted(set(pairs[0].tolist()))
+        assert table_ND.grad._indices()[0].tolist() == sorted(set(order.given[0].tolist()))
 
 
 def test_large_tables_beside_few_reads_want_sparse_gradients(scale):
@@ -116,7 +112,7 @@ def test_the_thresholds_themselves(dtype):
     row_P = torch.randint(n_rows, (n_tokens * k,))
     token_P = torch.arange(n_tokens).repeat_interleave(k)
     start_T = torch.arange(n_tokens) * k
-    y_P = row_dot(x_TD, table, row_P, token_P, start_T, sparse=True)
+    y_P = row_dot(x_TD, table, RowOrder(row_P, token_P, start_T), sparse=True)
     want_P = torch.einsum("pd,pd->p", x_TD[token_P], table[row_P, 0])
     torch.testing.assert_close(y_P, want_P)
     y_P.sum().backward()
@@ -126,25 +122,25 @@ def test_the_thresholds_themselves(dtype):
 
 
 def test_gradients_through_strided_inputs():
-    x_TD, _, table_ND, pairs = problem([3, 0, 2])
+    x_TD, _, table_ND, order = problem([3, 0, 2])
     wide = torch.randn(D, len(x_TD), dtype=torch.float64, requires_grad=True)
 
     def gathered(w, t):
         t = t.clone()
-        y = row_dot(w.t(), t, *pairs)
-        return row_sum(y, t, *pairs).t()
+        y = row_dot(w.t(), t, order)
+        return row_sum(y, t, order).t()
 
     assert torch.autograd.gradcheck(gathered, (wide, table_ND))
 
 
 def test_known_dot_products_cost_nothing_forward_and_keep_the_gradient():
-    x_TD, _, table_ND, pairs = problem([3, 0, 2])
-    plain_P = row_dot(x_TD, table_ND, *pairs)
+    x_TD, _, table_ND, order = problem([3, 0, 2])
+    plain_P = row_dot(x_TD, table_ND, order)
     plain_P.square().sum().backward()
     want = x_TD.grad.clone(), dense(table_ND.grad).clone()
     x_TD.grad = table_ND.grad = None
     with FlopCounterMode(display=False, custom_mapping=custom_flops()) as counter:
-        known_P = row_dot(x_TD, table_ND, *pairs, plain_P.detach())
+        known_P = row_dot(x_TD, table_ND, order, plain_P.detach())
     assert counter.get_total_flops() == 0
     known_P.square().sum().backward()
     assert torch.equal(known_P, plain_P)
@@ -152,10 +148,10 @@ def test_known_dot_products_cost_nothing_forward_and_keep_the_gradient():
 
 
 def test_flops_are_two_an_element_read_and_twice_that_backward():
-    x_TD, weight_P, table_ND, pairs = problem([3, 0, 2])
+    x_TD, weight_P, table_ND, order = problem([3, 0, 2])
     for call in (
-        lambda: row_sum(weight_P, table_ND, *pairs),
-        lambda: row_dot(x_TD, table_ND, *pairs),
+        lambda: row_sum(weight_P, table_ND, order),
+        lambda: row_dot(x_TD, table_ND, order),
     ):
         with FlopCounterMode(display=False, custom_mapping=custom_flops()) as forward:
             y = call()

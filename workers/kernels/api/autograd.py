@@ -3,8 +3,8 @@
 torch and numba do. Triton's forms are operators of torch, which keep a gradient of their own, so
 that torch can trace them.
 
-D normalised or model width, T tokens, B experts, G units of an expert, P (token, expert) pairs,
-C weights of a pair.
+D normalised or model width, T tokens, B experts, G units of an expert, P (token, expert) or
+(token, row) pairs, C weights of a pair.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from workers.kernels.pairs import Pairs, Watch
 Norm = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 NormBackward = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Passes = tuple[Callable[..., tuple[Any, ...]], Callable[..., None]]
+TablePasses = tuple[Callable[..., Tensor], Callable[..., tuple[Tensor | None, Tensor | None]]]
 
 
 class RMSNorm(torch.autograd.Function):
@@ -47,6 +48,44 @@ class RMSNorm(torch.autograd.Function):
         """Those of x and w."""
         dx_D, dw_D = ctx.norm_backward(dy_D, *ctx.saved_tensors)
         return dx_D, dw_D, None, None, None
+
+
+def table_read(
+    passes: TablePasses,
+    first: Tensor,
+    table: Tensor,
+    pairs: tuple[Tensor, ...],
+    sparse: bool,
+    known: Tensor | None = None,
+) -> Tensor:
+    """`row_sum` or `row_dot` of workers.kernels.api.rows, differentiable once in first and table.
+
+    passes: (first, rows of the table, *pairs) -> the result; and (its gradient, first, table,
+        pairs, sparse, which of the two are wanted) -> the gradients in first and in the table.
+    first: the weights or the tokens.
+    pairs: in the order that the passes want.
+    known: the result, where the caller has it.
+    """
+    y: Tensor = _TableRead.apply(first, table, pairs, sparse, known, passes)
+    return y
+
+
+class _TableRead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, table: Tensor, *rest: Any) -> Tensor:
+        pairs, ctx.sparse, known, (run, ctx.backward_pass) = rest
+        first, table = first.contiguous(), table.contiguous()
+        ctx.save_for_backward(first, table, *pairs)
+        y: Tensor = run(first, table.flatten(0, -2), *pairs) if known is None else known.clone()
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        first, table, *pairs = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:2]
+        grads = ctx.backward_pass(dy.contiguous(), first, table, pairs, ctx.sparse, wanted)
+        return *grads, *[None] * 4
 
 
 def expert_ffn(

@@ -1,8 +1,7 @@
 """Sparse reads of a table of rows: weighted sums and dot products without a (pairs, width) copy.
 
 N rows of the table, D their width, T tokens, P (token, row) pairs sorted by token, U rows that a
-pair reads. The pairs are told by `row_P` (the row of each), `token_P` (its token) and `start_T`
-(where each token's pairs begin; a token may have none).
+pair reads.
 
 A table may have leading dims, (..., D): its rows are those of `table.flatten(0, -2)`. Where the
 caller allows it, a table that is large beside its reads gets a sparse gradient: a COO tensor of the
@@ -19,41 +18,25 @@ from workers.kernels.torch.rows import row_dot as torch_dot
 from workers.kernels.torch.rows import row_sum as torch_sum
 
 
-def row_sum(
-    weight_P: Tensor,
-    table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
-    order: RowOrder | None = None,
-    sparse: bool = False,
-) -> Tensor:
+def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool = False) -> Tensor:
     """(T, D): y[t] = sum over the pairs p of t of weight[p] * table[row[p]].
 
     Differentiable once in weight and table. FLOPs 2 P D.
 
     weight_P: (P,), of the table's dtype.
     table: (..., D).
-    row_P: (P,).
-    token_P: (P,), ascending.
-    start_T: (T,).
-    order: of these pairs, where the caller has it.
+    order: the pairs.
     sparse: whether the table's gradient may be (see above); the table is then a leaf.
     """
-    order = order or RowOrder(row_P, token_P)
-    sparse = sparse and wants_sparse(table, row_P.numel())
-    run = form("row_sum", torch_sum, weight_P, table)
-    return run(weight_P, table, start_T, order, sparse)
+    sparse = sparse and wants_sparse(table, order.given[0].numel())
+    return form("row_sum", torch_sum, weight_P, table)(weight_P, table, order, sparse)
 
 
 def row_dot(
     x_TD: Tensor,
     table: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
+    order: RowOrder,
     known_P: Tensor | None = None,
-    order: RowOrder | None = None,
     sparse: bool = False,
 ) -> Tensor:
     """(P,): y[p] = x[token[p]] . table[row[p]].
@@ -62,15 +45,10 @@ def row_dot(
 
     x_TD: (T, D), of the table's dtype.
     table: (..., D).
-    row_P: (P,).
-    token_P: (P,), ascending.
-    start_T: (T,).
+    order: the pairs.
     known_P: these very dot products where the caller has them; nothing is then computed forward,
         and backward is the same.
-    order: of these pairs, where the caller has it.
     sparse: whether the table's gradient may be (see above); the table is then a leaf.
     """
-    order = order or RowOrder(row_P, token_P)
-    sparse = sparse and wants_sparse(table, row_P.numel())
-    run = form("row_dot", torch_dot, x_TD, table)
-    return run(x_TD, table, start_T, known_P, order, sparse)
+    sparse = sparse and wants_sparse(table, order.given[0].numel())
+    return form("row_dot", torch_dot, x_TD, table)(x_TD, table, order, known_P, sparse)

@@ -10,15 +10,16 @@ T tokens, D the rows' width, P pairs, N rows of the table, M of a gradient, U th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from workers.kernels.api.autograd import table_read
 from workers.kernels.numba.library import jit_any_order, operator
 from workers.kernels.recycle import recycled
-from workers.kernels.row_order import RowOrder
+from workers.kernels.row_order import RowOrder, sparse_gradient
 
 RUNS = "Tensor row, Tensor token, Tensor place"  # of the operators' schemas
 
@@ -143,98 +144,75 @@ def row_dot_backward(
     y_MD[at + 1 :] = 0
 
 
-def row_sum(
-    weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
-) -> Tensor:
+def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool) -> Tensor:
     """(T, D), as workers.kernels.api.rows says.
 
     sparse: whether the table's gradient is.
     """
-    y_TD: Tensor = _RowSum.apply(weight_P, table, start_T.numel(), order, sparse)
-    return y_TD
+    passes = partial(_sum, order.given[2].numel()), _sum_backward
+    return table_read(passes, weight_P, table, order.narrow, sparse)
 
 
 def row_dot(
-    x_TD: Tensor,
-    table: Tensor,
-    start_T: Tensor,
-    known_P: Tensor | None,
-    order: RowOrder,
-    sparse: bool,
+    x_TD: Tensor, table: Tensor, order: RowOrder, known_P: Tensor | None, sparse: bool
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says.
 
     sparse: whether the table's gradient is.
     """
-    y_P: Tensor = _RowDot.apply(x_TD, table, known_P, order, sparse)
+    return table_read((_dot, _dot_backward), x_TD, table, order.narrow, sparse, known_P)
+
+
+def _sum(n_tokens: int, weight_P: Tensor, table_ND: Tensor, *pairs: Tensor) -> Tensor:
+    y_TD = table_ND.new_zeros(n_tokens, table_ND.shape[1])
+    add_rows(weight_P, table_ND, *pairs, y_TD)
+    return y_TD
+
+
+def _dot(x_TD: Tensor, table_ND: Tensor, *pairs: Tensor) -> Tensor:
+    y_P = x_TD.new_empty(len(pairs[0]))
+    row_dots(x_TD, table_ND, *pairs, y_P)
     return y_P
 
 
-class _RowSum(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, weight_P: Tensor, table: Tensor, n_tokens: int, order: RowOrder, sparse: bool
-    ) -> Tensor:
-        weight_P, table = weight_P.contiguous(), table.contiguous()
-        ctx.save_for_backward(weight_P, table, *order.narrow)
-        ctx.sparse = sparse
-        y_TD = table.new_zeros(n_tokens, table.shape[-1])
-        add_rows(weight_P, table.flatten(0, -2), *order.narrow, y_TD)
-        return y_TD
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
-        weight_P, table, *pairs = ctx.saved_tensors
-        table_ND, dy_TD = table.flatten(0, -2), dy_TD.contiguous()
-        d_weight_P = torch.empty_like(weight_P)
-        if not ctx.needs_input_grad[1]:
-            row_dots(dy_TD, table_ND, *pairs, d_weight_P)
-            return d_weight_P, *[None] * 4
-        gradient = _TableGradient(table, pairs[0], ctx.sparse)
-        if ctx.needs_input_grad[0]:
-            row_sum_backward(
-                weight_P, dy_TD, table_ND, *pairs, ctx.sparse, d_weight_P, gradient.rows_MD
-            )
-            return d_weight_P, gradient.tensor(), *[None] * 3
-        row_gradient(weight_P, dy_TD, *pairs, ctx.sparse, gradient.rows_MD)
-        return None, gradient.tensor(), *[None] * 3
+def _sum_backward(
+    dy_TD: Tensor,
+    weight_P: Tensor,
+    table: Tensor,
+    pairs: Any,
+    sparse: bool,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    table_ND, d_weight_P = table.flatten(0, -2), torch.empty_like(weight_P)
+    if not wanted[1]:
+        row_dots(dy_TD, table_ND, *pairs, d_weight_P)
+        return d_weight_P, None
+    gradient = _TableGradient(table, pairs[0], sparse)
+    if wanted[0]:
+        row_sum_backward(weight_P, dy_TD, table_ND, *pairs, sparse, d_weight_P, gradient.rows_MD)
+        return d_weight_P, gradient.tensor()
+    row_gradient(weight_P, dy_TD, *pairs, sparse, gradient.rows_MD)
+    return None, gradient.tensor()
 
 
-class _RowDot(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x_TD: Tensor,
-        table: Tensor,
-        known_P: Tensor | None,
-        order: RowOrder,
-        sparse: bool,
-    ) -> Tensor:
-        x_TD, table = x_TD.contiguous(), table.contiguous()
-        ctx.save_for_backward(x_TD, table, *order.narrow)
-        ctx.sparse = sparse
-        if known_P is not None:
-            return known_P.clone()
-        y_P = x_TD.new_empty(len(order.token_P))
-        row_dots(x_TD, table.flatten(0, -2), *order.narrow, y_P)
-        return y_P
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
-        x_TD, table, *pairs = ctx.saved_tensors
-        table_ND, dy_P = table.flatten(0, -2), dy_P.contiguous()
-        dx_TD = torch.zeros_like(x_TD) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            add_rows(dy_P, table_ND, *pairs, dx_TD)
-            return dx_TD, *[None] * 4
-        gradient = _TableGradient(table, pairs[0], ctx.sparse)
-        if dx_TD is not None:
-            row_dot_backward(dy_P, x_TD, table_ND, *pairs, ctx.sparse, dx_TD, gradient.rows_MD)
-        else:
-            row_gradient(dy_P, x_TD, *pairs, ctx.sparse, gradient.rows_MD)
-        return dx_TD, gradient.tensor(), *[None] * 3
+def _dot_backward(
+    dy_P: Tensor,
+    x_TD: Tensor,
+    table: Tensor,
+    pairs: Any,
+    sparse: bool,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    table_ND, dx_TD = table.flatten(0, -2), torch.zeros_like(x_TD) if wanted[0] else None
+    if not wanted[1]:
+        add_rows(dy_P, table_ND, *pairs, dx_TD)
+        return dx_TD, None
+    gradient = _TableGradient(table, pairs[0], sparse)
+    if dx_TD is not None:
+        row_dot_backward(dy_P, x_TD, table_ND, *pairs, sparse, dx_TD, gradient.rows_MD)
+    else:
+        row_gradient(dy_P, x_TD, *pairs, sparse, gradient.rows_MD)
+    return dx_TD, gradient.tensor()
 
 
 class _TableGradient:
@@ -250,7 +228,4 @@ class _TableGradient:
         """The gradient, in the table's shape."""
         if self.row_U is None:
             return self.rows_MD.view(self.shape)
-        index = torch.stack(torch.unravel_index(self.row_U, self.shape[:-1]))
-        return torch.sparse_coo_tensor(
-            index, self.rows_MD, self.shape, is_coalesced=True, check_invariants=False
-        )
+        return sparse_gradient(self.row_U, self.rows_MD, self.shape)

@@ -235,24 +235,17 @@ def _rows_contiguous(x_ND: Tensor) -> Tensor:
     return x_ND if x_ND.stride(1) == 1 else x_ND.contiguous()
 
 
-def row_sum(
-    weight_P: Tensor, table: Tensor, start_T: Tensor, order: RowOrder, sparse: bool
-) -> Tensor:
+def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given, start_T)
+    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given)
     return y_TD
 
 
 def row_dot(
-    x_TD: Tensor,
-    table: Tensor,
-    start_T: Tensor,
-    known_P: Tensor | None,
-    order: RowOrder,
-    sparse: bool,
+    x_TD: Tensor, table: Tensor, order: RowOrder, known_P: Tensor | None, sparse: bool
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, start_T, known_P)
+    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, known_P)
     return y_P
 
 
