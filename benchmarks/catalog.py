@@ -104,7 +104,7 @@ def catalog() -> tuple[Entry, ...]:
             product_key.CONFIGS,
             KEYS,
             CHOSEN,
-            {"score_ptr": "*fp32", "best_ptr": "*fp32", "index_ptr": "*i64"},
+            {"score_ptr": "*fp32", "index_ptr": "*i64"},
         ),
         *(
             Entry(f"gated {name} {a}", kernel, gated.CONFIGS, FLAT, {"ACTIVATION": a})

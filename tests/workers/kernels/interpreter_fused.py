@@ -32,27 +32,27 @@ TOKENS, WIDTH, UNITS, VOCABULARY = 6, 10, 8, 23
 ACTIVATIONS = ("gelu", "relu", "silu")
 
 
-def gated_activation(config, dtype, activation, shape) -> None:
+def gated_activation(dtype, activation, shape) -> None:
     gate, up, dh = (normal(*shape, dtype=dtype, seed=seed) for seed in range(3))
-    h = gated.gated_activation(gate, up, activation, config=config)
-    grads = gated.gated_gradients(gate, up, dh, activation, config=config)
+    h = gated.gated_activation(gate, up, activation)
+    grads = gated.gated_gradients(gate, up, dh, activation)
     slow = functools.partial(reference.gated_activation, activation=activation)
     agree([h, *grads], slow, [gate, up], dh, dtype)
 
 
-def norm(config, dtype, shape) -> None:
+def norm(dtype, shape) -> None:
     x, dy = normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
     w = normal(shape[1], dtype=dtype, seed=2)
-    y, scale = rms_norm.norm_forward(x, w, 1e-5, config=config)
-    grads = rms_norm.norm_backward(dy, x, w, scale, config=config)
+    y, scale = rms_norm.rms_norm_rows(x, w, 1e-5)
+    grads = rms_norm.rms_norm_rows_backward(dy, x, w, scale)
     agree([y, *grads], functools.partial(reference.rms_norm, eps=1e-5), [x, w], dy, dtype)
 
 
-def cross(config, dtype, n_tokens, vocabulary) -> None:
+def cross(dtype, n_tokens, vocabulary) -> None:
     target = torch.randint(vocabulary, (n_tokens,), generator=torch.Generator().manual_seed(4))
     logits = 3 * normal(n_tokens, vocabulary, dtype=dtype)
     gradients = logits.clone()
-    losses = cross_entropy.cross_entropy_in_place(gradients, target, config=config)
+    losses = cross_entropy.cross_entropy_in_place(gradients, target)
 
     def slow(logits):
         return -torch.log_softmax(logits, dim=1)[torch.arange(n_tokens), target]

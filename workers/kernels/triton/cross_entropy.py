@@ -49,9 +49,7 @@ def cross_entropy_kernel(
         tl.store(logit_ptr + v, gradient.to(logit_ptr.dtype.element_ty), mask=v < vocabulary)
 
 
-def cross_entropy_in_place(
-    logit_CV: Tensor, target_C: Tensor, *, config: Config | None = None
-) -> Tensor:
+def cross_entropy_in_place(logit_CV: Tensor, target_C: Tensor) -> Tensor:
     """Losses (C,) in nats, float32; `logit_CV` becomes softmax - one-hot."""
     loss_C = logit_CV.new_empty(logit_CV.shape[0], dtype=torch.float32)
 
@@ -71,7 +69,7 @@ def cross_entropy_in_place(
 
     if loss_C.numel():
         width = (logit_CV.shape[1],)
-        launch_on(logit_CV, config or choose("cross_entropy", CONFIGS, logit_CV, width, trial))
+        launch_on(logit_CV, choose("cross_entropy", CONFIGS, logit_CV, width, trial))
     return loss_C
 
 

@@ -79,14 +79,9 @@ def expert_ffn_forward(
 
 @expert_ffn_forward.register_fake
 def _(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    weight_P: Tensor | None,
-    token_P: Tensor,
-    *rest: Any,
+    x_TD: Tensor, keys_BGD: Tensor, gates_BGD: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    _, _, token_P, *_ = rest
     key_PG = x_TD.new_empty(token_P.shape[0], keys_BGD.shape[1])
     gate_PG = key_PG.new_empty(0) if gates_BGD is None else torch.empty_like(key_PG)
     return x_TD.new_empty(x_TD.shape), key_PG, gate_PG
@@ -135,19 +130,8 @@ def expert_ffn_backward(
 
 
 @expert_ffn_backward.register_fake
-def _(
-    dy_TD: Tensor,
-    key_PG: Tensor,
-    gate_PG: Tensor,
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    weight_P: Tensor | None,
-    *rest: Any,
-) -> tuple[Tensor, ...]:
-    inputs = (x_TD, keys_BGD, gates_BGD, values_BGD, weight_P)
-    return tuple(x_TD.new_empty(0 if x is None else x.shape) for x in inputs)
+def _(dy_TD: Tensor, key_PG: Tensor, gate_PG: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    return tuple(dy_TD.new_empty(0 if x is None else x.shape) for x in inputs[:5])
 
 
 def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -60,9 +60,7 @@ def gated_backward_kernel(
     tl.store(dup_ptr + at, (dh * act).to(dup_ptr.dtype.element_ty), mask=at < n)
 
 
-def gated_activation(
-    gate: Tensor, up: Tensor, activation: str, *, config: Config | None = None
-) -> Tensor:
+def gated_activation(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """act(gate) * up for equal shapes. Not differentiable: see `gated_gradients`."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}: got {activation!r}")
@@ -70,21 +68,19 @@ def gated_activation(
         raise ValueError(f"gate and up must have one shape: got {gate.shape} and {up.shape}")
     gate, up = gate.contiguous(), up.contiguous()
     h = torch.empty_like(gate)
-    _run(gated_forward_kernel, (gate, up, h), activation, config)
+    _run(gated_forward_kernel, (gate, up, h), activation)
     return h
 
 
-def gated_gradients(
-    gate: Tensor, up: Tensor, dh: Tensor, activation: str, *, config: Config | None = None
-) -> tuple[Tensor, Tensor]:
+def gated_gradients(gate: Tensor, up: Tensor, dh: Tensor, activation: str) -> tuple[Tensor, Tensor]:
     """Gradients in gate and up of `gated_activation`, for the gradient dh of its result."""
     gate, up, dh = gate.contiguous(), up.contiguous(), dh.contiguous()
     dgate, dup = torch.empty_like(gate), torch.empty_like(up)
-    _run(gated_backward_kernel, (gate, up, dh, dgate, dup), activation, config)
+    _run(gated_backward_kernel, (gate, up, dh, dgate, dup), activation)
     return dgate, dup
 
 
-def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str, config: Config | None) -> None:
+def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str) -> None:
     n = tensors[0].numel()
     if n == 0:
         return
@@ -93,4 +89,4 @@ def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str, config: Conf
         programs = triton.cdiv(n, config["BLOCK"])
         launch(kernel, programs, config, tensors[0], *tensors, n, ACTIVATION=activation)
 
-    run(config or choose(kernel.__name__, CONFIGS, tensors[0], (tensors[0].shape[-1],), run))
+    run(choose(kernel.__name__, CONFIGS, tensors[0], (tensors[0].shape[-1],), run))

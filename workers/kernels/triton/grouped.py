@@ -182,7 +182,6 @@ def grouped_product(
     token_P: Tensor | None = None,
     place_P: Tensor | None = None,
     gate_P: Tensor | None = None,
-    config: Config | None = None,
 ) -> Tensor:
     """y[place p] = gate[p] * x[token p] @ w[expert of p], shape (P, O).
 
@@ -215,7 +214,7 @@ def grouped_product(
         )
 
     widths = (n_experts, inner, outer)
-    run(config or choose("grouped_product", PRODUCT_CONFIGS, x_RI, widths, run))
+    run(choose("grouped_product", PRODUCT_CONFIGS, x_RI, widths, run))
     return y_PO
 
 
@@ -228,7 +227,6 @@ def grouped_weight_gradient(
     token_P: Tensor | None = None,
     place_P: Tensor | None = None,
     gate_P: Tensor | None = None,
-    config: Config | None = None,
 ) -> Tensor:
     """Gradient of `grouped_product` in w, (B, I, O) in w's own layout; 0 for an unread expert."""
     n_experts, inner, outer = w_BIO.shape
@@ -252,7 +250,7 @@ def grouped_weight_gradient(
         )
 
     widths = (n_experts, inner, outer)
-    run(config or choose("grouped_weight_gradient", GRADIENT_CONFIGS, x_RI, widths, run))
+    run(choose("grouped_weight_gradient", GRADIENT_CONFIGS, x_RI, widths, run))
     return dw_BIO
 
 

@@ -36,7 +36,6 @@ def _best_of_half(score_ptr, root, J: tl.constexpr, BLOCK_J: tl.constexpr, BLOCK
 @triton.jit
 def product_key_kernel(
     score_ptr,
-    best_ptr,
     index_ptr,
     n_tokens,
     root,
@@ -61,36 +60,31 @@ def product_key_kernel(
     total = tl.reshape(best_1[:, None] + best_2[None, :], (BLOCK_J * BLOCK_J,))
     j, k = tl.arange(0, BLOCK_J), tl.arange(0, BLOCK_K)
     pair = tl.arange(0, BLOCK_J * BLOCK_J)
-    best = tl.full((BLOCK_K,), float("-inf"), tl.float32)
     index = tl.zeros((BLOCK_K,), tl.int64)
     for n in range(K):
-        top, at = tl.max(total, axis=0, return_indices=True)
+        _, at = tl.max(total, axis=0, return_indices=True)
         first = tl.sum(tl.where(j == at // BLOCK_J, place_1, 0), axis=0).to(tl.int64)
         second = tl.sum(tl.where(j == at % BLOCK_J, place_2, 0), axis=0).to(tl.int64)
-        best = tl.where(k == n, top, best)
         index = tl.where(k == n, first * root + second, index)
         total = tl.where(pair == at, float("-inf"), total)
     out = head * stride_oh + token * stride_ot + k
-    tl.store(best_ptr + out, best.to(best_ptr.dtype.element_ty), mask=k < K)
     tl.store(index_ptr + out, index, mask=k < K)
 
 
-def product_key_topk(
-    score_H2TR: Tensor, k: int, *, config: Config | None = None
-) -> tuple[Tensor, Tensor]:
-    """The k largest sums of a first and a second half's score, and their keys, both (H, T, K).
+@torch.library.custom_op("ffn_nas::product_key", mutates_args=())
+def best_keys(score_H2TR: Tensor, k: int) -> Tensor:
+    """The keys of the k largest sums of a first and a second half's score, (H, T, K).
 
-    Key (a, b) has index a * R + b; scores fall along K. Scores must be finite and k at most R * R.
+    Key (a, b) has index a * R + b; sums fall along K. Scores must be finite and k at most R * R.
     Not differentiable: gather the halves' scores at the indices for a gradient.
     """
     heads, _, n_tokens, root = score_H2TR.shape
     if not 1 <= k <= root * root:
         raise ValueError(f"k must be between 1 and the {root * root} keys: got {k}")
     score_H2TR = score_H2TR.contiguous()
-    best_HTK = score_H2TR.new_empty(heads, n_tokens, k)
     index_HTK = torch.empty(heads, n_tokens, k, dtype=torch.int64, device=score_H2TR.device)
-    if best_HTK.numel() == 0:
-        return best_HTK, index_HTK
+    if index_HTK.numel() == 0:
+        return index_HTK
     half = min(k, root)
 
     def run(config: Config) -> None:
@@ -99,8 +93,8 @@ def product_key_topk(
             heads * n_tokens,
             config,
             score_H2TR,
-            *(score_H2TR, best_HTK, index_HTK, n_tokens, root),
-            *(*score_H2TR.stride()[:3], *best_HTK.stride()[:2]),
+            *(score_H2TR, index_HTK, n_tokens, root),
+            *(*score_H2TR.stride()[:3], *index_HTK.stride()[:2]),
             J=half,
             K=k,
             BLOCK_J=triton.next_power_of_2(half),
@@ -108,14 +102,8 @@ def product_key_topk(
             BLOCK_R=triton.next_power_of_2(root),
         )
 
-    run(config or choose("product_key", CONFIGS, score_H2TR, (root, k), run))
-    return best_HTK, index_HTK
-
-
-@torch.library.custom_op("ffn_nas::product_key", mutates_args=())
-def best_keys(score_H2TR: Tensor, k: int) -> Tensor:
-    """The keys of the k largest sums, (H, T, K)."""
-    return product_key_topk(score_H2TR, k)[1]
+    run(choose("product_key", CONFIGS, score_H2TR, (root, k), run))
+    return index_HTK
 
 
 @best_keys.register_fake

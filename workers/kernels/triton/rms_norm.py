@@ -93,9 +93,14 @@ def blocks(width: int) -> dict[str, int]:
     return {"BLOCK_D": block, "BLOCK_T": max(1, BLOCK // block)}
 
 
-def norm_forward(
-    x_TD: Tensor, w_D: Tensor, eps: float, *, config: Config | None = None
-) -> tuple[Tensor, Tensor]:
+def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
+    """(..., D), as workers.kernels.api.rms_norm says, in float32."""
+    y_TD: Tensor = rms_norm_rows(x_D.reshape(-1, x_D.shape[-1]), w_D, eps)[0]
+    return y_TD.view(x_D.shape)
+
+
+@torch.library.custom_op("ffn_nas::rms_norm", mutates_args=())
+def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """y (T, D), and the scale of each row, (T,) in float32."""
     n_rows, width = x_TD.shape
     x_TD, w_D = x_TD.contiguous(), w_D.contiguous()
@@ -113,12 +118,18 @@ def norm_forward(
         )
 
     if y_TD.numel():
-        run(config or choose("rms_norm_forward", CONFIGS, x_TD, (width,), run))
+        run(choose("rms_norm_forward", CONFIGS, x_TD, (width,), run))
     return y_TD, scale_T
 
 
-def norm_backward(
-    dy_TD: Tensor, x_TD: Tensor, w_D: Tensor, scale_T: Tensor, *, config: Config | None = None
+@rms_norm_rows.register_fake
+def _(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    return x_TD.new_empty(x_TD.shape), x_TD.new_empty(x_TD.shape[0], dtype=torch.float32)
+
+
+@torch.library.custom_op("ffn_nas::rms_norm_backward", mutates_args=())
+def rms_norm_rows_backward(
+    dy_TD: Tensor, x_TD: Tensor, w_D: Tensor, scale_T: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients in x and w; that in w is summed in float32."""
     n_rows, width = x_TD.shape
@@ -141,33 +152,8 @@ def norm_backward(
             **block,
         )
 
-    run(config or choose("rms_norm_backward", CONFIGS, x_TD, (width,), run))
+    run(choose("rms_norm_backward", CONFIGS, x_TD, (width,), run))
     return dx_TD, dw_GD.sum(0).to(w_D.dtype)
-
-
-def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
-    """(..., D), as workers.kernels.api.rms_norm says, in float32."""
-    y_TD: Tensor = rms_norm_rows(x_D.reshape(-1, x_D.shape[-1]), w_D, eps)[0]
-    return y_TD.view(x_D.shape)
-
-
-@torch.library.custom_op("ffn_nas::rms_norm", mutates_args=())
-def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """y (T, D), and the scale of each row, (T,) in float32."""
-    return norm_forward(x_TD, w_D, eps)
-
-
-@rms_norm_rows.register_fake
-def _(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return x_TD.new_empty(x_TD.shape), x_TD.new_empty(x_TD.shape[0], dtype=torch.float32)
-
-
-@torch.library.custom_op("ffn_nas::rms_norm_backward", mutates_args=())
-def rms_norm_rows_backward(
-    dy_TD: Tensor, x_TD: Tensor, w_D: Tensor, scale_T: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients in x and w."""
-    return norm_backward(dy_TD, x_TD, w_D, scale_T)
 
 
 @rms_norm_rows_backward.register_fake

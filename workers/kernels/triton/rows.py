@@ -138,14 +138,7 @@ def row_gradient_kernel(
     tl.store(out_ptr + row * stride_n + d, acc.to(out_ptr.dtype.element_ty), mask=d < width)
 
 
-def weighted_row_sum(
-    weight_P: Tensor,
-    table_ND: Tensor,
-    row_P: Tensor,
-    start_T: Tensor,
-    *,
-    config: Config | None = None,
-) -> Tensor:
+def weighted_row_sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T: Tensor) -> Tensor:
     """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], (T, D); 0 for no pair."""
     n_tokens, width = start_T.numel(), table_ND.shape[1]
     weight_P, table_ND = weight_P.contiguous(), _rows_contiguous(table_ND)
@@ -163,72 +156,8 @@ def weighted_row_sum(
             *(table_ND.stride(0), y_TD.stride(0)),
         )
 
-    run(config or choose("row_sum", SUM_CONFIGS, table_ND, (width,), run))
+    run(choose("row_sum", SUM_CONFIGS, table_ND, (width,), run))
     return y_TD
-
-
-def paired_row_dot(
-    x_TD: Tensor,
-    table_ND: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    *,
-    config: Config | None = None,
-) -> Tensor:
-    """y[p] = x[token p] . table[row p], (P,)."""
-    n_pairs, width = row_P.numel(), table_ND.shape[1]
-    x_TD, table_ND = _rows_contiguous(x_TD), _rows_contiguous(table_ND)
-    y_P = x_TD.new_empty(n_pairs)
-    if n_pairs == 0:
-        return y_P
-
-    def run(config: Config) -> None:
-        launch(
-            row_dot_kernel,
-            triton.cdiv(n_pairs, config["BLOCK_P"]),
-            config,
-            table_ND,
-            *(x_TD, table_ND, row_P, token_P, y_P, n_pairs, width),
-            *(x_TD.stride(0), table_ND.stride(0)),
-        )
-
-    run(config or choose("row_dot", DOT_CONFIGS, table_ND, (width,), run))
-    return y_P
-
-
-def row_gradient(
-    weight_P: Tensor,
-    x_TD: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    n_rows: int,
-    *,
-    config: Config | None = None,
-) -> Tensor:
-    """weight[p] * x[token p] summed into row p of (N, D), the rest 0.
-
-    The pairs are sorted by row (stably) and one program sums one row's: no atomics, so equal
-    inputs give equal bits, and the kernel reads and writes touched rows only.
-    """
-    x_TD, weight_P = _rows_contiguous(x_TD), weight_P.contiguous()
-    out_ND = x_TD.new_zeros(n_rows, x_TD.shape[1])
-    if row_P.numel() == 0 or out_ND.numel() == 0:
-        return out_ND
-    sorted_P, order_P = torch.sort(row_P, stable=True)
-    end_P = torch.searchsorted(sorted_P, sorted_P, right=True)
-
-    def run(config: Config) -> None:
-        launch(
-            row_gradient_kernel,
-            (row_P.numel(), triton.cdiv(x_TD.shape[1], config["BLOCK_D"])),
-            config,
-            x_TD,
-            *(weight_P, x_TD, sorted_P, order_P, end_P, token_P, out_ND, x_TD.shape[1]),
-            *(x_TD.stride(0), out_ND.stride(0)),
-        )
-
-    run(config or choose("row_gradient", GRADIENT_CONFIGS, x_TD, (x_TD.shape[1],), run))
-    return out_ND
 
 
 def _rows_contiguous(x_ND: Tensor) -> Tensor:
@@ -273,10 +202,27 @@ def dots_of_rows(
     start_T: Tensor,
     known_P: Tensor | None = None,
 ) -> Tensor:
-    """(P,): each pair's x . row; a copy of `known_P` where the caller has them."""
+    """(P,): x[token p] . table[row p]; a copy of `known_P` where the caller has them."""
     if known_P is not None:
         return known_P.clone()
-    return paired_row_dot(x_TD, table_ND, row_P, token_P)
+    n_pairs, width = row_P.numel(), table_ND.shape[1]
+    x_TD, table_ND = _rows_contiguous(x_TD), _rows_contiguous(table_ND)
+    y_P = x_TD.new_empty(n_pairs)
+    if n_pairs == 0:
+        return y_P
+
+    def run(config: Config) -> None:
+        launch(
+            row_dot_kernel,
+            triton.cdiv(n_pairs, config["BLOCK_P"]),
+            config,
+            table_ND,
+            *(x_TD, table_ND, row_P, token_P, y_P, n_pairs, width),
+            *(x_TD.stride(0), table_ND.stride(0)),
+        )
+
+    run(choose("row_dot", DOT_CONFIGS, table_ND, (width,), run))
+    return y_P
 
 
 @dots_of_rows.register_fake
@@ -292,14 +238,36 @@ def _(
 
 
 @torch.library.custom_op("ffn_nas::row_gradient", mutates_args=())
-def gradient_of_rows(
+def row_gradient(
     weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int
 ) -> Tensor:
-    """(N, D): weight[p] * x[token p] summed into row p."""
-    return row_gradient(weight_P, x_TD, row_P, token_P, n_rows)
+    """weight[p] * x[token p] summed into row p of (N, D), the rest 0.
+
+    The pairs are sorted by row (stably) and one program sums one row's: no atomics, so equal
+    inputs give equal bits, and the kernel reads and writes touched rows only.
+    """
+    x_TD, weight_P = _rows_contiguous(x_TD), weight_P.contiguous()
+    out_ND = x_TD.new_zeros(n_rows, x_TD.shape[1])
+    if row_P.numel() == 0 or out_ND.numel() == 0:
+        return out_ND
+    sorted_P, order_P = torch.sort(row_P, stable=True)
+    end_P = torch.searchsorted(sorted_P, sorted_P, right=True)
+
+    def run(config: Config) -> None:
+        launch(
+            row_gradient_kernel,
+            (row_P.numel(), triton.cdiv(x_TD.shape[1], config["BLOCK_D"])),
+            config,
+            x_TD,
+            *(weight_P, x_TD, sorted_P, order_P, end_P, token_P, out_ND, x_TD.shape[1]),
+            *(x_TD.stride(0), out_ND.stride(0)),
+        )
+
+    run(choose("row_gradient", GRADIENT_CONFIGS, x_TD, (x_TD.shape[1],), run))
+    return out_ND
 
 
-@gradient_of_rows.register_fake
+@row_gradient.register_fake
 def _(weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int) -> Tensor:
     return x_TD.new_empty(n_rows, x_TD.shape[1])
 
@@ -314,7 +282,7 @@ def _row_sum_backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[0]:
         d_weight_P = dots_of_rows(dy_TD, table_ND, row_P, token_P, start_T)
     if ctx.needs_input_grad[1]:
-        d_table_ND = gradient_of_rows(weight_P, dy_TD, row_P, token_P, table_ND.shape[0])
+        d_table_ND = row_gradient(weight_P, dy_TD, row_P, token_P, table_ND.shape[0])
     return d_weight_P, d_table_ND, None, None, None
 
 
@@ -324,7 +292,7 @@ def _row_dot_backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.needs_input_grad[0]:
         dx_TD = sum_of_rows(dy_P, table_ND, row_P, token_P, start_T)
     if ctx.needs_input_grad[1]:
-        d_table_ND = gradient_of_rows(dy_P, x_TD, row_P, token_P, table_ND.shape[0])
+        d_table_ND = row_gradient(dy_P, x_TD, row_P, token_P, table_ND.shape[0])
     return dx_TD, d_table_ND, None, None, None, None
 
 
