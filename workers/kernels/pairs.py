@@ -1,16 +1,33 @@
-"""Which token reads which expert.
+"""The tensors of experts, and which token reads which expert.
 
-D model width, R rows of a tile, P (token, expert) pairs sorted by expert, B experts.
+D model width, T tokens, R rows of a tile, P (token, expert) pairs sorted by expert, B experts, G
+units of an expert, C weights of a pair, each for G / C units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 Watch = Callable[[Tensor], None]
+
+
+class Operands(NamedTuple):
+    """The tensors of an expert FFN.
+
+    x_TD: (T, D).
+    keys_BGD, gates_BGD, values_BGD: the experts' matrices, (B, G, D); gates may be None.
+    weight_PC: of the pairs, (P, C); None for ones.
+    """
+
+    x_TD: Tensor
+    keys_BGD: Tensor
+    gates_BGD: Tensor | None
+    values_BGD: Tensor
+    weight_PC: Tensor | None
 
 
 @dataclass(frozen=True)

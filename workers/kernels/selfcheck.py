@@ -24,7 +24,7 @@ from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.dispatch import load
-from workers.kernels.pairs import Pairs
+from workers.kernels.pairs import Operands, Pairs
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, cache_folder, override
 
@@ -126,7 +126,7 @@ def _experts(make: _Maker) -> Iterator[Problem]:
         weight: Tensor,
     ) -> Tensor:
         pairs = Pairs(token_P.to(weight.device), COUNTS)
-        return run(x, keys, gates, values, pairs, weight, activation, None)
+        return run(Operands(x, keys, gates, values, weight), pairs, activation, None)
 
     def plain(run: Call, x: Tensor, keys: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         return gated("gelu", run, x, keys, None, values, weight)

@@ -22,7 +22,7 @@ from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.rms_norm import rms_norm as dispatched_norm
 from workers.kernels.api.rotary import normed_heads
-from workers.kernels.pairs import Pairs
+from workers.kernels.pairs import Operands, Pairs
 from workers.kernels.settings import Backend, override
 from workers.kernels.triton import cross_entropy, gated, rms_norm
 from workers.kernels.triton.expert_ffn import expert_ffn as routed_ffn
@@ -94,7 +94,7 @@ def experts(dtype, counts, activation, gates, weights) -> None:
     given = [True, True, gates, True, weights]
     x, keys, gate, values, weight = (t if g else None for t, g in zip(tensors, given, strict=True))
     seen = []
-    y = routed_ffn(x, keys, gate, values, pairs, weight, activation, seen.append)
+    y = routed_ffn(Operands(x, keys, gate, values, weight), pairs, activation, seen.append)
     leaves = [t for t, g in zip(tensors, given, strict=True) if g]
     dy = normal(*y.shape, dtype=dtype, seed=9)
     grads = torch.autograd.grad(y, leaves, dy)
@@ -138,17 +138,15 @@ def opcheck(name: str) -> None:
         torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
 
 
+@override(backend=Backend.TRITON)
 def flops() -> None:
     """Two FLOPs a multiply-add: three products of each matrix, forward and backward."""
     pairs = routed([3, 0, 4])
     x, keys, gates, values, weight = expert_tensors(pairs, torch.float32)
     target, head = torch.arange(TOKENS), torch.ones(VOCABULARY, WIDTH, requires_grad=True)
     calls = (
-        (
-            lambda: routed_ffn(x, keys, gates, values, pairs, weight, "silu"),
-            3 * 7 * UNITS,
-        ),
-        (lambda: routed_ffn(x, keys, None, values, pairs, None, "gelu"), 2 * 7 * UNITS),
+        (lambda: expert_ffn(x, keys, gates, values, pairs, weight, "silu"), 3 * 7 * UNITS),
+        (lambda: expert_ffn(x, keys, None, values, pairs, None, "gelu"), 2 * 7 * UNITS),
         (lambda: cross_entropy.linear_cross_entropy(x, head, target), TOKENS * VOCABULARY),
     )
     for call, columns in calls:

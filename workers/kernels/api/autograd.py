@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.pairs import Pairs, Watch
+from workers.kernels.pairs import Operands, Pairs, Watch
 
 Norm = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 NormBackward = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -89,20 +89,16 @@ class _TableRead(torch.autograd.Function):
 
 
 def expert_ffn(
-    passes: Passes,
-    tensors: tuple[Tensor | None, ...],
-    pairs: Pairs,
-    activation: str,
-    watch: Watch | None,
+    passes: Passes, given: Operands, pairs: Pairs, activation: str, watch: Watch | None
 ) -> Tensor:
-    """(T, D), differentiable once in the five tensors of api.expert_ffn.
+    """(T, D), differentiable once in what is given, as api.expert_ffn.
 
-    passes: (tensors, pairs, activation, keep, watch) -> y, the pre-activations by key and by gate,
+    passes: (given, pairs, activation, keep, watch) -> y, the pre-activations by key and by gate,
         (P, G) each where `keep` says so, and anything for backward; and (dy, kept, pairs, anything,
         activation, gradients) -> None, which writes them.
     """
     keep = torch.is_grad_enabled()
-    y_TD: Tensor = _ExpertFFN.apply(*tensors, pairs, activation, keep, watch, passes)
+    y_TD: Tensor = _ExpertFFN.apply(*given, pairs, activation, keep, watch, passes)
     return y_TD
 
 
@@ -112,7 +108,9 @@ class _ExpertFFN(torch.autograd.Function):
         *tensors, pairs, activation, keep, watch, (forward, ctx.backward_pass) = arguments
         keep = keep and any(ctx.needs_input_grad)
         y_TD: Tensor
-        y_TD, key_PG, gate_PG, ctx.tiles = forward(*tensors, pairs, activation, keep, watch)
+        y_TD, key_PG, gate_PG, ctx.tiles = forward(
+            Operands(*tensors), pairs, activation, keep, watch
+        )
         ctx.save_for_backward(*tensors, key_PG, gate_PG)
         ctx.pairs, ctx.activation = pairs, activation
         return y_TD

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workers.kernels.api.form import form
 from workers.kernels.api.mixed import lowered
-from workers.kernels.pairs import Pairs, Watch
+from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.torch.expert_ffn import expert_ffn as torch_form
 
 
@@ -42,6 +42,7 @@ def expert_ffn(
     activation: a name of workers.kernels.activations.
     watch: called with h of all pairs, in one or several parts.
     """
+    given = Operands(x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC)
     routed = pairs.token_P is not None and (weight_PC is None or weight_PC.shape[1] == 1)
     dense = pairs.token_P is None and weight_PC is None
     name = "expert_ffn" if routed else "dense_ffn" if dense else "plain_ffn"
@@ -50,9 +51,6 @@ def expert_ffn(
     # multiplies in float32, faster than a library would in 16 bits (docs/speed.md).
     on_cpu = x_TD.device.type == "cpu"
     if not (on_cpu and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form):
-        x_TD, keys_BGD, values_BGD = lowered(x_TD), lowered(keys_BGD), lowered(values_BGD)
-        gates_BGD = None if gates_BGD is None else lowered(gates_BGD)
-        weight_PC = None if weight_PC is None else lowered(weight_PC)
-    tensors = (x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC)
-    run = form(name, torch_form, *(x for x in tensors if x is not None), size=width)
-    return run(x_TD, keys_BGD, gates_BGD, values_BGD, pairs, weight_PC, activation, watch)
+        given = Operands._make(None if x is None else lowered(x) for x in given)
+    run = form(name, torch_form, *(x for x in given if x is not None), size=width)
+    return run(given, pairs, activation, watch)

@@ -18,36 +18,19 @@ from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
 from workers.kernels.api.mixed import product_dtype
 from workers.kernels.numba.activations import CODES, hidden, hidden_backward
-from workers.kernels.pairs import Pairs, Watch
+from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.torch.expert_ffn import tile_rows
 
 
-def dense_ffn(
-    x_TD: Tensor,
-    keys_1GD: Tensor,
-    gates_1GD: Tensor | None,
-    values_1GD: Tensor,
-    pairs: Pairs,
-    weight_PC: None,
-    activation: str,
-    watch: Watch | None,
-) -> Tensor:
+def dense_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says, of one expert and all tokens, unweighted."""
-    tensors = x_TD, keys_1GD, gates_1GD, values_1GD, weight_PC
-    return differentiated((_forward, _backward), tensors, pairs, activation, watch)
+    return differentiated((_forward, _backward), given, pairs, activation, watch)
 
 
 def _forward(
-    x_TD: Tensor,
-    keys_1GD: Tensor,
-    gates_1GD: Tensor | None,
-    values_1GD: Tensor,
-    weight_PC: None,
-    pairs: Pairs,
-    activation: str,
-    keep: bool,
-    watch: Watch | None,
+    given: Operands, pairs: Pairs, activation: str, keep: bool, watch: Watch | None
 ) -> tuple[Tensor, Tensor, Tensor | None, tuple[torch.dtype, list[slice]]]:
+    x_TD, keys_1GD, gates_1GD, values_1GD, _ = given
     n_tokens, width = len(x_TD), keys_1GD.shape[1]
     n_rows = min(tile_rows(x_TD, width), n_tokens)
     # Without backward, all tiles share the rows of one.

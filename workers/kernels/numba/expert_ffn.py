@@ -17,7 +17,7 @@ from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
 from workers.kernels.numba.activations import CODES, hidden, hidden_backward
 from workers.kernels.numba.grouped import grouped_product, grouped_weight_gradient
-from workers.kernels.pairs import Pairs, Watch
+from workers.kernels.pairs import Operands, Pairs, Watch
 
 # Of a tile's activations, by measurement (benchmarks/layers.py): they stay in a core's cache.
 TILE_ELEMENTS = 1 << 18
@@ -69,33 +69,16 @@ def _tiles(pairs: Pairs, width: int) -> list[Tile]:
     return tiles
 
 
-def expert_ffn(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    pairs: Pairs,
-    weight_P1: Tensor | None,
-    activation: str,
-    watch: Watch | None,
-) -> Tensor:
+def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says, of pairs with tokens and one weight each."""
-    given = x_TD, keys_BGD, gates_BGD, values_BGD
-    tensors = *(None if x is None else x.contiguous() for x in given), weight_P1
-    return differentiated((_forward, _backward), tensors, pairs, activation, watch)
+    given = Operands._make(None if x is None else x.contiguous() for x in given)
+    return differentiated((_forward, _backward), given, pairs, activation, watch)
 
 
 def _forward(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    weight_P1: Tensor | None,
-    pairs: Pairs,
-    activation: str,
-    keep: bool,
-    watch: Watch | None,
+    given: Operands, pairs: Pairs, activation: str, keep: bool, watch: Watch | None
 ) -> tuple[Tensor, Tensor, Tensor | None, list[Tile]]:
+    x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1 = given
     n_pairs, width = sum(pairs.counts), keys_BGD.shape[1]
     tiles, code = _tiles(pairs, width), CODES[activation]
     kept = [x_TD.new_empty(n_pairs if keep else 0, width) for _ in (keys_BGD, gates_BGD)]

@@ -16,26 +16,16 @@ from torch import Tensor
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
 from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
-from workers.kernels.pairs import Pairs, Tile, Watch
+from workers.kernels.pairs import Operands, Pairs, Tile, Watch
 
 # A tile's widest tensor on the CPU, by measurement (benchmarks/layers.py): less makes thin products
 # and many calls, more leaves the cache. A GPU takes all rows at once.
 TILE_ELEMENTS = 1 << 18
 
 
-def expert_ffn(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    pairs: Pairs,
-    weight_PC: Tensor | None,
-    activation: str,
-    watch: Watch | None,
-) -> Tensor:
+def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
-    tensors = x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC
-    return differentiated((_forward, _backward), tensors, pairs, activation, watch)
+    return differentiated((_forward, _backward), given, pairs, activation, watch)
 
 
 def tile_rows(x_TD: Tensor, width: int) -> int:
@@ -46,16 +36,9 @@ def tile_rows(x_TD: Tensor, width: int) -> int:
 
 
 def _forward(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    weight_PC: Tensor | None,
-    pairs: Pairs,
-    activation: str,
-    keep: bool,
-    watch: Watch | None,
+    given: Operands, pairs: Pairs, activation: str, keep: bool, watch: Watch | None
 ) -> tuple[Tensor, Tensor, Tensor | None, list[Tile]]:
+    x_TD, keys_BGD, gates_BGD, values_BGD, weight_PC = given
     n_pairs, width = sum(pairs.counts), keys_BGD.shape[1]
     key_PG = x_TD.new_empty(n_pairs if keep else 0, width)
     gate_PG = None if gates_BGD is None else torch.empty_like(key_PG)

@@ -14,32 +14,24 @@ from torch import Tensor
 
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
 from workers.kernels.api.flops import count
-from workers.kernels.pairs import Pairs, Watch
+from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.triton.gated import gated_activation, gated_gradients
 from workers.kernels.triton.grouped import grouped_product, grouped_weight_gradient
 from workers.kernels.triton.rows import weighted_row_sum
 
 
-def expert_ffn(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    values_BGD: Tensor,
-    pairs: Pairs,
-    weight_P1: Tensor | None,
-    activation: str,
-    watch: Watch | None = None,
-) -> Tensor:
+def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says, of pairs with tokens and one weight each.
 
     watch: called once, with h of all pairs. Accumulates in float32.
     """
-    token_P = pairs.token_P
+    *tensors, weight_P1 = given
+    token_P, x_TD = pairs.token_P, given.x_TD
     assert token_P is not None
     sorted_P, order_P = torch.sort(token_P, stable=True)
     token_T = torch.arange(x_TD.shape[0], device=x_TD.device)
     found: tuple[Tensor, Tensor, Tensor] = expert_ffn_forward(
-        *(x_TD, keys_BGD, gates_BGD, values_BGD),
+        *tensors,
         None if weight_P1 is None else weight_P1.flatten(),
         token_P,
         torch.tensor(pairs.counts, device=x_TD.device).cumsum(0),
