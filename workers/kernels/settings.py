@@ -16,11 +16,13 @@ import functools
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from search_space.errors import InputError, require
+from search_space.checks import one_of
+from search_space.errors import InputError
 from search_space.places import cache_dir
 
 
@@ -56,23 +58,21 @@ class Settings:
     @classmethod
     def from_environment(cls) -> Settings:
         """Raises InputError for a value that is none of the known."""
-        backend = os.environ.get("FFN_NAS_KERNELS") or "auto"
-        autotune = os.environ.get("FFN_NAS_AUTOTUNE") or "1"
-        known = ", ".join(Backend)
-        require(
-            backend in list(Backend), f"FFN_NAS_KERNELS must be one of {known}: got {backend!r}"
-        )
-        products = os.environ.get("FFN_NAS_PRODUCTS") or "auto"
-        require(
-            products in list(Products),
-            f"FFN_NAS_PRODUCTS must be one of {', '.join(Products)}: got {products!r}",
-        )
-        require(autotune in ("0", "1"), f"FFN_NAS_AUTOTUNE must be 0 or 1: got {autotune!r}")
+        backend = Backend(_asked("FFN_NAS_KERNELS", tuple(Backend)))
+        autotune = _asked("FFN_NAS_AUTOTUNE", ("1", "0")) == "1"
+        products = Products(_asked("FFN_NAS_PRODUCTS", tuple(Products)))
         try:
             cache = cache_dir()
         except InputError:
             cache = None
-        return cls(Backend(backend), autotune == "1", cache, Products(products))
+        return cls(backend, autotune, cache, products)
+
+
+def _asked(variable: str, known: tuple[str, ...]) -> str:
+    """What a variable of the environment says; the first of the known where it says nothing."""
+    value = os.environ.get(variable) or known[0]
+    one_of(variable, value, known)
+    return value
 
 
 _override: ContextVar[Settings | None] = ContextVar("kernel_settings", default=None)
@@ -97,14 +97,10 @@ def override(
     products: Products | None = None,
 ) -> Iterator[None]:
     """Other settings for the body; None keeps what is in force."""
-    now = settings()
-    changed = Settings(
-        backend=now.backend if backend is None else backend,
-        autotune=now.autotune if autotune is None else autotune,
-        cache=now.cache if cache is None else cache,
-        products=now.products if products is None else products,
-    )
-    token = _override.set(changed)
+    given: dict[str, Any] = {"backend": backend, "autotune": autotune, "cache": cache}
+    given |= {"products": products}
+    told = {name: value for name, value in given.items() if value is not None}
+    token = _override.set(replace(settings(), **told))
     try:
         yield
     finally:

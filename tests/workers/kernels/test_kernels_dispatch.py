@@ -294,7 +294,7 @@ def test_an_override_ends_with_its_block(gpu, monkeypatch):
             "cuda",
             "FFN_NAS_KERNELS must be one of auto, torch, numba, triton: got 'cuda'",
         ),
-        ("FFN_NAS_AUTOTUNE", "yes", "FFN_NAS_AUTOTUNE must be 0 or 1: got 'yes'"),
+        ("FFN_NAS_AUTOTUNE", "yes", "FFN_NAS_AUTOTUNE must be one of 1, 0: got 'yes'"),
         (
             "FFN_NAS_PRODUCTS",
             "mkl",
