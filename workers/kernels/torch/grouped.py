@@ -42,23 +42,15 @@ class _GroupedMM(torch.autograd.Function):
 def product(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(P, O)."""
     y_PO = x_PI.new_empty(x_PI.shape[0], w_BIO.shape[2])
-    start = 0
-    for expert, count in enumerate(counts):
-        if count:
-            rows = slice(start, start + count)
-            torch.mm(x_PI[rows], w_BIO[expert], out=y_PO[rows])
-            start += count
+    for x, w, y in zip(x_PI.split(counts), w_BIO, y_PO.split(counts), strict=True):
+        torch.mm(x, w, out=y)
     return y_PO
 
 
 def weight_gradient(x_PI: Tensor, dy_PO: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(B, I, O), 0 for an expert without rows."""
     # The gradient takes the weight's own layout, so that the optimizer reads it in order.
-    dw_BIO = torch.zeros_like(w_BIO)
-    start = 0
-    for expert, count in enumerate(counts):
-        if count:
-            rows = slice(start, start + count)
-            torch.mm(x_PI[rows].t(), dy_PO[rows], out=dw_BIO[expert])
-            start += count
+    dw_BIO = torch.empty_like(w_BIO)
+    for x, dy, dw in zip(x_PI.split(counts), dy_PO.split(counts), dw_BIO, strict=True):
+        torch.mm(x.t(), dy, out=dw)
     return dw_BIO
