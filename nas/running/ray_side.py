@@ -29,7 +29,7 @@ WATCH_SECONDS = 0.2
 
 
 class Side:
-    """Answers one question at a time; each method is one that `RayProcess.ask` names."""
+    """Answers one question at a time: `RayProcess.ask` names a method of this or of the workers."""
 
     def __init__(self, pipe: multiprocessing.connection.Connection, folder: Path) -> None:
         self._pipe, self._sending = pipe, threading.Lock()
@@ -42,7 +42,8 @@ class Side:
         while True:
             name, args = self._pipe.recv()
             try:
-                answer = ("done", getattr(self, name)(*args))
+                asked = self if hasattr(self, name) else self._workers
+                answer = ("done", getattr(asked, name)(*args))
             except InputError as error:
                 answer = ("input", str(error))
             except WorkFailed as error:
@@ -74,21 +75,6 @@ class Side:
     def prepare(self, *args: Any) -> dict[str, Any]:
         """Prepare a corpus on a worker."""
         return prepare(*args, limits=self._limits, alive=lambda: self._send("beat"))
-
-    def precision(self, asked: Any, device: str) -> Any:
-        """What all workers train in."""
-        assert self._workers is not None
-        return self._workers.precision(asked, device)
-
-    def submit(self, request: Any) -> None:
-        """Start a trial."""
-        assert self._workers is not None
-        self._workers.submit(request)
-
-    def events(self, timeout: float) -> Any:
-        """What happened to the trials."""
-        assert self._workers is not None
-        return self._workers.events(timeout)
 
     def _watch(self, watched: dict[str, Any]) -> None:
         """Without its raylet or its GCS a Ray hangs, or dies a minute later: say so at once."""
