@@ -84,12 +84,9 @@ def kept_runs(place: str) -> set[str]:
     """
     folder = f"{place}/{STATES}"
     try:
-        if os.path.isabs(place):
-            names = os.listdir(folder) if os.path.isdir(folder) else []
-        else:
-            fs, path = _at_url(folder)
-            found = fs.ls(path, detail=False) if fs.exists(path) else []
-            names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
+        fs, path = _at(folder)
+        found = fs.ls(path, detail=False) if fs.isdir(path) else []
+        names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
     except Exception as error:  # of an object store, any: credentials are not OSErrors
         log.warning("training states in %s cannot be looked at: %s", folder, error)
         return set()
@@ -102,22 +99,21 @@ def discard_states(place: str) -> None:
     place: an absolute path or an fsspec URL. What cannot be removed costs a warning.
     """
     try:
-        if os.path.isabs(place):
-            if os.path.isdir(place):
-                shutil.rmtree(place)
-            return
-        fs, path = _at_url(place)
-        if fs.exists(path):
+        fs, path = _at(place)
+        if fs.isdir(path):
             fs.rm(path, recursive=True)
     except Exception as error:  # of an object store, any: credentials are not OSErrors
         log.warning("training states stay in %s: %s", place, error)
 
 
-def _at_url(url: str) -> tuple[Any, str]:
-    # What states are written with; imported here because most studies keep theirs in a folder.
+def _at(place: str) -> tuple[Any, str]:
+    # What states are written with; imported here because reading commands do without.
     import fsspec
+    from fsspec.implementations.local import LocalFileSystem
 
-    fs, path = fsspec.core.url_to_fs(url)
+    if os.path.isabs(place):  # where "::" and "://" are letters
+        return LocalFileSystem(), place
+    fs, path = fsspec.core.url_to_fs(place)
     return fs, str(path)
 
 
