@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nas.search.paired import CONFIDENCE, Measurement, difference
@@ -177,13 +177,7 @@ def _repeated(store: Store, study: StudyRecord, other: StudyRecord) -> list[Meas
     if other.id == study.id:
         return runs
     more = store.repeated_runs(other.id, other.top)
-    return [*runs, *(_renamed(run) for run in more)]
-
-
-def _renamed(run: MeasuredRun) -> MeasuredRun:
-    return MeasuredRun(
-        -1 - run.trial, run.seed, run.until_flops, run.bits_per_byte, run.bits_per_byte_se
-    )
+    return [*runs, *(replace(run, trial=-1 - run.trial) for run in more)]
 
 
 def _trained_apart(study: StudyRecord, other: StudyRecord) -> tuple[str, ...]:
