@@ -19,7 +19,7 @@ from nas.command.cli_options import (
     db_option,
     json_option,
     open_study,
-    short,
+    reads,
     study_argument,
     trial_option,
 )
@@ -52,9 +52,7 @@ for _command in COMMANDS:
 
 
 @cli.command("list")
-@db_option
-@json_option
-@short
+@reads
 def list_studies(db: str, as_json: bool) -> None:
     """List the studies, newest first."""
     from nas.command.study_tables import LISTED, study_row
@@ -68,9 +66,7 @@ def list_studies(db: str, as_json: bool) -> None:
 
 @cli.command()
 @study_argument
-@db_option
-@json_option
-@short
+@reads
 def status(study: str | None, db: str, as_json: bool) -> None:
     """Say how far STUDY is."""
     from nas.command.study_tables import in_words, study_row
@@ -84,9 +80,7 @@ def status(study: str | None, db: str, as_json: bool) -> None:
 
 @cli.command()
 @study_argument
-@db_option
-@json_option
-@short
+@reads
 def runs(study: str | None, db: str, as_json: bool) -> None:
     """Show every evaluation of STUDY: a trial's training with one seed, brought to one rung."""
     from nas.command.tables import print_rows
@@ -102,9 +96,7 @@ def runs(study: str | None, db: str, as_json: bool) -> None:
     "--html", type=click.Path(path_type=Path), help="Also draw it, and the runs over the rungs."
 )
 @click.option("--all", "everything", is_flag=True, help="Every trial, not the frontier alone.")
-@db_option
-@json_option
-@short
+@reads
 def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_json: bool) -> None:
     """Show the Pareto frontier of STUDY: quality against cost."""
     from nas.command.study_tables import pareto_rows, print_pareto
@@ -128,9 +120,7 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
 @cli.command()
 @study_argument
 @trial_option
-@db_option
-@json_option
-@short
+@reads
 def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
     """Show one trial of STUDY whole: its design, measures, routing and runs."""
     from nas.command.study_tables import print_trial, trial_details
@@ -144,9 +134,7 @@ def show(study: str | None, trial: int | None, db: str, as_json: bool) -> None:
 @click.argument("a")
 @click.argument("b")
 @click.option("--study", help="The study's name; without one, the newest.")
-@db_option
-@json_option
-@short
+@reads
 def compare(a: str, b: str, study: str | None, db: str, as_json: bool) -> None:
     """Say whether trials A and B differ: numbers of a study's trials, or STUDY:NUMBER."""
     from nas.command.study_tables import print_comparison

@@ -47,6 +47,11 @@ def short(command: Callable[P, None]) -> Callable[P, None]:
     return run_short
 
 
+def reads(command: Callable[P, None]) -> Callable[P, None]:
+    """A command that shows what a database has: its options, and how it runs."""
+    return db_option(json_option(short(command)))
+
+
 def open_study(study: str | None, db: str) -> Study:
     """The study of that name, or the newest, to read."""
     from nas.study import Study
