@@ -38,14 +38,14 @@ class Config:
 
 
 def launch(
-    kernel: Any, programs: int | tuple[int, ...], config: Config, like: Tensor, *args: Any, **k: Any
+    kernel: Any, programs: int | tuple[int, ...], config: Config, x: Tensor, /, *args: Any, **k: Any
 ) -> None:
-    """Run `kernel` over a grid of programs on the device that holds `like`."""
+    """Run `kernel` over a grid of programs on the device that holds its first argument."""
     grid = (programs,) if isinstance(programs, int) else programs
     # Triton launches on the current device, which need not be the tensors'.
-    on_device = torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext()
+    on_device = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
     with on_device:
-        kernel[grid](*args, **k, **config.options())
+        kernel[grid](x, *args, **k, **config.options())
 
 
 def matmul_precision(dtype: torch.dtype) -> str:

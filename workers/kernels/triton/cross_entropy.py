@@ -60,7 +60,6 @@ def cross_entropy_in_place(logit_CV: Tensor, target_C: Tensor) -> Tensor:
             cross_entropy_kernel,
             n_rows,
             config,
-            logit_CV,
             *(*tensors, vocabulary, logit_CV.stride(0)),
         )
 

@@ -87,6 +87,6 @@ def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str) -> None:
 
     def run(config: Config) -> None:
         programs = triton.cdiv(n, config["BLOCK"])
-        launch(kernel, programs, config, tensors[0], *tensors, n, ACTIVATION=activation)
+        launch(kernel, programs, config, *tensors, n, ACTIVATION=activation)
 
     run(choose(kernel.__name__, CONFIGS, tensors[0], (tensors[0].shape[-1],), run))

@@ -92,7 +92,6 @@ def best_keys(score_H2TR: Tensor, k: int) -> Tensor:
             product_key_kernel,
             heads * n_tokens,
             config,
-            score_H2TR,
             *(score_H2TR, index_HTK, n_tokens, root),
             *(*score_H2TR.stride()[:3], *index_HTK.stride()[:2]),
             J=half,

@@ -112,7 +112,6 @@ def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor
             rms_norm_forward_kernel,
             triton.cdiv(n_rows, block["BLOCK_T"]),
             config,
-            x_TD,
             *(x_TD, w_D, y_TD, scale_T, n_rows, width, eps, x_TD.stride(0), y_TD.stride(0)),
             **block,
         )
@@ -146,7 +145,6 @@ def rms_norm_rows_backward(
             rms_norm_backward_kernel,
             programs,
             config,
-            x_TD,
             *(x_TD, w_D, dy_TD, scale_T, dx_TD, dw_GD, n_rows, width),
             *(x_TD.stride(0), dy_TD.stride(0), dx_TD.stride(0), dw_GD.stride(0)),
             **block,

@@ -151,7 +151,6 @@ def weighted_row_sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T:
             row_sum_kernel,
             (n_tokens, triton.cdiv(width, config["BLOCK_D"])),
             config,
-            table_ND,
             *(weight_P, table_ND, row_P, start_T, y_TD, n_tokens, row_P.numel(), width),
             *(table_ND.stride(0), y_TD.stride(0)),
         )
@@ -216,7 +215,6 @@ def dots_of_rows(
             row_dot_kernel,
             triton.cdiv(n_pairs, config["BLOCK_P"]),
             config,
-            table_ND,
             *(x_TD, table_ND, row_P, token_P, y_P, n_pairs, width),
             *(x_TD.stride(0), table_ND.stride(0)),
         )
@@ -258,7 +256,6 @@ def row_gradient(
             row_gradient_kernel,
             (row_P.numel(), triton.cdiv(x_TD.shape[1], config["BLOCK_D"])),
             config,
-            x_TD,
             *(weight_P, x_TD, sorted_P, order_P, end_P, token_P, out_ND, x_TD.shape[1]),
             *(x_TD.stride(0), out_ND.stride(0)),
         )
