@@ -26,12 +26,8 @@ PRODUCT = ("search_space", "workers", "nas", "dashboard")
 HELD = (*PRODUCT, "benchmarks")
 LONG_FUNCTION, LONG_FILE, TWIN = 60, 350, 10  # lines
 MOST_EXCUSED = 5
-_FORMS = "workers/kernels/{}/rows.py"
 # Pairs of places that may share ten lines, and why; one file is a pair with itself.
 EXCUSED: Mapping[frozenset[str], str] = {
-    frozenset((_FORMS.format("numba"), _FORMS.format("torch"))): (
-        "the signature of an operation, which every backend's form has"
-    ),
     frozenset(("workers/kernels/triton/expert_ffn.py",)): (
         "torch.library reads an operator's schema off its signature: the operator and its caller "
         "each have one"
