@@ -5,18 +5,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from workers.training.loop import Training
 from workers.training.meter import pays
-from workers.training.state import (
-    TrainState,
-    branch_of,
-    load_state,
-    remove_branch,
-    remove_states,
-    save_state,
-)
+from workers.training.state import TrainState, branch_of, load_state, remove, save_state
 
 log = logging.getLogger(__name__)
 STATE_SECONDS = 60.0  # of training that a lost worker may cost
@@ -83,17 +75,18 @@ def discard_branch(place: str) -> bool:
 
     The trunk's stay until its result is recorded: whoever records it removes them.
     """
-    return _discard(place, remove_branch)
+    return _discard(place, branch_of(place))
 
 
 def discard_states(place: str) -> bool:
     """Remove all states of a run that nothing goes on from; whether there were any."""
-    return _discard(place, remove_states)
+    return _discard(place, branch_of(place), place)
 
 
-def _discard(place: str, remove: Callable[[str], bool]) -> bool:
+def _discard(place: str, *folders: str) -> bool:
     try:
-        return bool(place) and remove(place)
+        removed = [remove(folder) for folder in folders if place]
+        return any(removed)
     except OSError as error:
         log.warning("training states stay in %s: %s", place, error)
         return False

@@ -182,19 +182,9 @@ def branch_of(place: str) -> str:
     return f"{place.rstrip('/')}/{BRANCH}"
 
 
-def remove_states(place: str) -> bool:
-    """Remove a run's states in the folder `place`, its branch's too, and the folders when nothing
-    else is in them; whether there were any. Raises OSError when they cannot be removed."""
-    branch = _remove(branch_of(place))
-    return _remove(place) or branch
-
-
-def remove_branch(place: str) -> bool:
-    """Remove the branch's states alone; as `remove_states`."""
-    return _remove(branch_of(place))
-
-
-def _remove(place: str) -> bool:
+def remove(place: str) -> bool:
+    """Remove the states in the folder `place`, and the folder when nothing else is in it; whether
+    there were any. Raises OSError when they cannot be removed."""
     fs, folder = _open(place)
     if not fs.isdir(folder):
         return False

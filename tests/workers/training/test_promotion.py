@@ -16,7 +16,7 @@ from workers import evaluate as evaluation
 from workers.evaluate import evaluate
 from workers.training import keeping
 from workers.training.loop import Diverged, Training, build_proxy
-from workers.training.state import branch_of, load_state, remove_states, save_state
+from workers.training.state import branch_of, load_state, save_state
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +103,7 @@ def test_a_promotion_without_a_trunk_says_so_and_costs_no_more(
     if gone == "trunk":
         (tmp_path / "run" / "step-7.safetensors").write_bytes(b"no")
     else:
-        assert remove_states(str(tmp_path / "run"))
+        assert keeping.discard_states(str(tmp_path / "run"))
     assert run(asked, points) == whole
     assert "it trains again from step 0" in caplog.text
     assert whole.flops == (HIGH - 7) * PRICE
@@ -161,7 +161,7 @@ def test_the_trunk_survives_the_branch_and_states_are_few(small_corpus, tmp_path
     branch = {path.name for path in (place / "branch").glob("*.json")}
     assert branch == {"step-29.json", "step-30.json"}
     assert load_state(str(place)).numbers["schedule"] == {}
-    assert remove_states(str(place))
+    assert keeping.discard_states(str(place))
     assert not place.exists()
 
 
@@ -194,7 +194,7 @@ def test_the_states_of_a_run_may_lie_at_a_url(small_corpus):
     high = run(request(small_corpus, place, HIGH, start_flops=low.trunk_flops))
     straight = run(request(small_corpus, "", HIGH))
     assert high.windows == straight.windows
-    assert remove_states(place) and load_state(place) is None
+    assert keeping.discard_states(place) and load_state(place) is None
 
 
 def test_a_diverged_run_says_what_it_spent_to_the_step(small_corpus, tmp_path, low, monkeypatch):
