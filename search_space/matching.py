@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from search_space.backbone import Backbone
-from search_space.checks import known_word
-from search_space.errors import InputError, SpecError, check_keys, require
+from search_space.checks import known_word, section
+from search_space.errors import InputError, SpecError
 from search_space.presets import PRESETS
 from search_space.space.sizing import fit_cost
 from search_space.spec import FFNSpec
 
 Equal = Literal["active_flops", "total_params"]
-FIELDS = ("preset", "match")
 
 
 def matched(spec: FFNSpec, match: Equal, backbone: Backbone) -> FFNSpec:
@@ -70,7 +69,4 @@ class MatchedPreset:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> MatchedPreset:
         """Read `to_dict`'s form; both keys are needed, an unknown one is refused."""
-        check_keys("a matched preset", data, FIELDS)
-        for name in FIELDS:
-            require(name in data, f"a matched preset needs {name}: none given")
-        return cls(**data)
+        return section(cls, "a matched preset", data)
