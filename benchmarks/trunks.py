@@ -13,7 +13,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -180,10 +180,12 @@ def main() -> int:
     options.add_argument("--study", type=Path, default=DEMO, help="its corpus, proxy and recipe")
     options.add_argument("--flops", type=float, default=4e11, help="of the top rung")
     options.add_argument("--seeds", type=int, default=2)
+    options.add_argument("--multiples", nargs="*", type=float, default=MULTIPLES)
     asked = options.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as cache:
         comparison = of_study(asked.study, Path(cache), asked.flops, asked.seeds)
+        comparison = replace(comparison, multiples=tuple(asked.multiples))
         measured = losses(comparison, lambda line: print(line, file=sys.stderr, flush=True))
     return publish(rows(comparison.levels, measured), asked.json)
 
