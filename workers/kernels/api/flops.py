@@ -77,6 +77,9 @@ def _product(x: Shape, w: Shape, *_: Any, **__: Any) -> int:
 
 # numba's operators, then Triton's; a name that both have counts the same.
 RULES: dict[str, Rule] = {
+    # The causal half, which is what the compiled forms do.
+    "attention": lambda q, *_, **__: 2 * prod(q) * q[1],
+    "attention_backward": lambda dy, *_, **__: 4 * prod(dy) * dy[1],
     "grouped_product": lambda x, x_row, w, *_, **__: 2 * prod(x_row) * w[1] * w[2],
     "grouped_weight_gradient": _product,
     "row_dots": _dots,
