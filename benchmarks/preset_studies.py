@@ -65,8 +65,11 @@ class Studies:
         wanted, designs = _decisive(ready.to_dict()), {s.key for _, s in ready.warm_start_specs()}
         for study in self.store.studies():
             facts = study.facts
+            stored = _decisive(study.config)
+            if config.recipe.precision == "auto":  # it was settled when the study began
+                stored["recipe"] = {**stored["recipe"], "precision": "auto"}
             same = (
-                _decisive(study.config) == wanted
+                stored == wanted
                 and facts.corpus.hash == self.text
                 and facts.training == TRAINING
             )
