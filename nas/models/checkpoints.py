@@ -84,9 +84,12 @@ def kept_runs(place: str) -> set[str]:
     """
     folder = f"{place}/{STATES}"
     try:
-        fs, path = _at(folder)
-        found = fs.ls(path, detail=False) if fs.isdir(path) else []
-        names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
+        if os.path.isabs(place):
+            names = os.listdir(folder) if os.path.isdir(folder) else []
+        else:
+            fs, path = _at_url(folder)
+            found = fs.ls(path, detail=False) if fs.exists(path) else []
+            names = [str(each).rstrip("/").rpartition("/")[2] for each in found]
     except Exception as error:  # of an object store, any: credentials are not OSErrors
         log.warning("training states in %s cannot be looked at: %s", folder, error)
         return set()
@@ -99,21 +102,22 @@ def discard_states(place: str) -> None:
     place: an absolute path or an fsspec URL. What cannot be removed costs a warning.
     """
     try:
-        fs, path = _at(place)
-        if fs.isdir(path):
+        if os.path.isabs(place):
+            if os.path.isdir(place):
+                shutil.rmtree(place)
+            return
+        fs, path = _at_url(place)
+        if fs.exists(path):
             fs.rm(path, recursive=True)
     except Exception as error:  # of an object store, any: credentials are not OSErrors
         log.warning("training states stay in %s: %s", place, error)
 
 
-def _at(place: str) -> tuple[Any, str]:
-    # What states are written with; imported here because reading commands do without.
+def _at_url(url: str) -> tuple[Any, str]:
+    # What states are written with; imported here because most studies keep theirs in a folder.
     import fsspec
-    from fsspec.implementations.local import LocalFileSystem
 
-    if os.path.isabs(place):  # where "::" and "://" are letters
-        return LocalFileSystem(), place
-    fs, path = fsspec.core.url_to_fs(place)
+    fs, path = fsspec.core.url_to_fs(url)
     return fs, str(path)
 
 
