@@ -69,9 +69,7 @@ class Studies:
             if config.recipe.precision == "auto":  # it was settled when the study began
                 stored["recipe"] = {**stored["recipe"], "precision": "auto"}
             same = (
-                stored == wanted
-                and facts.corpus.hash == self.text
-                and facts.training == TRAINING
+                stored == wanted and facts.corpus.hash == self.text and facts.training == TRAINING
             )
             # A configuration names presets; what a name stands for may have changed since.
             if same and all(t.key in designs for t in self.store.trials(study.id, stats=False)):
