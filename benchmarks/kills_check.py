@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import create_engine, text
 
@@ -15,6 +15,7 @@ from nas.running.resumption import stored_config
 from nas.search.decisions import Done
 from nas.search.scheduler import Board
 from nas.store import EvaluationRecord, Store, StudyRecord, TrialRecord
+from nas.store.windows import packed, unpacked
 from search_space.contract import EvalRequest, EvalResult, Status
 from search_space.errors import InputError
 
@@ -64,11 +65,14 @@ class Undisturbed:
                 recipe=config.recipe,
                 corpus_dir=corpus_dir,
                 until_flops=evaluation.until_flops,
+                run_flops=config.budget.trial_flops,
                 seed=evaluation.seed,
                 eval_tokens=config.eval_tokens,
                 device="cpu",
             )
-            self._known[key] = evaluate(request, lambda point: None)
+            result = evaluate(request, lambda point: None)
+            kept = unpacked(packed(result.windows))  # the store rounds them to float32
+            self._known[key] = replace(result, windows=kept)
         return self._known[key]
 
 
