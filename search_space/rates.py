@@ -44,7 +44,7 @@ BASE = Shape(d_model=64, n_layers=2, tokens=370_000, batch_tokens=1024)
 AT_BASE = Rates(matrix_lr=0.0191, lr=0.0274)
 EXPONENTS = Shape(d_model=-0.65, n_layers=-0.1, tokens=-0.4, batch_tokens=0.55)
 # What was trained to fit the rule.
-FITTED = {
+RANGES = {
     "d_model": (64, 128),
     "n_layers": (2, 4),
     "tokens": (250_000, 1_500_000),
@@ -64,7 +64,7 @@ def outside(shape: Shape) -> list[str]:
     """In words, where a shape lies outside what the rule was fitted on."""
     found = []
     for name, value in shape._asdict().items():
-        low, high = FITTED[name]
+        low, high = RANGES[name]
         if not low <= value <= high:
             found.append(f"{name} {value:.3g} (fitted on {low:,} to {high:,})")
     return found

@@ -14,7 +14,7 @@ from search_space.cost import model_cost
 from search_space.errors import InputError
 from search_space.placement import reference
 from search_space.presets import PRESETS
-from search_space.rates import AT_BASE, BASE, EXPONENTS, FITTED, MOST, Rates, outside, rates
+from search_space.rates import AT_BASE, BASE, EXPONENTS, RANGES, MOST, Rates, outside, rates
 
 BACKBONE = Backbone()
 SPEC = reference(BACKBONE)
@@ -34,7 +34,7 @@ def test_no_rate_is_far_above_those_that_were_tried():
 
 def test_what_was_fitted_on_holds_the_base():
     assert outside(BASE) == []
-    assert set(FITTED) == set(BASE._fields)
+    assert set(RANGES) == set(BASE._fields)
     (words,) = outside(BASE._replace(d_model=1024))
     assert words == "d_model 1.02e+03 (fitted on 64 to 128)"
 
