@@ -14,7 +14,7 @@ from search_space.cost import model_cost
 from search_space.errors import InputError
 from search_space.placement import reference
 from search_space.presets import PRESETS
-from search_space.rates import AT_BASE, BASE, EXPONENTS, RANGES, MOST, Rates, outside, rates
+from search_space.rates import AT_BASE, BASE, EXPONENTS, MOST, RANGES, Rates, outside, rates
 
 BACKBONE = Backbone()
 SPEC = reference(BACKBONE)
