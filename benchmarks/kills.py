@@ -108,6 +108,7 @@ def disturb(
             finally:
                 study.close()
             number += 1
+            say("so far", [f"{len(tally.faults)} faults, {number} studies, {len(faults)} to come"])
     return tally, found, number
 
 

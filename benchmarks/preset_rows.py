@@ -1,14 +1,20 @@
-"""What a comparison of the published designs found: its rows, and a document's table."""
+"""What a comparison of the published designs found: its rows, and a document's table.
+
+A difference to dense is paired over windows, and has the error of `nas compare` (docs/evidence.md).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from statistics import mean
 
 from benchmarks.preset_comparison import Comparison, Outcomes
 from benchmarks.preset_studies import UNIT
 from benchmarks.report import Row, at_least
-from nas.store.standing import pooled_deviation
+from nas.search.paired import CONFIDENCE, Difference, Measurement, difference
+from nas.search.seeds import SeedNoise, seed_noise
+from nas.store.records import MeasuredRun
 from search_space.contract import Status
 from search_space.cost import model_cost
 
@@ -20,51 +26,74 @@ class Summary:
     """One design over the seeds that finished.
 
     bits: their mean bits per byte.
-    spread: largest minus smallest; None of a single seed.
-    active_flops: a token.
+    deviation: of one seed, shrunk towards that of all designs.
+    active_flops: a token, with the measured activity.
+    active_share: the same over that of the dense design; None where no seed of dense finished.
     seconds: of one training, the mean.
-    difference: bits per byte from dense over the seeds both have, in pooled standard deviations of
-        a seed; None of dense itself, and where there is no dense or no deviation.
+    from_dense: bits per byte less dense's; None of dense itself, and where there is no dense.
     """
 
     preset: str
     seeds: int
     bits: float
-    spread: float | None
+    deviation: float
     active_flops: float
+    active_share: float | None
     total_params: int
     seconds: float
-    difference: float | None
+    from_dense: Difference | None
 
 
 def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
     """The designs of which a seed finished, the best first."""
-    bits: dict[str, dict[int, float]] = {name: {} for name in comparison.presets}
-    for (preset, seed), outcome in outcomes.items():
-        if outcome.bits_per_byte is not None:
-            bits[preset][seed] = outcome.bits_per_byte
-    deviation = pooled_deviation(list(values.values()) for values in bits.values())
-    baseline = bits.get(BASELINE, {})
-    out = []
-    for preset, own in bits.items():
-        if not own:
+    measured, noise = measurements(comparison, outcomes)
+    dense, out = measured.get(BASELINE), []
+    active = {
+        preset: mean(outcomes[preset, seed].active_flops for seed in own)
+        for preset, own in finished(comparison, outcomes).items()
+    }
+    for number, preset in enumerate(comparison.presets):
+        own = measured.get(preset)
+        if own is None:
             continue
-        ended = [outcomes[preset, seed] for seed in own]
-        shift = [own[seed] - baseline[seed] for seed in own.keys() & baseline.keys()]
-        compared = preset != BASELINE and len(shift) > 0
+        seconds = [o.seconds for (name, _), o in outcomes.items() if name == preset and o.run]
+        gap = difference(own, dense, noise) if dense is not None and own is not dense else None
         out.append(
             Summary(
                 preset=preset,
-                seeds=len(own),
-                bits=mean(own.values()),
-                spread=max(own.values()) - min(own.values()) if len(own) > 1 else None,
-                active_flops=mean(outcome.active_flops for outcome in ended),
+                seeds=own.seeds,
+                bits=own.bits_per_byte,
+                deviation=math.sqrt(noise.of(number)[0]),
+                active_flops=active[preset],
+                active_share=active[preset] / active[BASELINE] if dense is not None else None,
                 total_params=model_cost(comparison.spec(preset), comparison.backbone).total_params,
-                seconds=mean(outcome.seconds for outcome in ended),
-                difference=mean(shift) / deviation if compared and deviation else None,
+                seconds=mean(seconds),
+                from_dense=gap,
             )
         )
     return sorted(out, key=lambda summary: summary.bits)
+
+
+def finished(comparison: Comparison, outcomes: Outcomes) -> dict[str, dict[int, MeasuredRun]]:
+    """The runs that finished, by preset and by the seed of their study."""
+    found: dict[str, dict[int, MeasuredRun]] = {}
+    for number, preset in enumerate(comparison.presets):
+        for seed in comparison.seeds:
+            outcome = outcomes.get((preset, seed))
+            if outcome is not None and outcome.run is not None:
+                # A study numbers its own trials, and has one seed.
+                own = replace(outcome.run, trial=number, seed=seed)
+                found.setdefault(preset, {})[seed] = own
+    return found
+
+
+def measurements(
+    comparison: Comparison, outcomes: Outcomes
+) -> tuple[dict[str, Measurement], SeedNoise]:
+    """The designs over their seeds, and how far seeds lie from each other."""
+    runs = finished(comparison, outcomes)
+    noise = seed_noise([run for own in runs.values() for run in own.values()])
+    return {preset: Measurement(tuple(own.values())) for preset, own in runs.items()}, noise
 
 
 def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
@@ -73,14 +102,15 @@ def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
     for summary in summaries(comparison, outcomes):
         name = summary.preset
         out.append(Row(f"{name}: mean, n = {summary.seeds}", summary.bits, UNIT))
-        if summary.spread is not None:
-            out.append(Row(f"{name}: spread over the seeds", summary.spread, UNIT))
+        out.append(Row(f"{name}: deviation of one seed", summary.deviation, UNIT))
         out.append(Row(f"{name}: active FLOPs", summary.active_flops, "FLOPs a token"))
         out.append(Row(f"{name}: parameters", float(summary.total_params)))
         out.append(Row(f"{name}: training", summary.seconds, "s a trial"))
-        if summary.difference is not None:
-            label = f"{name}: difference from {BASELINE}"
-            out.append(Row(label, summary.difference, "standard deviations of a seed"))
+        if summary.from_dense is not None:
+            out.append(Row(f"{name}: from {BASELINE}", summary.from_dense.value, UNIT))
+            low, high = summary.from_dense.interval()
+            out.append(Row(f"{name}: from {BASELINE}, {CONFIDENCE:.0%} low", low, UNIT))
+            out.append(Row(f"{name}: from {BASELINE}, {CONFIDENCE:.0%} high", high, UNIT))
     failed = {key: o for key, o in outcomes.items() if o.status is not Status.FINISHED}
     for (preset, seed), outcome in failed.items():
         out.append(Row(f"{preset}, seed {seed}", outcome.line(), "", "finishes", False))
@@ -96,10 +126,10 @@ def markdown(comparison: Comparison, outcomes: Outcomes) -> str:
     head = (
         "design",
         f"{UNIT}, mean",
-        "spread",
+        f"from {BASELINE}, {CONFIDENCE:.0%} interval",
+        "a seed's deviation",
         "seeds",
-        f"from {BASELINE}, seed deviations",
-        "active FLOPs a token",
+        f"active FLOPs, of {BASELINE}'s",
         "parameters",
         "training, s",
     )
@@ -109,10 +139,10 @@ def markdown(comparison: Comparison, outcomes: Outcomes) -> str:
             (
                 s.preset,
                 f"{s.bits:.4f}",
-                "" if s.spread is None else f"{s.spread:.4f}",
+                "" if s.from_dense is None else _words(s.from_dense),
+                f"{s.deviation:.4f}",
                 str(s.seeds),
-                "" if s.difference is None else f"{s.difference:+.1f}",
-                f"{s.active_flops / 1e6:.2f} M",
+                "" if s.active_share is None else f"{s.active_share:.2f}",
                 f"{s.total_params / 1e6:.2f} M",
                 f"{s.seconds:.0f}",
             )
@@ -124,3 +154,8 @@ def markdown(comparison: Comparison, outcomes: Outcomes) -> str:
         if outcome.status is not Status.FINISHED
     ]
     return "\n".join([table, *([""] if failed else []), *failed])
+
+
+def _words(gap: Difference) -> str:
+    low, high = gap.interval()
+    return f"{gap.value:+.4f} ({low:+.4f} to {high:+.4f})"

@@ -17,6 +17,7 @@ from nas.running.driver import StudyFailed
 from nas.running.launcher import PoolFactory, launch_study, resume_study
 from nas.running.turn import Turn
 from nas.store import EvaluationRecord, Facts, Store, StudyRecord, StudyState
+from nas.store.records import MeasuredRun
 from search_space.contract import TRAINING, Status
 
 UNIT = "bits per byte"
@@ -28,6 +29,7 @@ class Outcome:
 
     error: one line where it did not finish.
     seconds: of training alone.
+    run: the same with the nats of its windows.
     active_flops: a token, with the measured activity.
     codes: the commits that drove its study, one unless it was gone on with after a change.
     """
@@ -35,6 +37,7 @@ class Outcome:
     status: Status
     error: str = ""
     bits_per_byte: float | None = None
+    run: MeasuredRun | None = None
     active_flops: float = 0.0
     seconds: float = 0.0
     codes: tuple[str, ...] = ()
@@ -121,21 +124,25 @@ class Studies:
         keys = {t.number: t.key for t in self.store.trials(study.id, stats=False)}
         evaluations = self.store.evaluations(study.id)
         ended = {keys[each.trial]: each for each in evaluations if each.status.final}
+        runs = {keys[run.trial]: run for run in self.store.measured_runs(study.id, list(keys))}
         codes = tuple(study.facts.more.get("codes", ()))
         return {
-            name: self._outcome(ended[spec.key], codes)
+            name: self._outcome(ended[spec.key], runs.get(spec.key), codes)
             for name, (_, spec) in zip(
                 names, config.with_vocab_size(self.vocab_size).warm_start_specs(), strict=True
             )
             if spec.key in ended
         }
 
-    def _outcome(self, ended: EvaluationRecord, codes: tuple[str, ...]) -> Outcome:
+    def _outcome(
+        self, ended: EvaluationRecord, run: MeasuredRun | None, codes: tuple[str, ...]
+    ) -> Outcome:
         curve = self.store.curve(ended.id)  # its last point is the end of the training
         return Outcome(
             status=ended.status,
             error=ended.error,
             bits_per_byte=ended.bits_per_byte,
+            run=run,
             active_flops=ended.active_flops or 0.0,
             seconds=curve[-1].seconds if curve else 0.0,
             codes=codes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import re
 import shutil
 
@@ -18,6 +19,7 @@ from benchmarks.presets import kept_in
 from benchmarks.simulated_pool import SimulatedPool
 from nas.running.driver import MOST_FAILURES, MOST_LOSSES
 from nas.store import StudyState
+from nas.store.records import MeasuredRun
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult, Recipe, Status, WorkerLost
 from search_space.corpus import CorpusSpec
@@ -135,6 +137,7 @@ def test_an_outcome_is_what_the_training_measured(first_run):
     assert 1 < dense.bits_per_byte < 8
     assert dense.bits_per_byte != outcomes["dense", 1].bits_per_byte
     assert dense.active_flops > 0
+    assert (dense.run.bits_per_byte, len(dense.run.windows)) == (dense.bits_per_byte, 16)
     assert dense.seconds > 0
     assert dense.codes == outcomes["broken", 1].codes == (preset_studies.commit(),)
 
@@ -287,44 +290,70 @@ def test_a_design_that_kills_its_workers_fails_alone(tmp_path):
     assert "its worker died" in outcomes["broken", 0].error
 
 
-def outcomes_of(bits: dict[str, list[float]]) -> Outcomes:
-    return {
-        (name, seed): Outcome(
-            status=Status.FINISHED, bits_per_byte=value, active_flops=1e6, seconds=2.0, codes=("a",)
-        )
-        for name, values in bits.items()
-        for seed, value in enumerate(values)
-    }
+def outcomes_of(bits: dict[str, list[float]], windows: dict[str, list[float]]) -> Outcomes:
+    """Outcomes whose runs have these shares of their nats in each window."""
+    out = {}
+    for name, values in bits.items():
+        for seed, value in enumerate(values):
+            nats = [value * math.log(2) * 300 * share for share in windows.get(name, [])]
+            run = MeasuredRun(0, 7, 2e7, value, 0.1, nats)
+            out[name, seed] = Outcome(
+                status=Status.FINISHED,
+                bits_per_byte=value,
+                run=run,
+                active_flops=1.5e6 if name == "switch" else 1e6,
+                seconds=2.0,
+                codes=("a",),
+            )
+    return out
 
 
-def test_the_best_is_first_and_differences_are_in_pooled_deviations():
-    outcomes = outcomes_of({"dense": [2.00, 2.04, 2.30], "switch": [1.92, 1.96], "hash": [1.99]})
+def test_the_best_is_first_and_differences_are_those_of_compare():
+    shares = {"dense": [0.25, 0.35, 0.4], "switch": [0.3, 0.3, 0.4], "hash": [0.25, 0.35, 0.4]}
+    outcomes = outcomes_of(
+        {"dense": [2.00, 2.04, 2.30], "switch": [1.92, 1.96], "hash": [1.99]}, shares
+    )
     # At their published widths: avgk's experts would be less than a unit wide here.
     comparison = tiny(presets=("dense", "switch", "hash", "avgk"), seeds=(0, 1, 2), match=None)
-    dense, switch, hashed = (
-        next(s for s in preset_rows.summaries(comparison, outcomes) if s.preset == name)
-        for name in ("dense", "switch", "hash")
-    )
-    names = [s.preset for s in preset_rows.summaries(comparison, outcomes)]
-    assert names == ["switch", "hash", "dense"]
-    # Squares around the means 2.1133 and 1.94, over 2 + 1 degrees of freedom.
-    deviation = ((0.1133**2 + 0.0733**2 + 0.1867**2 + 2 * 0.02**2) / 3) ** 0.5
-    assert dense.difference is None
-    assert dense.spread == pytest.approx(0.30)
-    # Over the two seeds that both have: 1.94 - 2.02, and 1.99 - 2.00 of one.
-    assert switch.difference == pytest.approx(-0.08 / deviation, rel=1e-3)
-    assert hashed.difference == pytest.approx(-0.01 / deviation, rel=1e-3)
-    assert hashed.spread is None
+    found = {s.preset: s for s in preset_rows.summaries(comparison, outcomes)}
+    assert list(found) == ["switch", "hash", "dense"]
+    dense, switch, hashed = (found[name] for name in ("dense", "switch", "hash"))
+    # Each with its own squares and those of all, as much as SHARED repeats would weigh.
+    squares = {"dense": 0.1133**2 + 0.0733**2 + 0.1867**2, "switch": 2 * 0.02**2}
+    prior = 0.005**2
+    of_all = (sum(squares.values()) + 4 * prior) / (3 + 4)
+    assert hashed.deviation == pytest.approx(of_all**0.5, rel=1e-3)
+    assert dense.deviation == pytest.approx(((squares["dense"] + 4 * of_all) / 6) ** 0.5, rel=1e-3)
+    assert dense.from_dense is None
+    assert switch.from_dense.value == pytest.approx(1.94 - 2.1133, abs=1e-4)
+    seeds = dense.deviation**2 / 3 + switch.deviation**2 / 2
+    assert switch.from_dense.seeds_error == pytest.approx(seeds**0.5, rel=1e-6)
+    # Paired: the windows' parts of each mean, and what these gaps scatter by.
+    gaps = [1.94 * a - 2.11333 * b for a, b in zip(shares["switch"], shares["dense"], strict=True)]
+    middle = sum(gaps) / 3
+    windows = (1.5 * sum((gap - middle) ** 2 for gap in gaps)) ** 0.5
+    assert switch.from_dense.windows_error == pytest.approx(windows, rel=1e-3)
+    assert (switch.active_share, hashed.active_share) == (1.5, 1.0)
     assert preset_rows.rows(comparison, outcomes)[-1].holds is False
 
 
-def test_one_seed_alone_has_no_deviation():
+def test_one_seed_alone_has_the_deviation_that_is_taken_for_granted():
     comparison = tiny(presets=("dense", "switch"), seeds=(0,))
-    outcomes = outcomes_of({"dense": [2.0], "switch": [1.9]})
-    assert [s.difference for s in preset_rows.summaries(comparison, outcomes)] == [None, None]
+    outcomes = outcomes_of({"dense": [2.0], "switch": [1.9]}, {})
+    assert [s.deviation for s in preset_rows.summaries(comparison, outcomes)] == [0.005, 0.005]
     assert all(row.holds for row in preset_rows.rows(comparison, outcomes))
     first = preset_rows.markdown(comparison, outcomes).splitlines()[2]
-    assert first.startswith("| switch | 1.9000 |  | 1 |  | 1.00 M | ")
+    assert re.match(
+        r"\| switch \| 1\.9000 \| -0\.1000 \(-\d\.\d{4} to \+\d\.\d{4}\) \| 0\.0050 \| 1 \| 1\.50",
+        first,
+    )
+
+
+def test_without_dense_there_is_nothing_to_differ_from():
+    comparison = tiny(presets=("dense", "switch"), seeds=(0,))
+    [switch] = preset_rows.summaries(comparison, outcomes_of({"switch": [1.9]}, {}))
+    assert switch.from_dense is switch.active_share is None
+    assert "| 1.9000 |  | " in preset_rows.markdown(comparison, outcomes_of({"switch": [1.9]}, {}))
 
 
 def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
@@ -377,7 +406,7 @@ def test_failed_work_is_one_line_and_code_1(monkeypatch, capsys):
 
 
 def test_the_command_writes_rows_and_markdown(monkeypatch, tmp_path, capsys):
-    found = outcomes_of({"dense": [2.0], "switch": [1.9]})
+    found = outcomes_of({"dense": [2.0], "switch": [1.9]}, {})
     monkeypatch.setattr(presets, "compare", lambda *_, **__: found)
     file = tmp_path / "rows.json"
     line = ["--presets", "dense,switch", "--seeds", "0", "--markdown", "--json", str(file)]
