@@ -6,7 +6,8 @@ the rate to each cell, all of one curvature; the exponents follow from where the
 losses lie. `python -m benchmarks.rates held` does the same in cells that the fit did not see, with
 other seeds, and its rows are what the rule loses against the best of the multiples.
 `--records FILE` keeps a line a training, and a second call trains only what is not there.
-`--study FILE` names the corpus: the demo's by default.
+`--study FILE` names the corpus: the demo's by default. `python -m benchmarks.rates draw --records
+FILE --picture FILE` draws what the records have, of both kinds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from search_space.rates import BASE, Shape, rates
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 
-MULTIPLES = (0.4, 0.63, 1.0, 1.6, 2.5)
+MULTIPLES = (0.5, 0.71, 1.0, 1.41, 2.0)
 SEEDS, OTHER_SEEDS = (0, 1, 2), (3, 4, 5)
 MOST_REGRET = 0.003  # bits per byte
 SMALL_FLOPS, LARGE_FLOPS = 4e11, 6e12
@@ -179,16 +180,29 @@ def held_rows(points: list[Point]) -> list[Row]:
     return out
 
 
+def picture(points: list[Point], file: Path) -> int:
+    """Draw the points of both kinds of cells."""
+    from benchmarks.rates_picture import draw, save  # needs a browser, which measuring does not
+
+    of_fit = {cell.name for cell in FITTED}
+    fitted = [point for point in points if point.cell in of_fit]
+    save(draw(fitted, [p for p in points if p.cell not in of_fit], MOST_REGRET), file)
+    return 0
+
+
 def main() -> int:
     """The command."""
     options = parser(__doc__)
-    options.add_argument("what", choices=("fit", "held"))
+    options.add_argument("what", choices=("fit", "held", "draw"))
     options.add_argument("--study", type=Path, default=DEMO, help="its corpus")
     options.add_argument("--records", type=Path, required=True, help="a line a training")
     options.add_argument("--processes", type=int, default=1, help="trainings at once")
     options.add_argument("--multiples", nargs="*", type=float, default=MULTIPLES)
     options.add_argument("--cells", nargs="*", default=[], help="names; all by default")
+    options.add_argument("--picture", type=Path, default="rates.png", help="what draw writes")
     asked = options.parse_args()
+    if asked.what == "draw":
+        return picture(list(read(asked.records).values()), asked.picture)
     all_cells, seeds = (FITTED, SEEDS) if asked.what == "fit" else (HELD, OTHER_SEEDS)
     cells = [cell for cell in all_cells if not asked.cells or cell.name in asked.cells]
     wanted = [(c, multiple, seed) for c in cells for seed in seeds for multiple in asked.multiples]

@@ -24,7 +24,7 @@ from search_space.spec import FFNSpec
 # A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.
 WEIGHTS, MANIFEST, TOKENIZER = "model.safetensors", "trial.json", "tokenizer.json"
 MANIFEST_FORMAT = 2
-TRAINING = 4  # grows when the same request is trained in another way: results are not comparable
+TRAINING = 5  # grows when the same request is trained in another way: results are not comparable
 
 
 class Status(StrEnum):

@@ -41,7 +41,7 @@ class Shape(NamedTuple):
 
 
 BASE = Shape(d_model=64, n_layers=2, tokens=370_000, batch_tokens=1024)
-AT_BASE = Rates(matrix_lr=0.0191, lr=0.0274)
+AT_BASE = Rates(matrix_lr=0.0210, lr=0.0300)
 EXPONENTS = Shape(d_model=-0.65, n_layers=-0.1, tokens=-0.4, batch_tokens=0.55)
 # What was trained to fit the rule.
 RANGES = {
