@@ -81,10 +81,12 @@ class Disturber:
                 self.study.start()
             self._let_work()
             kind = self._next_kind()
-            if kind is not None and self.study.exit_code() is None:
-                self._inject(kind)
-            elif kind is None:
+            if kind is None:
                 self.study.wait(self._driver_ended, "end of the study", ended=True)
+            elif self.study.exit_code() is None:
+                self._inject(kind)
+            else:
+                self.faults.insert(0, kind)  # another study's, where the driver has ended
 
     def _driver_ended(self) -> bool:
         return self.study.exit_code() is not None
