@@ -41,8 +41,8 @@ class Shape(NamedTuple):
 
 
 BASE = Shape(d_model=64, n_layers=2, tokens=370_000, batch_tokens=1024)
-AT_BASE = Rates(matrix_lr=0.0210, lr=0.0300)
-EXPONENTS = Shape(d_model=-0.65, n_layers=-0.1, tokens=-0.4, batch_tokens=0.55)
+AT_BASE = Rates(matrix_lr=0.0222, lr=0.0317)
+EXPONENTS = Shape(d_model=-0.5, n_layers=-0.1, tokens=-0.4, batch_tokens=0.5)
 # What was trained to fit the rule.
 RANGES = {
     "d_model": (64, 128),
