@@ -7,7 +7,7 @@ losses lie. `python -m benchmarks.rates held` does the same in cells that the fi
 other seeds, and its rows are what the rule loses against the best of the multiples.
 `--records FILE` keeps a line a training, and a second call trains only what is not there.
 `--study FILE` names the corpus: the demo's by default. `python -m benchmarks.rates draw --records
-FILE --picture FILE` draws what the records have, of both kinds.
+FILE --held FILE --picture FILE` draws the records of both.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from benchmarks.recipe import DEMO, UNIT
 from benchmarks.report import Row, at_most, parser, publish
 from nas.config import StudyConfig
 from search_space.backbone import Backbone
-from search_space.contract import EvalRequest, Recipe
+from search_space.contract import TRAINING, EvalRequest, Recipe
 from search_space.cost import model_cost
 from search_space.places import corpora_dir
 from search_space.presets import PRESETS
-from search_space.rates import BASE, Shape, rates
+from search_space.rates import BASE, Rates, Shape, rates
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 
+# The rates that the fit's multiples are of: a rule of before. The present one follows from the fit,
+# and would move what it is fitted on.
+TRIED, TRIED_EXPONENTS = Rates(matrix_lr=0.0210, lr=0.0300), Shape(-0.65, -0.1, -0.4, 0.55)
 MULTIPLES = (0.5, 0.71, 1.0, 1.41, 2.0)
 SEEDS, OTHER_SEEDS = (0, 1, 2), (3, 4, 5)
+HELD_RECORDS = Path(__file__).parent / "records" / "held.jsonl"
 MOST_REGRET = 0.003  # bits per byte
 SMALL_FLOPS, LARGE_FLOPS = 4e11, 6e12
 
@@ -80,6 +84,15 @@ class Cell:
         """What the rule is asked with."""
         return Shape(self.d_model, self.n_layers, self.length[0], self.batch_size * 128)
 
+    def rates(self, multiple: float) -> Rates:
+        """The rates at a multiple: of those tried for a cell of the fit, else of the rule's."""
+        base = rates(self.shape)
+        if self in FITTED:
+            ratios = zip(self.shape, BASE, TRIED_EXPONENTS, strict=True)
+            factor = math.prod((own / base) ** power for own, base, power in ratios)
+            base = Rates(*(factor * rate for rate in TRIED))
+        return Rates(*(multiple * rate for rate in base))
+
 
 FITTED = (
     Cell(name="base", tokens=BASE.tokens),
@@ -102,8 +115,8 @@ HELD = (
 
 
 def train(cell: Cell, multiple: float, seed: int, corpus_dir: str, eval_tokens: int) -> Point:
-    """One training at `multiple` times the rule's rates."""
-    matrix_lr, lr = (multiple * rate for rate in rates(cell.shape))
+    """One training at a multiple of the cell's rates."""
+    matrix_lr, lr = cell.rates(multiple)
     request = EvalRequest(
         evaluation=0,
         spec=PRESETS[cell.preset](cell.backbone),
@@ -115,19 +128,22 @@ def train(cell: Cell, multiple: float, seed: int, corpus_dir: str, eval_tokens: 
         eval_tokens=eval_tokens,
     )
     result = evaluate(request, lambda progress: None)
-    return Point(cell.name, multiple, matrix_lr, seed, result.bits_per_byte, result.seconds)
+    text = Path(corpus_dir).name
+    return Point(
+        cell.name, multiple, matrix_lr, seed, result.bits_per_byte, result.seconds, text, TRAINING
+    )
 
 
 def trained(
     wanted: Iterable[tuple[Cell, float, int]], study: StudyConfig, records: Path, processes: int
 ) -> list[Point]:
-    """The points of `wanted`; trains those that `records` has not, and adds them."""
+    """The points of `wanted`; trains those that `records` has not at these rates, and adds them."""
     corpus = prepare(study.corpus, 1024, 128, corpora_dir())
-    known = read(records)
+    text, known = str(corpus.meta["hash"]), read(records)
     out, todo = [], []
     for cell, multiple, seed in wanted:
         point = known.get((cell.name, multiple, seed))
-        if point is None:
+        if point is None or not of_today(point, cell, text):
             todo.append((cell, multiple, seed))
         else:
             out.append(point)
@@ -141,8 +157,14 @@ def trained(
     return out
 
 
+def of_today(point: Point, cell: Cell, text: str) -> bool:
+    """Whether a training is one of this text, form and rates: of others it says nothing."""
+    same_rate = math.isclose(point.matrix_lr, cell.rates(point.multiple).matrix_lr)
+    return same_rate and (point.corpus, point.training) == (text, TRAINING)
+
+
 def read(records: Path) -> dict[tuple[str, float, int], Point]:
-    """The trainings that a file has, by cell, multiple and seed."""
+    """The trainings that a file has, by cell, multiple and seed; the last of several."""
     lines = records.read_text().splitlines() if records.exists() else []
     points = [Point(**json.loads(line)) for line in lines]
     return {(point.cell, point.multiple, point.seed): point for point in points}
@@ -180,13 +202,12 @@ def held_rows(points: list[Point]) -> list[Row]:
     return out
 
 
-def picture(points: list[Point], file: Path) -> int:
-    """Draw the points of both kinds of cells."""
+def picture(fit_records: Path, held_records: Path, file: Path) -> int:
+    """Draw what both files have."""
     from benchmarks.rates_picture import draw, save  # needs a browser, which measuring does not
 
-    of_fit = {cell.name for cell in FITTED}
-    fitted = [point for point in points if point.cell in of_fit]
-    save(draw(fitted, [p for p in points if p.cell not in of_fit], MOST_REGRET), file)
+    fitted, held = (list(read(path).values()) for path in (fit_records, held_records))
+    save(draw(fitted, held, MOST_REGRET), file)
     return 0
 
 
@@ -199,10 +220,11 @@ def main() -> int:
     options.add_argument("--processes", type=int, default=1, help="trainings at once")
     options.add_argument("--multiples", nargs="*", type=float, default=MULTIPLES)
     options.add_argument("--cells", nargs="*", default=[], help="names; all by default")
+    options.add_argument("--held", type=Path, default=HELD_RECORDS, help="of held, for draw")
     options.add_argument("--picture", type=Path, default="rates.png", help="what draw writes")
     asked = options.parse_args()
     if asked.what == "draw":
-        return picture(list(read(asked.records).values()), asked.picture)
+        return picture(asked.records, asked.held, asked.picture)
     all_cells, seeds = (FITTED, SEEDS) if asked.what == "fit" else (HELD, OTHER_SEEDS)
     cells = [cell for cell in all_cells if not asked.cells or cell.name in asked.cells]
     wanted = [(c, multiple, seed) for c in cells for seed in seeds for multiple in asked.multiples]

@@ -19,6 +19,8 @@ class Point:
     multiple: of the rates that the rule gave when it was trained.
     matrix_lr: Muon's rate.
     bits_per_byte: None where it did not finish.
+    corpus: the prepared text's hash.
+    training: the form of trainings (`search_space.contract.TRAINING`).
     """
 
     cell: str
@@ -27,6 +29,8 @@ class Point:
     seed: int
     bits_per_byte: float | None
     seconds: float = 0.0
+    corpus: str = ""
+    training: int = 0
 
 
 class Fit(NamedTuple):

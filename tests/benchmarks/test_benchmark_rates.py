@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from search_space.presets import PRESETS
 from search_space.rates import BASE
 from search_space.rates import rates as rule
 
+RECORDS = Path(rates.__file__).parent / "records" / "rates.jsonl"
+CORPUS = {"dir": None, "meta": {"hash": "one text"}}
 CURVATURE, NOISE = 0.015, 0.004
 TRUE = {"d_model": -0.6, "n_layers": -0.2, "tokens": -0.4, "batch_tokens": 0.4}
 
@@ -70,15 +74,16 @@ def test_a_training_that_did_not_finish_is_the_worst():
 
 def test_a_second_call_trains_only_what_is_missing(monkeypatch, tmp_path):
     """Records outlive a run that is cut."""
-    records, asked = tmp_path / "records.jsonl", []
+    records, asked, text = tmp_path / "records.jsonl", [], "one text"
 
     def train(cell, multiple, seed, corpus_dir, eval_tokens):
         asked.append((cell.name, multiple, seed))
-        return Point(cell.name, multiple, 0.01, seed, 2.0)
+        rate = cell.rates(multiple).matrix_lr
+        return Point(cell.name, multiple, rate, seed, 2.0, corpus=text, training=rates.TRAINING)
 
     monkeypatch.setattr(rates, "ProcessPoolExecutor", ThreadPoolExecutor)
     monkeypatch.setattr(rates, "train", train)
-    monkeypatch.setattr(rates, "prepare", lambda *a: type("Corpus", (), {"dir": tmp_path}))
+    monkeypatch.setattr(rates, "prepare", lambda *a: type("Corpus", (), CORPUS))
     study = type("Study", (), {"corpus": None, "eval_tokens": 256})
     cell = FITTED[0]
     first = rates.trained([(cell, 1.0, 0)], study, records, 1)
@@ -86,6 +91,25 @@ def test_a_second_call_trains_only_what_is_missing(monkeypatch, tmp_path):
     assert asked == [("base", 1.0, 0), ("base", 1.6, 0)]
     assert first == both[:1]
     assert len(both) == 2
+
+
+@pytest.mark.parametrize("change", [{"corpus": "another"}, {"training": 1}, {"matrix_lr": 0.5}])
+def test_records_of_another_text_form_or_rule_are_not_taken(change):
+    cell = FITTED[0]
+    rate = cell.rates(1.41).matrix_lr
+    point = Point(cell.name, 1.41, rate, 0, 2.0, corpus="one text", training=rates.TRAINING)
+    assert rates.of_today(point, cell, "one text")
+    assert not rates.of_today(replace(point, **change), cell, "one text")
+
+
+def test_the_recorded_trainings_are_those_of_the_fit():
+    """The document's table is of this file."""
+    points = list(rates.read(RECORDS).values())
+    assert len(points) == len(FITTED) * len(MULTIPLES) * len(SEEDS)
+    cells = {cell.name: cell for cell in FITTED}
+    assert all(rates.of_today(point, cells[point.cell], point.corpus) for point in points)
+    fitted = fit(points)
+    assert 2 ** fitted.optima["base"] == pytest.approx(rule(BASE).matrix_lr, rel=0.02)
 
 
 def test_every_preset_is_held_at_both_sizes():
