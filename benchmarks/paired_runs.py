@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import StudyConfig
-from search_space.contract import EvalRequest
+from search_space.contract import TRAINING, EvalRequest
 from search_space.presets import PRESETS
 from workers.corpus import prepare
 from workers.evaluate import evaluate
@@ -52,7 +52,12 @@ def train(
     report: hears of each run.
     """
     recipe = StudyConfig.load(DEMO).recipe.to_dict()
-    settings = {"flops": flops, "eval_tokens": eval_tokens, "recipe": recipe}
+    settings = {
+        "flops": flops,
+        "eval_tokens": eval_tokens,
+        "recipe": recipe,
+        "training": TRAINING,
+    }
     known = {(run.design, run.seed): run for run in _read(kept, settings)}
     out = []
     with tempfile.TemporaryDirectory(prefix="paired-") as cache:

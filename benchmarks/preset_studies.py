@@ -65,15 +65,9 @@ class Studies:
         Its name and its workers decide no result, and may differ.
         """
         ready = config.with_vocab_size(self.vocab_size)
-        wanted, designs = _decisive(ready.to_dict()), {s.key for _, s in ready.warm_start_specs()}
+        designs = {spec.key for _, spec in ready.warm_start_specs()}
         for study in self.store.studies():
-            facts = study.facts
-            stored = _decisive(study.config)
-            if config.recipe.precision == "auto":  # it was settled when the study began
-                stored["recipe"] = {**stored["recipe"], "precision": "auto"}
-            same = (
-                stored == wanted and facts.corpus.hash == self.text and facts.training == TRAINING
-            )
+            same = is_of(study, ready) and study.facts.corpus.hash == self.text
             # A configuration names presets; what a name stands for may have changed since.
             if same and all(t.key in designs for t in self.store.trials(study.id, stats=False)):
                 return study
@@ -147,6 +141,14 @@ class Studies:
             seconds=curve[-1].seconds if curve else 0.0,
             codes=codes,
         )
+
+
+def is_of(study: StudyRecord, config: StudyConfig) -> bool:
+    """Whether a kept study is of this configuration, and of today's form of trainings."""
+    stored = _decisive(study.config)
+    if config.recipe.precision == "auto":  # it was settled when the study began
+        stored["recipe"] = {**stored["recipe"], "precision": "auto"}
+    return stored == _decisive(config.to_dict()) and study.facts.training == TRAINING
 
 
 def _decisive(config: dict[str, Any]) -> dict[str, Any]:

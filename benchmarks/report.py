@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+from search_space.errors import InputError
+
 
 @dataclass(frozen=True)
 class Row:
@@ -56,8 +58,13 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def publish(rows: Iterable[Row], file: Path | None = None) -> int:
-    """Print the rows, write them to `file`; returns the exit code, 1 when a row does not hold."""
-    rows = list(rows)
+    """Print the rows, write them to `file`; returns the exit code, 1 when a row does not hold, 2
+    when what was given cannot be measured."""
+    try:
+        rows = list(rows)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     Console().print(_table(rows))
     if file is not None:
         record = {"rows": [asdict(row) for row in rows], "machine": machine(), "commit": commit()}

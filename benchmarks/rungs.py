@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
+from benchmarks.preset_studies import is_of
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study, open_pool, resume_study
@@ -28,6 +29,7 @@ from nas.search.pareto import hypervolume
 from nas.search.settings import Budget
 from nas.store import EvaluationRecord, Store, StudyRecord, StudyState, TrialRecord
 from search_space.contract import EvalRequest, EvalResult, Status
+from search_space.errors import require
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
 SEEDS = 3
@@ -56,10 +58,19 @@ def with_rungs(config: StudyConfig) -> StudyConfig:
 
 
 def ended_study(config: StudyConfig, store: Store, name: str) -> StudyRecord:
-    """The study of that name, finished: launched, gone on with, or as it is."""
+    """The study of that name, finished: launched, gone on with, or as it is.
+
+    Raises InputError where one of that name is of another configuration or form of trainings.
+    """
     found = {study.name: study for study in store.studies()}.get(name)
     if found is None:
         return launch_study(config, store, name=name)
+    size = found.config["backbone"]["vocab_size"]  # what the corpus's tokenizer came to
+    require(
+        is_of(found, config.with_vocab_size(size)),
+        f"folder: its study {name!r} has another configuration, or was trained in another form; "
+        "give another folder",
+    )
     return found if found.state is StudyState.FINISHED else resume_study(found, store)
 
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from benchmarks.report import Row, at_least, at_most, commit, main, publish
+from search_space.errors import InputError
 
 
 def test_a_failed_bar_is_written_and_ends_with_1(tmp_path, capsys):
@@ -37,3 +38,14 @@ def test_a_benchmark_without_options_is_one_call(value, code, monkeypatch, tmp_p
         main(lambda: [at_most("time", value, 2.0)], "A benchmark.")
     assert ended.value.code == code
     assert json.loads(file.read_text())["rows"][0]["value"] == value
+
+
+def test_what_cannot_be_measured_is_one_line_and_code_2(capsys, tmp_path):
+    def rows():
+        yield Row("a", 1.0)
+        raise InputError("folder: of another study; give another folder")
+
+    assert publish(rows(), tmp_path / "rows.json") == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "folder: of another study; give another folder\n")
+    assert not (tmp_path / "rows.json").exists()

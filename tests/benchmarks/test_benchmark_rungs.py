@@ -13,8 +13,9 @@ from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
 from nas.search.lessons import Lessons
-from nas.store import Store
-from search_space.contract import EvalResult, Status
+from nas.store import Facts, Store
+from search_space.contract import TRAINING, EvalResult, Status
+from search_space.errors import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -97,3 +98,18 @@ def test_a_rule_is_measured_by_the_studies_that_it_steers(studies):
         front = lessons.simulated(config, landscape, rule)
         assert len(front) >= 4  # the warm starts, and who was promoted
     assert lessons.RULES["all, corrected"] is Lessons  # what the product does
+
+
+def test_a_kept_study_of_another_configuration_is_not_taken(studies):
+    config = StudyConfig.load(rungs.DEMO)
+    longer = dataclasses.replace(
+        config, budget=dataclasses.replace(config.budget, trial_flops=7e11)
+    )
+    with Store.open(f"sqlite:///{studies}/nas.db") as store:
+        name = store.study().name
+        assert rungs.ended_study(config, store, name).name == name
+        with pytest.raises(InputError, match=r"another configuration.*give another folder"):
+            rungs.ended_study(longer, store, name)
+        store.update_study(store.study().id, facts=Facts(training=TRAINING - 1))
+        with pytest.raises(InputError, match="another form"):
+            rungs.ended_study(config, store, name)
