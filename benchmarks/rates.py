@@ -19,9 +19,10 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import stdev
 
-from benchmarks.rates_fit import Point, fit, means, regret
-from benchmarks.recipe import DEMO, UNIT
+from benchmarks.rates_fit import Point, fit, means, regret, regrets
+from benchmarks.recipe import DEMO, MOST_SHIFT, UNIT
 from benchmarks.report import Row, at_most, parser, publish
 from nas.config import StudyConfig
 from search_space.backbone import Backbone
@@ -194,11 +195,22 @@ def fit_rows(points: list[Point]) -> list[Row]:
 
 
 def held_rows(points: list[Point]) -> list[Row]:
-    """The cells' means, and what the rule loses in each."""
-    out = []
+    """The cells' means, and what the rule loses in each: by the best of the means, which noise
+    makes too good, and by the least of a parabola of the curvature that all cells share."""
+    out, fitted = [], regrets(points)
     for name, of_cell in means(points).items():
         out += [Row(f"{name}, x{multiple:g}", bits, UNIT) for multiple, bits in of_cell.items()]
         out.append(at_most(f"{name}: regret", regret(of_cell), MOST_REGRET, UNIT))
+        if name in fitted:
+            out.append(at_most(f"{name}: regret by its parabola", fitted[name], MOST_REGRET, UNIT))
+        for multiple in sorted(of_cell.keys() & {0.5, 2.0}):
+            shift = abs(of_cell[multiple] - of_cell[1.0])
+            out.append(
+                at_most(f"{name}: shift of the mean at x{multiple:g}", shift, MOST_SHIFT, UNIT)
+            )
+        at_rule = [p.bits_per_byte for p in points if (p.cell, p.multiple) == (name, 1.0)]
+        if len(at_rule) > 1 and None not in at_rule:
+            out.append(Row(f"{name}: deviation of a seed", stdev(at_rule), UNIT))
     return out
 
 

@@ -93,3 +93,19 @@ def means(points: Iterable[Point]) -> dict[str, dict[float, float]]:
 def regret(bits: Mapping[float, float]) -> float:
     """What the rule's rates lose against the best of the multiples: means at each."""
     return bits[1.0] - min(bits.values())
+
+
+def regrets(points: Iterable[Point]) -> dict[str, float]:
+    """What the rule's rates lose by the parabolas of `fit`, of the cells with four multiples or
+    more, that of the rule among them."""
+    known = [point for point, _ in finished(points)]
+    rules = {point.cell: point.matrix_lr for point in known if point.multiple == 1.0}
+    tried = {cell: {p.multiple for p in known if p.cell == cell} for cell in rules}
+    whole = [point for point in known if len(tried.get(point.cell, ())) >= 4]
+    if not whole:
+        return {}
+    found = fit(whole)
+    return {
+        cell: found.curvature * (math.log2(rules[cell]) - best) ** 2
+        for cell, best in found.optima.items()
+    }

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from playwright.sync_api import sync_playwright
 from plotly.subplots import make_subplots
 
-from benchmarks.rates_fit import Point, fit, means, regret
+from benchmarks.rates_fit import Point, fit, means, regrets
 from search_space.errors import require
 
 # Okabe and Ito's, told apart with every common colour blindness.
@@ -29,11 +29,14 @@ def draw(fitted: list[Point], held: list[Point], bar: float) -> go.Figure:
     bar: the most that the rule may lose.
     """
     figure = make_subplots(
-        1, 2, column_widths=[0.6, 0.4], subplot_titles=("fitted cells", "regret, held-out cells")
+        1,
+        2,
+        column_widths=[0.6, 0.4],
+        subplot_titles=("fitted cells", "regret by the parabola, held-out cells"),
     )
     for trace in fit_traces(fitted):
         figure.add_trace(trace, 1, 1)
-    losses = {cell: regret(of_cell) for cell, of_cell in means(held).items() if 1.0 in of_cell}
+    losses = regrets(held)
     names = sorted(losses, key=losses.__getitem__)
     figure.add_trace(
         go.Bar(

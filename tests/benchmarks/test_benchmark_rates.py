@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import rates
+from benchmarks import rates, rates_fit
 from benchmarks.rates import FITTED, HELD, MULTIPLES, SEEDS, fit_rows, held_rows
 from benchmarks.rates_fit import Point, fit, means, regret
 from search_space.presets import PRESETS
@@ -62,8 +62,25 @@ def test_the_errors_are_those_of_the_noise():
 def test_what_a_rule_loses():
     points = [Point("a", m, m, 0, bits) for m, bits in ((0.5, 2.0), (1.0, 2.01), (2.0, 2.3))]
     assert regret(means(points)["a"]) == pytest.approx(0.01)
-    row = held_rows(points)[-1]
-    assert (row.name, row.holds) == ("a: regret", False)
+    row = {row.name: row for row in held_rows(points)}["a: regret"]
+    assert not row.holds
+
+
+def test_a_parabola_says_what_a_rule_loses_where_means_are_noisy():
+    points, draw = [], random.Random(1)
+    for cell, best_at in (("a", 0.0), ("b", 0.4)):  # octaves above the rule
+        for multiple in MULTIPLES:
+            for seed in range(12):
+                bits = 2 + 0.015 * (math.log2(multiple) - best_at) ** 2 + draw.gauss(0, 0.005)
+                points.append(Point(cell, multiple, 0.01 * multiple, seed, bits))
+    found = rates_fit.regrets([*points, Point("c", 1.0, 0.01, 0, 2.0)])
+    assert set(found) == {"a", "b"}  # one multiple makes no parabola
+    assert found["a"] == pytest.approx(0.0, abs=0.0005)
+    assert found["b"] == pytest.approx(0.015 * 0.16, abs=0.0015)
+    rows = {row.name: row for row in held_rows(points)}
+    assert rows["b: regret by its parabola"].holds
+    assert rows["a: shift of the mean at x2"].value == pytest.approx(0.015, abs=0.005)
+    assert rows["a: deviation of a seed"].value == pytest.approx(0.005, rel=0.6)
 
 
 def test_a_training_that_did_not_finish_is_the_worst():
