@@ -21,8 +21,7 @@ NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NS_STEPS = 4
 # The iteration on the Gram matrix costs less where one side is at least this much longer.
 GRAM_ASPECT = 1.5
-# Less than the usual 0.95: runs of some hundred steps end lower with it, and seeds differ by a third
-# (docs/recipe.md).
+# Less than the usual 0.95: runs of some hundred steps end lower with it (docs/recipe.md).
 MOMENTUM = 0.9
 # Per-entry size of a Muon update relative to its learning rate: AdamW's usual (Moonlight,
 # arXiv 2502.16982). It does not depend on how the hidden width is cut into experts.
@@ -92,7 +91,9 @@ class Muon(torch.optim.Optimizer, Carried):
     of all follows every gradient.
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float = MOMENTUM, weight_decay: float = 0.0):
+    def __init__(
+        self, params: Any, lr: float, momentum: float = MOMENTUM, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.turn = 0
 

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from workers.kernels import products
 from workers.kernels.api.attention import attention
 from workers.kernels.dispatch import chosen_products, describe, describe_products
+from workers.kernels.pairs import Operands, Pairs
 from workers.kernels.products import MARGIN, TOLERANCE, Choice, Measured, choose
 from workers.kernels.settings import Backend, Products, override
 from workers.kernels.switch import onednn, onednn_multiplies
+from workers.kernels.torch import expert_ffn
 
 FASTER = Measured(torch_rate=100.0, onednn_rate=240.0, gain=2.1, error=1e-6)
 EVEN = Measured(torch_rate=100.0, onednn_rate=101.0, gain=MARGIN - 0.001, error=1e-6)
@@ -55,6 +57,29 @@ def test_the_fastest_way_runs_and_is_on_for_the_body_alone(auto, monkeypatch, fo
     assert f", products {way}" in describe("cpu")
     with chosen_products("meta"):
         assert not onednn_multiplies()
+
+
+@pytest.mark.parametrize("routed", [True, False])
+def test_experts_whose_rows_vary_never_see_it(monkeypatch, routed):
+    """oneDNN would keep a compiled product for every number of rows that an expert ever had."""
+    seen = []
+    products_of, add = expert_ffn._products, expert_ffn._add_weight_gradients
+    for name, run in (("_products", products_of), ("_add_weight_gradients", add)):
+
+        def told(*args, run=run, **more):
+            seen.append(onednn_multiplies())
+            return run(*args, **more)
+
+        monkeypatch.setattr(expert_ffn, name, told)
+    x_TD, w_BGD = torch.randn(6, 4, requires_grad=True), torch.randn(2, 3, 4, requires_grad=True)
+    token_P = torch.tensor([0, 2, 2, 1, 5, 3])
+    pairs = Pairs(token_P, [4, 2]) if routed else Pairs(None, [6])
+    w = w_BGD if routed else w_BGD[:1]
+    with onednn(True):
+        given = Operands(x_TD, w, None, w, None)
+        expert_ffn.expert_ffn(given, pairs, "relu", None).sum().backward()
+        assert onednn_multiplies()
+    assert len(seen) >= 6 and set(seen) == {not routed}
 
 
 def test_the_switch_goes_back_after_an_error(auto, monkeypatch):

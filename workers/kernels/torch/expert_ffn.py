@@ -17,6 +17,7 @@ from workers.kernels.activations import ACTIVATIONS, value_and_slope
 from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
 from workers.kernels.pairs import Operands, Pairs, Tile, Watch
+from workers.kernels.switch import onednn
 
 # A tile's widest tensor on the CPU, by measurement (benchmarks/layers.py): less makes thin products
 # and many calls, more leaves the cache. A GPU takes all rows at once.
@@ -25,7 +26,8 @@ TILE_ELEMENTS = 1 << 18
 
 def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
-    return differentiated((_forward, _backward), given, pairs, activation, watch)
+    passes = (_forward, _backward) if pairs.token_P is None else ROUTED
+    return differentiated(passes, given, pairs, activation, watch)
 
 
 def tile_rows(x_TD: Tensor, width: int) -> int:
@@ -72,6 +74,11 @@ def _backward(
 ) -> None:
     for tile in tiles:
         _backward_tile(grads, kept, dy_TD, pairs, tile, activation)
+
+
+# Routing gives an expert another number of rows at each step. oneDNN compiles, and keeps, a product
+# for each shape: that took longer than it saved, and hundreds of megabytes (docs/kernels.md).
+ROUTED = onednn(False)(_forward), onednn(False)(_backward)
 
 
 def _backward_tile(
