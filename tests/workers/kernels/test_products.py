@@ -17,7 +17,7 @@ from workers.kernels.pairs import Operands, Pairs
 from workers.kernels.products import MARGIN, TOLERANCE, Choice, Measured, choose
 from workers.kernels.settings import Backend, Products, override
 from workers.kernels.switch import onednn, onednn_multiplies
-from workers.kernels.torch import expert_ffn
+from workers.kernels.torch import expert_ffn, grouped
 
 FASTER = Measured(torch_rate=100.0, onednn_rate=240.0, gain=2.1, error=1e-6)
 EVEN = Measured(torch_rate=100.0, onednn_rate=101.0, gain=MARGIN - 0.001, error=1e-6)
@@ -80,6 +80,17 @@ def test_experts_whose_rows_vary_never_see_it(monkeypatch, routed):
         expert_ffn.expert_ffn(given, pairs, "relu", None).sum().backward()
         assert onednn_multiplies()
     assert len(seen) >= 6 and set(seen) == {not routed}
+
+
+def test_nor_do_grouped_products(monkeypatch):
+    seen, mm = [], torch.mm
+    monkeypatch.setattr(
+        torch, "mm", lambda *a, **b: seen.append(onednn_multiplies()) or mm(*a, **b)
+    )
+    x, w = torch.randn(6, 4, requires_grad=True), torch.randn(2, 4, 3, requires_grad=True)
+    with onednn(True):
+        grouped.grouped_mm(x, w, [4, 2]).sum().backward()
+    assert seen == [False] * 6
 
 
 def test_the_switch_goes_back_after_an_error(auto, monkeypatch):

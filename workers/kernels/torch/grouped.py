@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workers.kernels.switch import onednn
+
 
 def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(P, O), as workers.kernels.api.grouped says."""
@@ -39,6 +41,7 @@ class _GroupedMM(torch.autograd.Function):
         return dx_PI, dw_BIO, None
 
 
+@onednn(False)  # as workers.kernels.torch.expert_ffn: counts differ from call to call
 def product(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(P, O)."""
     y_PO = x_PI.new_empty(x_PI.shape[0], w_BIO.shape[2])
@@ -47,6 +50,7 @@ def product(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     return y_PO
 
 
+@onednn(False)
 def weight_gradient(x_PI: Tensor, dy_PO: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
     """(B, I, O), 0 for an expert without rows."""
     # The gradient takes the weight's own layout, so that the optimizer reads it in order.
