@@ -29,7 +29,12 @@ def test_the_rule_is_a_power_of_each_ratio():
 
 
 def test_no_rate_is_far_above_those_that_were_tried():
-    assert rates(BASE._replace(tokens=1)) == pytest.approx([MOST * rate for rate in AT_BASE])
+    assert rates(BASE._replace(batch_tokens=1e9)) == pytest.approx(
+        [MOST * rate for rate in AT_BASE]
+    )
+    shortest = RANGES["tokens"][0]
+    assert rates(BASE._replace(tokens=1)) == rates(BASE._replace(tokens=shortest))
+    assert rates(BASE._replace(tokens=2 * shortest)) < rates(BASE._replace(tokens=shortest))
 
 
 def test_what_was_fitted_on_holds_the_base():
@@ -60,10 +65,10 @@ def test_the_rates_are_the_same_at_every_rung():
         backbone=BACKBONE,
         recipe=Recipe(),
         corpus_dir="c",
-        until_flops=1e11,
-        run_flops=9e11,
+        until_flops=1e13,
+        run_flops=9e13,
     )
-    top = dataclasses.replace(request, until_flops=9e11)
+    top = dataclasses.replace(request, until_flops=9e13)
     assert request.rates == top.rates
     assert request.identity() == top.identity()
     alone = dataclasses.replace(request, run_flops=0)
