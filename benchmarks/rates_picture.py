@@ -32,6 +32,7 @@ def draw(fitted: list[Point], held: list[Point], bar: float) -> go.Figure:
         1,
         2,
         column_widths=[0.6, 0.4],
+        horizontal_spacing=0.17,
         subplot_titles=("fitted cells", "regret by the parabola, held-out cells"),
     )
     for trace in fit_traces(fitted):
@@ -54,7 +55,9 @@ def draw(fitted: list[Point], held: list[Point], bar: float) -> go.Figure:
     figure.update_yaxes(title_text="bits per byte above the least", row=1, col=1)
     figure.update_xaxes(title_text="bits per byte", rangemode="tozero", row=1, col=2)
     figure.update_yaxes(automargin=True, tickfont_size=10, row=1, col=2)
-    figure.update_layout(template="plotly_white", legend={"orientation": "h", "y": -0.2}, **SIZE)
+    figure.update_layout(
+        template="plotly_white", legend={"orientation": "h", "y": -0.2}, margin_t=50, **SIZE
+    )
     return figure
 
 
