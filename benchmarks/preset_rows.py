@@ -47,53 +47,43 @@ class Summary:
 def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
     """The designs of which a seed finished, the best first."""
     measured, noise = measurements(comparison, outcomes)
-    dense, out = measured.get(BASELINE), []
-    active = {
-        preset: mean(outcomes[preset, seed].active_flops for seed in own)
-        for preset, own in finished(comparison, outcomes).items()
+    ended = {
+        preset: [outcomes[preset, run.seed] for run in own.runs] for preset, own in measured.items()
     }
-    for number, preset in enumerate(comparison.presets):
-        own = measured.get(preset)
-        if own is None:
-            continue
-        seconds = [o.seconds for (name, _), o in outcomes.items() if name == preset and o.run]
+    active = {preset: mean(each.active_flops for each in own) for preset, own in ended.items()}
+    dense, out = measured.get(BASELINE), []
+    for preset, own in measured.items():
         gap = difference(own, dense, noise) if dense is not None and own is not dense else None
         out.append(
             Summary(
                 preset=preset,
                 seeds=own.seeds,
                 bits=own.bits_per_byte,
-                deviation=math.sqrt(noise.of(number)[0]),
+                deviation=math.sqrt(noise.of(own.number)[0]),
                 active_flops=active[preset],
                 active_share=active[preset] / active[BASELINE] if dense is not None else None,
                 total_params=model_cost(comparison.spec(preset), comparison.backbone).total_params,
-                seconds=mean(seconds),
+                seconds=mean(each.seconds for each in ended[preset]),
                 from_dense=gap,
             )
         )
     return sorted(out, key=lambda summary: summary.bits)
 
 
-def finished(comparison: Comparison, outcomes: Outcomes) -> dict[str, dict[int, MeasuredRun]]:
-    """The runs that finished, by preset and by the seed of their study."""
-    found: dict[str, dict[int, MeasuredRun]] = {}
+def measurements(
+    comparison: Comparison, outcomes: Outcomes
+) -> tuple[dict[str, Measurement], SeedNoise]:
+    """The designs over the seeds that finished, and how far seeds lie from each other."""
+    runs: dict[str, list[MeasuredRun]] = {}
     for number, preset in enumerate(comparison.presets):
         for seed in comparison.seeds:
             outcome = outcomes.get((preset, seed))
             if outcome is not None and outcome.run is not None:
                 # A study numbers its own trials, and has one seed.
                 own = replace(outcome.run, trial=number, seed=seed)
-                found.setdefault(preset, {})[seed] = own
-    return found
-
-
-def measurements(
-    comparison: Comparison, outcomes: Outcomes
-) -> tuple[dict[str, Measurement], SeedNoise]:
-    """The designs over their seeds, and how far seeds lie from each other."""
-    runs = finished(comparison, outcomes)
-    noise = seed_noise([run for own in runs.values() for run in own.values()])
-    return {preset: Measurement(tuple(own.values())) for preset, own in runs.items()}, noise
+                runs.setdefault(preset, []).append(own)
+    noise = seed_noise([run for own in runs.values() for run in own])
+    return {preset: Measurement(tuple(own)) for preset, own in runs.items()}, noise
 
 
 def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:

@@ -29,7 +29,7 @@ class Outcome:
 
     error: one line where it did not finish.
     seconds: of training alone.
-    run: the same with the nats of its windows.
+    run: its measurement, with the nats of its windows.
     active_flops: a token, with the measured activity.
     codes: the commits that drove its study, one unless it was gone on with after a change.
     """

@@ -28,6 +28,7 @@ from nas.config import StudyConfig
 from search_space.backbone import Backbone
 from search_space.contract import TRAINING, EvalRequest, Recipe
 from search_space.cost import model_cost
+from search_space.errors import InputError, require
 from search_space.places import corpora_dir
 from search_space.presets import PRESETS
 from search_space.rates import BASE, Rates, Shape, rates
@@ -215,11 +216,17 @@ def held_rows(points: list[Point]) -> list[Row]:
 
 
 def picture(fit_records: Path, held_records: Path, file: Path) -> int:
-    """Draw what both files have."""
+    """Draw what both files have; exit code 2 where that cannot be done."""
     from benchmarks.rates_picture import draw, save  # needs a browser, which measuring does not
 
-    fitted, held = (list(read(path).values()) for path in (fit_records, held_records))
-    save(draw(fitted, held, MOST_REGRET), file)
+    try:
+        for path in (fit_records, held_records):
+            require(path.is_file(), f"records: there is no file {str(path)!r}; measure first")
+        fitted, held = (list(read(path).values()) for path in (fit_records, held_records))
+        save(draw(fitted, held, MOST_REGRET), file)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 

@@ -16,10 +16,9 @@ from playwright.sync_api import sync_playwright
 from plotly.subplots import make_subplots
 
 from benchmarks.rates_fit import Point, fit, means, regrets
+from nas.views.style import GREY, PALETTE
 from search_space.errors import require
 
-# Okabe and Ito's, told apart with every common colour blindness.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D00", "#555555")
 SIZE = {"width": 1100, "height": 480}
 
 
@@ -44,13 +43,13 @@ def draw(fitted: list[Point], held: list[Point], bar: float) -> go.Figure:
             x=[losses[name] for name in names],
             y=names,
             orientation="h",
-            marker_color=[COLOURS[0] if losses[name] <= bar else COLOURS[1] for name in names],
+            marker_color=[PALETTE[0] if losses[name] <= bar else PALETTE[1] for name in names],
             showlegend=False,
         ),
         1,
         2,
     )
-    figure.add_vline(x=bar, line_dash="dot", line_color="#888888", row=1, col=2)
+    figure.add_vline(x=bar, line_dash="dot", line_color=GREY, row=1, col=2)
     figure.update_xaxes(title_text="Muon's rate", type="log", dtick=math.log10(2), row=1, col=1)
     figure.update_yaxes(title_text="bits per byte above the least", row=1, col=1)
     figure.update_xaxes(title_text="bits per byte", rangemode="tozero", row=1, col=2)
@@ -65,7 +64,7 @@ def fit_traces(points: list[Point]) -> Iterable[go.Scatter]:
     """A cell's means as markers and its parabola as a line, over Muon's rate."""
     found, of_cells = fit(points), means(points)
     for number, (cell, best) in enumerate(found.optima.items()):
-        colour, least = COLOURS[number % len(COLOURS)], found.least[cell]
+        colour, least = PALETTE[number % len(PALETTE)], found.least[cell]
         rates = {point.multiple: point.matrix_lr for point in points if point.cell == cell}
         line = [math.log2(min(rates.values())) + 0.1 * step for step in range(-2, 60)]
         line = [x for x in line if x <= math.log2(max(rates.values())) + 0.2]

@@ -56,7 +56,8 @@ MOST = 4.0  # times the rates at BASE
 def rates(shape: Shape) -> Rates:
     """The rule: the rates at `BASE` times a power of each of the shape's ratios to it.
 
-    Shorter runs than any that was tried have the rates of the shortest: gated designs lose by more.
+    Runs shorter than any that was tried have the rates of the shortest: at higher ones gated
+    designs did worse (docs/recipe.md).
     """
     shape = shape._replace(tokens=max(shape.tokens, RANGES["tokens"][0]))
     ratios = (own / base for own, base in zip(shape, BASE, strict=True))

@@ -13,7 +13,7 @@ from search_space.errors import InputError
 from search_space.methods import names
 
 # Okabe and Ito's palette, told apart with every common colour blindness; a shape doubles it.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D00", "#555555")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A6D00", "#555555")
 _SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "hexagon")
 GREY = "#888888"
 PAUSED = "paused at a lower rung"
@@ -26,7 +26,7 @@ Data = dict[str, Any]  # plain data as plotly.js takes it: making Plotly's objec
 
 def colour(method: str) -> str:
     """A method's colour. With more than eight methods colours come again, with other symbols."""
-    return _PALETTE[names().index(method) % len(_PALETTE)]
+    return PALETTE[names().index(method) % len(PALETTE)]
 
 
 def symbol(method: str) -> str:

@@ -133,3 +133,11 @@ def test_every_preset_is_held_at_both_sizes():
     names = {(cell.preset, cell.d_model) for cell in HELD}
     assert {(name, width) for name in PRESETS for width in (64, 128)} <= names
     assert all(cell.length[0] > 0 < cell.length[1] for cell in (*FITTED, *HELD))
+
+
+def test_drawing_what_nobody_measured_is_one_line(tmp_path, capsys):
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    assert rates.picture(tmp_path / "none.jsonl", RECORDS, tmp_path / "rates.png") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("records: there is no file") and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
