@@ -18,8 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.simulated_pool import SimulatedPool
 from nas.config import StudyConfig
+from nas.models.bundle import bundle_sources
 from nas.models.checkpoints import find_checkpoint
-from nas.models.export import bundle_sources, export_trial
+from nas.models.export import export_trial
 from nas.running.launcher import launch_study
 from nas.store import Store
 from nas.views.pareto import pareto_data

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.models.export import bundle_sources
+from nas.models.bundle import bundle_sources
 from nas.models.generate import sample
 from search_space.backbone import Backbone
 from search_space.errors import InputError

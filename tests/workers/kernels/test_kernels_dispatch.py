@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nas.models.export import bundle_sources
+from nas.models.bundle import bundle_sources
 from search_space.errors import InputError
 from search_space.methods import find, names
 from workers.kernels import dispatch, settings

@@ -1,0 +1,42 @@
+"""README.md of an export."""
+
+from __future__ import annotations
+
+import json
+
+from nas.models.checkpoints import Checkpoint
+from nas.store import StudyRecord, TrialRecord
+
+
+def model_card(checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord) -> str:
+    """README.md of the export."""
+    result = trial.result
+    assert result is not None
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [ffn-nas]
+---
+# {study.name}, trial {trial.number}: {trial.spec.label}
+
+A proxy language model from an FFN architecture search.
+
+| | |
+| --- | --- |
+| bits per byte (validation) | {result.bits_per_byte:.4f} ± {result.bits_per_byte_se:.4f} |
+| training tokens | {result.tokens:,} |
+| training FLOPs | {checkpoint.flops:.3g} |
+| active FLOPs a token | {result.active_flops:.3g} |
+| parameters | {trial.cost["total_params"]:,.0f} |
+| design | `{json.dumps(trial.spec.to_dict())}` |
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(".", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
+```
+
+The Python files beside the weights are the code that trained them; they need torch and
+transformers only.
+"""
