@@ -25,6 +25,7 @@ from search_space.prices import Cost
 Activation = Literal["gelu", "relu", "silu"]
 Gate = Literal["softmax", "sigmoid"]
 Placement = Literal["all", "alternate", "middle", "all_but_first"]
+Cut = Literal["contiguous", "clustered", "magnitude", "activation"]
 
 # A design's own errors are SpecErrors, which a search steps over.
 need = functools.partial(require, error=SpecError)
@@ -202,6 +203,8 @@ class Design:
     lr_multiplier: of the recipe's learning rates, for this FFN's parameters alone.
     placement: which layers of the model have it (`search_space.placement`); the others keep the
         reference FFN.
+    cut: of a pretrained FFN, in which order its units fill the experts, and which stay out where
+        the design has fewer (`workers.pretrained.cutting`).
     """
 
     d_ff: int
@@ -214,6 +217,7 @@ class Design:
     output_gate: bool = False
     lr_multiplier: float = 1.0
     placement: Placement = "all"
+    cut: Cut = "contiguous"
 
     @property
     def method(self) -> str:

@@ -29,10 +29,10 @@ from search_space.contract import (
 )
 from workers.corpus import Corpus
 from workers.corpus.seal import file_digest
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 
 
-def save_checkpoint(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, str]:
+def save_checkpoint(model: LanguageModel, request: EvalRequest, corpus: Corpus) -> tuple[str, str]:
     """Write `request.checkpoint_dir`; returns its name in the study's folder and its digest.
 
     The digest is the SHA-256 of the manifest, which has those of the weights and the tokenizer.

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from workers.layers.declared import declared
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 
 
-def draw_by_name(model: ProxyLM, seed: int) -> None:
+def draw_by_name(model: LanguageModel, seed: int) -> None:
     """Give every tensor its initial values, from a generator seeded by (seed, its name).
 
     model: on the CPU, whatever device it will train on: the values depend on none.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
-from workers.model import ProxyLM
+from workers.model import LanguageModel, ProxyLM
 from workers.precision import mixed, settled
 from workers.training.carried import Carried
 from workers.training.curve import Curve
@@ -47,11 +47,18 @@ class Trained:
     optimizer_flops: float
 
 
-def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
-    """The request's proxy with its seed's initial weights, on its device."""
-    with torch.random.fork_rng(devices=[]):
-        model = ProxyLM(request.spec, request.backbone)
-    draw_by_name(model, request.seed)
+def build_proxy(request: EvalRequest, corpus: Corpus) -> LanguageModel:
+    """The request's proxy with its seed's initial weights, on its device: drawn by the seed, and of
+    a model that is cut its own, but for the gates."""
+    model: LanguageModel
+    if request.backbone.base is not None:
+        from workers.pretrained.load import build_cut  # which needs transformers
+
+        model = build_cut(request.spec, request.backbone, corpus, request.seed)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            model = ProxyLM(request.spec, request.backbone)
+        draw_by_name(model, request.seed)
     model.set_token_counts(torch.from_numpy(corpus.token_counts))
     model.begin_run(request.recipe.warmup)
     return model.to(request.device)
@@ -75,7 +82,7 @@ class Training:
 
     def __init__(
         self,
-        model: ProxyLM,
+        model: LanguageModel,
         request: EvalRequest,
         corpus: Corpus,
         report: Callable[[Progress], None],
@@ -162,7 +169,7 @@ class Training:
 
 
 def train_step(
-    model: ProxyLM,
+    model: LanguageModel,
     inputs: NDArray[np.int64],
     targets: NDArray[np.int64],
     device: str,
@@ -178,6 +185,6 @@ def train_step(
     with mixed(precision, device):
         out = model(inputs_NL)
         hidden_TD = out.hidden_NLD.flatten(0, 1)
-        loss = linear_cross_entropy(hidden_TD, model.embed.weight, targets_NL.flatten())
+        loss = linear_cross_entropy(hidden_TD, model.head, targets_NL.flatten())
     (loss if out.aux_loss is None else loss + out.aux_loss).backward()
     return loss.item()
