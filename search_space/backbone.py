@@ -37,6 +37,8 @@ class Backbone:
     base: Base | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.base, Mapping):  # as plain data has it
+            object.__setattr__(self, "base", Base.from_dict(self.base))
         for name in ("d_model", "n_layers", "n_heads"):
             whole(name, getattr(self, name), 1, DIM)
         for name in ("vocab_size", "seq_len"):
@@ -68,6 +70,4 @@ class Backbone:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Backbone:
         """Read `to_dict`'s form; a missing key takes its default, an unknown one is refused."""
-        if isinstance(data, Mapping) and data.get("base") is not None:
-            data = {**data, "base": Base.from_dict(data["base"])}
         return section(cls, "backbone", data)

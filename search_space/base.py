@@ -1,6 +1,6 @@
 """`Base`: a dense pretrained model whose FFNs a study cuts into experts, and which cuts are legal.
 
-Only plain facts: `nas.models.base_model` reads them from a checkpoint's configuration.
+Only plain facts: `nas.base_model` reads them from a checkpoint's configuration.
 """
 
 from __future__ import annotations

@@ -123,7 +123,9 @@ def _train(training: Training, note: Callable[[Training], None]) -> Trained:
     return training.run(after_step, states.at_branch)
 
 
-def _keep(model: LanguageModel, request: EvalRequest, corpus: Corpus) -> tuple[str, str, dict[str, str]]:
+def _keep(
+    model: LanguageModel, request: EvalRequest, corpus: Corpus
+) -> tuple[str, str, dict[str, str]]:
     """The checkpoint, its digest, and {"checkpoint_error": why} where it could not be written.
 
     What was trained and measured is kept all the same. States make room for the weights: first the

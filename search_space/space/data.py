@@ -98,6 +98,10 @@ class SearchSpace:
         read_domains(self, "space.")
         if self.match != "free" and self.active_width == _ACTIVE_WIDTHS:
             object.__setattr__(self, "active_width", (1.0,))
+        if self.match == "units" and self.methods == built_in():
+            # The dense method over all units is the model as it is.
+            routed = tuple(name for name in CUTTABLE if name != "dense")
+            object.__setattr__(self, "methods", routed)
         self._check_methods()
         self._check_sizes()
         for name in ("activation", "gated", "output_gate", "lr_multiplier", "placement", "cut"):
@@ -156,6 +160,8 @@ class SearchSpace:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; `from_dict` reads it back."""
         own = {f.name: _plain(getattr(self, f.name)) for f in _own_fields()}
+        if self.match != "units":
+            del own["cut"]  # is never asked for
         return own | {name: _plain(knobs) for name, knobs in self.sections.items()}
 
     @classmethod

@@ -15,6 +15,7 @@ from search_space.base import Base, check_cut
 from search_space.errors import InputError
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus
+from workers.layers.experts import Experts
 from workers.pretrained.cutting import Units, fill, scale_to, unit_order
 from workers.pretrained.model import CutFFN, PretrainedLM, cut_ffns, put_in
 from workers.training.initial import draw_by_name
@@ -56,17 +57,10 @@ def build_cut(spec: FFNSpec, backbone: Backbone, corpus: Corpus, seed: int) -> P
     assert base is not None
     check_cut(spec, base, backbone.reference_d_ff)
     lm, ffns = load_base(base), cut_ffns(spec, backbone)
-    draw_by_name(_Drawn(ffns), seed)
+    draw_by_name(nn.ModuleList(ffns), seed)
     _cut(lm, ffns, spec, _calibration(corpus, backbone))
     put_in(lm, ffns)
     return PretrainedLM(lm, backbone)
-
-
-class _Drawn(nn.ModuleList):
-    """FFNs whose tensors are drawn by their names."""
-
-    def reset_parameters(self) -> None:
-        """It has none of its own."""
 
 
 def _calibration(corpus: Corpus, backbone: Backbone) -> Tensor:
@@ -84,6 +78,7 @@ def _cut(lm: Any, ffns: list[CutFFN], spec: FFNSpec, ids_NL: Tensor) -> None:
             x_TD, y_TD = inputs[0].flatten(0, -2), output.flatten(0, -2)
             units = Units(mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight.t())
             hidden_TH = mlp.act_fn(mlp.gate_proj(x_TD)) * mlp.up_proj(x_TD)
+            assert isinstance(ffn.experts, Experts)  # of every method that can be cut
             width = ffn.experts.keys_BGD.shape[1]
             fill(ffn.experts, units, unit_order(spec.cut, units, hidden_TH, width))
             if ffn.searched and spec.method != "dense":

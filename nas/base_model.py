@@ -48,8 +48,8 @@ def read_base(model: str, seq_len: int) -> Backbone:
         model=str(folder) if os.path.isdir(model) else model,
         digest=_digest(folder),
         family=family,
-        head_dim=config.get("head_dim") or _number(model, config, "hidden_size")
-        // _number(model, config, "num_attention_heads"),
+        head_dim=config.get("head_dim")
+        or _number(model, config, "hidden_size") // _number(model, config, "num_attention_heads"),
         n_kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
         activation=_activation(model, config),
         tied=bool(config.get("tie_word_embeddings", False)),
