@@ -1,8 +1,8 @@
 """A dense pretrained model to cut: a small Llama, trained here.
 
-`python -m benchmarks.base_model --to FOLDER --text SOURCE --json FILE` trains d 192, 6 layers, gated
-SiLU FFNs of 512 units, BPE of 2,048 words, for 3e13 training FLOPs, with the recipe of studies, and
-writes it as any Llama checkpoint, with its tokenizer. It is the `base_model` of
+`python -m benchmarks.base_model --to FOLDER --text SOURCE --json FILE` trains d 192, 6 layers,
+gated SiLU FFNs of 512 units, BPE of 2,048 words, for 3e13 training FLOPs, with the recipe of
+studies, and writes it as any Llama checkpoint, with its tokenizer. It is the `base_model` of
 `benchmarks.sparsify`, and of the documents' sparsify study.
 """
 

@@ -23,6 +23,7 @@ from search_space.spec import FFNSpec
 
 # A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.
 WEIGHTS, MANIFEST, TOKENIZER = "model.safetensors", "trial.json", "tokenizer.json"
+BASE_CONFIG = "base_config.json"  # of a cut model, beside its weights: of the model that was cut
 MANIFEST_FORMAT = 2
 TRAINING = 5  # grows when the same request is trained in another way: results are not comparable
 

@@ -49,10 +49,14 @@ def unit_order(cut: Cut, units: Units, hidden_TH: Tensor, width: int) -> Tensor:
     reach_H = units.values_HD.norm(dim=1)
     if cut == "magnitude":
         score_H = units.gates_HD.norm(dim=1) * units.keys_HD.norm(dim=1) * reach_H
-        return score_H.argsort(descending=True, stable=True)
+        return _falling(score_H)
     if cut == "activation":
-        return (hidden_TH.abs().mean(0) * reach_H).argsort(descending=True, stable=True)
-    return clusters(hidden_TH, width).argsort(stable=True)
+        return _falling(hidden_TH.abs().mean(0) * reach_H)
+    return torch.sort(clusters(hidden_TH, width), stable=True).indices
+
+
+def _falling(score_H: Tensor) -> Tensor:
+    return torch.sort(score_H, descending=True, stable=True).indices
 
 
 def clusters(hidden_TH: Tensor, width: int) -> Tensor:

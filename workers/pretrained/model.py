@@ -51,7 +51,8 @@ class CutFFN(Declared):
         if self.stats is not None:
             self.stats.add_routing(selected.routing, x_TD.shape[0])
         self.loss = selected.loss
-        return self.experts(x_TD, selected.routing, self.stats).view_as(x_NLD)
+        y_TD: Tensor = self.experts(x_TD, selected.routing, self.stats)
+        return y_TD.view_as(x_NLD)
 
 
 class Projection(Declared):
