@@ -5,7 +5,7 @@ the base is what `benchmarks.base_model` wrote. 8 experts of its FFN's units; DS
 and ReLU routing at activities of about 0.5 and 0.3, beside the model as it is and two structured
 prunings; contiguous and clustered cuts; DSMoE's threshold from 0.2 to 0.8. All are trained on for a
 tenth of the base's FLOPs, with three seeds, and measured on the same windows. The same line again
-goes on where a cut run ended.
+goes on where a cut run ended. `--picture FILE` draws what `--json` wrote.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--eval-tokens", type=int, default=2**17)
     add("--workers", type=int)
     add("--state", type=Path, help="keep the studies here, and go on with them")
+    add("--picture", type=Path, help="draw the designs of --json here, too")
     add("--markdown", action="store_true", help="the table to stdout, the rows to stderr")
     asked = options.parse_args(arguments)
     try:
@@ -193,6 +194,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = publish(found, asked.json)
     if asked.markdown:
         print(markdown(comparison, outcomes))
+    if asked.picture and asked.json:
+        from benchmarks.rates_picture import save  # needs a browser, which measuring does not
+        from benchmarks.sparsify_picture import draw
+
+        save(draw(asked.json), asked.picture)
     return code
 
 
