@@ -1,6 +1,7 @@
 """`PretrainedLM`: a Llama-like model of transformers whose FFNs are a design's.
 
-N sequences, L tokens of a sequence, D model width, T = N * L tokens, V vocabulary.
+N sequences, L tokens of a sequence, D model width, T = N * L tokens, V vocabulary, R real tokens:
+those that are no padding.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class CutFFN(Declared):
 
     searched: whether it is the design's, and not all of the layer's own FFN.
     loss: the selection's of the last forward, or None.
+    real_R: where the real tokens lie among all of the coming forward, None where all are real. So
+        padding has no part in losses, loads and statistics.
     """
 
     def __init__(self, spec: FFNSpec, backbone: Backbone, *, searched: bool = True) -> None:
@@ -37,6 +40,7 @@ class CutFFN(Declared):
         self.selection = build_selection(spec, backbone.d_model, backbone.vocab_size)
         self.experts = build_experts(spec, backbone.d_model)
         self.loss: Tensor | None = None
+        self.real_R: Tensor | None = None
 
     def new_stats(self) -> RoutingStats | None:
         """Of its experts, where it is of the design."""
@@ -44,7 +48,13 @@ class CutFFN(Declared):
 
     def forward(self, x_NLD: Tensor) -> Tensor:
         """x_NLD (N, L, D), already normed -> (N, L, D), without the residual."""
-        x_TD = x_NLD.flatten(0, -2)
+        all_TD = x_NLD.flatten(0, -2)
+        if self.real_R is None:
+            return self._read(all_TD).view_as(x_NLD)
+        y_RD = self._read(all_TD.index_select(0, self.real_R))
+        return torch.zeros_like(all_TD).index_copy(0, self.real_R, y_RD).view_as(x_NLD)
+
+    def _read(self, x_TD: Tensor) -> Tensor:
         with unmixed(x_TD.device.type):  # which expert is read is decided in float32
             # No method that can be cut asks for token ids.
             selected = self.selection(x_TD, x_TD.new_empty(0, dtype=torch.long), self.experts)
@@ -52,7 +62,7 @@ class CutFFN(Declared):
             self.stats.add_routing(selected.routing, x_TD.shape[0])
         self.loss = selected.loss
         y_TD: Tensor = self.experts(x_TD, selected.routing, self.stats)
-        return y_TD.view_as(x_NLD)
+        return y_TD.to(x_TD.dtype)
 
 
 class Projection(Declared):

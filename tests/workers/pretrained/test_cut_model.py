@@ -48,6 +48,21 @@ def logits(model):
         return model.eval().logits(model(IDS_NL).hidden_NLD)
 
 
+def exported(bases, small_corpus, family="llama", name="llama_moe", seed=0):
+    """A cut model as transformers has it."""
+    backbone = read_base(str(bases[family]), 32)
+    spec = CUTS[name](backbone)
+    model = build_cut(spec, backbone, small_corpus, seed)
+    config_class, model_class = CLASSES[family]
+    data = model.lm.config.to_dict()
+    for key in ("model_type", "architectures"):
+        data.pop(key)
+    config = config_class(**data, ffn={"spec": spec.to_dict(), "backbone": backbone.to_dict()})
+    out = model_class(config).eval()
+    out.load_state_dict(model.lm.state_dict())
+    return out
+
+
 @pytest.mark.parametrize("family", get_args(Family))
 def test_with_every_expert_open_it_equals_the_dense_model(bases, small_corpus, family):
     backbone = read_base(str(bases[family]), 32)
@@ -189,17 +204,10 @@ def test_promoted_or_straight_it_is_one_run(bases, small_corpus, tmp_path, name)
 @pytest.mark.parametrize("family", get_args(Family))
 def test_as_a_transformers_model_it_computes_the_same(bases, small_corpus, tmp_path, family):
     backbone = read_base(str(bases[family]), 32)
-    spec = CUTS["dsmoe"](backbone)
-    model = build_cut(spec, backbone, small_corpus, 3)
-    config_class, model_class = CLASSES[family]
-    data = model.lm.config.to_dict()
-    for name in ("model_type", "architectures"):
-        data.pop(name)
-    config = config_class(**data, ffn={"spec": spec.to_dict(), "backbone": backbone.to_dict()})
-    exported = model_class(config).eval()
-    exported.load_state_dict(model.lm.state_dict())
-    exported.save_pretrained(tmp_path)
-    again = model_class.from_pretrained(tmp_path).eval()
+    model = build_cut(CUTS["dsmoe"](backbone), backbone, small_corpus, 3)
+    whole = exported(bases, small_corpus, family, "dsmoe", seed=3)
+    whole.save_pretrained(tmp_path)
+    again = type(whole).from_pretrained(tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(again(IDS_NL).logits, logits(model), rtol=1e-6, atol=1e-6)
     plain = float(again(IDS_NL, labels=IDS_NL).loss.detach())
@@ -239,3 +247,57 @@ def test_gates_follow_the_seed_and_the_rest_is_the_bases(bases, small_corpus):
     # The scale of the values follows from what the gates choose.
     assert {name.split(".mlp.")[1] for name in differ} >= {"selection.router.weight_BD"}
     assert all(".mlp." in name for name in differ)
+
+
+@pytest.mark.parametrize("name", ["llama_moe", "dsmoe", "remoe", "avgk"])
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_changes_no_loss_and_no_answer(bases, small_corpus, name, left):
+    model = exported(bases, small_corpus, name=name).train()
+    ids, pad = IDS_NL[:, :10], torch.zeros(2, 5, dtype=torch.long)
+    labels, no_label = ids.clone(), torch.full((2, 5), -100)
+    labels[:, 0] = -100  # on the left, padding would predict it
+    one = torch.ones(2, 10, dtype=torch.long)
+    sides = (lambda a, b: torch.cat([b, a], 1)) if left else (lambda a, b: torch.cat([a, b], 1))
+    want = model(ids, labels=labels)
+    got = model(sides(ids, pad), attention_mask=sides(one, pad), labels=sides(labels, no_label))
+    torch.testing.assert_close(got.loss, want.loss, rtol=1e-5, atol=1e-6)
+    real = slice(5, None) if left else slice(None, 10)
+    torch.testing.assert_close(got.logits[:, real], want.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_a_batch_weigh_the_auxiliary_loss_as_the_whole(bases, small_corpus):
+    model = exported(bases, small_corpus, name="dsmoe").train()
+    row = IDS_NL[:1]
+    whole = model(row.repeat(4, 1), labels=row.repeat(4, 1)).loss
+    items = torch.tensor(4 * (row.shape[1] - 1))
+    parts = [model(row, labels=row, num_items_in_batch=items).loss for _ in range(4)]
+    torch.testing.assert_close(torch.stack(parts).sum(), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llama_moe", "dsmoe", "remoe"])
+def test_it_checkpoints_and_runs_in_half_precision(bases, small_corpus, name):
+    model = exported(bases, small_corpus, name=name).train()
+    losses, gradients = [], []
+    for _ in range(2):
+        model.zero_grad()
+        loss = model(IDS_NL, labels=IDS_NL).loss
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        model.gradient_checkpointing_enable()
+    torch.testing.assert_close(losses[0], losses[1])
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    half = exported(bases, small_corpus, name=name).to(torch.bfloat16)
+    with torch.no_grad():
+        full = exported(bases, small_corpus, name=name)(IDS_NL).logits
+        assert half(IDS_NL).logits.dtype == torch.bfloat16
+        assert (half(IDS_NL).logits.float() - full).abs().mean() < 0.1 * full.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["llama_moe", "dsmoe", "avgk"])
+def test_it_generates_alike_with_a_cache_and_without(bases, small_corpus, name):
+    model = exported(bases, small_corpus, name=name)
+    options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones(2, 8).long()}
+    cached = model.generate(IDS_NL[:, :8], use_cache=True, **options)
+    assert torch.equal(cached, model.generate(IDS_NL[:, :8], use_cache=False, **options))
