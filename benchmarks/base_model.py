@@ -25,6 +25,7 @@ from search_space.corpus import STDLIB, CorpusSpec
 from search_space.errors import require
 from search_space.placement import reference
 from search_space.places import corpora_dir
+from search_space.rates import rates
 from workers.corpus import Corpus, prepare
 from workers.kernels.dispatch import chosen_products
 from workers.pretrained.dense import as_dense
@@ -78,11 +79,13 @@ def new_model(shape: Backbone, seed: int) -> PretrainedLM:
 
 def train(shape: Backbone, corpus: Corpus, flops: float, seed: int) -> tuple[Any, list[Row]]:
     """The trained Llama, and what was measured of it."""
+    recipe, spec = Recipe(batch_size=8, precision="float32"), reference(shape)
+    ruled = rates(recipe.shape(spec, shape, flops))  # whole, for nothing is pretrained yet
     request = EvalRequest(
         evaluation=0,
-        spec=reference(shape),
+        spec=spec,
         backbone=shape,
-        recipe=Recipe(batch_size=8, precision="float32"),
+        recipe=dataclasses.replace(recipe, **ruled._asdict()),
         corpus_dir=str(corpus.dir),
         until_flops=flops,
         seed=seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,12 +10,14 @@ import pytest
 from nas.base_model import read_base
 from nas.config import StudyConfig
 from search_space.base import CUTTABLE
+from search_space.contract import Recipe
 from search_space.cost import model_cost
 from search_space.cuts import CUTS, cut_into
 from search_space.errors import InputError, SpecError
 from search_space.methods.topk import TopK
 from search_space.placement import reference
 from search_space.presets import PRESETS
+from search_space.rates import CUT_SHARE, rates
 from search_space.space import look
 
 LLAMA = {
@@ -188,3 +191,13 @@ def test_published_designs_have_no_cut_in_their_keys():
     from search_space.backbone import Backbone
 
     assert all("cut" not in preset(Backbone()).to_dict() for preset in PRESETS.values())
+
+
+def test_the_rule_gives_a_pretrained_model_a_tenth(tmp_path):
+    backbone = read_base(base(tmp_path / "base"), 32)
+    spec, recipe = reference(backbone), Recipe()
+    whole = rates(recipe.shape(spec, backbone, 1e11))
+    own = recipe.rates(spec, backbone, 1e11)
+    assert own == pytest.approx([CUT_SHARE * rate for rate in whole])
+    given = dataclasses.replace(recipe, lr=0.5)
+    assert given.rates(spec, backbone, 1e11).lr == 0.5
