@@ -65,7 +65,8 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
     config = model.config
     ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
     with torch.no_grad():
-        return model.model.logits(model.model(ids).hidden_NLD)[0]
+        proxy = model.model.proxy
+        return proxy.logits(proxy(ids).hidden_NLD)[0]
 
 
 def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
@@ -79,11 +80,12 @@ def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
     config = FFNNASConfig(checkpoint.spec, checkpoint.backbone, **ends)
     config.auto_map = {
         "AutoConfig": "modeling_ffn_nas.FFNNASConfig",
+        "AutoModel": "modeling_ffn_nas.FFNNASModel",
         "AutoModelForCausalLM": "modeling_ffn_nas.FFNNASForCausalLM",
     }
     model = FFNNASForCausalLM(config).eval()
     try:
-        load_model(model.model, str(checkpoint.weights))
+        load_model(model.model.proxy, str(checkpoint.weights))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(
             f"{checkpoint.weights} does not hold the weights of this design: {error}"

@@ -39,6 +39,13 @@ class HashSelection(Declared):
                 balanced_tables(self.knobs.k, counts_V, self.n_experts, self.knobs.seed)
             )
 
+    def resize_vocabulary(self, n_tokens: int) -> None:
+        """Cut the tables, or give new tokens the experts in turn, each table from another one."""
+        new_V = torch.arange(self.table_KV.shape[1], n_tokens, device=self.table_KV.device)
+        table_K1 = torch.arange(self.knobs.k, device=self.table_KV.device)[:, None]
+        kept_KV = self.table_KV[:, :n_tokens]
+        self.table_KV = torch.cat((kept_KV, (new_V + table_K1) % self.n_experts), dim=1)
+
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """ids_T (T,) token ids -> a ragged routing of weight one; no loss."""
         return Selected(Ragged.from_choices(self.table_KV[:, ids_T].t(), None, self.n_experts))
