@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -154,6 +155,8 @@ class FFNNASModel(FFNNASPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds")
         cache = self._cache(past_key_values, use_cache)
         seen = None if cache is None else cache.get_seq_length()
+        if isinstance(seen, Tensor):
+            seen = seen.clone()  # the cache's own, which goes on counting
         shape = first.shape[0], first.shape[1]
         states: list[Tensor] | None = [] if wanted(output_hidden_states, self.config) else None
         out = self.proxy(
@@ -258,7 +261,8 @@ class FFNNASForCausalLM(FFNNASPreTrainedModel, GenerationMixin):
             aux_loss=out.aux_loss,
         )
         if labels is not None:
-            answer.loss = self.training_loss(answer, labels, **kwargs)
+            loss = self.training_loss(answer, labels, attention_mask=attention_mask, **kwargs)
+            answer = FFNNASCausalOutput(loss=loss, **answer)  # a tuple begins with it
         return finished(answer, return_dict, self.config)
 
     def training_loss(
@@ -267,13 +271,22 @@ class FFNNASForCausalLM(FFNNASPreTrainedModel, GenerationMixin):
         labels: Tensor,
         num_items_in_batch: Tensor | int | None = None,
         shift_labels: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
         """Cross-entropy of the next tokens and the auxiliary loss, as `forward` says; what trainers
-        that make the loss themselves take as `compute_loss_func`."""
+        that make the loss themselves take as `compute_loss_func`.
+
+        attention_mask: (N, L); padding predicts nothing, so that a row's first token is no target
+            on its right.
+        """
+        targets = labels
+        if attention_mask is not None and attention_mask.shape == labels.shape:
+            padding = F.pad(attention_mask[:, :-1] == 0, (1, 0))
+            targets = labels.masked_fill(padding, -100)
         loss: Tensor = self.loss_function(
             outputs.logits,
-            labels,
+            targets,
             outputs.logits.shape[-1],
             num_items_in_batch=num_items_in_batch,
             shift_labels=shift_labels,

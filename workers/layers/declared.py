@@ -24,6 +24,8 @@ class Declared(nn.Module):
     sparse_gradients: whether the gradients of its tables may be sparse. Our trainer asks for them;
         most other optimizers refuse them.
     stats: where it records its routing while somebody listens, else None.
+    traceable: of a selection, whether a compiler can follow it: no shape depends on what the
+        numbers are.
     training_activity: of a layer whose work in training depends on the data, the share of
         (token, expert) pairs that the last step read; None for all others.
     states: names of its buffers that move by small steps. They are float32 or wider, whatever the
@@ -35,6 +37,7 @@ class Declared(nn.Module):
     tables: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     sparse_gradients: bool = False
+    traceable: bool = False
     stats: RoutingStats | None = None
     training_activity: float | None = None
 

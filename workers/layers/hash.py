@@ -41,9 +41,9 @@ class HashSelection(Declared):
 
     def resize_vocabulary(self, n_tokens: int) -> None:
         """Cut the tables, or give new tokens the experts in turn, each table from another one."""
-        new_V = torch.arange(self.table_KV.shape[1], n_tokens, device=self.table_KV.device)
-        table_K1 = torch.arange(self.knobs.k, device=self.table_KV.device)[:, None]
         kept_KV = self.table_KV[:, :n_tokens]
+        new_V = torch.arange(kept_KV.shape[1], n_tokens, device=kept_KV.device)
+        table_K1 = torch.arange(self.knobs.k, device=kept_KV.device)[:, None]
         self.table_KV = torch.cat((kept_KV, (new_V + table_K1) % self.n_experts), dim=1)
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
