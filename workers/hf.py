@@ -168,9 +168,9 @@ class FFNNASModel(FFNNASPreTrainedModel):
         )
         if out.aux_loss is not None and not counts_aux_loss:
             logger.warning_once(
-                "this design has auxiliary losses, and they are in `aux_loss` alone, not in a loss "
-                "that is made of hidden states: pass compute_loss_func=model.training_loss to the "
-                "trainer"
+                "this design has auxiliary losses, which a loss made of hidden states lacks: take "
+                "the model's own (with TRL: class Tuner(SFTTrainer): compute_loss = "
+                "Trainer.compute_loss)"
             )
         hidden_states = None if states is None else (*states, out.hidden_NLD)
         answer = FFNNASOutput(out.hidden_NLD, cache, hidden_states, aux_loss=out.aux_loss)
@@ -261,11 +261,11 @@ class FFNNASForCausalLM(FFNNASPreTrainedModel, GenerationMixin):
             aux_loss=out.aux_loss,
         )
         if labels is not None:
-            loss = self.training_loss(answer, labels, attention_mask=attention_mask, **kwargs)
+            loss = self._loss(answer, labels, attention_mask=attention_mask, **kwargs)
             answer = FFNNASCausalOutput(loss=loss, **answer)  # a tuple begins with it
         return finished(answer, return_dict, self.config)
 
-    def training_loss(
+    def _loss(
         self,
         outputs: FFNNASCausalOutput,
         labels: Tensor,
@@ -274,8 +274,7 @@ class FFNNASForCausalLM(FFNNASPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Cross-entropy of the next tokens and the auxiliary loss, as `forward` says; what trainers
-        that make the loss themselves take as `compute_loss_func`.
+        """Cross-entropy of the next tokens and the auxiliary loss, as `forward` says.
 
         attention_mask: (N, L); padding predicts nothing, so that a row's first token is no target
             on its right.

@@ -55,7 +55,8 @@ class SubLayer(Declared):
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
         if torch.compiler.is_compiling() and not self.selection.traceable:
-            return _as_it_is(self, h_TD, ids_T)
+            answer: tuple[Tensor, Tensor | None] = _as_it_is(self, h_TD, ids_T)
+            return answer
         return self.compute(h_TD, ids_T)
 
     def compute(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -71,8 +72,7 @@ class SubLayer(Declared):
         return h_TD + y_TD, selected.loss
 
 
-@torch.compiler.disable(reason="how many tokens an expert gets is known only when they are routed")
-def _as_it_is(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
+def _compute(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
     # Else a compiler would break at each count and begin anew with other tokens.
     if torch.compiler.is_exporting():
         raise ValueError(
@@ -80,6 +80,9 @@ def _as_it_is(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Ten
             "routes them; use torch.compile, which leaves its experts as they are"
         )
     return layer.compute(h_TD, ids_T)
+
+
+_as_it_is = torch.compiler.disable(_compute, reason="tokens an expert gets are known when routed")
 
 
 class FFN(nn.Module):

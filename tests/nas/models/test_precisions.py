@@ -92,20 +92,23 @@ def test_checkpointing_changes_no_gradient_and_moves_states_once(load, ids, name
 def test_checkpointing_keeps_less_and_refuses_a_cache(load, ids):
     from transformers import DynamicCache
 
-    model, kept = load("dense").train(), []
-    for enable in (False, True):
-        if enable:
-            model.gradient_checkpointing_enable()
-        sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x) or x, lambda x: x):
+    model = load("dense").train()
+
+    def kept():
+        tensors = []
+        noted = torch.autograd.graph.saved_tensors_hooks(tensors.append, lambda x: x)
+        with noted:
             model(ids)
-        kept.append(len(sizes))
-    assert kept[1] < kept[0] / 2
+        return len(tensors)
+
+    before = kept()
+    model.gradient_checkpointing_enable()
+    assert kept() < before / 2
     with pytest.raises(ValueError, match="would cache its tokens twice"):
         model(ids, past_key_values=DynamicCache(config=model.config))
 
 
-@every_kind
+@pytest.mark.parametrize("name", drawn.METHODS)
 def test_compiled_it_computes_the_same(load, ids, name):
     model = load(name)
     torch._dynamo.reset()
@@ -121,10 +124,8 @@ def test_a_dense_model_is_one_graph(load, ids, name):
     for arguments in ({}, {"attention_mask": mask}):
         torch._dynamo.reset()
         whole = torch.compile(model, backend="eager", fullgraph=True)
-        want = model(ids, **arguments).logits[:, 3:]
-        torch.testing.assert_close(
-            whole(ids, **arguments).logits[:, 3:], want, rtol=1e-4, atol=1e-4
-        )
+        want, got = (run(ids, **arguments).logits[:, 3:] for run in (model, whole))
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     program = torch.export.export(model, (ids,), strict=False)
     want = model(ids + 1).logits
     torch.testing.assert_close(program.module()(ids + 1).logits, want, rtol=1e-4, atol=1e-4)
