@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from nas.models.custom import new_model, write_model
+from benchmarks.exports import drawn_model
+from nas.models.custom import write_model
 from nas.models.tokenizer import with_padding, write_tokenizer
 from search_space.backbone import Backbone
 from search_space.methods.product_key import ProductKey
@@ -43,17 +41,6 @@ KINDS = [name for name in SPECS if name not in ALIKE]
 METHODS = list({SPECS[name].method: name for name in reversed(KINDS)}.values())
 
 
-def drawn_model(spec: FFNSpec, backbone: Backbone = BACKBONE, seed: int = 0) -> Any:
-    """transformers' model of a design, all of its weights drawn, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = new_model(spec.to_dict(), backbone.to_dict(), {"eos_token_id": 0})
-        with torch.no_grad():
-            for p in model.parameters():
-                p.normal_(std=0.2)
-    return model
-
-
 def tokenizer_text() -> str:
     """A byte-level BPE as a study trains it."""
     from workers.corpus.tokenizer import train_bpe
@@ -67,7 +54,7 @@ def write_export(folder: Path, spec: FFNSpec, text: str) -> Path:
     text: of its tokenizer.json.
     """
     text, pad_id = with_padding(text, 0, None)
-    model = drawn_model(spec)
+    model = drawn_model(spec, BACKBONE)
     model.config.pad_token_id = model.generation_config.pad_token_id = pad_id
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder, model)

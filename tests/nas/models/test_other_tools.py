@@ -13,8 +13,8 @@ from transformers import Trainer, TrainingArguments, pipeline
 
 pytestmark = pytest.mark.slow
 
-# Methods whose layers have auxiliary losses.
-WITH_LOSSES = {"switch", "dsmoe", "remoe"}
+# Designs with auxiliary losses; ReMoE's begins near zero.
+WITH_LOSSES = {"switch", "dsmoe"}
 every_kind = pytest.mark.parametrize("name", drawn.KINDS)
 
 
@@ -107,7 +107,7 @@ def test_trl_with_its_defaults(load, tokenizer, tmp_path, name):
     # TRL's own loss is made of hidden states, without what the model adds.
     bare, bare_norm = run(trl.SFTTrainer)
     if name in WITH_LOSSES:
-        assert bare < whole and bare_norm != pytest.approx(norm, rel=1e-4)
+        assert bare < whole - 1e-3
     else:
         assert (bare, bare_norm) == pytest.approx((whole, norm), rel=1e-4)
     if name == "remoe":
