@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PAD = "<|pad|>"
+ALONE = "tokenizer"  # the folder of the tokenizer by itself
 # What stands for byte 0xFF in byte-level vocabularies and in those that fall back to bytes. No
 # UTF-8 text has that byte; the letter U+00FF is two others.
 _BYTE_LEVEL, _FALL_BACK = "\u00ff", "<0xFF>"
@@ -42,7 +43,7 @@ def with_padding(text: str, eos_id: int, pad_id: int | None) -> tuple[str, int]:
 
 
 def write_tokenizer(folder: Path, text: str, eos_id: int, pad_id: int, max_length: int) -> None:
-    """tokenizer.json and its configuration.
+    """tokenizer.json and its configuration, in the folder and in one below it.
 
     text: of the tokenizer.json.
     max_length: tokens of the model's sequences.
@@ -60,6 +61,8 @@ def write_tokenizer(folder: Path, text: str, eos_id: int, pad_id: int, max_lengt
         clean_up_tokenization_spaces=False,
     )
     fast.save_pretrained(folder)
+    # By itself, too: beside a configuration with remote code AutoTokenizer asks whether to run it.
+    fast.save_pretrained(folder / ALONE)
 
 
 def _id(token: dict[str, Any]) -> int:

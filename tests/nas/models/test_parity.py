@@ -1,4 +1,4 @@
-"""Exports of all designs compute elsewhere what their proxies do, and generate alike in every way."""
+"""Exports of all designs compute elsewhere what their proxies do, and generate alike every way."""
 
 from __future__ import annotations
 
