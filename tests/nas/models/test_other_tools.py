@@ -89,7 +89,7 @@ def test_a_part_with_more_labels_counts_for_more(load, ids):
 
 @pytest.mark.parametrize("name", drawn.METHODS)
 def test_trl_with_its_defaults(load, tokenizer, tmp_path, name):
-    trl = pytest.importorskip("trl")
+    import trl
     from datasets import Dataset
 
     data = Dataset.from_dict({"text": [drawn.TEXT] * 4})
@@ -131,7 +131,8 @@ def test_a_loss_without_auxiliary_losses_is_told_of(load, ids, monkeypatch):
 
 @every_kind
 def test_lora_on_attention_and_experts(load, ids, tmp_path, name):
-    peft = pytest.importorskip("peft")
+    import peft
+
     targets = ["attention.qkv_3DD", "attention.out_DD", "experts.values_BGD"]
     if any(n.endswith("experts.keys_BGD") for n, _ in load(name).named_parameters()):
         targets.append("experts.keys_BGD")
@@ -162,12 +163,10 @@ def test_lora_on_attention_and_experts(load, ids, tmp_path, name):
 
 @pytest.mark.parametrize("name", drawn.METHODS)
 def test_the_evaluation_harness_sees_the_same_likelihoods(exports, load, tokenizer, name):
-    harness = pytest.importorskip("lm_eval.models.huggingface")
     from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
 
-    model = harness.HFLM(
-        pretrained=str(exports(name)), trust_remote_code=True, device="cpu", batch_size=2
-    )
+    model = HFLM(pretrained=str(exports(name)), trust_remote_code=True, device="cpu", batch_size=2)
     pairs = [("the cat", " sat on"), ("a mat and then", " ran"), ("some fish", " in the old house")]
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
     for pair, (found, _) in zip(pairs, model.loglikelihood(requests), strict=True):
