@@ -134,6 +134,8 @@ def view(
     # A compiler knows no shapes that depend on numbers; in evaluation rows do not touch each other.
     if real_NL is not None and (training or not _traced()):
         real_R = real_NL.flatten().nonzero().squeeze(1)
+        if len(real_R) == real_NL.numel():  # the padding is among the cached ones
+            real_R = None
     unlimited = seen is None and real_NS is None and run_NL is None
     sight = None if unlimited else Sight(n_seen, shape[1], real_NS, run_NL)
     return View(_places(n_seen, shape[1], device, position_NL), sight, real_R)

@@ -46,7 +46,7 @@ def first(trainer):
     )
 
 
-@every_kind
+@pytest.mark.parametrize("name", drawn.METHODS)
 def test_accumulation_weighs_auxiliary_losses_by_their_share(load, ids, tmp_path, name):
     """One batch of four rows and four of one: the same loss and gradient."""
     rows = [{"input_ids": ids[0], "labels": ids[0], "attention_mask": torch.ones(12)}] * 4
