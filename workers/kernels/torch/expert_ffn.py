@@ -26,7 +26,8 @@ TILE_ELEMENTS = 1 << 18
 
 def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
-    if pairs.token_P is None and torch.compiler.is_compiling():
+    plain = pairs.token_P is None and given.weight_PC is None
+    if plain and torch.compiler.is_compiling():
         return _traceable(given, activation)
     passes = (_forward, _backward) if pairs.token_P is None else ROUTED
     return differentiated(passes, given, pairs, activation, watch)
@@ -34,11 +35,9 @@ def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | No
 
 def _traceable(given: Operands, activation: str) -> Tensor:
     """One expert of all tokens, without what a compiler cannot follow: tiles and `out`."""
-    x_TD, keys_BGD, gates_BGD, values_BGD, weight_TC = given
+    x_TD, keys_BGD, gates_BGD, values_BGD, _ = given
     key_TG, act = x_TD @ keys_BGD[0].t(), ACTIVATIONS[activation]
     h_TG = act(key_TG) if gates_BGD is None else act(x_TD @ gates_BGD[0].t()) * key_TG
-    if weight_TC is not None:
-        h_TG = (h_TG.view(*weight_TC.shape, -1) * weight_TC.unsqueeze(2)).flatten(1)
     return h_TG @ values_BGD[0]
 
 
