@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+from pathlib import Path
 
 import drawn
 import pytest
@@ -39,12 +40,15 @@ def remote_code(tmp_path_factory):
     from transformers import dynamic_module_utils
 
     folder = str(tmp_path_factory.mktemp("modules"))
+    # An earlier test may have loaded some from elsewhere, into a package of this name.
+    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        del sys.modules[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", folder)
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.syspath_prepend(folder)
+        Path(folder, "__init__.py").touch()
         yield folder
-    if folder in sys.path:
-        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")
