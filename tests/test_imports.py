@@ -32,7 +32,7 @@ PARTS = (
     *("models", "views", "running", "study", "command"),
 )
 # The two places where nas reaches workers, inside functions.
-REACHES_WORKERS = {"nas/running/ray_workers.py", "nas/models/export.py"}
+REACHES_WORKERS = {"nas/running/ray_workers.py", "nas/models/custom.py"}
 OUTSIDE = {
     "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},
     "nas": {"streamlit"},

@@ -116,28 +116,11 @@ class PretrainedLM(LanguageModel):
         """(V, D)."""
         return self.lm.lm_head.weight  # type: ignore[no-any-return]
 
-    def forward(
-        self,
-        ids_NL: Tensor,
-        *,
-        position_NL: Tensor | None = None,
-        mask: Tensor | None = None,
-        cache: Any = None,
-    ) -> Output:
-        """ids_NL (N, L) token ids -> hidden states.
-
-        position_NL, mask, cache: as transformers' models take position_ids, attention_mask and
-            past_key_values.
-        """
+    def forward(self, ids_NL: Tensor) -> Output:
+        """ids_NL (N, L) token ids -> hidden states."""
         if self.training:
             watch_steps(self)
-        out = self.lm.model(
-            input_ids=ids_NL,
-            position_ids=position_NL,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
+        out = self.lm.model(input_ids=ids_NL, use_cache=False)
         return Output(out.last_hidden_state, mean_loss(self.lm))
 
 
