@@ -19,6 +19,7 @@ from nas.views.noise import noise
 from nas.views.style import si
 from nas.views.trial_rows import RUN_COLUMNS, flat_row, run_row
 from search_space.contract import FAILURES, Progress, Status
+from search_space.native import native_form
 
 
 def trial_columns() -> list[str]:
@@ -220,12 +221,14 @@ def evaluation_frame(evaluations: Iterable[EvaluationRecord]) -> pd.DataFrame:
 
 
 def spec_frame(trial: TrialRecord) -> pd.DataFrame:
-    """The whole design, one (field, value) row each; selection knobs are indented by a dot."""
+    """The whole design, one (field, value) row each; selection knobs are indented by a dot. The
+    last row says which class of transformers computes the same, or why none does."""
     spec = trial.spec.to_dict()
     selection = spec.pop("selection")
     rows = [(field, _text(value)) for field, value in spec.items()]
     rows.append(("selection", selection.pop("method")))
     rows += [(f"· {field}", _text(value)) for field, value in selection.items()]
+    rows.append(("native form", native_form(trial.spec).words))
     return pd.DataFrame(rows, columns=["field", "value"])
 
 

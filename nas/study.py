@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from nas.config import StudyConfig
+    from search_space.native import Form
 
 
 class Study:
@@ -165,16 +166,28 @@ class Study:
             raise InputError(f"study {self.name!r} has no {what}; see: {see}")
         return self.store.trial(self.record.id, found.number)
 
-    def export(self, folder: str | Path, trial: int | None = None, *, verify: bool = True) -> Path:
-        """Write a trial (the best one by default) as a transformers model directory."""
+    def export(
+        self,
+        folder: str | Path,
+        trial: int | None = None,
+        *,
+        form: Form = "auto",
+        verify: bool = True,
+    ) -> Path:
+        """Write a trial (the best one by default) as a transformers model directory.
+
+        form: `native`, one of transformers' own classes, InputError where none computes the same;
+            `custom`, the code that trained; `auto`, native where there is one.
+        """
         from nas.models.checkpoints import find_checkpoint
-        from nas.models.export import export_trial
+        from nas.models.export import export_form, export_trial
         from nas.models.new_folder import check_target
 
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
         check_target(Path(folder))  # before a checkpoint of any size is read
+        export_form(chosen.spec, form)
         checkpoint = find_checkpoint(self.store, self.record, chosen)
-        return export_trial(checkpoint, self.record, chosen, folder, verify=verify)
+        return export_trial(checkpoint, self.record, chosen, folder, form=form, verify=verify)
 
 
 def launch(

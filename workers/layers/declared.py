@@ -67,6 +67,16 @@ class Declared(nn.Module):
         numbers: by name.
         """
 
+    def linear_router(self, experts: Any) -> tuple[Tensor, Tensor | None]:
+        """The rows whose products with a token score the experts, (B, D), and what is added to a
+        score for the choice alone, (B,), or None.
+
+        Of a selection that its method calls native and that leaves experts out.
+
+        experts: that it picks from.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no linear router")
+
     def count_at_backward(self, tensor: Tensor, count: Any) -> None:
         """Append to `counted` when the gradient comes back to this forward, once.
 

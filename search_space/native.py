@@ -1,0 +1,138 @@
+"""Which of transformers' own classes computes exactly what a design does, if any.
+
+The classes' attention is the proxy's: RMS-normed queries and keys a head, then rotary positions.
+That leaves Qwen3 (one SwiGLU FFN), Qwen3-MoE (top-k by softmax) and dots.llm1 (top-k by sigmoid,
+with a bias of the choice and a shared expert). OLMoE norms queries and keys over all heads at once,
+HunYuan after the positions, Qwen2-MoE and DeepSeek not at all: they compute something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from search_space.experts import MATRIX_ROWS
+from search_space.methods import find, names
+from search_space.routing import Routing
+from search_space.spec import FFNSpec
+
+DENSE, SOFTMAX, SIGMOID = "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Dots1ForCausalLM"
+Form = Literal["auto", "native", "custom"]  # of an export
+_FEW = 8  # experts a token that narrow ones are gathered into
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeForm:
+    """A class of transformers that computes the same.
+
+    architecture: its name.
+    routing: how it picks experts.
+    zero_units: hidden units of zeros a layer, which fill the class's shared expert up.
+    llama_cpp: whether llama.cpp computes the same from it, too.
+    """
+
+    architecture: str
+    routing: Routing
+    zero_units: int = 0
+    llama_cpp: bool = True
+
+    @property
+    def words(self) -> str:
+        """In a line."""
+        notes = []
+        if self.zero_units:
+            notes.append(f"{self.zero_units} hidden units of zeros a layer fill its shared expert")
+        if not self.llama_cpp:
+            notes.append("llama.cpp would normalise the weights")
+        return self.architecture + (f" ({'; '.join(notes)})" if notes else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoForm:
+    """No class computes the same.
+
+    why: in words, without the design's name.
+    nearest: a design like it that has a native form.
+    """
+
+    why: str
+    nearest: FFNSpec
+
+    @property
+    def words(self) -> str:
+        """In a line."""
+        return f"none: {self.why}; nearest: {self.nearest.label}"
+
+
+def native_form(spec: FFNSpec) -> NativeForm | NoForm:
+    """The class that computes the same as `spec` in all layers; else why none does."""
+    routing = spec.selection.native(spec)
+    reasons = [*_frame_reasons(spec), *_routing_reasons(spec, routing)]
+    if reasons or routing is None:
+        return NoForm(why=", ".join(reasons), nearest=_nearest(spec))
+    if routing.score == "one":
+        return NativeForm(architecture=DENSE, routing=routing)
+    if routing.score == "softmax":
+        # llama.cpp's graph of the class divides by the sum whatever the configuration says.
+        return NativeForm(
+            architecture=SOFTMAX,
+            routing=routing,
+            llama_cpp=routing.normalize or spec.n_experts == 1,
+        )
+    # The class has a shared expert always, one or more of the others wide.
+    missing = -spec.shared_width % spec.expert_width
+    zero_units = missing if spec.shared_width else spec.expert_width
+    return NativeForm(architecture=SIGMOID, routing=routing, zero_units=zero_units)
+
+
+def _frame_reasons(spec: FFNSpec) -> list[str]:
+    reasons = []
+    if spec.activation != "silu" or not spec.gated:
+        kind = ("gated " if spec.gated else "plain ") + spec.activation
+        reasons.append(f"its experts are {kind}, and those of the classes gated silu")
+    if spec.depth > 1:
+        reasons.append(f"it has {spec.depth} sub-layers in a layer")
+    if spec.output_gate:
+        reasons.append("gates weigh its experts' outputs")
+    if spec.placement != "all":
+        reasons.append("its other layers keep the plain FFN of the reference")
+    return reasons
+
+
+def _routing_reasons(spec: FFNSpec, routing: Routing | None) -> list[str]:
+    if routing is None:
+        return [f"no class selects as {spec.method} does"]
+    if routing.score == "softmax" and routing.bias:
+        return ["no class has softmax weights and a bias of the choice"]
+    if routing.score == "softmax" and spec.shared_width:
+        return ["no class has softmax weights and a shared expert"]
+    if routing.score == "sigmoid" and spec.n_experts == 1:
+        return ["the class of sigmoid weights wants two experts or more"]
+    return []
+
+
+def _nearest(spec: FFNSpec) -> FFNSpec:
+    """The design with as few changes as lead to a native form."""
+    frame: dict[str, Any] = {
+        "activation": "silu",
+        "gated": True,
+        "depth": 1,
+        "output_gate": False,
+        "placement": "all",
+    }
+    fields = spec.selection.nearest_native(spec)
+    return dataclasses.replace(spec, **frame, **(_routed(spec) if fields is None else fields))
+
+
+def _routed(spec: FFNSpec) -> Mapping[str, Any]:
+    """A learned router over experts of the same size, or over wider ones where they are narrow."""
+    width, k = spec.expert_width, max(1, round(spec.granularity))
+    n_experts = spec.n_experts
+    if width < MATRIX_ROWS:
+        width = max(1, k * width // _FEW)
+        k, n_experts = _FEW, max(_FEW, spec.d_ff // (spec.depth * width))
+    selection = next(m for name in names() if (m := find(name).learned(k)) is not None)
+    d_ff = spec.depth * n_experts * width
+    return {"d_ff": d_ff, "expert_width": width, "selection": selection, "shared_width": 0}
