@@ -155,10 +155,9 @@ class Method:
         exactly that. Its layer then has a `linear_router`."""
         return None
 
-    def nearest_native(self, spec: Design) -> Mapping[str, Any] | None:
-        """Fields of `spec` with which a class has the selection, where it has not; None where it
-        takes another method."""
-        return {} if self.native(spec) else None
+    def nearest_native(self, spec: Design) -> Mapping[str, Any]:
+        """Fields of `spec` with which a class has the selection, where `native` alone will not do."""
+        return {}
 
     @classmethod
     def learned(cls, k: int) -> Method | None:

@@ -68,8 +68,7 @@ class NoForm:
 
 def native_form(spec: FFNSpec) -> NativeForm | NoForm:
     """The class that computes the same as `spec` in all layers; else why none does."""
-    routing = spec.selection.native(spec)
-    reasons = [*_frame_reasons(spec), *_routing_reasons(spec, routing)]
+    routing, reasons = _routing(spec), _reasons(spec)
     if reasons or routing is None:
         return NoForm(why=", ".join(reasons), nearest=_nearest(spec))
     if routing.score == "one":
@@ -87,7 +86,16 @@ def native_form(spec: FFNSpec) -> NativeForm | NoForm:
     return NativeForm(architecture=SIGMOID, routing=routing, zero_units=zero_units)
 
 
-def _frame_reasons(spec: FFNSpec) -> list[str]:
+def _routing(spec: FFNSpec) -> Routing | None:
+    """The selection's own words. A method that derives from another's home and has a layer of its
+    own does something else than that home says."""
+    cls = type(spec.selection)
+    home = next(each for each in cls.__mro__ if "native" in vars(each))
+    return spec.selection.native(spec) if getattr(home, "layer", "") == cls.layer else None
+
+
+def _reasons(spec: FFNSpec) -> list[str]:
+    """All that no class has."""
     reasons = []
     if spec.activation != "silu" or not spec.gated:
         kind = ("gated " if spec.gated else "plain ") + spec.activation
@@ -98,10 +106,11 @@ def _frame_reasons(spec: FFNSpec) -> list[str]:
         reasons.append("gates weigh its experts' outputs")
     if spec.placement != "all":
         reasons.append("its other layers keep the plain FFN of the reference")
-    return reasons
+    return [*reasons, *_routing_reasons(spec)]
 
 
-def _routing_reasons(spec: FFNSpec, routing: Routing | None) -> list[str]:
+def _routing_reasons(spec: FFNSpec) -> list[str]:
+    routing = _routing(spec)
     if routing is None:
         return [f"no class selects as {spec.method} does"]
     if routing.score == "softmax" and routing.bias:
@@ -122,8 +131,11 @@ def _nearest(spec: FFNSpec) -> FFNSpec:
         "output_gate": False,
         "placement": "all",
     }
-    fields = spec.selection.nearest_native(spec)
-    return dataclasses.replace(spec, **frame, **(_routed(spec) if fields is None else fields))
+    if _routing(spec):
+        near = dataclasses.replace(spec, **frame, **spec.selection.nearest_native(spec))
+        if not _reasons(near):
+            return near
+    return dataclasses.replace(spec, **frame, **_routed(spec))
 
 
 def _routed(spec: FFNSpec) -> Mapping[str, Any]:

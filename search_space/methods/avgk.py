@@ -46,6 +46,6 @@ class AvgK(ExpertMethod):
             return EVERY_EXPERT
         return Routing(score="softmax", k=1, normalize=True) if self.k == 1 else None
 
-    def nearest_native(self, spec: Design) -> Mapping[str, Any] | None:
+    def nearest_native(self, spec: Design) -> Mapping[str, Any]:
         """One choice goes without a shared FFN."""
-        return {"shared_width": 0} if self.k == 1 < spec.n_experts else super().nearest_native(spec)
+        return {"shared_width": 0} if self.k == 1 else {}

@@ -115,6 +115,11 @@ NONE = {
         "no class selects as relu_routing does",
         swiglu(TopK(k=2, normalize=True)),
     ),
+    "all of each of two": (
+        swiglu(AvgK(k=4), depth=2),
+        "it has 2 sub-layers in a layer",
+        swiglu(TopK(k=4, normalize=True)),
+    ),
     "narrow experts": (
         swiglu(Direct(k=128), expert_width=1),
         "no class selects as direct does",
