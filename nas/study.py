@@ -15,6 +15,7 @@ from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, 
 from nas.views.certainty import frontier_chances
 from nas.views.comparison import Comparison, compare
 from nas.views.trial_rows import data_frame, run_row
+from search_space.backbone import Backbone
 from search_space.errors import InputError, shown
 from search_space.places import DEFAULT_DB
 
@@ -55,6 +56,11 @@ class Study:
     def name(self) -> str:
         """The study's name in its database."""
         return self.record.name
+
+    @property
+    def backbone(self) -> Backbone:
+        """The proxy's shape."""
+        return Backbone.from_dict(self.record.config.get("backbone") or {})
 
     @property
     def resumable(self) -> bool:
@@ -185,7 +191,7 @@ class Study:
 
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
         check_target(Path(folder))  # before a checkpoint of any size is read
-        export_form(chosen.spec, form)
+        export_form(chosen.spec, self.backbone, form)
         checkpoint = find_checkpoint(self.store, self.record, chosen)
         return export_trial(checkpoint, self.record, chosen, folder, form=form, verify=verify)
 

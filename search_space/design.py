@@ -156,7 +156,7 @@ class Method:
         return None
 
     def nearest_native(self, spec: Design) -> Mapping[str, Any]:
-        """Fields of `spec` with which a class has the selection, where `native` alone will not do."""
+        """Fields of `spec` with which a class has the selection, where `native` is not enough."""
         return {}
 
     @classmethod

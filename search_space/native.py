@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from search_space.backbone import Backbone
 from search_space.experts import MATRIX_ROWS
 from search_space.methods import find, names
 from search_space.routing import Routing
@@ -21,6 +22,8 @@ from search_space.spec import FFNSpec
 DENSE, SOFTMAX, SIGMOID = "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Dots1ForCausalLM"
 Form = Literal["auto", "native", "custom"]  # of an export
 _FEW = 8  # experts a token that narrow ones are gathered into
+# transformers multiplies experts in one grouped product, whose float32 rows are of 16 bytes.
+ALIGNED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +69,11 @@ class NoForm:
         return f"none: {self.why}; nearest: {self.nearest.label}"
 
 
-def native_form(spec: FFNSpec) -> NativeForm | NoForm:
-    """The class that computes the same as `spec` in all layers; else why none does."""
-    routing, reasons = _routing(spec), _reasons(spec)
+def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
+    """The class that computes the same as a model of `spec` and `backbone`; else why none does."""
+    routing, reasons = _routing(spec), _reasons(spec, backbone)
     if reasons or routing is None:
-        return NoForm(why=", ".join(reasons), nearest=_nearest(spec))
+        return NoForm(why=", ".join(reasons), nearest=_nearest(spec, backbone))
     if routing.score == "one":
         return NativeForm(architecture=DENSE, routing=routing)
     if routing.score == "softmax":
@@ -94,7 +97,7 @@ def _routing(spec: FFNSpec) -> Routing | None:
     return spec.selection.native(spec) if getattr(home, "layer", "") == cls.layer else None
 
 
-def _reasons(spec: FFNSpec) -> list[str]:
+def _reasons(spec: FFNSpec, backbone: Backbone) -> list[str]:
     """All that no class has."""
     reasons = []
     if spec.activation != "silu" or not spec.gated:
@@ -106,10 +109,10 @@ def _reasons(spec: FFNSpec) -> list[str]:
         reasons.append("gates weigh its experts' outputs")
     if spec.placement != "all":
         reasons.append("its other layers keep the plain FFN of the reference")
-    return [*reasons, *_routing_reasons(spec)]
+    return [*reasons, *_routing_reasons(spec, backbone)]
 
 
-def _routing_reasons(spec: FFNSpec) -> list[str]:
+def _routing_reasons(spec: FFNSpec, backbone: Backbone) -> list[str]:
     routing = _routing(spec)
     if routing is None:
         return [f"no class selects as {spec.method} does"]
@@ -119,10 +122,14 @@ def _routing_reasons(spec: FFNSpec) -> list[str]:
         return ["no class has softmax weights and a shared expert"]
     if routing.score == "sigmoid" and spec.n_experts == 1:
         return ["the class of sigmoid weights wants two experts or more"]
-    return []
+    if routing.score == "one":
+        return []
+    widths = {"expert_width": spec.expert_width, "d_model": backbone.d_model}
+    odd = [f"{name} {width}" for name, width in widths.items() if width % ALIGNED]
+    return [f"the classes want multiples of {ALIGNED} for {' and '.join(odd)}"] if odd else []
 
 
-def _nearest(spec: FFNSpec) -> FFNSpec:
+def _nearest(spec: FFNSpec, backbone: Backbone) -> FFNSpec:
     """The design with as few changes as lead to a native form."""
     frame: dict[str, Any] = {
         "activation": "silu",
@@ -131,20 +138,37 @@ def _nearest(spec: FFNSpec) -> FFNSpec:
         "output_gate": False,
         "placement": "all",
     }
-    if _routing(spec):
-        near = dataclasses.replace(spec, **frame, **spec.selection.nearest_native(spec))
-        if not _reasons(near):
+    routing = _routing(spec)
+    own = [_own(spec, routing)] if routing else []
+    for fields in (*own, _routed(spec)):
+        near = dataclasses.replace(spec, **frame, **fields)
+        if not _reasons(near, backbone):
             return near
-    return dataclasses.replace(spec, **frame, **_routed(spec))
+    # A model in which no experts fit: the FFN of what a token reads.
+    active = max(1, round(spec.granularity * spec.expert_width) * spec.depth + spec.shared_width)
+    return FFNSpec(d_ff=active, activation="silu", gated=True, lr_multiplier=spec.lr_multiplier)
+
+
+def _own(spec: FFNSpec, routing: Routing) -> Mapping[str, Any]:
+    """The selection as it is, or as its method changes it."""
+    fields = dict(spec.selection.nearest_native(spec))
+    if routing.score == "one":
+        return fields
+    return fields | _experts(spec.depth * spec.n_experts, spec.expert_width)
 
 
 def _routed(spec: FFNSpec) -> Mapping[str, Any]:
-    """A learned router over experts of the same size, or over wider ones where they are narrow."""
-    width, k = spec.expert_width, max(1, round(spec.granularity))
-    n_experts = spec.n_experts
-    if width < MATRIX_ROWS:
-        width = max(1, k * width // _FEW)
-        k, n_experts = _FEW, max(_FEW, spec.d_ff // (spec.depth * width))
+    """A learned router over experts of about the same size, or over wider ones where they are
+    narrow."""
+    k, experts = max(1, round(spec.granularity)), (spec.depth * spec.n_experts, spec.expert_width)
+    if spec.expert_width < MATRIX_ROWS:
+        width = max(ALIGNED, k * spec.expert_width // _FEW)
+        k, experts = _FEW, (max(_FEW, spec.d_ff // width), width)
     selection = next(m for name in names() if (m := find(name).learned(k)) is not None)
-    d_ff = spec.depth * n_experts * width
-    return {"d_ff": d_ff, "expert_width": width, "selection": selection, "shared_width": 0}
+    return _experts(*experts) | {"selection": selection, "shared_width": 0}
+
+
+def _experts(n_experts: int, width: int) -> dict[str, int]:
+    """So many experts of about that width."""
+    width = ALIGNED * max(1, round(width / ALIGNED))
+    return {"d_ff": n_experts * width, "expert_width": width}

@@ -166,7 +166,7 @@ def export(
     with open_study(study, db) as opened:
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
         path = opened.export(folder, chosen.number, form=form, verify=not no_verify)
-        echo(form_line(chosen.spec, form), err=True)
+        echo(form_line(chosen.spec, opened.backbone, form), err=True)
         echo(str(path))
 
 

@@ -196,7 +196,7 @@ def trial_details(study: Study, trial: TrialRecord) -> Row:
     """Everything that is known of a trial; `runs` has a row an evaluation."""
     row = trial_row(trial, study.limits())
     record = {"study": study.name} | row
-    record["native_form"] = native_form(trial.spec).words
+    record["native_form"] = native_form(trial.spec, study.backbone).words
     record |= {"deviation": study.record.deviation, "cost": trial.cost, "seed": study.record.seed}
     result = trial.result
     if result is not None:

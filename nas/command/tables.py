@@ -151,7 +151,7 @@ def preset_rows(d_model: int, match: Equal | None = None) -> list[Row]:
             row |= {"design": spec.label, "d_ff": spec.d_ff}
             cost = ffn_cost(spec, d_model)
             row |= {"active_flops": cost.active_flops, "total_params": cost.total_params}
-            row["native"] = getattr(native_form(spec), "architecture", None)
+            row["native"] = getattr(native_form(spec, backbone), "architecture", None)
         except SpecError as error:
             row |= {"design": f"none: {error}", "d_ff": None, "native": None}
         source = (preset.__doc__ or "").partition("\n")[0].rstrip(".")
@@ -167,7 +167,7 @@ def cost_record(design: str, backbone: Backbone) -> Row:
     layer, model = ffn_cost(spec, backbone.d_model), model_cost(spec, backbone)
     return (
         {"design": spec.label, "key": spec.key, "spec": spec.to_dict()}
-        | {"native_form": native_form(spec).words}
+        | {"native_form": native_form(spec, backbone).words}
         | {f"ffn_{name}": value for name, value in layer.to_dict().items()}
         | {f"model_{name}": value for name, value in model.to_dict().items()}
     )

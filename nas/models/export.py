@@ -42,7 +42,7 @@ def export_trial(
     form that does not exist, WorkFailed when the model cannot be written or differs from the proxy.
     """
     target = Path(folder)
-    native = export_form(trial.spec, form)
+    native = export_form(trial.spec, Backbone.from_dict(checkpoint.backbone), form)
     with new_folder(target) as draft:
         logits = _write(draft, checkpoint, study, trial, native)
         if verify:
@@ -50,14 +50,14 @@ def export_trial(
     return target
 
 
-def export_form(spec: FFNSpec, form: Form) -> NativeForm | None:
-    """The class that an export of `spec` has; None for custom code.
+def export_form(spec: FFNSpec, backbone: Backbone, form: Form) -> NativeForm | None:
+    """The class that an export of a model of `spec` and `backbone` has; None for custom code.
 
     form: `custom`, `native`, or `auto`: native where there is one.
     Raises InputError for `native` where no class computes the same, with the nearest design of
     which one does.
     """
-    found = None if form == "custom" else native_form(spec)
+    found = None if form == "custom" else native_form(spec, backbone)
     if not isinstance(found, NoForm):
         return found
     if form == "auto":
@@ -69,13 +69,13 @@ def export_form(spec: FFNSpec, form: Form) -> NativeForm | None:
     )
 
 
-def form_line(spec: FFNSpec, form: Form) -> str:
-    """What an export of `spec` in that form is, in a line, and who takes it."""
-    native = export_form(spec, form)
+def form_line(spec: FFNSpec, backbone: Backbone, form: Form) -> str:
+    """What an export in that form is, in a line, and who takes it."""
+    native = export_form(spec, backbone, form)
     if native is not None:
         engines = "vLLM and llama.cpp's converter" if native.llama_cpp else "vLLM"
         return f"native form: {native.words}; it loads without code, in {engines}, too"
-    reason = "" if form == "custom" else f"; native form: {native_form(spec).words}"
+    reason = "" if form == "custom" else f"; native form: {native_form(spec, backbone).words}"
     return f"custom code: it loads with trust_remote_code=True{reason}"
 
 

@@ -282,7 +282,7 @@ def test_a_method_that_derives_from_a_home_and_has_a_layer_of_its_own_has_no_nat
 
     mine = register(Mine)
     spec = FFNSpec(d_ff=64, expert_width=16, activation="silu", gated=True, selection=mine(k=2))
-    form = native_form(spec)
+    form = native_form(spec, Backbone())
     assert isinstance(form, NoForm)
     assert form.why == "no class selects as mine does"
     assert form.nearest.selection == TopK(k=2, normalize=True)

@@ -29,6 +29,8 @@ def swiglu(selection, **fields):
     return dataclasses.replace(SWIGLU, selection=selection, **fields)
 
 
+BALANCED = TopK(k=2, balance_weight=0.01)
+
 PRESET_FORMS = {"mixtral": "Qwen3MoeForCausalLM", "olmoe": "Qwen3MoeForCausalLM"}
 
 FORMS = {
@@ -62,7 +64,7 @@ FORMS = {
 @pytest.mark.parametrize("case", FORMS)
 def test_a_design_that_a_class_computes_has_it(case):
     spec, architecture, zero_units, llama_cpp = FORMS[case]
-    form = native_form(spec)
+    form = native_form(spec, BACKBONE)
     assert isinstance(form, NativeForm)
     assert (form.architecture, form.zero_units) == (architecture, zero_units)
     assert form.llama_cpp == llama_cpp
@@ -115,6 +117,11 @@ NONE = {
         "no class selects as relu_routing does",
         swiglu(TopK(k=2, normalize=True)),
     ),
+    "odd width": (
+        swiglu(BALANCED, d_ff=60, expert_width=6),
+        "want multiples of 4 for expert_width 6",
+        swiglu(BALANCED, d_ff=80, expert_width=8),
+    ),
     "all of each of two": (
         swiglu(AvgK(k=4), depth=2),
         "it has 2 sub-layers in a layer",
@@ -131,7 +138,7 @@ NONE = {
 @pytest.mark.parametrize("case", NONE)
 def test_a_design_that_no_class_computes_says_why_and_names_the_nearest(case):
     spec, why, nearest = NONE[case]
-    form = native_form(spec)
+    form = native_form(spec, BACKBONE)
     assert isinstance(form, NoForm)
     assert why in form.why and "," not in form.why.replace(", and those", "")
     assert form.nearest == nearest
@@ -139,7 +146,7 @@ def test_a_design_that_no_class_computes_says_why_and_names_the_nearest(case):
 
 
 def test_all_reasons_are_said():
-    form = native_form(PRESETS["peer_middle"](BACKBONE))
+    form = native_form(PRESETS["peer_middle"](BACKBONE), BACKBONE)
     assert isinstance(form, NoForm)
     for reason in ("plain gelu", "other layers keep", "selects as product_key does"):
         assert reason in form.why
@@ -147,7 +154,7 @@ def test_all_reasons_are_said():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_have_the_forms_that_they_are_known_for(preset):
-    form = native_form(PRESETS[preset](BACKBONE))
+    form = native_form(PRESETS[preset](BACKBONE), BACKBONE)
     assert getattr(form, "architecture", None) == PRESET_FORMS.get(preset)
 
 
@@ -159,9 +166,19 @@ def test_the_nearest_design_has_a_form_wherever_one_looks(method):
             spec = suggest(space, Draw(seed), BACKBONE)
         except SpecError:
             continue
-        form = native_form(spec)
+        form = native_form(spec, BACKBONE)
         seen += isinstance(form, NoForm)
         if isinstance(form, NoForm):
             assert form.why
-            assert isinstance(native_form(form.nearest), NativeForm), spec.label
+            assert isinstance(native_form(form.nearest, BACKBONE), NativeForm), spec.label
     assert seen > 20
+
+
+def test_where_no_experts_fit_the_model_the_nearest_is_dense():
+    narrow = Backbone(d_model=18, n_heads=3)
+    spec = swiglu(TopK(k=2), lr_multiplier=2.0)
+    form = native_form(spec, narrow)
+    assert isinstance(form, NoForm)
+    assert form.why == "the classes want multiples of 4 for d_model 18"
+    assert form.nearest == FFNSpec(d_ff=128, activation="silu", gated=True, lr_multiplier=2.0)
+    assert isinstance(native_form(form.nearest, narrow), NativeForm)
