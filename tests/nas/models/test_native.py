@@ -13,6 +13,7 @@ from safetensors import safe_open
 from test_export import corpus, trained  # noqa: F401 (corpus is a fixture)
 
 from nas.models.export import export_trial
+from nas.models.generate import check_size
 from nas.models.native import native_model, save_native
 from search_space.backbone import Backbone
 from search_space.errors import InputError, SpecError
@@ -328,3 +329,19 @@ def test_a_design_with_a_native_form_still_exports_its_code(corpus, tmp_path):  
     folder = export_trial(*exported, tmp_path / "model", form="custom", verify=False)
     assert (folder / "modeling_ffn_nas.py").is_file()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "ffn_nas"
+
+
+@pytest.mark.parametrize("key", ["hidden_size", "vocab_size", "moe_intermediate_size"])
+@pytest.mark.parametrize("name", ["SwiGLU", "softmax", "sigmoid"])
+def test_a_configuration_far_larger_than_its_weights_takes_no_memory(tmp_path, name, key):
+    written(DESIGNS[name], tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    key = "intermediate_size" if name == "SwiGLU" and "inter" in key else key
+    check_size(tmp_path)
+    path.write_text(json.dumps(config | {key: 100_000}))
+    with pytest.raises(InputError, match=r"names [\d,]+ parameters, its weights have"):
+        check_size(tmp_path)
+    path.write_text(json.dumps(config | {key: "100"}))
+    with pytest.raises(InputError, match=f"{key} must be a whole number"):
+        check_size(tmp_path)
