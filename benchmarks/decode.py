@@ -12,6 +12,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ from workers.layers.recording import record_stats
 BACKBONE = Backbone(d_model=256, n_layers=4, n_heads=8, vocab_size=4096, seq_len=256)
 PROMPT, NEW = 32, 32  # tokens
 BATCHES = (1, 8)
+MANY = 64  # experts, of which a step must take no longer than transformers' class
 SHARE_OPEN = 0.3  # of the straight-through model's gates
 ENDS = {"eos_token_id": 0, "pad_token_id": 0}
 SWIGLU: dict[str, Any] = {"activation": "silu", "gated": True}
@@ -106,7 +108,11 @@ def decode_rows(name: str) -> list[Row]:
         ids = torch.randint(1, BACKBONE.vocab_size, (batch, PROMPT))
         ours, theirs = take_turns([decoding(both.model, ids), decoding(native, ids)])
         label = f"{name}, batch {batch}: decoding against {form.architecture}"
-        out.append(at_least(label, ratio(theirs, ours), 1, "x"))
+        speed = 1e3 * median(ours) / NEW
+        out.append(Row(f"{name}, batch {batch}: a step", speed, "ms"))
+        times = ratio(theirs, ours)
+        many = spec.n_experts >= MANY
+        out.append(at_least(label, times, 1, "x") if many else Row(label, times, "x"))
     return out
 
 
