@@ -8,16 +8,16 @@ the turns. `python -m benchmarks.decode --json FILE`.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, dynamic_module_utils
 
 from benchmarks.report import Row, at_least, main
 from benchmarks.turns import Call, ratio, take_turns
@@ -56,8 +56,11 @@ DECODED = {
 def rows() -> list[Row]:
     """A row a ratio, with its bar."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as modules:  # where transformers copies an export's code
-        os.environ["HF_MODULES_CACHE"] = modules
+    # transformers copies an export's code into its cache: into a throw-away one here.
+    with (
+        tempfile.TemporaryDirectory() as modules,
+        patch.object(dynamic_module_utils, "HF_MODULES_CACHE", modules),
+    ):
         return _rows()
 
 
