@@ -7,7 +7,9 @@ the turns. `python -m benchmarks.decode --json FILE`.
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,10 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, dynamic_module_utils
 
 from benchmarks.report import Row, at_least, main
 from benchmarks.turns import Call, ratio, take_turns
-from nas.models.bundle import bundle_sources, methods_of
+from nas.models.bundle import ROOT_MODULE, bundle_sources, methods_of, module_name
 from nas.models.native import native_model
 from search_space.backbone import Backbone
 from search_space.methods.dense import Dense
@@ -56,15 +57,6 @@ DECODED = {
 def rows() -> list[Row]:
     """A row a ratio, with its bar."""
     torch.set_num_threads(1)
-    # transformers copies an export's code into its cache: into a throw-away one here.
-    with (
-        tempfile.TemporaryDirectory() as modules,
-        patch.object(dynamic_module_utils, "HF_MODULES_CACHE", modules),
-    ):
-        return _rows()
-
-
-def _rows() -> list[Row]:
     return [row for name in DECODED for row in decode_rows(name)] + straight_through_rows()
 
 
@@ -73,7 +65,7 @@ class Exported:
     """A model in evaluation mode, with values that are not zero.
 
     here: by the code of this process, whose weights a native form is made of.
-    model: as a user loads its custom export, which knows torch alone.
+    model: by the code of its custom export, which knows torch alone.
     """
 
     here: FFNNASForCausalLM
@@ -84,19 +76,18 @@ def exported(spec: FFNSpec) -> Exported:
     """The design, exported with its code and loaded again."""
     torch.manual_seed(0)
     config = FFNNASConfig(spec.to_dict(), BACKBONE.to_dict(), **ENDS)
-    config.auto_map = {
-        "AutoConfig": "modeling_ffn_nas.FFNNASConfig",
-        "AutoModelForCausalLM": "modeling_ffn_nas.FFNNASForCausalLM",
-    }
     here = FFNNASForCausalLM(config).eval()
     for name, tensor in here.named_parameters():
         if "values_BGD" in name or "out_DD" in name:
             nn.init.normal_(tensor, std=0.02)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="exported_") as folder:
         here.save_pretrained(folder)
         for name, text in bundle_sources(*methods_of(spec, BACKBONE)).items():
             (Path(folder) / name).write_text(text)
-        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+        # As a package, and not as remote code, of which transformers would keep a copy.
+        with patch.object(sys, "path", [str(Path(folder).parent), *sys.path]):
+            code = importlib.import_module(f"{Path(folder).name}.{module_name(ROOT_MODULE)}")
+        model = code.FFNNASForCausalLM.from_pretrained(folder).eval()
     return Exported(here, model)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch, tmp_path):
+def small(monkeypatch):
     """Tiny models, few tokens and turns, and no change to this process's threads."""
     backbone = Backbone(d_model=32, n_layers=1, n_heads=2, vocab_size=300, seq_len=32)
     monkeypatch.setattr(decode, "BACKBONE", backbone)
@@ -22,7 +22,6 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(decode, "NEW", 4)
     monkeypatch.setattr(decode, "take_turns", lambda calls: turns.take_turns(calls, 2))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    monkeypatch.setattr(decode.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path))
 
 
 def test_rows_have_bars_where_experts_are_many(monkeypatch):
