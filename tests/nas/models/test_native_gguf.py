@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_native import BACKBONE, DESIGNS, written
+from test_native_export import BACKBONE, DESIGNS, written
 
 from search_space.native import native_form
 
