@@ -96,7 +96,7 @@ def decode_rows(name: str) -> list[Row]:
     spec = DECODED[name]
     both, form = exported(spec), native_form(spec, BACKBONE)
     assert isinstance(form, NativeForm)
-    native = native_model(both.here.model, spec, BACKBONE, form, ENDS)
+    native = native_model(both.here.model.proxy, spec, BACKBONE, form, ENDS)
     out = []
     for batch in BATCHES:
         ids = torch.randint(1, BACKBONE.vocab_size, (batch, PROMPT))

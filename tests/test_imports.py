@@ -34,7 +34,7 @@ PARTS = (
 # The three places where nas reaches workers, inside functions.
 REACHES_WORKERS = {
     "nas/running/ray_workers.py",
-    "nas/models/export.py",
+    "nas/models/custom.py",
     "nas/models/native.py",
 }
 OUTSIDE = {

@@ -145,7 +145,7 @@ def _ffn(layer: Any, form: NativeForm) -> dict[str, Tensor]:
     experts, shared = layer.experts, [] if layer.shared is None else [layer.shared]
     if form.architecture == DENSE:
         return found | _one_ffn("mlp.", [experts, *shared])
-    router_BD, bias_B = layer.selection.linear_router(experts)
+    router_BD, bias_B = layer.selection.linear_router(experts.gates_BGD)
     found |= {
         "mlp.gate.weight": router_BD,
         "mlp.experts.gate_up_proj": torch.cat((experts.gates_BGD, experts.keys_BGD), 1),

@@ -40,7 +40,7 @@ def test_both_forms_decode_the_same():
     spec = FFNSpec(d_ff=64, expert_width=8, activation="silu", gated=True, selection=TopK(k=2))
     both = decode.exported(spec)
     form = decode.native_form(spec, decode.BACKBONE)
-    native = decode.native_model(both.here.model, spec, decode.BACKBONE, form, decode.ENDS)
+    native = decode.native_model(both.here.model.proxy, spec, decode.BACKBONE, form, decode.ENDS)
     ids = torch.randint(1, 300, (2, 4), generator=torch.Generator().manual_seed(0))
     found = [decode.decoding(model, ids)() for model in (both.model, native)]
     assert found[0].shape == (2, 8) and (found[0] == found[1]).all()

@@ -31,10 +31,10 @@ class AvgKSelection(Declared):
     @torch.no_grad()
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing of weight one."""
-        mean_BD, _ = self.linear_router(experts)
+        mean_BD, _ = self.linear_router(experts(x_TD, None))
         index_TK = top_indices(x_TD @ mean_BD.t(), self.k)
         return Selected(Ragged.from_choices(index_TK, None, len(mean_BD)))
 
-    def linear_router(self, experts: Experts) -> tuple[Tensor, None]:
+    def linear_router(self, scored_BGD: Tensor) -> tuple[Tensor, None]:
         """The means, (B, D), and no bias."""
-        return experts.scored_BGD().mean(1), None
+        return scored_BGD.mean(1), None

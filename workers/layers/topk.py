@@ -36,7 +36,8 @@ class TopKSelection(Declared):
         assert isinstance(spec.selection, TopK)
         self.knobs = spec.selection
         self.router = Router(d_model, spec.n_experts)
-        self.register_buffer("bias_B", torch.zeros(spec.n_experts))
+        self.register_buffer("bias_B", torch.zeros(spec.n_experts, dtype=torch.float32))
+        self.states = ("bias_B",)
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses."""
@@ -56,7 +57,7 @@ class TopKSelection(Declared):
             self.count_at_backward(p_TB, load_B)
         return Selected(routing, self._loss(z_TB, p_TB, load_B))
 
-    def linear_router(self, experts: Experts) -> tuple[Tensor, Tensor]:
+    def linear_router(self, scored_BGD: Tensor) -> tuple[Tensor, Tensor]:
         """Its own, and the balancing bias."""
         return self.router.weight_BD, self.bias_B
 
