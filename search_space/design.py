@@ -21,6 +21,7 @@ from search_space.domain import Match
 from search_space.errors import InputError, SpecError, require
 from search_space.parameter import Condition, Knobs
 from search_space.prices import Cost
+from search_space.routing import Routing
 
 Activation = Literal["gelu", "relu", "silu"]
 Gate = Literal["softmax", "sigmoid"]
@@ -149,6 +150,21 @@ class Method:
             "expert_width": n,
             "shared_width": spec.depth * round(n_shared * n),
         }
+
+    def native(self, spec: Design) -> Routing | None:
+        """What this selection is in the words of transformers' own classes; None where it is not
+        exactly that. Its layer then has a `linear_router`."""
+        return None
+
+    def nearest_native(self, spec: Design) -> Mapping[str, Any]:
+        """Fields of `spec` with which a class has the selection, where `native` is not enough."""
+        return {}
+
+    @classmethod
+    def learned(cls, k: int) -> Method | None:
+        """A learned router of this method that keeps k experts, as the classes have it; None where
+        the method has none."""
+        return None
 
     def pins(self, spec: Design) -> dict[str, Any]:
         """The parameters that a design spells out; a search for its others tries every choice."""

@@ -31,8 +31,12 @@ PARTS = (
     *("process", "yaml_file", "machines", "base_model", "store", "search", "config"),
     *("models", "views", "running", "study", "command"),
 )
-# The two places where nas reaches workers, inside functions.
-REACHES_WORKERS = {"nas/running/ray_workers.py", "nas/models/custom.py"}
+# The three places where nas reaches workers, inside functions.
+REACHES_WORKERS = {
+    "nas/running/ray_workers.py",
+    "nas/models/custom.py",
+    "nas/models/native.py",
+}
 OUTSIDE = {
     "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},
     "nas": {"streamlit"},

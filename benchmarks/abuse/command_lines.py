@@ -86,7 +86,9 @@ COMMANDS = {
     "pareto": Command((TEXTS,), {"--all": None, **READ}),
     "compare": Command((TRIALS, TRIALS), {"--study": TEXTS, **READ}),
     "show": Command((TEXTS,), {"--trial": NUMBERS, **READ}),
-    "export": Command((TEXTS,), {"--to": TEXTS, "--no-verify": None, "--db": DATABASES}),
+    "export": Command(
+        (TEXTS,), {"--to": TEXTS, "--form": TEXTS, "--no-verify": None, "--db": DATABASES}
+    ),
     "generate": Command((FILES,), {**SAMPLING, "--prompt": TEXTS}),
     "presets": Command(options={"--d-model": NUMBERS, **JSON}),
     "space": Command((FILES,), JSON),

@@ -20,6 +20,8 @@ from search_space.domain import Choices, Domain, Numbers
 from search_space.errors import InputError, SpecError
 from search_space.experts import FRAME, ExpertMethod
 from search_space.methods import built_in, find, names, register
+from search_space.methods.topk import TopK
+from search_space.native import NoForm, native_form
 from search_space.parameter import Condition, Knobs, asked, declared
 from search_space.presets import PRESETS
 from search_space.prices import Cost
@@ -268,3 +270,19 @@ def test_a_design_of_a_method_that_is_not_installed_says_which_are():
 
 def test_every_preset_is_a_method_of_this_project():
     assert {preset(Backbone()).method for preset in PRESETS.values()} == set(built_in())
+
+
+def test_a_method_that_derives_from_a_home_and_has_a_layer_of_its_own_has_no_native_form():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(TopK):
+        method = "mine"
+        layer = "mine.layer:Mine"
+        asks = made().asks
+        knobs = None
+
+    mine = register(Mine)
+    spec = FFNSpec(d_ff=64, expert_width=16, activation="silu", gated=True, selection=mine(k=2))
+    form = native_form(spec, Backbone())
+    assert isinstance(form, NoForm)
+    assert form.why == "no class selects as mine does"
+    assert form.nearest.selection == TopK(k=2, normalize=True)
