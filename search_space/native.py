@@ -14,12 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from search_space.backbone import Backbone
+from search_space.base import Base, Family
+from search_space.cuts import pruned
 from search_space.experts import MATRIX_ROWS
 from search_space.methods import find, names
-from search_space.routing import Routing
+from search_space.routing import EVERY_EXPERT, Routing
 from search_space.spec import FFNSpec
 
 DENSE, SOFTMAX, SIGMOID = "Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "Dots1ForCausalLM"
+# Of models that were cut.
+FAMILIES: dict[Family, str] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
 Form = Literal["auto", "native", "custom"]  # of an export
 _FEW = 8  # experts a token that narrow ones are gathered into
 # transformers multiplies experts in one grouped product, whose float32 rows are of 16 bytes.
@@ -71,6 +80,8 @@ class NoForm:
 
 def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
     """The class that computes the same as a model of `spec` and `backbone`; else why none does."""
+    if backbone.base is not None:
+        return _cut_form(spec, backbone, backbone.base)
     routing, reasons = _routing(spec), _reasons(spec, backbone)
     if reasons or routing is None:
         return NoForm(why=", ".join(reasons), nearest=_nearest(spec, backbone))
@@ -87,6 +98,17 @@ def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
     missing = -spec.shared_width % spec.expert_width
     zero_units = missing if spec.shared_width else spec.expert_width
     return NativeForm(architecture=SIGMOID, routing=routing, zero_units=zero_units)
+
+
+def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base) -> NativeForm | NoForm:
+    """The base's own class, where every layer has a dense FFN of one width."""
+    whole = spec.d_ff == backbone.reference_d_ff
+    if spec.method == "dense" and (spec.placement == "all" or whole):
+        return NativeForm(architecture=FAMILIES[base.family], routing=EVERY_EXPERT)
+    active = max(1, round(spec.granularity * spec.expert_width))
+    nearest = pruned(backbone, active, "activation")
+    why = "its layers differ" if spec.method == "dense" else f"no {base.family} has experts"
+    return NoForm(why=why, nearest=nearest)
 
 
 def _routing(spec: FFNSpec) -> Routing | None:

@@ -35,6 +35,7 @@ PARTS = (
 REACHES_WORKERS = {
     "nas/running/ray_workers.py",
     "nas/models/custom.py",
+    "nas/models/cut.py",
     "nas/models/native.py",
 }
 OUTSIDE = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from nas.models.checkpoints import Checkpoint
 from nas.store import StudyRecord, TrialRecord
+from search_space.backbone import Backbone
 from search_space.native import NativeForm
 
 
@@ -26,7 +28,7 @@ tags: [ffn-nas]
 ---
 # {study.name}, trial {trial.number}: {trial.spec.label}
 
-A proxy language model from an FFN architecture search.
+{_origin(checkpoint)}
 
 | | |
 | --- | --- |
@@ -45,6 +47,16 @@ tokenizer = AutoTokenizer.from_pretrained("."{trust})
 ```
 
 {_NATIVE.format(native.words) if native else _CUSTOM}"""
+
+
+def _origin(checkpoint: Checkpoint) -> str:
+    base = Backbone.from_dict(checkpoint.backbone).base
+    if base is None:
+        return "A proxy language model from an FFN architecture search."
+    return (
+        f"{Path(base.model).name}, a {base.family} model, with its FFNs cut by an architecture "
+        "search and trained on."
+    )
 
 
 _CUSTOM = """The Python files beside the weights are the code that trained them; they need torch and

@@ -12,6 +12,7 @@ from typing import Any
 
 from nas.models.bundle import bundle_sources, methods_of
 from nas.models.checkpoints import Checkpoint
+from nas.models.tokenizer import ALONE
 from search_space.backbone import Backbone
 from search_space.contract import BASE_CONFIG
 from search_space.errors import InputError
@@ -90,7 +91,9 @@ def copy_tokenizer(base: str, folder: Path) -> bool:
     from transformers import AutoTokenizer
 
     try:
-        AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+        own = AutoTokenizer.from_pretrained(base)
     except (OSError, ValueError):
         return False
+    own.save_pretrained(folder)
+    own.save_pretrained(folder / ALONE)
     return True

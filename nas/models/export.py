@@ -15,6 +15,7 @@ from nas.models.bundle import plug_in_packages
 from nas.models.card import model_card
 from nas.models.checkpoints import Checkpoint
 from nas.models.custom import new_model, write_model
+from nas.models.cut import copy_tokenizer, load_cut, write_cut
 from nas.models.native import native_model, save_native
 from nas.models.new_folder import new_folder
 from nas.models.tokenizer import with_padding, write_tokenizer
@@ -98,15 +99,21 @@ def _write(
     text = checkpoint.tokenizer.read_text(encoding="utf-8")
     text, pad_id = with_padding(text, eos_id, study.facts.corpus.pad_id)
     ends = {"eos_token_id": eos_id, "pad_token_id": pad_id}
-    model = _load(checkpoint, ends)
-    config, proxy = model.config, model.model.proxy
+    backbone = Backbone.from_dict(checkpoint.backbone)
     try:
-        if native is None:
-            write_model(folder, model)
+        if backbone.base is not None:
+            proxy = load_cut(checkpoint)
+            config = proxy.lm.config
+            write_cut(folder, proxy, trial.spec, dense=native is not None)
         else:
-            backbone = Backbone.from_dict(checkpoint.backbone)
-            save_native(native_model(proxy, trial.spec, backbone, native, ends), folder)
-        write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
+            model = _load(checkpoint, ends)
+            config, proxy = model.config, model.model.proxy
+            if native is None:
+                write_model(folder, model)
+            else:
+                save_native(native_model(proxy, trial.spec, backbone, native, ends), folder)
+        if backbone.base is None or not copy_tokenizer(backbone.base.model, folder):
+            write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
         card = model_card(checkpoint, study, trial, native)
         (folder / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
