@@ -12,10 +12,9 @@ from typing import Any, Literal, get_args
 from search_space.checks import DIM, flag, known_word, section, text, whole
 from search_space.design import Activation, Design
 from search_space.errors import SpecError
+from search_space.methods import find, names
 
 Family = Literal["llama", "mistral", "qwen2", "qwen3"]
-# Methods whose experts can be slices of a trained FFN; others have keys or rows of their own.
-CUTTABLE = ("dense", "topk", "avgk", "straight_through", "relu_routing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +57,11 @@ class Base:
         return section(cls, "base", data)
 
 
+def cuttable() -> tuple[str, ...]:
+    """The methods whose experts can be slices of a trained FFN."""
+    return tuple(name for name in names() if find(name).cuttable)
+
+
 def check_cut(spec: Design, base: Base, units: int) -> None:
     """Raise SpecError unless a model's FFN, `units` wide, can be cut into this design."""
 
@@ -65,8 +69,8 @@ def check_cut(spec: Design, base: Base, units: int) -> None:
         if not holds:
             raise SpecError(f"a cut of {base.model}: {rule}: got {got}")
 
-    words = ", ".join(CUTTABLE)
-    need(spec.method in CUTTABLE, f"the method is one of {words}", spec.method)
+    words = ", ".join(cuttable())
+    need(spec.selection.cuttable, f"the method is one of {words}", spec.method)
     need(spec.gated and spec.activation == base.activation,
          f"experts are its own, gated with {base.activation}",
          f"{spec.activation}, gated {spec.gated}")  # fmt: skip

@@ -104,6 +104,7 @@ class Method:
     needs_vocabulary: whether its layer is built with the vocabulary's size, too.
     order: its place among the methods of this project, which proposals follow from: never changed.
     whole_experts: whether experts are read as wholes, whose outputs a gate can weigh.
+    cuttable: whether its experts can be slices of a pretrained FFN, with no keys or rows beside.
     """
 
     method: ClassVar[str]
@@ -114,6 +115,7 @@ class Method:
     needs_vocabulary: ClassVar[bool] = False
     order: ClassVar[int] = 1_000
     whole_experts: ClassVar[bool] = True
+    cuttable: ClassVar[bool] = False
 
     @classmethod
     def plan(cls, chosen: Chosen) -> Plan:

@@ -103,11 +103,12 @@ def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
 def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base) -> NativeForm | NoForm:
     """The base's own class, where every layer has a dense FFN of one width."""
     whole = spec.d_ff == backbone.reference_d_ff
-    if spec.method == "dense" and (spec.placement == "all" or whole):
+    if _routing(spec) == EVERY_EXPERT and (spec.placement == "all" or whole):
         return NativeForm(architecture=FAMILIES[base.family], routing=EVERY_EXPERT)
     active = max(1, round(spec.granularity * spec.expert_width))
     nearest = pruned(backbone, active, "activation")
-    why = "its layers differ" if spec.method == "dense" else f"no {base.family} has experts"
+    alike = _routing(spec) == EVERY_EXPERT
+    why = "its layers differ in width" if alike else f"no {base.family} has experts"
     return NoForm(why=why, nearest=nearest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from search_space.design import Design, check_k
 from search_space.experts import FRAME, ExpertMethod, experts, saved_reads
@@ -23,6 +23,7 @@ class AvgK(ExpertMethod):
     layer = "workers.layers.avgk:AvgKSelection"
     asks = (*FRAME, "granularity", "expansion", "active_width")
     order = 4
+    cuttable: ClassVar[bool] = True
     k: int = 1
 
     def validate(self, spec: Design) -> None:

@@ -27,6 +27,7 @@ class Dense(Method):
         ("shared_width", "granularity"), _GATED_OUTPUT
     )
     order = 1
+    cuttable: ClassVar[bool] = True
 
     def canonical(self, spec: Design) -> Mapping[str, Any]:
         """Experts of weight 1 and a shared FFN sum to one FFN where no gate weighs them."""

@@ -52,6 +52,7 @@ class TopK(ExpertMethod):
     asks = (*FRAME, "granularity", "expansion", *keys(TopKKnobs), "active_width")
     knobs = TopKKnobs
     order = 2
+    cuttable: ClassVar[bool] = True
     k: int = 1
     gate: Gate = "softmax"
     normalize: bool = False

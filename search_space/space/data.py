@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from search_space.base import CUTTABLE
+from search_space.base import cuttable
 from search_space.checks import DIM, UNITS, is_whole, known_word, one_of, section, whole
 from search_space.design import Method, Placement
 from search_space.domain import (
@@ -99,8 +99,8 @@ class SearchSpace:
         if self.match != "free" and self.active_width == _ACTIVE_WIDTHS:
             object.__setattr__(self, "active_width", (1.0,))
         if self.match == "units" and self.methods == built_in():
-            # The dense method over all units is the model as it is.
-            routed = tuple(name for name in CUTTABLE if name != "dense")
+            # The standard FFN's, the first, is the model as it is over all units.
+            routed = tuple(name for name in cuttable() if name != names()[0])
             object.__setattr__(self, "methods", routed)
         self._check_methods()
         self._check_sizes()
@@ -112,9 +112,9 @@ class SearchSpace:
         for name in self.methods:
             known_word("space.methods", name, names(), "method")
             require(
-                self.match != "units" or name in CUTTABLE,
-                f"space.methods: match units cuts an FFN into experts, for {', '.join(CUTTABLE)}: "
-                f"got {name}",
+                self.match != "units" or find(name).cuttable,
+                "space.methods: match units cuts an FFN into experts, for "
+                f"{', '.join(cuttable())}: got {name}",
             )
         routed = [name for name in self.methods if "expansion" in find(name).asks]
         require(

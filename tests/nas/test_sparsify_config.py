@@ -9,7 +9,7 @@ import pytest
 
 from nas.base_model import read_base
 from nas.config import StudyConfig
-from search_space.base import CUTTABLE
+from search_space.base import cuttable
 from search_space.contract import Recipe
 from search_space.cost import model_cost
 from search_space.cuts import CUTS, cut_into
@@ -61,7 +61,7 @@ def test_the_backbone_is_the_bases(tmp_path):
     assert (shape.base.n_kv_heads, shape.base.head_dim, shape.base.tied) == (2, 8, False)
     assert config.corpus.tokenizer == shape.base.model
     assert config.space.match == "units"
-    assert config.space.methods == tuple(name for name in CUTTABLE if name != "dense")
+    assert config.space.methods == tuple(name for name in cuttable() if name != "dense")
 
 
 def test_a_stored_study_is_read_without_its_base(tmp_path):

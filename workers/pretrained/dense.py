@@ -11,21 +11,15 @@ from typing import Any
 
 import torch
 
-from workers.layers.dense import DenseSelection
 from workers.pretrained.model import PretrainedLM
-
-
-def is_dense(model: PretrainedLM) -> bool:
-    """Whether each layer reads all of its units with weight 1, and all layers have as many."""
-    ffns = [layer.mlp for layer in model.lm.model.layers]
-    widths = {ffn.experts.keys_BGD.shape[:2].numel() for ffn in ffns}
-    return len(widths) == 1 and all(isinstance(ffn.selection, DenseSelection) for ffn in ffns)
 
 
 @torch.no_grad()
 def as_dense(model: PretrainedLM) -> Any:
-    """A new transformers model of the family's class, with the weights of `model`, which
-    `is_dense`."""
+    """A new transformers model of the family's class, with the weights of `model`.
+
+    model: each of its layers reads all of its units with weight 1, and all layers have as many.
+    """
     lm = model.lm
     config = copy.deepcopy(lm.config)
     config.intermediate_size = lm.model.layers[0].mlp.experts.keys_BGD.shape[:2].numel()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from search_space.backbone import Backbone
 from search_space.base import Base, check_cut
 from search_space.errors import InputError
+from search_space.routing import EVERY_EXPERT
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus
 from workers.layers.experts import Experts
@@ -81,7 +82,7 @@ def _cut(lm: Any, ffns: list[CutFFN], spec: FFNSpec, ids_NL: Tensor) -> None:
             assert isinstance(ffn.experts, Experts)  # of every method that can be cut
             width = ffn.experts.keys_BGD.shape[1]
             fill(ffn.experts, units, unit_order(spec.cut, units, hidden_TH, width))
-            if ffn.searched and spec.method != "dense":
+            if ffn.searched and spec.selection.native(spec) != EVERY_EXPERT:
                 ffn.eval()
                 ffn.experts.values_BGD.mul_(scale_to(ffn(inputs[0]).flatten(0, -2), y_TD))
 
