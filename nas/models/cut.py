@@ -47,14 +47,14 @@ def load_cut(checkpoint: Checkpoint) -> Any:
     return model
 
 
-def write_cut(folder: Path, model: Any, spec: FFNSpec, *, dense: bool) -> None:
-    """Weights, configuration and, unless `dense`, code.
+def write_cut(folder: Path, model: Any, spec: FFNSpec, *, plain: bool) -> None:
+    """Weights, configuration and, unless `plain`, code.
 
-    model: a `PretrainedLM`, of a design whose FFNs are all dense where `dense` says so.
+    model: a `PretrainedLM`, of a design whose FFNs are all read whole where `plain` says so.
     """
     from workers.pretrained.dense import as_dense
 
-    if dense:
+    if plain:
         as_dense(model).save_pretrained(folder)
         return
     exported = _exported(model, spec)

@@ -104,7 +104,7 @@ def _write(
         if backbone.base is not None:
             proxy = load_cut(checkpoint)
             config = proxy.lm.config
-            write_cut(folder, proxy, trial.spec, dense=native is not None)
+            write_cut(folder, proxy, trial.spec, plain=native is not None)
         else:
             model = _load(checkpoint, ends)
             config, proxy = model.config, model.model.proxy

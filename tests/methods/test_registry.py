@@ -92,7 +92,6 @@ ALSO = {
     "nas/models/checkpoints.py": {"hash"},
     "nas/store/facts.py": {"hash"},
     "nas/running/resumption.py": {"hash"},
-    "workers/pretrained/dense.py": {"dense"},  # of a model
 }
 
 

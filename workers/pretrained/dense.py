@@ -23,12 +23,12 @@ def as_dense(model: PretrainedLM) -> Any:
     lm = model.lm
     config = copy.deepcopy(lm.config)
     config.intermediate_size = lm.model.layers[0].mlp.experts.keys_BGD.shape[:2].numel()
-    dense = type(lm)(config)
+    plain = type(lm)(config)
     own = {name: p for name, p in lm.state_dict().items() if ".mlp." not in name}
-    dense.load_state_dict(own, strict=False)
-    for to, layer in zip(dense.model.layers, lm.model.layers, strict=True):
+    plain.load_state_dict(own, strict=False)
+    for to, layer in zip(plain.model.layers, lm.model.layers, strict=True):
         experts = layer.mlp.experts
         to.mlp.gate_proj.weight.copy_(experts.gates_BGD.flatten(0, 1))
         to.mlp.up_proj.weight.copy_(experts.keys_BGD.flatten(0, 1))
         to.mlp.down_proj.weight.copy_(experts.values_BGD.flatten(0, 1).t())
-    return dense.eval()
+    return plain.eval()
