@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from nas.config import StudyConfig
-    from search_space.native import Form
+    from search_space.native import DType, Form
 
 
 class Study:
@@ -178,22 +178,35 @@ class Study:
         trial: int | None = None,
         *,
         form: Form = "auto",
+        dtype: DType = "float32",
         verify: bool = True,
     ) -> Path:
         """Write a trial (the best one by default) as a transformers model directory.
+
+        dtype: of the weights.
 
         form: `native`, one of transformers' own classes, InputError where none computes the same;
             `custom`, the code that trained; `auto`, native where there is one.
         """
         from nas.models.checkpoints import find_checkpoint
         from nas.models.export import export_form, export_trial
+        from nas.models.found import found
         from nas.models.new_folder import check_target
 
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
         check_target(Path(folder))  # before a checkpoint of any size is read
         export_form(chosen.spec, self.backbone, form)
         checkpoint = find_checkpoint(self.store, self.record, chosen)
-        return export_trial(checkpoint, self.record, chosen, folder, form=form, verify=verify)
+        return export_trial(
+            checkpoint,
+            self.record,
+            chosen,
+            folder,
+            known=found(self.store, self.record, chosen),
+            form=form,
+            dtype=dtype,
+            verify=verify,
+        )
 
 
 def launch(

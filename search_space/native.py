@@ -30,6 +30,7 @@ FAMILIES: dict[Family, str] = {
     "qwen3": "Qwen3ForCausalLM",
 }
 Form = Literal["auto", "native", "custom"]  # of an export
+DType = Literal["float32", "bfloat16"]  # of its weights
 _FEW = 8  # experts a token that narrow ones are gathered into
 # transformers multiplies experts in one grouped product, whose float32 rows are of 16 bytes.
 ALIGNED = 4

@@ -31,7 +31,7 @@ from search_space.places import settle_home
 
 if TYPE_CHECKING:
     from search_space.matching import Equal
-    from search_space.native import Form
+    from search_space.native import DType, Form
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -155,17 +155,32 @@ def compare(a: str, b: str, study: str | None, db: str, as_json: bool) -> None:
     show_default=True,
     help="A class of transformers that computes the same, our code, or the first that there is.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights.",
+)
 @click.option("--no-verify", is_flag=True, help="Skip loading it in a fresh process.")
 @db_option
 def export(
-    study: str | None, folder: Path, trial: int | None, form: Form, no_verify: bool, db: str
+    study: str | None,
+    folder: Path,
+    trial: int | None,
+    form: Form,
+    dtype: DType,
+    no_verify: bool,
+    db: str,
 ) -> None:
     """Write a trial of STUDY as a model directory that transformers loads."""
     from nas.models.export import form_line
 
     with open_study(study, db) as opened:
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
-        path = opened.export(folder, chosen.number, form=form, verify=not no_verify)
+        path = opened.export(
+            folder, chosen.number, form=form, dtype=dtype, verify=not no_verify
+        )
         echo(form_line(chosen.spec, opened.backbone, form), err=True)
         echo(str(path))
 

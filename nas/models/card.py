@@ -1,4 +1,4 @@
-"""README.md of an export."""
+"""README.md of an export: what it is, how good, at what cost, how sure, and what it is not."""
 
 from __future__ import annotations
 
@@ -6,21 +6,32 @@ import json
 from pathlib import Path
 
 from nas.models.checkpoints import Checkpoint
+from nas.models.found import Found
+from nas.models.verify import Checked
 from nas.store import StudyRecord, TrialRecord
 from search_space.backbone import Backbone
 from search_space.native import NativeForm
+from search_space.secrets import redacted
+
+PICTURE = "frontier.svg"
 
 
 def model_card(
-    checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord, native: NativeForm | None
+    checkpoint: Checkpoint,
+    study: StudyRecord,
+    trial: TrialRecord,
+    native: NativeForm | None,
+    found: Found,
+    checked: Checked | None,
 ) -> str:
-    """README.md of the export.
+    """The text.
 
     native: its class; None for custom code.
+    found: what the study has of it.
+    checked: what the check found; None where there was none.
     """
-    result = trial.result
-    assert result is not None
     trust = "" if native else ", trust_remote_code=True"
+    rows = "\n".join(f"| {name} | {value} |" for name, value in _rows(checkpoint, study, trial, found))
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -32,12 +43,9 @@ tags: [ffn-nas]
 
 | | |
 | --- | --- |
-| bits per byte (validation) | {result.bits_per_byte:.4f} ± {result.bits_per_byte_se:.4f} |
-| training tokens | {result.tokens:,} |
-| training FLOPs | {checkpoint.flops:.3g} |
-| active FLOPs a token | {result.active_flops:.3g} |
-| parameters | {trial.cost["total_params"]:,.0f} |
-| design | `{json.dumps(trial.spec.to_dict())}` |
+{rows}
+
+![The study's designs: quality against cost; this one has a ring]({PICTURE})
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -46,7 +54,54 @@ model = AutoModelForCausalLM.from_pretrained("."{trust})
 tokenizer = AutoTokenizer.from_pretrained("."{trust})
 ```
 
-{_NATIVE.format(native.words) if native else _CUSTOM}"""
+{_NATIVE.format(native.words) if native else _CUSTOM}
+{checked.words if checked else "Not checked in a fresh process."}
+
+## Limits
+
+{_limits(checkpoint, study, trial)}
+"""
+
+
+def _rows(
+    checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord, found: Found
+) -> list[tuple[str, str]]:
+    result, corpus = trial.result, study.facts.corpus
+    assert result is not None
+    rows = [
+        (
+            "bits per byte (validation)",
+            f"{result.bits_per_byte:.4f} ± {result.bits_per_byte_se:.4f} over windows",
+        )
+    ]
+    if found.seeds > 1:
+        error = f" ± {found.mean_error:.4f}" if found.mean_error is not None else ""
+        rows.append((f"mean of {found.seeds} seeds", f"{found.mean:.4f}{error} over seeds"))
+    if study.facts.ngram_bits_per_byte:
+        grams = ", ".join(f"n={n} {b:.3f}" for n, b in study.facts.ngram_bits_per_byte.items())
+        rows.append(("byte n-grams of the same split", grams))
+    return [
+        *rows,
+        ("training tokens", f"{result.tokens:,}"),
+        ("training FLOPs", f"{checkpoint.flops:.3g}"),
+        ("active FLOPs a token", f"{result.active_flops:.3g}"),
+        ("parameters", f"{trial.cost['total_params']:,.0f}"),
+        ("seed", str(study.seed)),
+        ("corpus", f"`{redacted(corpus.source)}` ({corpus.hash})"),
+        ("study", f"{study.name} ({study.uid})"),
+        ("design", f"`{json.dumps(trial.spec.to_dict())}`"),
+    ]
+
+
+def _limits(checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord) -> str:
+    backbone = Backbone.from_dict(checkpoint.backbone)
+    assert trial.result is not None
+    size = "It is a proxy, small and trained for a comparison of designs: " * (backbone.base is None)
+    return (
+        f"{size}it saw {trial.result.tokens:,} tokens of one corpus, in sequences of "
+        f"{backbone.seq_len}, and knows nothing else. Its text is not checked for truth or manners. "
+        f"Bits per byte are of that corpus's validation split."
+    )
 
 
 def _origin(checkpoint: Checkpoint) -> str:

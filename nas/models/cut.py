@@ -47,20 +47,22 @@ def load_cut(checkpoint: Checkpoint) -> Any:
     return model
 
 
-def write_cut(folder: Path, model: Any, spec: FFNSpec, *, plain: bool) -> None:
-    """Weights, configuration and, unless `plain`, code.
+def cut_model(model: Any, spec: FFNSpec, *, plain: bool) -> Any:
+    """The transformers model of a `PretrainedLM`.
 
-    model: a `PretrainedLM`, of a design whose FFNs are all read whole where `plain` says so.
+    plain: whether it is to be its family's own, for a design whose FFNs are all read whole.
     """
     from workers.pretrained.dense import as_dense
 
-    if plain:
-        as_dense(model).save_pretrained(folder)
-        return
-    exported = _exported(model, spec)
-    exported.save_pretrained(folder)
-    for name, text in bundle_sources(*methods_of(spec, model.backbone), root=ROOT).items():
-        (folder / name).write_text(text, encoding="utf-8")
+    return as_dense(model) if plain else _exported(model, spec)
+
+
+def write_cut(folder: Path, model: Any, spec: FFNSpec, backbone: Backbone, *, plain: bool) -> None:
+    """Weights and configuration of what `cut_model` made and, unless it is plain, its code."""
+    model.save_pretrained(folder, max_shard_size=SHARD)
+    if not plain:
+        for name, text in bundle_sources(*methods_of(spec, backbone), root=ROOT).items():
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _exported(model: Any, spec: FFNSpec) -> Any:

@@ -8,22 +8,27 @@ loaded with `trust_remote_code=True`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nas.models.bundle import plug_in_packages
-from nas.models.card import model_card
+from nas.models.card import PICTURE, model_card
 from nas.models.checkpoints import Checkpoint
 from nas.models.custom import new_model, write_model
-from nas.models.cut import copy_tokenizer, load_cut, write_cut
+from nas.models.cut import copy_tokenizer, cut_model, load_cut, write_cut
+from nas.models.found import Found
 from nas.models.native import native_model, save_native
 from nas.models.new_folder import new_folder
+from nas.models.picture import frontier_svg
 from nas.models.tokenizer import with_padding, write_tokenizer
 from nas.models.verify import probe_ids, verify_export
+from nas.models.windows import windows_of
 from nas.store import StudyRecord, TrialRecord
 from search_space.backbone import Backbone
 from search_space.errors import InputError, WorkFailed
-from search_space.native import Form, NativeForm, NoForm, native_form
+from search_space.native import DType, Form, NativeForm, NoForm, native_form
 from search_space.spec import FFNSpec
 
 
@@ -33,24 +38,66 @@ def export_trial(
     trial: TrialRecord,
     folder: str | Path,
     *,
+    known: Found,
     form: Form = "auto",
+    dtype: DType = "float32",
     verify: bool = True,
 ) -> Path:
     """Write the trial's model to a new or empty `folder`; nothing is left there on failure.
 
     checkpoint: of the trial, from `find_checkpoint`.
+    known: what the study found of it, from `found`.
     form: as `export_form` takes it.
-    verify: load it in a fresh process without this project and compare logits and generation.
+    dtype: of the weights; routers' states stay in float32.
+    verify: load it in a fresh process without this project, and compare logits, generation,
+        parameters and, where the corpus is at hand, the loss on validation windows with the run's.
     Raises InputError for a folder that cannot be used, a checkpoint that is no model or a native
     form that does not exist, WorkFailed when the model cannot be written or differs from the proxy.
     """
     target = Path(folder)
     native = export_form(trial.spec, Backbone.from_dict(checkpoint.backbone), form)
     with new_folder(target) as draft:
-        logits = _write(draft, checkpoint, study, trial, native)
+        logits = _write(draft, checkpoint, study, trial, native, dtype)
+        checked = None
         if verify:
-            verify_export(draft, logits, plug_in_packages(type(trial.spec.selection)))
+            checked = verify_export(
+                draft,
+                logits,
+                plug_in_packages(type(trial.spec.selection)),
+                windows=windows_of(study, known.run),
+                parameters=_parameters(trial, checkpoint, native),
+            )
+        texts = {
+            "README.md": model_card(checkpoint, study, trial, native, known, checked),
+            PICTURE: frontier_svg(known.points, trial.number, f"{study.name}: quality, cost"),
+        }
+        for name, text in texts.items():
+            with _written(target):
+                (draft / name).write_text(text, encoding="utf-8")
     return target
+
+
+@contextmanager
+def _written(target: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise WorkFailed(f"the export could not be written to {target.parent}: {error}") from error
+
+
+def _parameters(
+    trial: TrialRecord, checkpoint: Checkpoint, native: NativeForm | None
+) -> float | None:
+    """That the export must have by the trial's record. A class of transformers has a head of its
+    own beside the table, and may have a shared expert that the design has not."""
+    backbone, own = Backbone.from_dict(checkpoint.backbone), trial.cost["total_params"]
+    if native is None or backbone.base is not None:
+        return own
+    d_model = backbone.d_model
+    zeros = 3 * native.zero_units * d_model * backbone.n_layers
+    return own + backbone.vocab_size * d_model + zeros
 
 
 def export_form(spec: FFNSpec, backbone: Backbone, form: Form) -> NativeForm | None:
@@ -88,10 +135,10 @@ def _write(
     study: StudyRecord,
     trial: TrialRecord,
     native: NativeForm | None,
+    dtype: DType,
 ) -> Any:
-    """Write every file; return the proxy's own logits on `probe_ids`."""
+    """Write the model and its tokenizer; return the proxy's own logits on `probe_ids`."""
     import torch
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -100,27 +147,34 @@ def _write(
     text, pad_id = with_padding(text, eos_id, study.facts.corpus.pad_id)
     ends = {"eos_token_id": eos_id, "pad_token_id": pad_id}
     backbone = Backbone.from_dict(checkpoint.backbone)
-    try:
-        if backbone.base is not None:
-            proxy = load_cut(checkpoint)
-            config = proxy.lm.config
-            write_cut(folder, proxy, trial.spec, plain=native is not None)
-        else:
-            model = _load(checkpoint, ends)
-            config, proxy = model.config, model.model.proxy
-            if native is None:
-                write_model(folder, model)
-            else:
-                save_native(native_model(proxy, trial.spec, backbone, native, ends), folder)
-        if backbone.base is None or not copy_tokenizer(backbone.base.model, folder):
-            write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
-        card = model_card(checkpoint, study, trial, native)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
+    if backbone.base is not None:
+        proxy = load_cut(checkpoint)
+        config, written = proxy.lm.config, cut_model(proxy, trial.spec, plain=native is not None)
+    else:
+        written = _load(checkpoint, ends)
+        config, proxy = written.config, written.model.proxy
+        if native is not None:
+            written = native_model(proxy, trial.spec, backbone, native, ends)
     ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
     with torch.no_grad():
-        return proxy.logits(proxy(ids).hidden_NLD)[0]
+        logits = proxy.logits(proxy(ids).hidden_NLD)[0]
+    with _written(folder.parent):
+        _save(folder, written.to(getattr(torch, dtype)), trial.spec, backbone, native)
+        if backbone.base is None or not copy_tokenizer(backbone.base.model, folder):
+            write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
+    return logits
+
+
+def _save(
+    folder: Path, model: Any, spec: FFNSpec, backbone: Backbone, native: NativeForm | None
+) -> None:
+    """Weights and configuration, and the code of what is no class of transformers."""
+    if backbone.base is not None:
+        write_cut(folder, model, spec, backbone, plain=native is not None)
+    elif native is not None:
+        save_native(model, folder)
+    else:
+        write_model(folder, model)
 
 
 def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
