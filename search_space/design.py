@@ -149,6 +149,13 @@ class Method:
             "shared_width": spec.depth * round(n_shared * n),
         }
 
+    def scaled(self, spec: Design, growth: float, n: int) -> Mapping[str, Any]:
+        """Fields of the same design in a model `growth` times as wide: experts n units wide.
+
+        n: 1 or more; the design's active FLOPs grow with it.
+        """
+        return self.resized(spec, "active_flops", n)
+
     def pins(self, spec: Design) -> dict[str, Any]:
         """The parameters that a design spells out; a search for its others tries every choice."""
         return {f"{self.method}.{name}": getattr(self, name) for name in self.fields()}
