@@ -31,8 +31,14 @@ PARTS = (
     *("process", "yaml_file", "machines", "store", "search", "config"),
     *("models", "views", "running", "study", "command"),
 )
-# The two places where nas reaches workers, inside functions.
-REACHES_WORKERS = {"nas/running/ray_workers.py", "nas/models/export.py"}
+# The places where nas reaches workers, inside functions.
+REACHES_WORKERS = {
+    "nas/running/ray_workers.py",
+    "nas/models/export.py",
+    "nas/models/scale.py",
+    "nas/models/train.py",
+    "nas/models/evaluate.py",
+}
 OUTSIDE = {
     "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},
     "nas": {"streamlit"},

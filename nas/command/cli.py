@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nas.command.cli_driving import COMMANDS
+from nas.command.cli_models import MODEL_COMMANDS, Scale, scale_options
 from nas.command.cli_options import (
     db_option,
     json_option,
@@ -47,7 +48,7 @@ def cli(debug: bool) -> None:
     )
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *MODEL_COMMANDS):
     cli.add_command(_command)
 
 
@@ -148,10 +149,16 @@ def compare(a: str, b: str, study: str | None, db: str, as_json: bool) -> None:
 @click.option("--to", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
 @trial_option
 @click.option("--no-verify", is_flag=True, help="Skip loading it in a fresh process.")
+@scale_options
 @db_option
-def export(study: str | None, folder: Path, trial: int | None, no_verify: bool, db: str) -> None:
+def export(
+    study: str | None, folder: Path, trial: int | None, no_verify: bool, scale: Scale, db: str
+) -> None:
     """Write a trial of STUDY as a model directory that transformers loads."""
     with open_study(study, db) as opened:
+        if scale.asked:
+            scale.export(opened, folder, trial, verify=not no_verify)
+            return
         echo(str(opened.export(folder, trial, verify=not no_verify)))
 
 

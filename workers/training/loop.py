@@ -142,9 +142,7 @@ class Training:
         inputs, targets = self.corpus.batch(
             self.steps, self.request.seed, recipe.batch_size, seq_len
         )
-        loss = self.batch_step(
-            self.model, inputs, targets, self.request.device, recipe.precision
-        )
+        loss = self.batch_step(self.model, inputs, targets, self.request.device, recipe.precision)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
         self.optimizers.step(self.schedule.factor(self.steps, self.meter))
@@ -201,4 +199,3 @@ class Training:
             "curve": self.curve,
             "visit": self.visit,
         }
-
