@@ -16,6 +16,7 @@ from search_space.cost import model_cost
 from search_space.errors import InputError
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
+from workers.device import resolve_device
 from workers.kernels.dispatch import chosen_products, describe
 from workers.model import ProxyLM
 from workers.precision import settled
@@ -154,13 +155,6 @@ def activity_by_layer(routing: dict[str, dict[str, Any]]) -> dict[int, float]:
     for name, stats in routing.items():
         active.setdefault(int(name.split(".")[1]), []).append(stats["active"])
     return {layer: sum(values) / len(values) for layer, values in active.items()}
-
-
-def resolve_device(device: str) -> str:
-    """`auto` is a GPU where this process sees one, else the CPU."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def backend_name(request: EvalRequest) -> str:

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nas.command.cli_options import json_option
 from nas.command.terminal import echo
-from search_space.checks import WHOLE
+from nas.process import interrupts
+from search_space.checks import TOKENS, WHOLE
 from search_space.errors import require, shown
 
 if TYPE_CHECKING:
     from nas.study import Study
+    from search_space.corpus import CorpusSpec
 
 
 def pairs(text: str, option: str) -> dict[str, Any]:
@@ -98,4 +101,108 @@ def scale_options(command: Callable[..., None]) -> Callable[..., None]:
     return scaled
 
 
-MODEL_COMMANDS: tuple[click.Command, ...] = ()
+def corpus_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `corpus`, a CorpusSpec without a tokenizer."""
+
+    @click.option("--corpus", "source", required=True, help="A file, folder, glob, URL or hub:ID.")
+    @click.option(
+        "--corpus-option",
+        "settings",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Another key of a study file's corpus, such as max_bytes or text_field.",
+    )
+    @functools.wraps(command)
+    def with_corpus(*arguments: Any, source: str, settings: tuple[str, ...], **rest: Any) -> None:
+        command(*arguments, corpus=_corpus(source, settings), **rest)
+
+    return with_corpus
+
+
+def _corpus(source: str, settings: tuple[str, ...]) -> CorpusSpec:
+    from search_space.corpus import CorpusSpec
+
+    fields: dict[str, Any] = {}
+    for each in settings:
+        for key, value in pairs(each, "--corpus-option").items():
+            require(key not in fields, f"--corpus-option: {key} is given twice; keep one")
+            fields[key] = value
+    for name, why in {"source": "--corpus has it", "tokenizer": "a model has its own"}.items():
+        require(name not in fields, f"--corpus-option has no {name}: {why}; leave it out")
+    return CorpusSpec.from_dict({"source": source, **fields})
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@corpus_options
+@click.option("--flops", required=True, type=float, help="Training FLOPs that it may spend.")
+@click.option("--to", "out", required=True, type=click.Path(path_type=Path), help="Its folder.")
+@click.option(
+    "--recipe",
+    default="",
+    metavar="KEY=VALUE,...",
+    help="Keys of a study file's recipe: batch_size=16,lr=auto,precision=bfloat16",
+)
+@click.option(
+    "--micro-batch",
+    default=0,
+    type=click.IntRange(0, TOKENS),
+    help="Sequences that are read at once; 0 for a whole batch.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, WHOLE))
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", default=0, type=click.IntRange(0, 4096), help="Of torch, on the CPU.")
+@click.option(
+    "--keep-every",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Seconds between two states.",
+)
+@click.option("--eval-tokens", default=65_536, show_default=True, type=click.IntRange(2, TOKENS))
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
+    help="Where the curve goes besides its log; must be installed.",
+)
+@click.option("--no-verify", is_flag=True, help="Skip loading the model in a fresh process.")
+@json_option
+def train(
+    model: Path,
+    corpus: CorpusSpec,
+    out: Path,
+    recipe: str,
+    keep_every: float,
+    track: tuple[str, ...],
+    no_verify: bool,
+    as_json: bool,
+    **rest: Any,
+) -> None:
+    """Train MODEL, an exported directory, on, or go on with a training.
+
+    The same command goes on with a training that was stopped or killed; with more --flops, with
+    one that is done.
+    """
+    from nas.command.tables import print_record
+    from nas.command.terminal import console
+    from nas.command.training_bar import TrainingBar
+    from nas.models.train import Order, train_model
+    from search_space.contract import Recipe
+
+    order = Order(
+        source=model,
+        corpus=corpus,
+        out=out,
+        recipe=Recipe.from_dict(pairs(recipe, "--recipe")),
+        keep_seconds=keep_every,
+        trackers=tuple(dict.fromkeys(track)),
+        verify=not no_verify,
+        **rest,
+    )
+    with interrupts.held(), TrainingBar(console(stderr=True)) as bar:
+        result = train_model(order, bar.note, bar.listen)
+    print_record({key: value for key, value in result.items() if key != "files"}, as_json)
+
+
+MODEL_COMMANDS = (train,)
