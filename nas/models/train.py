@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,7 @@ def train_model(order: Order, note: Note, listen: Listen) -> dict[str, Any]:
         corpus = _corpus(order, source)
         request = _request(order, source, corpus, folder)
         _check_same(folder, request, order)
-        if folder.done:
-            assert folder.result is not None
+        if folder.result is not None and folder.result["until_flops"] == order.flops:
             note(f"{order.out} is trained to {order.flops:.4g} FLOPs already; more continue it")
             return folder.result
         _check_room(order, source)
@@ -300,6 +300,8 @@ class _Run:
             trained = self.continued.run(self._watch)
         except Stopped:
             step = self.continued.training.steps
+            with suppress(KeyboardInterrupt):  # it takes effect here, and says what is kept
+                interrupts.check()
             raise KeyboardInterrupt(
                 f"step {step} is kept; the same command goes on from there"
             ) from None

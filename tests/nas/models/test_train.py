@@ -1,0 +1,390 @@
+"""`nas train` trains as a study does, goes on exactly where it was, and leaves a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from model_tools import BACKBONE, DENSE, EVAL_TOKENS, TOPK, write_model
+from safetensors.torch import load_file
+
+from nas.command.cli import run
+from nas.models.train import Order, train_model
+from nas.study import Study
+from search_space.contract import EvalRequest, Recipe
+from search_space.corpus import CorpusSpec
+from search_space.cost import step_flops
+from search_space.errors import WorkFailed
+from search_space.spec import FFNSpec
+from workers.evaluate import evaluate
+
+pytestmark = pytest.mark.slow
+
+STEP = step_flops(TOPK, BACKBONE, 4)
+RECIPE = Recipe(batch_size=4, precision="float32")
+
+
+class Killed(BaseException):
+    """The end of a process, for which nobody cleans up."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(tmp_path_factory):
+    """One thread, and a cache of its own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFN_NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def start(small, tmp_path_factory):
+    """The small study's design with its initial weights, which its trial has begun with."""
+    folder = tmp_path_factory.mktemp("start") / "model"
+    with Study.open("small", small.url) as study:
+        study.export_scaled(folder, {}, 0, verify=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def order(small, start, tmp_path_factory):
+    """Eight steps, as the trial had."""
+    return Order(
+        source=start,
+        corpus=CorpusSpec(source=str(small.source)),
+        flops=8 * STEP,
+        out=tmp_path_factory.mktemp("trained") / "model",
+        recipe=RECIPE,
+        threads=1,
+        keep_seconds=1e9,
+        eval_tokens=EVAL_TOKENS,
+        verify=False,
+    )
+
+
+def trained(order, listen=lambda point: None, **changes):
+    """What came of it, and what was noted."""
+    notes = []
+    result = train_model(dataclasses.replace(order, **changes), notes.append, listen)
+    return SimpleNamespace(notes=notes, **result)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (folder / "training/log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def same_model(a: Path, b: Path) -> bool:
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (a, b))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+@pytest.fixture(scope="module")
+def whole(order):
+    """Trained at once, and checked in a fresh process."""
+    return trained(order, verify=True)
+
+
+def test_it_is_the_studys_own_training(small, whole, order):
+    assert (whole.steps, whole.flops) == (small.result.steps, small.result.flops)
+    assert whole.bits_per_byte == pytest.approx(small.result.bits_per_byte, rel=1e-7)
+    assert whole.bits_per_byte_se == pytest.approx(small.result.bits_per_byte_se, rel=1e-6)
+    assert whole.active_flops == small.result.active_flops
+    assert whole.bits_per_byte < whole.bits_per_byte_before - 0.1
+    assert len(log_of(order.out)) == 8
+
+
+def test_it_leaves_a_model_with_its_tokenizer_and_a_card(whole, order, start):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(order.out, trust_remote_code=True)
+    assert model.config.spec == TOPK.to_dict()
+    ids = AutoTokenizer.from_pretrained(order.out)("def add")["input_ids"]
+    assert ids == AutoTokenizer.from_pretrained(start)("def add")["input_ids"]
+    card = (order.out / "README.md").read_text()
+    assert f"after | {whole.bits_per_byte:.4f} ± {whole.bits_per_byte_se:.4f} |" in card
+    assert f"before | {whole.bits_per_byte_before:.4f} ± " in card
+    assert '"batch_size": 4' in card and "text.txt" in card
+    names = {path.name for path in (order.out / "training").iterdir()}
+    trunk = {name for name in names if name.startswith("step-")}
+    assert len(trunk) == 2 and names - trunk == {"lock", "log.jsonl", "request.json", "result.json"}
+
+
+@pytest.mark.parametrize("steps", [(3,), (7,), (2, 6)], ids=str)
+def test_a_killed_training_goes_on_to_the_bit(whole, order, tmp_path, steps):
+    """On the trunk, on the branch, and both."""
+    out = tmp_path / "model"
+    for last in steps:
+
+        def listen(point, last=last):
+            if point.step == last + 1:  # one step beyond the last state
+                raise Killed
+
+        with pytest.raises(Killed):
+            trained(order, listen, out=out, keep_seconds=0.0)
+        assert not (out / "config.json").exists()
+        drop_newest(out / "training", last)
+    done = trained(order, out=out)
+    assert f"going on from step {steps[-1]}" in done.notes
+    assert same_model(out, order.out)
+    assert log_of(out) == log_of(order.out)
+    assert done.bits_per_byte == whole.bits_per_byte
+
+
+def drop_newest(place: Path, last: int) -> None:
+    """Remove states beyond a step: those which a slower disk would not have had."""
+    for path in place.rglob("step-*"):
+        if int(path.stem.removeprefix("step-")) > last:
+            path.unlink()
+
+
+def test_more_flops_go_on_from_the_trunk_at_the_first_rates(small, whole, order, tmp_path):
+    out = tmp_path / "model"
+    trained(order, out=out)
+    more = trained(order, out=out, flops=16 * STEP)
+    assert "going on from step 5" in more.notes
+    request = EvalRequest(
+        evaluation=0,
+        spec=TOPK,
+        backbone=BACKBONE,
+        recipe=RECIPE,
+        corpus_dir=str(small.corpus.dir),
+        until_flops=16 * STEP,
+        run_flops=8 * STEP,
+        eval_tokens=EVAL_TOKENS,
+    )
+    at_once = evaluate(request, lambda point: None)
+    assert more.steps == at_once.steps == 16
+    assert more.bits_per_byte == pytest.approx(at_once.bits_per_byte, rel=1e-7)
+    assert more.bits_per_byte_before == whole.bits_per_byte_before
+
+
+def test_the_same_again_trains_nothing(whole, order):
+    def listen(point):
+        raise AssertionError("it trains")
+
+    again = trained(order, listen)
+    assert again.bits_per_byte == whole.bits_per_byte
+    assert "trained to" in again.notes[-1]
+
+
+def test_a_trained_model_goes_on_from_its_weights_and_its_layers_states(whole, order, tmp_path):
+    """Not as a run that begins: its balancing biases stay."""
+    out = tmp_path / "model"
+    seen = []
+
+    def listen(point):
+        seen.append(point.loss)
+
+    on = trained(order, listen, source=order.out, out=out)
+    assert on.bits_per_byte_before == whole.bits_per_byte
+    assert on.bits_per_byte < whole.bits_per_byte
+    assert seen[0] < log_of(order.out)[0]["loss"] - 0.2
+    bias = [t for n, t in load_file(order.out / "model.safetensors").items() if "bias_B" in n]
+    assert any(bool(t.any()) for t in bias)
+
+
+def test_a_disk_that_fills_keeps_the_training_and_the_same_command_writes_it(
+    whole, order, tmp_path, monkeypatch
+):
+    from transformers import PreTrainedModel
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedModel, "save_pretrained", full)
+        with pytest.raises(WorkFailed, match=r"could not be written.*the same command writes it"):
+            trained(order, out=out)
+    assert [path.name for path in out.iterdir()] == ["training"]
+    points = []
+    trained(order, points.append, out=out)
+    assert points == [] and same_model(out, order.out)
+
+
+def test_the_rank_and_file_of_trackers(order, tmp_path, monkeypatch):
+    seen = []
+
+    class Run:
+        def log(self, numbers, step):
+            seen.append((step, set(numbers)))
+
+        def finish(self):
+            seen.append("finished")
+
+    begun = []
+    fake = SimpleNamespace(init=lambda **options: begun.append(options) or Run())
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    trained(order, out=tmp_path / "model", trackers=("wandb",))
+    assert begun[0]["config"]["batch_size"] == 4
+    assert seen[-1] == "finished" and seen[-2][0] == 8
+    assert {"loss", "flops", "lr"} <= seen[-2][1]
+
+
+def test_a_signal_keeps_a_state_and_a_kill_loses_little(small, whole, order, tmp_path):
+    out, log = tmp_path / "model", tmp_path / "model/training/log.jsonl"
+    arguments = ["train", str(order.source), "--corpus", str(small.source), "--to", str(out)]
+    arguments += ["--flops", repr(800 * STEP), "--recipe", "batch_size=4,precision=float32"]
+    arguments += ["--threads", "1", "--eval-tokens", str(EVAL_TOKENS), "--keep-every"]
+    command = [sys.executable, "-m", "nas", *arguments]
+
+    def begun(keep, lines):
+        process = subprocess.Popen([*command, keep], stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while not (log.exists() and len(log.read_text().splitlines()) >= lines):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        return process
+
+    process = begun("1000", 2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in told.splitlines()[-1]
+    (kept,) = (out / "training").glob("step-*.json")
+    lines = len(log.read_text().splitlines())
+    process = begun("0", lines + 2)
+    process.kill()
+    process.communicate()
+    assert not list(out.glob("config.json"))
+    newest = max(int(path.stem.removeprefix("step-")) for path in kept.parent.glob("step-*.json"))
+    assert newest > int(kept.stem.removeprefix("step-"))
+    assert os.path.isfile(out / "training/request.json")
+
+
+WRONG = {
+    "another seed": (["--seed", "1"], "holds another training, which has seed 0 and not 1"),
+    "another recipe": (["--recipe", "batch_size=2"], "has batch_size 4 and not 2"),
+    "fewer FLOPs": (["--flops", repr(4 * STEP)], "is trained to"),
+}
+
+
+def command(small, source, out, *options):
+    given = {"--flops": repr(8 * STEP), "--recipe": "batch_size=4,precision=float32"}
+    given |= {"--corpus": str(small.source), "--to": str(out), "--eval-tokens": str(EVAL_TOKENS)}
+    given |= dict(zip(options[::2], options[1::2], strict=True))
+    return ["train", str(source), *(word for pair in given.items() for word in pair)]
+
+
+def the_line(capsys, code=2):
+    told = capsys.readouterr()
+    assert told.out == ""
+    *_, line = told.err.splitlines()
+    assert line.startswith("Error: ") and "Traceback" not in told.err
+    return line
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_another_request_in_the_same_folder_is_refused(small, whole, order, capsys, name):
+    options, words = WRONG[name]
+    before = {path: path.stat().st_mtime_ns for path in order.out.rglob("*")}
+    assert run(command(small, order.source, order.out, *options)) == 2
+    assert words in the_line(capsys)
+    assert before == {path: path.stat().st_mtime_ns for path in order.out.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--flops", "1"], "--flops pays for no step"),
+        (["--flops", "nan"], "--flops must be above 0"),
+        (["--micro-batch", "5"], "--micro-batch is a part of a batch of 4"),
+        (["--recipe", "batch=4"], "recipe: unknown key 'batch'; did you mean 'batch_size'?"),
+        (["--recipe", "batch_size"], "--recipe is key=value: got 'batch_size'"),
+        (["--corpus-option", "tokenizer=x"], "--corpus-option has no tokenizer"),
+        (["--corpus-option", "maxbytes=7"], "corpus: unknown key 'maxbytes'"),
+        (["--corpus-option", "max_bytes=90"], "give more text"),
+        (["--corpus", "none.txt"], "none.txt"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (["--device", "quantum"], "device 'quantum' is none that torch knows"),
+        (["--track", "mlflow"], "--track mlflow needs the package mlflow"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    small, start, tmp_path, monkeypatch, capsys, options, words
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert run(command(small, start, "out", *options)) == 2
+    assert words in the_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def spoil_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def drop_tensor(folder):
+    from safetensors.torch import save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+SPOILT = {
+    "native": (lambda f: spoil_config(f, model_type="qwen3"), "the model_type of model is 'qwen3'"),
+    "other design": (
+        lambda f: spoil_config(f, spec=FFNSpec(d_ff=120).to_dict()),
+        "does not fit its design: layers.0.ffn.layers.0.experts.keys_BGD",
+    ),
+    "other version": (lambda f: spoil_config(f, spec={"width": 3}), "spec: unknown key 'width'"),
+    "a tensor less": (drop_tensor, "its weights lack norm.weight"),
+    "cut weights": (lambda f: os.truncate(f / "model.safetensors", 900), "not whole"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    "no model": (lambda f: (f / "config.json").unlink(), "holds config.json"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_directory_that_is_no_model_of_ours_is_one_line(
+    small, tmp_path, monkeypatch, capsys, name
+):
+    monkeypatch.chdir(tmp_path)
+    write_model(Path("model"), DENSE)
+    spoil, words = SPOILT[name]
+    spoil(Path("model"))
+    assert run(command(small, "model", "out")) == 2
+    assert words in the_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_with_other_files_and_a_disk_without_room(
+    small, start, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "mine.txt").write_text("keep me")
+    assert run(command(small, start, tmp_path)) == 2
+    assert "holds other files; choose another --to" in the_line(capsys)
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    assert run(command(small, start, tmp_path / "out")) == 2
+    assert "of disk, and" in the_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_two_trainings_of_one_folder_do_not_meet(small, start, tmp_path, capsys, order):
+    out = tmp_path / "model"
+    codes = []
+
+    def listen(point):
+        if point.step == 2:
+            codes.append(run(command(small, start, out)))
+
+    trained(order, listen, out=out)
+    assert codes == [2]
+    assert "is being trained by another process" in capsys.readouterr().err
