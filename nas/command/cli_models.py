@@ -205,4 +205,29 @@ def train(
     print_record({key: value for key, value in result.items() if key != "files"}, as_json)
 
 
-MODEL_COMMANDS = (train,)
+@click.command("eval")
+@click.argument("model", type=click.Path(path_type=Path))
+@corpus_options
+@click.option(
+    "--split", default="validation", show_default=True, type=click.Choice(["validation", "test"])
+)
+@click.option("--tokens", default=65_536, show_default=True, type=click.IntRange(2, WHOLE))
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1, TOKENS))
+@click.option(
+    "--seq-len", default=0, type=click.IntRange(0, TOKENS), help="The model's own without one."
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", default=0, type=click.IntRange(0, 4096), help="Of torch, on the CPU.")
+@json_option
+def evaluate(model: Path, corpus: CorpusSpec, as_json: bool, **rest: Any) -> None:
+    """Measure MODEL, any causal language model's directory, on a text: bits per byte.
+
+    Code in the directory runs, as with nas generate.
+    """
+    from nas.command.tables import print_record
+    from nas.models.evaluate import Question, evaluate_model
+
+    print_record(evaluate_model(Question(model=model, corpus=corpus, **rest)), as_json)
+
+
+MODEL_COMMANDS = (train, evaluate)
