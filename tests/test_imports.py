@@ -37,6 +37,8 @@ REACHES_WORKERS = {
     "nas/models/export.py",
     "nas/models/scale.py",
     "nas/models/train.py",
+    "nas/models/train_run.py",
+    "nas/models/train_output.py",
     "nas/models/evaluate.py",
 }
 OUTSIDE = {

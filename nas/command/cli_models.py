@@ -182,7 +182,7 @@ def train(
     """Train MODEL, an exported directory, on, or go on with a training.
 
     The same command goes on with a training that was stopped or killed; with more --flops, with
-    one that is done.
+    one that is done. torchrun --nproc-per-node 2 -m nas train ... trains in several processes.
     """
     from nas.command.tables import print_record
     from nas.command.terminal import console
@@ -202,7 +202,8 @@ def train(
     )
     with interrupts.held(), TrainingBar(console(stderr=True)) as bar:
         result = train_model(order, bar.note, bar.listen)
-    print_record({key: value for key, value in result.items() if key != "files"}, as_json)
+    if result:  # of several processes the first one has it
+        print_record({key: value for key, value in result.items() if key != "files"}, as_json)
 
 
 @click.command("eval")

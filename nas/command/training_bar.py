@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from nas.models.train import Point
+from nas.models.train_run import Point
 
 LINE_SECONDS = 30.0  # between two lines where there is no terminal
 DRAW_SECONDS = 0.25

@@ -28,6 +28,7 @@ def write_model(
 ) -> None:
     """Write the model into an empty folder, with the tokenizer that it came with.
 
+    model: whole, on the CPU.
     result: of the training. facts: corpus, seed and recipe.
     Raises WorkFailed where it cannot be written, or differs once it is read again.
     """
@@ -38,7 +39,7 @@ def write_model(
 
     logging.disable_progress_bar()
     spec, backbone = source.spec, source.backbone
-    shell = wrapped(model.cpu(), spec, backbone, source.ends)
+    shell = wrapped(model, spec, backbone, source.ends)
     try:
         shell.save_pretrained(folder, max_shard_size=SHARD)
         for name, text in bundle_sources(*methods_of(spec, backbone)).items():

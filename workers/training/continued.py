@@ -19,9 +19,10 @@ from workers.exported import is_untrained
 from workers.kernels.dispatch import chosen_products
 from workers.model import ProxyLM
 from workers.training.keeping import States, discard_branch
-from workers.training.loop import Diverged, Trained, Training
+from workers.training.loop import BatchStep, Diverged, Trained, Training
 from workers.training.measure import EVAL_BATCH, Quality, Windows, measure_routing
 from workers.training.parts import InParts
+from workers.training.ranks import ALONE, InRanks, Ranks, rest, shard, whole_tensors
 
 log = logging.getLogger(__name__)
 Watch = Callable[[Training], bool]  # after each step; whether to stop here
@@ -48,6 +49,7 @@ class Continued:
 
     model: with the weights that the training starts from, on the CPU.
     report: takes the points of the curve.
+    ranks: the processes that train together; each calls all of this.
     Raises InputError where the request's precision or FLOPs are too little for it.
     """
 
@@ -58,15 +60,21 @@ class Continued:
         corpus: Corpus,
         going: Going,
         report: Callable[[Progress], None],
+        ranks: Ranks = ALONE,
     ) -> None:
         if is_untrained(model):  # what a run of a study hears at its beginning
             model.set_token_counts(torch.from_numpy(corpus.token_counts))
             model.begin_run(request.recipe.warmup)
         self.model, self.corpus, self.going = model.to(request.device), corpus, going
-        parts = InParts(going.micro_batch) if going.micro_batch else None
-        self.training = Training(self.model, request, corpus, report, batch_step=parts)
+        self.ranks = ranks
+        step: BatchStep | None = InParts(going.micro_batch) if going.micro_batch else None
+        if ranks.count > 1:
+            ranks.check_batch(request.recipe.batch_size)
+            shard(self.model, ranks, request.device)
+            step = InRanks(ranks, going.micro_batch)
+        self.training = Training(self.model, request, corpus, report, batch_step=step)
         self.request = self.training.request
-        self.states = States(self.training, going.keep_seconds)
+        self.states = States(self.training, going.keep_seconds, writes=ranks.first)
 
     def take_up(self) -> int:
         """Go on from the newest state of the same training; returns the steps done."""
@@ -83,9 +91,11 @@ class Continued:
         """
 
         def after_step(training: Training) -> None:
-            self.states.after_step(training)
-            if watch(training):
+            mine = [float(watch(training)), float(self.states.due())]
+            stop, due = self.ranks.largest(mine)  # all do the same
+            if stop or due:
                 self.states.keep(training)
+            if stop:
                 raise Stopped
 
         with failing(self.request), chosen_products(self.request.device):
@@ -102,11 +112,13 @@ class Continued:
         batch = min(EVAL_BATCH, self.going.micro_batch or request.recipe.batch_size)
         self.model.eval()
         with failing(request), chosen_products(request.device):
-            return windows.quality(
+            found = windows.quality(
                 lambda ids_NL: self.model.logits(self.model(ids_NL).hidden_NLD),
                 request.device,
                 batch,
             )
+        rest(self.model)
+        return found
 
     def active_flops(self) -> float:
         """A token, in inference, with the activity that is measured on the validation split."""
@@ -114,8 +126,21 @@ class Continued:
         routing: dict[str, dict[str, Any]] = measure_routing(
             self.model, self.corpus, request.backbone.seq_len, request.device
         )
+        rest(self.model)
         shares = activity_by_layer(routing).values()
         return model_cost(request.spec, request.backbone, sum(shares) / len(shares)).active_flops
+
+    def whole_model(self) -> ProxyLM:
+        """The model with all of its weights, on the CPU; of several processes the first has it."""
+        if self.ranks.count == 1:
+            return self.model.cpu()
+        tensors = whole_tensors(self.model)
+        if not self.ranks.first:
+            return self.model
+        with torch.random.fork_rng(devices=[]):
+            model = ProxyLM(self.request.spec, self.request.backbone)
+        model.load_state_dict(tensors)
+        return model
 
     def forget_branch(self) -> None:
         """Remove the states of the decay, once its result is kept; the trunk's stay."""

@@ -20,9 +20,13 @@ class States:
     A state that cannot be saved costs a warning: training goes on without.
 
     seconds: between two states, STATE_SECONDS without a number.
+    writes: whether this process writes them; of several that train together one does.
     """
 
-    def __init__(self, training: Training, seconds: float | None = None) -> None:
+    def __init__(
+        self, training: Training, seconds: float | None = None, writes: bool = True
+    ) -> None:
+        self.writes = writes
         self.place = training.request.state_dir
         self.saved = time.monotonic()
         self.seconds = STATE_SECONDS if seconds is None else seconds
@@ -44,8 +48,12 @@ class States:
 
     def after_step(self, training: Training) -> None:
         """Keep a state from time to time."""
-        if self.place and time.monotonic() - self.saved >= self.seconds:
+        if self.due():
             self.keep(training)
+
+    def due(self) -> bool:
+        """Whether it is time for the next state."""
+        return bool(self.place) and time.monotonic() - self.saved >= self.seconds
 
     def at_branch(self, training: Training) -> None:
         """Keep the trunk where the branch leaves it, if the next rung may go on from there."""
@@ -68,7 +76,9 @@ class States:
         """Keep a state now."""
         place = branch_of(self.place) if training.on_branch else self.place
         try:
-            save_state(training.state(), place)
+            state = training.state()
+            if self.writes:
+                save_state(state, place)
         except Exception as error:  # each object store's client has errors of its own
             log.warning("a training state could not be kept in %s: %s", place, error)
         self.saved = time.monotonic()
