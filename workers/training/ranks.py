@@ -100,21 +100,27 @@ def started() -> bool:
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, str]]:
-    """This process among the others, and its own device; alone unless torchrun started it."""
+    """This process among the others, and its own device; alone unless torchrun started it.
+
+    A process group that is there already is used, and stays.
+    """
     if not started():
         yield ALONE, device
         return
-    if torch.device(device).type == "cuda":
+    on_cpu = torch.device(device).type == "cpu"
+    if not on_cpu:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    on_cpu = not device.startswith("cuda")
-    dist.init_process_group("gloo" if on_cpu else "nccl", timeout=PATIENCE)
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group("gloo" if on_cpu else "nccl", timeout=PATIENCE)
     try:
         # numba reads weights as numpy does, which forbids FSDP to let go of them.
         with override(backend=Backend.TORCH) if on_cpu else nullcontext():
             yield Ranks(dist.get_rank(), dist.get_world_size()), device
     finally:
-        dist.destroy_process_group()
+        if ours:
+            dist.destroy_process_group()
 
 
 def shard(model: ProxyLM, ranks: Ranks, device: str) -> None:
