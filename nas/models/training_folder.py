@@ -111,11 +111,10 @@ class TrainingFolder:
                 f"{self.out} is being trained by another process; wait for it, or choose another "
                 "--to"
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # or a NUL, and what no file name can hold
             self._remove_made()
-            raise InputError(
-                f"cannot write to {self.out}: {error.strerror}; choose another --to"
-            ) from None
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"cannot write to {self.out}: {reason}; choose another --to") from None
         try:
             self._sweep()
             yield
