@@ -17,6 +17,7 @@ import torch
 from model_tools import BACKBONE, DENSE, EVAL_TOKENS, TOPK, write_model
 from safetensors.torch import load_file
 
+import search_space.rates as rule
 from nas.command.cli import run
 from nas.models.train import Order, train_model
 from nas.study import Study
@@ -24,8 +25,12 @@ from search_space.contract import EvalRequest, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops
 from search_space.errors import WorkFailed
+from search_space.methods.hash import Hash
+from search_space.places import corpora_dir
 from search_space.spec import FFNSpec
+from workers.corpus import prepare
 from workers.evaluate import evaluate
+from workers.layers.hash import balanced_tables
 
 pytestmark = pytest.mark.slow
 
@@ -150,7 +155,11 @@ def drop_newest(place: Path, last: int) -> None:
             path.unlink()
 
 
-def test_more_flops_go_on_from_the_trunk_at_the_first_rates(small, whole, order, tmp_path):
+def test_more_flops_go_on_from_the_trunk_at_the_first_rates(
+    small, whole, order, tmp_path, monkeypatch
+):
+    # Else the rule gives all runs as short as these the same rates.
+    monkeypatch.setitem(rule.RANGES, "tokens", (1, 10**9))
     out = tmp_path / "model"
     trained(order, out=out)
     more = trained(order, out=out, flops=16 * STEP)
@@ -169,6 +178,9 @@ def test_more_flops_go_on_from_the_trunk_at_the_first_rates(small, whole, order,
     assert more.steps == at_once.steps == 16
     assert more.bits_per_byte == pytest.approx(at_once.bits_per_byte, rel=1e-7)
     assert more.bits_per_byte_before == whole.bits_per_byte_before
+    recipe = json.loads((out / "training/request.json").read_text())["identity"]["recipe"]
+    assert recipe["lr"] == RECIPE.rates(TOPK, BACKBONE, 8 * STEP).lr
+    assert recipe["lr"] > RECIPE.rates(TOPK, BACKBONE, 16 * STEP).lr
 
 
 def test_the_same_again_trains_nothing(whole, order):
@@ -196,6 +208,26 @@ def test_a_trained_model_goes_on_from_its_weights_and_its_layers_states(whole, o
     assert any(bool(t.any()) for t in bias)
 
 
+def test_hash_tables_are_filled_once_by_the_first_text(order, tmp_path, small):
+    spec = FFNSpec(d_ff=128, expert_width=32, selection=Hash(k=1))
+    write_model(tmp_path / "new", spec)
+    other = tmp_path / "other.txt"
+    other.write_text("".join(f"{n}: one of {n * n} others\n" for n in range(9000)))
+    wanted = {"flops": 2.5 * step_flops(spec, BACKBONE, 4), "eval_tokens": 64}
+    trained(order, source=tmp_path / "new", out=tmp_path / "first", **wanted)
+    text = CorpusSpec(source=str(other))
+    trained(order, source=tmp_path / "first", out=tmp_path / "second", corpus=text, **wanted)
+    new, first, second = (
+        [t for n, t in load_file(tmp_path / f / "model.safetensors").items() if "table_KV" in n]
+        for f in ("new", "first", "second")
+    )
+    assert not torch.equal(new[0], first[0])
+    assert all(map(torch.equal, first, second))
+    text = CorpusSpec(source=str(small.source), tokenizer=str(tmp_path / "new"))
+    counts = torch.from_numpy(prepare(text, 300, 32, corpora_dir()).token_counts)
+    assert torch.equal(first[0], balanced_tables(1, counts, 4, spec.selection.seed))
+
+
 def test_a_disk_that_fills_keeps_the_training_and_the_same_command_writes_it(
     whole, order, tmp_path, monkeypatch
 ):
@@ -215,7 +247,7 @@ def test_a_disk_that_fills_keeps_the_training_and_the_same_command_writes_it(
     assert points == [] and same_model(out, order.out)
 
 
-def test_the_rank_and_file_of_trackers(order, tmp_path, monkeypatch):
+def test_a_tracker_hears_each_point_and_the_end(order, tmp_path, monkeypatch):
     seen = []
 
     class Run:
