@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,9 +15,11 @@ from search_space.errors import InputError, require
 from search_space.places import corpora_dir
 from search_space.spec import FFNSpec
 from workers.corpus.given import load_given, read_tokenizer
-from workers.hf import FFNNASConfig, FFNNASForCausalLM
 from workers.model import Attention, ProxyLM
 from workers.training.initial import draw_by_name
+
+if TYPE_CHECKING:
+    from workers.hf import FFNNASForCausalLM
 
 PREFIX = "model."  # of the proxy's tensors in an export
 HEAD = "lm_head.weight"  # the embedding once more
@@ -98,7 +100,10 @@ def wrapped(
 
     ends: `eos_token_id` and `pad_token_id`.
     """
+    # transformers takes seconds to import, and a training needs it in the end alone.
     from transformers import GenerationConfig
+
+    from workers.hf import FFNNASConfig, FFNNASForCausalLM
 
     config = FFNNASConfig(spec.to_dict(), backbone.to_dict(), **ends)
     config.auto_map = AUTO_MAP

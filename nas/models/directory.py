@@ -27,6 +27,7 @@ _TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
+_TOKENIZER_FOLDER = "tokenizer"  # the tokenizer once more, by itself
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class ModelDirectory:
         for name in _TOKENIZER_FILES:
             if os.path.isfile(self.folder / name):
                 shutil.copyfile(self.folder / name, folder / name)
+        if os.path.isdir(self.folder / _TOKENIZER_FOLDER):
+            shutil.copytree(self.folder / _TOKENIZER_FOLDER, folder / _TOKENIZER_FOLDER)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ They are no dependencies; each is used where it is installed.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 from abc import ABC, abstractmethod
@@ -62,9 +63,10 @@ class WandB(Tracker):
 
     def __init__(self, name: str, place: Path, settings: Mapping[str, Any]) -> None:
         wandb: Any = importlib.import_module("wandb")
-        self.run = wandb.init(
-            project="ffn-nas", name=name, dir=str(place), config=dict(settings), resume="allow"
-        )
+        # A training that goes on in its folder goes on in its run.
+        own = hashlib.sha256(str(place).encode()).hexdigest()[:16]
+        options = {"project": "ffn-nas", "name": name, "dir": str(place), "id": own}
+        self.run = wandb.init(config=dict(settings), resume="allow", **options)
 
     def add(self, step: int, numbers: Mapping[str, float]) -> None:
         """As `Tracker`."""

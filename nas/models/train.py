@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from workers.training.ranks import Ranks
 
 POINTS = 200  # of the curve, in log.jsonl
+TRAINED = 4  # parameters' worth of memory: weights, gradients, and a moment or two
 STATES = 9  # parameters' worth of states: weights and two moments, three times (nas.running)
 
 

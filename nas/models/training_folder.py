@@ -30,6 +30,7 @@ from search_space.plain import read_json
 
 PLACE, REQUEST, RESULT, LOG, LOCK = "training", "request.json", "result.json", "log.jsonl", "lock"
 FORMAT = 1
+KEYS = ("identity", "precision", "run_flops", "until_flops", "before")  # of a request
 _DRAFT = ".export-"
 
 
@@ -56,6 +57,8 @@ class TrainingFolder:
             f"{self.place} was written by another version (format {shown(form)}); choose another "
             "--to",
         )
+        lost = next((key for key in KEYS if key not in self.request), None)
+        require(lost is None, f"{self.place / REQUEST} is damaged: it has no {lost}")
 
     def _check_free(self) -> None:
         way_out = "choose another --to"
@@ -165,10 +168,22 @@ class TrainingFolder:
         new = sorted(os.listdir(draft))
         before = self.result.get("files", []) if self.result else []
         for name in before:
-            if name not in new and name == os.path.basename(name):
-                (self.out / name).unlink(missing_ok=True)
+            if name == os.path.basename(name) and (name not in new or _is_folder(self.out / name)):
+                _remove(self.out / name)
         for name in sorted(new, key=lambda name: name == CONFIG):
             os.replace(draft / name, self.out / name)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder of an earlier model."""
+    if _is_folder(path):
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class TrainingLog:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from workers.layers.hash import balanced_tables
 pytestmark = pytest.mark.slow
 
 STEP = step_flops(TOPK, BACKBONE, 4)
+TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
 RECIPE = Recipe(batch_size=4, precision="float32")
 
 
@@ -161,8 +163,12 @@ def test_more_flops_go_on_from_the_trunk_at_the_first_rates(
     # Else the rule gives all runs as short as these the same rates.
     monkeypatch.setitem(rule.RANGES, "tokens", (1, 10**9))
     out = tmp_path / "model"
-    trained(order, out=out)
-    more = trained(order, out=out, flops=16 * STEP)
+    # The tokenizer may be there by itself, too, in a folder.
+    source = shutil.copytree(order.source, tmp_path / "source")
+    shutil.copytree(source, source / "tokenizer", ignore=lambda f, names: {*names} - TOKENIZER)
+    trained(order, out=out, source=source)
+    more = trained(order, out=out, source=source, flops=16 * STEP)
+    assert {path.name for path in (out / "tokenizer").iterdir()} == TOKENIZER
     assert "going on from step 5" in more.notes
     request = EvalRequest(
         evaluation=0,
@@ -407,6 +413,21 @@ def test_a_folder_with_other_files_and_a_disk_without_room(
     assert run(command(small, start, tmp_path / "out")) == 2
     assert "of disk, and" in the_line(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_damaged_or_newer_request_is_one_line(small, start, tmp_path, capsys):
+    place = tmp_path / "out/training"
+    place.mkdir(parents=True)
+    for text, words in {
+        "{": "is not valid JSON",
+        "[]": "is damaged: it is no JSON object",
+        '{"format": 2}': "was written by another version (format 2)",
+        '{"format": 1}': "is damaged: it has no identity",
+    }.items():
+        (place / "request.json").write_text(text)
+        assert run(command(small, start, tmp_path / "out")) == 2
+        assert words in the_line(capsys)
+    assert [path.name for path in place.iterdir()] == ["request.json"]
 
 
 def test_two_trainings_of_one_folder_do_not_meet(small, start, tmp_path, capsys, order):
