@@ -1,10 +1,10 @@
-"""Between an exported directory's files and a proxy: reading its weights, and wrapping it again."""
+"""A proxy from an exported directory's files, or with the initial weights of a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,15 +18,8 @@ from workers.corpus.given import load_given, read_tokenizer
 from workers.model import Attention, ProxyLM
 from workers.training.initial import draw_by_name
 
-if TYPE_CHECKING:
-    from workers.hf import FFNNASForCausalLM
-
-PREFIX = "model."  # of the proxy's tensors in an export
+PREFIX = "model.proxy."  # of the proxy's tensors in an export
 HEAD = "lm_head.weight"  # the embedding once more
-AUTO_MAP = {
-    "AutoConfig": "modeling_ffn_nas.FFNNASConfig",
-    "AutoModelForCausalLM": "modeling_ffn_nas.FFNNASForCausalLM",
-}
 _WAY_OUT = "it is damaged or of another version: export it again"
 
 
@@ -75,45 +68,22 @@ def drawn(spec: FFNSpec, backbone: Backbone, seed: int) -> ProxyLM:
     return model
 
 
-def fitting_tokenizer(name: str, vocab_size: int) -> tuple[str, int, int, int]:
-    """A tokenizer's JSON, how many tokens it has, and its ids of end of text and of padding.
+def fitting_tokenizer(name: str, vocab_size: int) -> tuple[str, int, int, int | None]:
+    """A tokenizer's JSON, how many tokens it has, and its ids of end of text and of padding, None
+    where it has none.
 
     name: a tokenizer.json, a folder that holds one, or a model id on the Hub.
     Raises InputError where there is none, or it does not fit the vocabulary.
     """
     tokenizer, specials = load_given(read_tokenizer(name, corpora_dir()), vocab_size)
     tokens = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    pad_id = specials.eos_id if specials.pad_id is None else specials.pad_id
-    return tokenizer.to_str(), tokens, specials.eos_id, pad_id
+    return tokenizer.to_str(), tokens, specials.eos_id, specials.pad_id
 
 
 def is_untrained(model: ProxyLM) -> bool:
     """Whether no layer adds anything yet, as right after the initial draw."""
     layers = (module for module in model.modules() if isinstance(module, Attention))
     return not any(bool(layer.out_DD.any()) for layer in layers)
-
-
-def wrapped(
-    model: ProxyLM, spec: FFNSpec, backbone: Backbone, ends: dict[str, int]
-) -> FFNNASForCausalLM:
-    """The proxy as a transformers model that shares its tensors.
-
-    ends: `eos_token_id` and `pad_token_id`.
-    """
-    # transformers takes seconds to import, and a training needs it in the end alone.
-    from transformers import GenerationConfig
-
-    from workers.hf import FFNNASConfig, FFNNASForCausalLM
-
-    config = FFNNASConfig(spec.to_dict(), backbone.to_dict(), **ends)
-    config.auto_map = AUTO_MAP
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a shell, without memory
-        shell = FFNNASForCausalLM(config)
-    shell.model = model
-    shell.lm_head.weight = model.embed.weight
-    shell.generation_config = GenerationConfig(**ends)
-    shell.eval()
-    return shell
 
 
 def probe_logits(shell: Any, ids: Sequence[int]) -> Tensor:

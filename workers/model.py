@@ -1,13 +1,15 @@
 """The proxy: a small pre-norm decoder language model whose FFN is the spec.
 
-N sequences, L tokens of a sequence, S tokens of keys (cached ones included), D model width,
-H heads, C width of a head, V vocabulary, T = N * L tokens.
+N sequences, L tokens of a sequence, D model width, H heads, C width of a head, V vocabulary,
+T = N * L tokens, R real tokens of these: those that are no padding.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from workers.layers.declared import Declared, declared
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
 from workers.layers.steps import after_step, watch_steps
+from workers.sight import Sight, View
 
 EMBEDDING_STD = 0.02
 # Queries and keys have unit RMS, so their scores lie within +-12 at any head width: sharp enough
@@ -70,12 +73,12 @@ class Attention(Declared):
         nn.init.zeros_(self.out_DD)
 
     def forward(
-        self, x_NLD: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any
+        self, x_NLD: Tensor, rotary: tuple[Tensor, Tensor], sight: Sight | None, cache: Any
     ) -> Tensor:
         """x_NLD (N, L, D) -> (N, L, D), the residual included.
 
         rotary: as `rotary_table` makes it.
-        mask: (N or 1, 1, L, S), True where a query may look; None for causal.
+        sight: None for causal.
         cache: keys and values so far, or None.
         """
         N, L, D = x_NLD.shape
@@ -85,6 +88,7 @@ class Attention(Declared):
         q, k, v = normed_heads(qkv, gain_2C, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
+        mask = None if sight is None else sight.mask(k)
         causal = mask is None and L > 1
         scale = SHARPEST_SCORE / self.head_dim
         y = attention(q, k, v, mask, causal, scale)
@@ -112,16 +116,28 @@ class Layer(nn.Module):
         x_NLD: Tensor,
         ids_T: Tensor,
         rotary: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        sight: Sight | None,
+        real_R: Tensor | None,
         cache: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """x_NLD (N, L, D), ids_T (T,) -> (N, L, D) and the FFN's loss, or None.
 
-        rotary, mask, cache: as `Attention` takes them.
+        ids_T: empty where there are embeddings in place of ids.
+        real_R: the tokens that the FFN sees, None for all. So padding has no part in losses, loads
+            and statistics, and costs nothing there.
+        rotary, sight, cache: as `Attention` takes them.
         """
-        x_NLD = self.attention(x_NLD, rotary, mask, cache)
-        x_TD, loss = self.ffn(x_NLD.flatten(0, 1), ids_T)
-        return x_TD.view_as(x_NLD), loss
+        x_NLD = self.attention(x_NLD, rotary, sight, cache)
+        x_TD = x_NLD.flatten(0, 1)
+        if real_R is None:
+            y_TD, loss = self.ffn(x_TD, ids_T)
+        elif real_R.numel():
+            ids_R = ids_T[real_R] if ids_T.numel() else ids_T
+            y_RD, loss = self.ffn(x_TD.index_select(0, real_R), ids_R)
+            y_TD = x_TD.index_copy(0, real_R, y_RD)
+        else:
+            return x_NLD, None
+        return y_TD.view_as(x_NLD), loss
 
 
 class ProxyLM(nn.Module):
@@ -129,11 +145,18 @@ class ProxyLM(nn.Module):
 
     Layers that the spec's placement leaves out have the reference FFN. Raises SpecError for a
     placement that the backbone has too few layers for.
+
+    gradient_checkpointing: whether training keeps of each layer its input alone, and computes the
+        rest again for the gradients. transformers sets it, and how.
     """
+
+    gradient_checkpointing: bool = False
+    _gradient_checkpointing_func: Callable[..., tuple[Tensor, Tensor | None]]
 
     def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
+        self.needs_ids = spec.selection.needs_vocabulary
         self.embed = nn.Embedding(backbone.vocab_size, backbone.d_model)
         self.layers = nn.ModuleList(
             Layer(spec if here else reference(backbone), backbone, i, here)
@@ -148,33 +171,65 @@ class ProxyLM(nn.Module):
 
     def forward(
         self,
-        ids_NL: Tensor,
+        ids_NL: Tensor | None,
         *,
-        position_NL: Tensor | None = None,
-        mask: Tensor | None = None,
+        embedded_NLD: Tensor | None = None,
+        view: View | None = None,
         cache: Any = None,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Output:
         """ids_NL (N, L) token ids -> hidden states.
 
-        position_NL: positions, by default 0..L-1.
-        mask: True where a query may look, (N or 1, 1, L, S), by default causal.
+        embedded_NLD: (N, L, D), what the embedding gives for them, where ids_NL is None. Raises
+            ValueError for a design that needs ids.
+        view: positions, padding and attention's limits; by default positions 0..L-1, no padding,
+            and causal attention.
         cache: keys and values so far, with an `update(k, v, layer)`.
+        watch: called with the input of each layer, (N, L, D).
         """
         if self.training:
             watch_steps(self)
-        if position_NL is None:
-            position_NL = torch.arange(ids_NL.shape[1], device=ids_NL.device)[None]
-        rotary = rotary_table(position_NL, self.backbone.head_dim, self.backbone.rope_theta)
+        embedded_NLD, ids_T = self._embedded(ids_NL, embedded_NLD)
+        if view is None:
+            view = View(torch.arange(embedded_NLD.shape[1], device=embedded_NLD.device)[None])
+        rotary = rotary_table(view.position_NL, self.backbone.head_dim, self.backbone.rope_theta)
         # What a layer adds is then of a known size beside it, however far the embedding has grown
         # (docs/recipe.md).
-        x_NLD = F.rms_norm(self.embed(ids_NL), (self.backbone.d_model,), eps=EPS)
-        ids_T, losses = ids_NL.reshape(-1), []
+        x_NLD = F.rms_norm(embedded_NLD, (self.backbone.d_model,), eps=EPS)
+        losses = []
         for layer in self.layers:
-            x_NLD, loss = layer(x_NLD, ids_T, rotary, mask, cache)
+            if watch is not None:
+                watch(x_NLD)
+            x_NLD, loss = self._run(layer)(x_NLD, ids_T, rotary, view.sight, view.real_R, cache)
             if loss is not None:
                 losses.append(loss)
         aux = torch.stack(losses).mean() if losses else None
         return Output(self.norm(x_NLD), aux)
+
+    def _run(self, layer: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+        if self.gradient_checkpointing and self.training:
+            return partial(self._gradient_checkpointing_func, layer)
+        return layer
+
+    def _embedded(
+        self, ids_NL: Tensor | None, embedded_NLD: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The embeddings, and the ids (T,), empty where there are none."""
+        if embedded_NLD is None:
+            assert ids_NL is not None
+            return self.embed(ids_NL), ids_NL.reshape(-1)
+        if self.needs_ids:
+            raise ValueError(
+                "this design picks experts by token id, which embeddings do not tell: give "
+                "input_ids in place of inputs_embeds"
+            )
+        return embedded_NLD, torch.empty(0, dtype=torch.long, device=embedded_NLD.device)
+
+    def resize_vocabulary(self, n_tokens: int) -> None:
+        """Tell the layers that the embedding, which the caller has replaced, has n_tokens."""
+        self.backbone = replace(self.backbone, vocab_size=n_tokens)
+        for _, layer in declared(self):
+            layer.resize_vocabulary(n_tokens)
 
     def logits(self, hidden_NLD: Tensor) -> Tensor:
         """(N, L, D) -> (N, L, V)."""

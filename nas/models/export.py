@@ -10,13 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nas.models.bundle import bundle_sources, methods_of, plug_in_packages
+from nas.models.bundle import plug_in_packages
 from nas.models.card import model_card
 from nas.models.checkpoints import Checkpoint
+from nas.models.custom import new_model, write_model
 from nas.models.new_folder import new_folder
+from nas.models.tokenizer import with_padding, write_tokenizer
 from nas.models.verify import probe_ids, verify_export
 from nas.store import StudyRecord, TrialRecord
-from search_space.backbone import Backbone
 from search_space.errors import InputError, WorkFailed
 
 
@@ -50,68 +51,44 @@ def _write(folder: Path, checkpoint: Checkpoint, study: StudyRecord, trial: Tria
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    eos_id, pad_id = _end_and_pad(study)
+    eos_id = end_of_text(study)
+    text = checkpoint.tokenizer.read_text(encoding="utf-8")
+    text, pad_id = with_padding(text, eos_id, study.facts.corpus.pad_id)
     model = _load(checkpoint, {"eos_token_id": eos_id, "pad_token_id": pad_id})
+    config = model.config
     try:
-        model.save_pretrained(folder)
-        for name, text in bundle_sources(
-            *methods_of(trial.spec, Backbone.from_dict(checkpoint.backbone))
-        ).items():
-            (folder / name).write_text(text, encoding="utf-8")
-        _write_tokenizer(folder, checkpoint.tokenizer, eos_id, pad_id)
+        write_model(folder, model)
+        write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
         (folder / "README.md").write_text(model_card(checkpoint, study, trial), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
-    config = model.config
     ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
+    proxy = model.model.proxy
     with torch.no_grad():
-        return model.model.logits(model.model(ids).hidden_NLD)[0]
+        return proxy.logits(proxy(ids).hidden_NLD)[0]
 
 
 def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
     """The trained proxy as a transformers model."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
-    from transformers import GenerationConfig
 
-    from workers.hf import FFNNASConfig, FFNNASForCausalLM
-
-    config = FFNNASConfig(checkpoint.spec, checkpoint.backbone, **ends)
-    config.auto_map = {
-        "AutoConfig": "modeling_ffn_nas.FFNNASConfig",
-        "AutoModelForCausalLM": "modeling_ffn_nas.FFNNASForCausalLM",
-    }
-    model = FFNNASForCausalLM(config).eval()
+    model = new_model(checkpoint.spec, checkpoint.backbone, ends)
     try:
-        load_model(model.model, str(checkpoint.weights))
+        load_model(model.model.proxy, str(checkpoint.weights))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(
             f"{checkpoint.weights} does not hold the weights of this design: {error}"
         ) from None
-    model.generation_config = GenerationConfig(**ends)
     return model
 
 
-def _write_tokenizer(folder: Path, path: Path, eos_id: int, pad_id: int) -> None:
-    from tokenizers import Tokenizer
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer.from_file(str(path))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=tokenizer.id_to_token(eos_id),
-        pad_token=tokenizer.id_to_token(pad_id),
-        clean_up_tokenization_spaces=False,
-    )
-    fast.save_pretrained(folder)
-
-
-def _end_and_pad(study: StudyRecord) -> tuple[int, int]:
-    """Ids of end-of-text and padding; a tokenizer without padding pads with end-of-text."""
-    corpus = study.facts.corpus
-    if corpus.eos_id is None:
+def end_of_text(study: StudyRecord) -> int:
+    """The id of end-of-text."""
+    eos_id = study.facts.corpus.eos_id
+    if eos_id is None:
         raise InputError(
             f"an export needs the id of its tokenizer's end of text: study {study.name!r} has none "
             "stored; launch the study again under a new name"
         )
-    return corpus.eos_id, corpus.eos_id if corpus.pad_id is None else corpus.pad_id
+    return eos_id

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.models.bundle import bundle_sources, methods_of, plug_in_packages
+from nas.models.bundle import plug_in_packages
 from nas.models.checkpoints import study_folder
-from nas.models.export import _end_and_pad, _write_tokenizer
+from nas.models.custom import new_model, write_model
+from nas.models.export import end_of_text
 from nas.models.new_folder import check_target, new_folder
 from nas.models.room import FLOAT, check_disk, check_memory
 from nas.models.scale_card import scale_card
+from nas.models.tokenizer import with_padding, write_tokenizer
 from nas.models.verify import probe_ids, verify_export
 from nas.store import Store, StudyRecord, TrialRecord
 from search_space.backbone import Backbone
 from search_space.contract import TOKENIZER, Recipe
 from search_space.cost import model_cost
-from search_space.errors import InputError, WorkFailed, require
+from search_space.errors import InputError, WorkFailed
 from search_space.scaling import enlarged, scaled
 from search_space.spec import FFNSpec
-
-SHARD = "2GB"  # of a weights file: a shard is copied once while it is written
 
 
 @dataclass(frozen=True)
@@ -89,33 +88,31 @@ def export_scaled(
     what = f"{spec.label} at d_model {backbone.d_model}"
     check_disk(target, bytes_needed, what)
     check_memory(bytes_needed, what)
-    with tempfile.TemporaryDirectory(prefix="ffn-nas-") as scratch:
-        tokens, path, ends = _tokenizer(store, study, tokenizer, backbone.vocab_size, Path(scratch))
-        recipe = Recipe.from_dict(study.config.get("recipe", {}))
-        found = f"{study.name}, trial {trial.number}"
-        made = Scaled(spec, backbone, found, recipe, seed, tokens)
-        with new_folder(target) as draft:
-            logits = _write(draft, made, path, ends)
-            if verify:
-                verify_export(draft, logits, plug_in_packages(type(spec.selection)))
+    tokens, text, ends = _tokenizer(store, study, tokenizer, backbone.vocab_size)
+    recipe = Recipe.from_dict(study.config.get("recipe", {}))
+    made = Scaled(spec, backbone, f"{study.name}, trial {trial.number}", recipe, seed, tokens)
+    with new_folder(target) as draft:
+        logits = _write(draft, made, text, ends)
+        if verify:
+            verify_export(draft, logits, plug_in_packages(type(spec.selection)))
     return made
 
 
-def _write(folder: Path, made: Scaled, tokenizer: Path, ends: dict[str, int]) -> Any:
+def _write(folder: Path, made: Scaled, tokenizer: str, ends: dict[str, int]) -> Any:
     """Write every file; return the model's logits on `probe_ids`. Its memory is free again then."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from workers.exported import drawn, probe_logits, wrapped
+    from workers.exported import drawn, probe_logits
 
     logging.disable_progress_bar()
     spec, backbone = made.spec, made.backbone
     try:
-        model = wrapped(drawn(spec, backbone, made.seed), spec, backbone, ends)
-        model.save_pretrained(folder, max_shard_size=SHARD)
-        for name, text in bundle_sources(*methods_of(spec, backbone)).items():
-            (folder / name).write_text(text, encoding="utf-8")
-        _write_tokenizer(folder, tokenizer, ends["eos_token_id"], ends["pad_token_id"])
+        proxy = drawn(spec, backbone, made.seed)
+        model = new_model(spec.to_dict(), backbone.to_dict(), ends, proxy)
+        write_model(folder, model)
+        eos_id, pad_id = ends["eos_token_id"], ends["pad_token_id"]
+        write_tokenizer(folder, tokenizer, eos_id, pad_id, backbone.seq_len)
         (folder / "README.md").write_text(scale_card(made), encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
@@ -125,23 +122,28 @@ def _write(folder: Path, made: Scaled, tokenizer: Path, ends: dict[str, int]) ->
 
 
 def _tokenizer(
-    store: Store, study: StudyRecord, name: str, vocab_size: int, scratch: Path
-) -> tuple[int, Path, dict[str, int]]:
-    """How many tokens the tokenizer has, its file, and the ids of end of text and padding."""
+    store: Store, study: StudyRecord, name: str, vocab_size: int
+) -> tuple[int, str, dict[str, int]]:
+    """How many tokens the tokenizer has, its JSON with padding, and the ids of end of text and
+    padding."""
     from workers.exported import fitting_tokenizer
 
     if name:
-        text, tokens, eos_id, pad_id = fitting_tokenizer(name, vocab_size)
-        path = scratch / TOKENIZER
-        path.write_text(text, encoding="utf-8")
-        return tokens, path, {"eos_token_id": eos_id, "pad_token_id": pad_id}
+        text, tokens, eos_id, own_pad = fitting_tokenizer(name, vocab_size)
+    else:
+        path = _own_tokenizer(store, study)
+        text, tokens, _, _ = fitting_tokenizer(str(path), vocab_size)
+        eos_id, own_pad = end_of_text(study), study.facts.corpus.pad_id
+    text, pad_id = with_padding(text, eos_id, own_pad)
+    return tokens, text, {"eos_token_id": eos_id, "pad_token_id": pad_id}
+
+
+def _own_tokenizer(store: Store, study: StudyRecord) -> Path:
     places = (study_folder(study, store), Path(study.facts.corpus_dir or "."))
-    path = next((p / TOKENIZER for p in places if (p / TOKENIZER).is_file()), places[0] / TOKENIZER)
-    if not path.is_file():
+    found = next((p / TOKENIZER for p in places if (p / TOKENIZER).is_file()), None)
+    if found is None:
         raise InputError(
-            f"the tokenizer of {study.name!r} is gone: {path}; give one with --tokenizer"
+            f"the tokenizer of {study.name!r} is gone: {places[0] / TOKENIZER}; give one with "
+            "--tokenizer"
         )
-    eos_id, pad_id = _end_and_pad(study)
-    _, tokens, _, _ = fitting_tokenizer(str(path), vocab_size)
-    require(eos_id < vocab_size, f"vocab_size {vocab_size} has no end of text: its id is {eos_id}")
-    return tokens, path, {"eos_token_id": eos_id, "pad_token_id": pad_id}
+    return found

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.models.bundle import bundle_sources, methods_of, plug_in_packages
+from nas.models import custom
+from nas.models.bundle import plug_in_packages
 from nas.models.directory import ModelDirectory
-from nas.models.scale import SHARD
 from nas.models.verify import probe_ids, verify_export
 from search_space.errors import WorkFailed
 from search_space.secrets import redacted
@@ -35,15 +35,13 @@ def write_model(
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from workers.exported import probe_logits, wrapped
+    from workers.exported import probe_logits
 
     logging.disable_progress_bar()
     spec, backbone = source.spec, source.backbone
-    shell = wrapped(model, spec, backbone, source.ends)
+    shell = custom.new_model(spec.to_dict(), backbone.to_dict(), source.ends, model)
     try:
-        shell.save_pretrained(folder, max_shard_size=SHARD)
-        for name, text in bundle_sources(*methods_of(spec, backbone)).items():
-            (folder / name).write_text(text, encoding="utf-8")
+        custom.write_model(folder, shell)
         source.copy_tokenizer(folder)
         (folder / "README.md").write_text(_card(source, result, facts), encoding="utf-8")
     except (OSError, SafetensorError) as error:

@@ -6,9 +6,10 @@ overrides what concerns it; the rest says "nothing".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from workers.layers.stats import RoutingStats
@@ -23,14 +24,20 @@ class Declared(nn.Module):
     sparse_gradients: whether the gradients of its tables may be sparse. Our trainer asks for them;
         most other optimizers refuse them.
     stats: where it records its routing while somebody listens, else None.
+    traceable: of a selection, whether a compiler can follow it: no shape depends on what the
+        numbers are.
     training_activity: of a layer whose work in training depends on the data, the share of
         (token, expert) pairs that the last step read; None for all others.
+    states: names of its buffers that move by small steps. They are float32 or wider, whatever the
+        model's dtype: 0.001 is no step where numbers have 8 bits.
     counted: what the backwards since the last optimizer step have counted.
     """
 
     matrices: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
     sparse_gradients: bool = False
+    traceable: bool = False
     stats: RoutingStats | None = None
     training_activity: float | None = None
 
@@ -40,6 +47,9 @@ class Declared(nn.Module):
 
     def reset_parameters(self) -> None:
         """Give the layer's own parameters, not those of layers in it, their initial values."""
+
+    def resize_vocabulary(self, n_tokens: int) -> None:
+        """Hear that token ids are now below n_tokens, more or fewer than before."""
 
     def set_token_counts(self, counts_V: Tensor) -> None:
         """Hear how often each word occurs in the training split.
@@ -66,6 +76,17 @@ class Declared(nn.Module):
 
         numbers: by name.
         """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # What `.to`, `.half` and the like go through. States keep their bits: one that was narrow
+        # for a moment has lost them.
+        before = {name: self.get_buffer(name) for name in self.states}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, old in before.items():
+            new = self.get_buffer(name)
+            if torch.promote_types(new.dtype, torch.float32) != new.dtype:
+                setattr(self, name, old.to(new.device))
+        return self
 
     def count_at_backward(self, tensor: Tensor, count: Any) -> None:
         """Append to `counted` when the gradient comes back to this forward, once.

@@ -13,6 +13,8 @@ from workers.layers.routing import Full, Selected
 class DenseSelection(Declared):
     """S(x) = all experts, w = 1."""
 
+    traceable = True
+
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()
 

@@ -31,6 +31,6 @@ class DirectSelection(Declared):
     @torch.no_grad()
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> bags of weight one that carry their pre-activations."""
-        score_TN = x_TD @ experts.scored_BGD().flatten(0, 1).t()
+        score_TN = x_TD @ experts(x_TD, None).flatten(0, 1).t()
         index_TK = top_indices(score_TN, self.k, ordered=False)
         return Selected(Bags.from_choices(index_TK, None, score_TN.gather(1, index_TK)))

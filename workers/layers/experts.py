@@ -68,8 +68,18 @@ class Experts(Declared):
         if self.output_gate_BD is not None:
             nn.init.zeros_(self.output_gate_BD)
 
-    def forward(self, x_TD: Tensor, routing: Routing, stats: RoutingStats | None = None) -> Tensor:
-        """x_TD (T, D) and a routing of its T tokens -> (T, D)."""
+    def forward(
+        self, x_TD: Tensor, routing: Routing | None, stats: RoutingStats | None = None
+    ) -> Tensor:
+        """x_TD (T, D) and a routing of its T tokens -> (T, D).
+
+        Without a routing: the matrix (B, G, D) whose pre-activations say how strongly an expert
+        answers: the gates when gated (ours: they open or shut a unit, as the keys do in a plain
+        expert), else the keys. A selection asks for it by such a call, for an adapter may change
+        parameters as long as a call lasts (PEFT's do).
+        """
+        if routing is None:
+            return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
         if isinstance(routing, Full):
             return self._all(x_TD, routing, stats)
         if self.by_rows:
@@ -77,11 +87,6 @@ class Experts(Declared):
             return self._rows(x_TD, bags, stats)
         ragged = routing.by_expert(len(self.keys_BGD)) if isinstance(routing, Bags) else routing
         return self._pairs(x_TD, ragged, stats)
-
-    def scored_BGD(self) -> Tensor:
-        """The matrix whose pre-activations say how strongly an expert answers: the gates when gated
-        (ours: they open or shut a unit, as the keys do in a plain expert), else the keys."""
-        return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:
         act = ACTIVATIONS[self.activation]

@@ -39,6 +39,13 @@ class HashSelection(Declared):
                 balanced_tables(self.knobs.k, counts_V, self.n_experts, self.knobs.seed)
             )
 
+    def resize_vocabulary(self, n_tokens: int) -> None:
+        """Cut the tables, or give new tokens the experts in turn, each table from another one."""
+        kept_KV = self.table_KV[:, :n_tokens]
+        new_V = torch.arange(kept_KV.shape[1], n_tokens, device=kept_KV.device)
+        table_K1 = torch.arange(self.knobs.k, device=kept_KV.device)[:, None]
+        self.table_KV = torch.cat((kept_KV, (new_V + table_K1) % self.n_experts), dim=1)
+
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """ids_T (T,) token ids -> a ragged routing of weight one; no loss."""
         return Selected(Ragged.from_choices(self.table_KV[:, ids_T].t(), None, self.n_experts))

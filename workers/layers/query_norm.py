@@ -34,8 +34,10 @@ class QueryNorm(Declared):
         super().__init__()
         self.kind = kind
         if kind == "batch":
-            self.register_buffer("mean_Q", torch.zeros(heads * key_dim))
-            self.register_buffer("var_Q", torch.ones(heads * key_dim))
+            width = heads * key_dim
+            self.register_buffer("mean_Q", torch.zeros(width, dtype=torch.float32))
+            self.register_buffer("var_Q", torch.ones(width, dtype=torch.float32))
+            self.states = ("mean_Q", "var_Q")
 
     def forward(self, query_THC: Tensor) -> Tensor:
         """(T, H, C) -> (T, H, C)."""

@@ -43,7 +43,9 @@ class ReLURoutingSelection(Declared):
         assert isinstance(spec.selection, ReLURouting)
         self.knobs = spec.selection
         self.router = Router(d_model, spec.n_experts)
-        self.register_buffer("l1_coefficient", torch.tensor(self.knobs.l1_start))
+        start = torch.tensor(self.knobs.l1_start, dtype=torch.float32)
+        self.register_buffer("l1_coefficient", start)
+        self.states = ("l1_coefficient",)
         self.training_activity = self.knobs.target_activity
 
     def begin_run(self, warmup: int) -> None:

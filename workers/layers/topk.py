@@ -36,7 +36,8 @@ class TopKSelection(Declared):
         assert isinstance(spec.selection, TopK)
         self.knobs = spec.selection
         self.router = Router(d_model, spec.n_experts)
-        self.register_buffer("bias_B", torch.zeros(spec.n_experts))
+        self.register_buffer("bias_B", torch.zeros(spec.n_experts, dtype=torch.float32))
+        self.states = ("bias_B",)
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses."""

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.models.bundle import bundle_sources, methods_of
 from nas.models.checkpoints import find_checkpoint
+from nas.models.custom import new_model
+from nas.models.custom import write_model as write_custom
 from nas.models.export import export_trial
 from nas.store import Store, StudyRecord, TrialRecord
 from search_space.backbone import Backbone
@@ -16,7 +17,7 @@ from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus
 from workers.corpus.tokenizer import train_bpe
-from workers.exported import drawn, wrapped
+from workers.exported import drawn
 
 TEXT = "".join(f"def add_{n}(a, b):\n    return a + b + {n * n}\n\n" for n in range(3000))
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
@@ -47,9 +48,9 @@ class SmallStudy:
 def write_model(folder: Path, spec: FFNSpec, backbone: Backbone = BACKBONE, seed: int = 0) -> Path:
     """An export with the initial weights of a seed, without a study."""
     ends = {"eos_token_id": 0, "pad_token_id": 0}
-    wrapped(drawn(spec, backbone, seed), spec, backbone, ends).save_pretrained(folder)
-    for name, text in bundle_sources(*methods_of(spec, backbone)).items():
-        (folder / name).write_text(text)
+    model = new_model(spec.to_dict(), backbone.to_dict(), ends, drawn(spec, backbone, seed))
+    folder.mkdir()
+    write_custom(folder, model)
     train_bpe([TEXT], backbone.vocab_size).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})

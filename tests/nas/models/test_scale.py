@@ -12,7 +12,7 @@ from model_tools import BACKBONE, TOPK
 from safetensors.torch import load_file
 
 from nas.command.cli import run
-from nas.models import scale
+from nas.models import custom
 from nas.study import Study
 from search_space.backbone import Backbone
 from search_space.cost import model_cost
@@ -30,7 +30,7 @@ def large(small, tmp_path_factory):
     """Twice as wide and deep, with room in the vocabulary, in several shards and verified."""
     folder = tmp_path_factory.mktemp("large") / "model"
     with pytest.MonkeyPatch.context() as patch, Study.open("small", small.url) as study:
-        patch.setattr(scale, "SHARD", "200KB")
+        patch.setattr(custom, "SHARD", "200KB")
         changes = {"d_model": 64, "n_layers": 4, "n_heads": 4, "vocab_size": 512, "seq_len": 64}
         made = study.export_scaled(folder, changes, 0, seed=3)
     return SimpleNamespace(folder=folder, made=made)
@@ -51,7 +51,7 @@ def test_it_is_the_scaled_design_with_the_weights_of_its_seed(large):
     before = {name: t.detach().clone() for name, t in names.items()}
     draw_by_name(model, 3)
     assert all(torch.equal(before[name], t) for name, t in names.items())
-    assert {n.removeprefix("model.") for n in held} >= set(names)
+    assert {n.removeprefix("model.proxy.") for n in held} >= set(names)
 
 
 def test_the_card_says_that_nothing_trained_it_and_at_which_rates_to(large):

@@ -372,7 +372,7 @@ def drop_tensor(folder):
     from safetensors.torch import save_file
 
     tensors = load_file(folder / "model.safetensors")
-    del tensors["model.norm.weight"]
+    del tensors["model.proxy.norm.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

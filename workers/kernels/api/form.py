@@ -13,18 +13,20 @@ from torch import Tensor
 Form = TypeVar("Form", bound=Callable[..., Any])
 
 
+# An exported model carries this file without the other backends, and runs on torch whatever version
+# of this package may lie beside it.
+_EXPORTED = not __name__.startswith("workers.")
+
+
 def form(operation: str, torch_form: Form, *tensors: Tensor, size: int = 0) -> Form:
     """A form of `operation`, of the same signature as `torch_form`: see dispatch.form."""
-    dispatch = _dispatch()
-    if dispatch is None:
+    if _EXPORTED:
         return torch_form
-    chosen: Form = dispatch.form(operation, torch_form, tensors, size)
+    chosen: Form = _dispatch().form(operation, torch_form, tensors, size)
     return chosen
 
 
 @functools.cache
-def _dispatch() -> ModuleType | None:
-    # By name, not by an import statement: an exported model carries this file without the other
-    # backends, and runs on torch whatever version of this package may lie beside it.
-    ours = __name__.startswith("workers.")
-    return importlib.import_module("workers.kernels.dispatch") if ours else None
+def _dispatch() -> ModuleType:
+    # By name, not by an import statement, which an export would follow.
+    return importlib.import_module("workers.kernels.dispatch")

@@ -26,8 +26,19 @@ TILE_ELEMENTS = 1 << 18
 
 def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
+    plain = pairs.token_P is None and given.weight_PC is None
+    if plain and torch.compiler.is_compiling():
+        return _traceable(given, activation)
     passes = (_forward, _backward) if pairs.token_P is None else ROUTED
     return differentiated(passes, given, pairs, activation, watch)
+
+
+def _traceable(given: Operands, activation: str) -> Tensor:
+    """One expert of all tokens, without what a compiler cannot follow: tiles and `out`."""
+    x_TD, keys_BGD, gates_BGD, values_BGD, _ = given
+    key_TG, act = x_TD @ keys_BGD[0].t(), ACTIVATIONS[activation]
+    h_TG = act(key_TG) if gates_BGD is None else act(x_TD @ gates_BGD[0].t()) * key_TG
+    return h_TG @ values_BGD[0]
 
 
 def tile_rows(x_TD: Tensor, width: int) -> int:

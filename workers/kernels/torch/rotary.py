@@ -43,6 +43,8 @@ class _NormAndRotate(torch.autograd.Function):
 def rotate(x_NHLC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn the pairs (i, i + C/2) of each head by their angles."""
     a, b = x_NHLC.chunk(2, dim=-1)
+    if torch.compiler.is_compiling():  # which follows no `out`
+        return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
     y_NHLC = torch.empty_like(x_NHLC)
     first, second = y_NHLC.chunk(2, dim=-1)
     torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
