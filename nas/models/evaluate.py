@@ -9,13 +9,16 @@ import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.models.directory import read_config
 from nas.models.generate import check_size
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed, require
 from search_space.places import corpora_dir
+
+if TYPE_CHECKING:
+    from workers.training.measure import Quality, Windows
 
 LONGEST = 2048  # tokens of a window, where the model reads more and none were asked for
 
@@ -73,17 +76,8 @@ def evaluate_model(question: Question) -> dict[str, Any]:
     windows = Windows.of(corpus, question.split, question.tokens, seq_len)
     model = model.to(device).eval()
     began = time.monotonic()
-    try:
-        with chosen_products(device):
-            quality = windows.quality(
-                lambda ids_NL: model(input_ids=ids_NL, use_cache=False).logits.float(),
-                device,
-                question.batch,
-            )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise WorkFailed(
-            f"the memory of {device} does not suffice ({error}); lower --batch or --seq-len"
-        ) from None
+    with chosen_products(device):
+        quality = _measured(model, windows, device, question.batch)
     seconds = time.monotonic() - began
     return {
         "model": str(folder),
@@ -128,6 +122,19 @@ def _load(folder: Path) -> Any:
     # transformers would draw them at random, and noise would be measured without a word.
     require(not missing, f"{folder} is not whole: its weights lack {', '.join(missing[:3])}")
     return model
+
+
+def _measured(model: Any, windows: Windows, device: str, batch: int) -> Quality:
+    import torch
+
+    try:
+        return windows.quality(
+            lambda ids_NL: model(input_ids=ids_NL, use_cache=False).logits.float(), device, batch
+        )
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise WorkFailed(
+            f"the memory of {device} does not suffice ({error}); lower --batch or --seq-len"
+        ) from None
 
 
 def _seq_len(question: Question, config: Any) -> int:

@@ -15,6 +15,7 @@ from model_tools import BACKBONE, EVAL_TOKENS, TEXT, TOPK, SmallStudy
 from nas.models.checkpoints import folder_name
 from nas.models.tokenizer import PAD
 from nas.store import Facts, Store
+from nas.study import Study
 from search_space.contract import EvalRequest, Recipe, Status
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
@@ -145,3 +146,21 @@ def small(tmp_path_factory) -> SmallStudy:
         assert result.status is Status.FINISHED, result.error
         trial, _ = store.end_evaluation(result)
     return SmallStudy(url, folder, study, trial, result, corpus, source)
+
+
+@pytest.fixture(scope="package")
+def start(small, tmp_path_factory):
+    """The small study's design with its initial weights, which its trial has begun with."""
+    folder = tmp_path_factory.mktemp("start") / "model"
+    with Study.open("small", small.url) as study:
+        study.export_scaled(folder, {}, 0, verify=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """A cache of corpora, and of the code that transformers loads, of a module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFN_NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        yield

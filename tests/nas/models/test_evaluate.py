@@ -13,18 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nas.command.cli import run
 from workers.corpus.tokenizer import train_bpe
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory):
-    """One thread, and a cache of its own."""
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FFN_NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
-    torch.set_num_threads(threads)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 
 @pytest.fixture(scope="module")

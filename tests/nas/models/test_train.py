@@ -17,12 +17,12 @@ import pytest
 import torch
 from model_tools import BACKBONE, DENSE, EVAL_TOKENS, TOPK, write_model
 from safetensors.torch import load_file
+from train_tools import RECIPE, STEP, command, the_line
 
 import search_space.rates as rule
 from nas.command.cli import run
 from nas.models.train import Order, train_model
-from nas.study import Study
-from search_space.contract import EvalRequest, Recipe
+from search_space.contract import EvalRequest
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops
 from search_space.errors import WorkFailed
@@ -33,36 +33,13 @@ from workers.corpus import prepare
 from workers.evaluate import evaluate
 from workers.layers.hash import balanced_tables
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
-STEP = step_flops(TOPK, BACKBONE, 4)
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
-RECIPE = Recipe(batch_size=4, precision="float32")
 
 
 class Killed(BaseException):
     """The end of a process, for which nobody cleans up."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def surroundings(tmp_path_factory):
-    """One thread, and a cache of its own."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FFN_NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def start(small, tmp_path_factory):
-    """The small study's design with its initial weights, which its trial has begun with."""
-    folder = tmp_path_factory.mktemp("start") / "model"
-    with Study.open("small", small.url) as study:
-        study.export_scaled(folder, {}, 0, verify=False)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +193,14 @@ def test_a_trained_model_goes_on_from_its_weights_and_its_layers_states(whole, o
     assert any(bool(t.any()) for t in bias)
 
 
+def test_a_batch_may_be_read_in_parts(order, tmp_path):
+    write_model(tmp_path / "dense", DENSE)
+    for out, size in (("whole", 0), ("parts", 1)):
+        trained(order, source=tmp_path / "dense", out=tmp_path / out, micro_batch=size)
+    whole, parts = ([line["loss"] for line in log_of(tmp_path / out)] for out in ("whole", "parts"))
+    assert parts == pytest.approx(whole, rel=1e-6) and parts != whole
+
+
 def test_hash_tables_are_filled_once_by_the_first_text(order, tmp_path, small):
     spec = FFNSpec(d_ff=128, expert_width=32, selection=Hash(k=1))
     write_model(tmp_path / "new", spec)
@@ -312,21 +297,6 @@ WRONG = {
 }
 
 
-def command(small, source, out, *options):
-    given = {"--flops": repr(8 * STEP), "--recipe": "batch_size=4,precision=float32"}
-    given |= {"--corpus": str(small.source), "--to": str(out), "--eval-tokens": str(EVAL_TOKENS)}
-    given |= dict(zip(options[::2], options[1::2], strict=True))
-    return ["train", str(source), *(word for pair in given.items() for word in pair)]
-
-
-def the_line(capsys, code=2):
-    told = capsys.readouterr()
-    assert told.out == ""
-    *_, line = told.err.splitlines()
-    assert line.startswith("Error: ") and "Traceback" not in told.err
-    return line
-
-
 @pytest.mark.parametrize("name", WRONG)
 def test_another_request_in_the_same_folder_is_refused(small, whole, order, capsys, name):
     options, words = WRONG[name]
@@ -334,102 +304,6 @@ def test_another_request_in_the_same_folder_is_refused(small, whole, order, caps
     assert run(command(small, order.source, order.out, *options)) == 2
     assert words in the_line(capsys)
     assert before == {path: path.stat().st_mtime_ns for path in order.out.rglob("*")}
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--flops", "1"], "--flops pays for no step"),
-        (["--flops", "nan"], "--flops must be above 0"),
-        (["--micro-batch", "5"], "--micro-batch is a part of a batch of 4"),
-        (["--recipe", "batch=4"], "recipe: unknown key 'batch'; did you mean 'batch_size'?"),
-        (["--recipe", "batch_size"], "--recipe is key=value: got 'batch_size'"),
-        (["--corpus-option", "tokenizer=x"], "--corpus-option has no tokenizer"),
-        (["--corpus-option", "maxbytes=7"], "corpus: unknown key 'maxbytes'"),
-        (["--corpus-option", "max_bytes=90"], "give more text"),
-        (["--corpus", "none.txt"], "none.txt"),
-        (["--device", "cuda:99"], "device 'cuda:99' is not there"),
-        (["--device", "quantum"], "device 'quantum' is none that torch knows"),
-        (["--track", "mlflow"], "--track mlflow needs the package mlflow"),
-    ],
-)
-def test_bad_input_is_one_line_and_leaves_nothing(
-    small, start, tmp_path, monkeypatch, capsys, options, words
-):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "mlflow", None)
-    assert run(command(small, start, "out", *options)) == 2
-    assert words in the_line(capsys)
-    assert list(tmp_path.iterdir()) == []
-
-
-def spoil_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def drop_tensor(folder):
-    from safetensors.torch import save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["model.proxy.norm.weight"]
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-SPOILT = {
-    "native": (lambda f: spoil_config(f, model_type="qwen3"), "the model_type of model is 'qwen3'"),
-    "other design": (
-        lambda f: spoil_config(f, spec=FFNSpec(d_ff=120).to_dict()),
-        "does not fit its design: layers.0.ffn.layers.0.experts.keys_BGD",
-    ),
-    "other version": (lambda f: spoil_config(f, spec={"width": 3}), "spec: unknown key 'width'"),
-    "a tensor less": (drop_tensor, "its weights lack norm.weight"),
-    "cut weights": (lambda f: os.truncate(f / "model.safetensors", 900), "not whole"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
-    "no model": (lambda f: (f / "config.json").unlink(), "holds config.json"),
-}
-
-
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_directory_that_is_no_model_of_ours_is_one_line(
-    small, tmp_path, monkeypatch, capsys, name
-):
-    monkeypatch.chdir(tmp_path)
-    write_model(Path("model"), DENSE)
-    spoil, words = SPOILT[name]
-    spoil(Path("model"))
-    assert run(command(small, "model", "out")) == 2
-    assert words in the_line(capsys)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-
-
-def test_a_folder_with_other_files_and_a_disk_without_room(
-    small, start, tmp_path, monkeypatch, capsys
-):
-    (tmp_path / "mine.txt").write_text("keep me")
-    assert run(command(small, start, tmp_path)) == 2
-    assert "holds other files; choose another --to" in the_line(capsys)
-    usage = SimpleNamespace(free=1000)
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
-    assert run(command(small, start, tmp_path / "out")) == 2
-    assert "of disk, and" in the_line(capsys)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_a_damaged_or_newer_request_is_one_line(small, start, tmp_path, capsys):
-    place = tmp_path / "out/training"
-    place.mkdir(parents=True)
-    for text, words in {
-        "{": "is not valid JSON",
-        "[]": "is damaged: it is no JSON object",
-        '{"format": 2}': "was written by another version (format 2)",
-        '{"format": 1}': "is damaged: it has no identity",
-    }.items():
-        (place / "request.json").write_text(text)
-        assert run(command(small, start, tmp_path / "out")) == 2
-        assert words in the_line(capsys)
-    assert [path.name for path in place.iterdir()] == ["request.json"]
 
 
 def test_two_trainings_of_one_folder_do_not_meet(small, start, tmp_path, capsys, order):

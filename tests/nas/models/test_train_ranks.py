@@ -54,14 +54,21 @@ def both(small, tmp_path_factory):
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FFN_NAS_CACHE", str(folder / "cache"))
-        commands = []
-        for name, spec in SPECS.items():
-            write_model(folder / name, spec)
-            given = {"corpus": small.source, "to": folder / f"{name}-2", "threads": 1}
-            given |= {"flops": repr(flops(spec, STEPS)), "eval-tokens": 512}
+        kept = SimpleNamespace(folder=folder, small=small)
+
+        def command(name, out, steps):
+            given = {"corpus": small.source, "to": folder / out, "threads": 1}
+            given |= {"flops": repr(flops(SPECS[name], steps)), "eval-tokens": 512}
             given |= {"recipe": ",".join(f"{k}={v}" for k, v in RECIPE.items())}
             options = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
-            commands.append(["train", str(folder / name), *options, "--no-verify"])
+            return ["train", str(folder / name), *options, "--no-verify"]
+
+        for name, spec in SPECS.items():
+            write_model(folder / name, spec)
+        with override(backend=Backend.TORCH):
+            alone(kept, "topk", folder / "topk-more")
+        commands = [command(name, f"{name}-2", STEPS) for name in SPECS]
+        commands.append(command("topk", "topk-more", MORE))
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         script = str(Path(__file__).with_name("train_in_ranks.py"))
         done = subprocess.run(
@@ -123,6 +130,13 @@ def test_one_process_goes_on_from_what_two_have_kept(both, name, tmp_path):
     assert losses(both.folder / f"{name}-2") == pytest.approx(losses(tmp_path / "model"), abs=1e-4)
 
 
+def test_two_processes_go_on_from_what_one_has_kept(both, tmp_path):
+    alone(both, "topk", tmp_path / "model")
+    alone(both, "topk", tmp_path / "model", MORE)
+    ours, theirs = losses(both.folder / "topk-more"), losses(tmp_path / "model")
+    assert len(ours) == MORE and ours == pytest.approx(theirs, abs=1e-4)
+
+
 def test_one_process_speaks_for_both(both):
-    assert both.told.stdout.count("tokens per second") == len(SPECS)
-    assert both.told.stderr.count("reading the weights") == len(SPECS)
+    assert both.told.stdout.count("tokens per second") == len(SPECS) + 1
+    assert both.told.stderr.count("reading the weights") == len(SPECS) + 1
