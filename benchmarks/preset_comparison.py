@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from benchmarks.preset_studies import Outcome
 from nas.config import StudyConfig
@@ -29,7 +30,10 @@ class Comparison:
     `eval_tokens` of the validation split, or on all of it where it has fewer.
 
     match: the cost of the dense FFN that each design's has; None for the published widths.
+    baseline: whom the others are compared with.
     """
+
+    baseline: ClassVar[str] = "dense"
 
     presets: tuple[str, ...] = tuple(PRESETS)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -45,8 +49,7 @@ class Comparison:
                 0 < len(values) == len(set(values)),
                 f"{name} must be at least one, each once: got {','.join(map(str, values))!r}",
             )
-        for name in self.presets:
-            require(name in PRESETS, f"presets: none is named {name!r}; {nearest(name, PRESETS)}")
+        self.check_presets()
         require(min(self.seeds) >= 0, f"seeds must be at least 0: got {min(self.seeds)}")
         require(
             self.eval_tokens >= self.backbone.seq_len,
@@ -61,6 +64,11 @@ class Comparison:
             math.isfinite(self.flops) and self.flops >= max(steps),
             f"flops must pay for one step of every design, {max(steps):.3g}: got {self.flops:g}",
         )
+
+    def check_presets(self) -> None:
+        """Refuse a name that is none."""
+        for name in self.presets:
+            require(name in PRESETS, f"presets: none is named {name!r}; {nearest(name, PRESETS)}")
 
     def spec(self, preset: str) -> FFNSpec:
         """The design that a preset's name stands for here."""

@@ -18,8 +18,6 @@ from nas.store.records import MeasuredRun
 from search_space.contract import Status
 from search_space.cost import model_cost
 
-BASELINE = "dense"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -47,11 +45,12 @@ class Summary:
 def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
     """The designs of which a seed finished, the best first."""
     measured, noise = measurements(comparison, outcomes)
+    baseline = comparison.baseline
     ended = {
         preset: [outcomes[preset, run.seed] for run in own.runs] for preset, own in measured.items()
     }
     active = {preset: mean(each.active_flops for each in own) for preset, own in ended.items()}
-    dense, out = measured.get(BASELINE), []
+    dense, out = measured.get(baseline), []
     for preset, own in measured.items():
         gap = difference(own, dense, noise) if dense is not None and own is not dense else None
         out.append(
@@ -61,7 +60,7 @@ def summaries(comparison: Comparison, outcomes: Outcomes) -> list[Summary]:
                 bits=own.bits_per_byte,
                 deviation=math.sqrt(noise.of(own.number)[0]),
                 active_flops=active[preset],
-                active_share=active[preset] / active[BASELINE] if dense is not None else None,
+                active_share=active[preset] / active[baseline] if dense is not None else None,
                 total_params=model_cost(comparison.spec(preset), comparison.backbone).total_params,
                 seconds=mean(each.seconds for each in ended[preset]),
                 from_dense=gap,
@@ -97,10 +96,10 @@ def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
         out.append(Row(f"{name}: parameters", float(summary.total_params)))
         out.append(Row(f"{name}: training", summary.seconds, "s a trial"))
         if summary.from_dense is not None:
-            out.append(Row(f"{name}: from {BASELINE}", summary.from_dense.value, UNIT))
-            low, high = summary.from_dense.interval()
-            out.append(Row(f"{name}: from {BASELINE}, {CONFIDENCE:.0%} low", low, UNIT))
-            out.append(Row(f"{name}: from {BASELINE}, {CONFIDENCE:.0%} high", high, UNIT))
+            out.append(Row(f"{name}: from {comparison.baseline}", summary.from_dense.value, UNIT))
+            ends = zip(("low", "high"), summary.from_dense.interval(), strict=True)
+            gap = f"{name}: from {comparison.baseline}, {CONFIDENCE:.0%}"
+            out += [Row(f"{gap} {end}", value, UNIT) for end, value in ends]
     failed = {key: o for key, o in outcomes.items() if o.status is not Status.FINISHED}
     for (preset, seed), outcome in failed.items():
         out.append(Row(f"{preset}, seed {seed}", outcome.line(), "", "finishes", False))
@@ -116,10 +115,10 @@ def markdown(comparison: Comparison, outcomes: Outcomes) -> str:
     head = (
         "design",
         f"{UNIT}, mean",
-        f"from {BASELINE}, {CONFIDENCE:.0%} interval",
+        f"from {comparison.baseline}, {CONFIDENCE:.0%} interval",
         "a seed's deviation",
         "seeds",
-        f"active FLOPs, of {BASELINE}'s",
+        f"active FLOPs, of {comparison.baseline}'s",
         "parameters",
         "training, s",
     )

@@ -18,7 +18,9 @@ from nas.views.certainty import Chance, chance_row, frontier_chances, neighbour_
 from nas.views.noise import noise
 from nas.views.style import si
 from nas.views.trial_rows import RUN_COLUMNS, flat_row, run_row
+from search_space.backbone import Backbone
 from search_space.contract import FAILURES, Progress, Status
+from search_space.native import native_form
 
 
 def trial_columns() -> list[str]:
@@ -219,13 +221,16 @@ def evaluation_frame(evaluations: Iterable[EvaluationRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[name for name in RUN_COLUMNS if name != "trial"])
 
 
-def spec_frame(trial: TrialRecord) -> pd.DataFrame:
-    """The whole design, one (field, value) row each; selection knobs are indented by a dot."""
+def spec_frame(study: StudyRecord, trial: TrialRecord) -> pd.DataFrame:
+    """The whole design, one (field, value) row each; selection knobs are indented by a dot. The
+    last row says which class of transformers computes the same, or why none does."""
     spec = trial.spec.to_dict()
     selection = spec.pop("selection")
     rows = [(field, _text(value)) for field, value in spec.items()]
     rows.append(("selection", selection.pop("method")))
     rows += [(f"· {field}", _text(value)) for field, value in selection.items()]
+    backbone = Backbone.from_dict(study.config.get("backbone") or {})
+    rows.append(("native form", native_form(trial.spec, backbone).words))
     return pd.DataFrame(rows, columns=["field", "value"])
 
 

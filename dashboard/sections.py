@@ -159,7 +159,7 @@ def draw_detail(source: Source, snapshot: Snapshot, live: Live) -> None:
             "This design is on no frontier: it breaks a bound of the study as it was measured."
         )
     spec, outcome, curve = st.columns([3, 4, 6])
-    _facts(spec, spec_frame(trial), f"spec-{key}")
+    _facts(spec, spec_frame(snapshot.study, trial), f"spec-{key}")
     _facts(outcome, outcome_frame(snapshot, trial), f"outcome-{key}")
     with curve:
         if any(each.status is Status.RUNNING for each in own):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from nas.machines import Workers
 from nas.search.decisions import Plan
@@ -18,10 +18,12 @@ from nas.search.settings import Budget, Constraints, SamplerKind
 from nas.store.names import check_name
 from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone
+from search_space.base import check_cut
 from search_space.checks import is_whole, known_word, section, whole
 from search_space.contract import Precision, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
+from search_space.cuts import CUTS
 from search_space.design import Placement
 from search_space.errors import InputError, SpecError, check_keys, nearest, require, shown
 from search_space.matching import MatchedPreset
@@ -32,6 +34,7 @@ from search_space.space import SearchSpace, look
 from search_space.spec import FFNSpec
 
 WarmStart = str | MatchedPreset | FFNSpec
+Kind = Literal["pretrain", "sparsify"]
 MOST_WARM_STARTS = 1_000
 LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
 
@@ -41,6 +44,9 @@ class StudyConfig:
     """One study.
 
     name, seed: of the study.
+    kind: whether proxies are trained from nothing, or cut from `base_model` and trained on.
+    base_model: a dense pretrained model, as a folder or an id on the Hub; `backbone` is read from
+        its configuration, but for seq_len, and its tokenizer is the corpus's.
     corpus: the text.
     backbone: the proxy around the FFN.
     recipe: how proxies are trained.
@@ -57,6 +63,8 @@ class StudyConfig:
 
     name: str = "study"
     seed: int = 0
+    kind: Kind = "pretrain"
+    base_model: str = ""
     budget: Budget
     corpus: CorpusSpec = field(default_factory=CorpusSpec)
     backbone: Backbone = field(default_factory=Backbone)
@@ -73,6 +81,8 @@ class StudyConfig:
         check_name(self.name)
         whole("seed", self.seed, 0)
         known_word("sampler", self.sampler, get_args(SamplerKind), "value")
+        known_word("kind", self.kind, get_args(Kind), "value")
+        self._check_kind()
         require(
             is_whole(self.eval_tokens, self.backbone.seq_len),
             "eval_tokens must be a whole number of at least one sequence, "
@@ -82,6 +92,14 @@ class StudyConfig:
         self._check_warm_start()
         self._check_space()
         self._check_budget()
+
+    def _check_kind(self) -> None:
+        sparsify = self.kind == "sparsify"
+        require(
+            sparsify == bool(self.base_model) == (self.backbone.base is not None),
+            "kind: sparsify and base_model belong together: got "
+            f"kind {self.kind} and base_model {shown(self.base_model)}",
+        )
 
     def _check_objectives(self) -> None:
         first = self.objectives[:1]
@@ -102,6 +120,7 @@ class StudyConfig:
         names: dict[str, str] = {}
         for name, spec in self.warm_start_specs():
             self._check_placement(f"warm_start: {name}", spec.placement)
+            self._check_cut(f"warm_start: {name}", spec)
             broken = self.constraints.broken(spec, self.backbone)
             require(
                 not broken,
@@ -117,6 +136,17 @@ class StudyConfig:
     def _check_placement(self, where: str, placement: Placement) -> None:
         try:
             placed(placement, self.backbone.n_layers)
+        except SpecError as error:
+            raise InputError(f"{where}: {error}") from None
+
+    def _check_cut(self, where: str, spec: FFNSpec) -> None:
+        base = self.backbone.base
+        if base is None:
+            uncut = spec.cut == "contiguous"
+            require(uncut, f"{where}: cut {spec.cut} is for kind: sparsify; leave it out")
+            return
+        try:
+            check_cut(spec, base, self.backbone.reference_d_ff)
         except SpecError as error:
             raise InputError(f"{where}: {error}") from None
 
@@ -206,7 +236,7 @@ class StudyConfig:
             return item.label, item
         if isinstance(item, MatchedPreset):
             return item.name, item.spec(self.backbone)
-        return item, PRESETS[item](self.backbone)
+        return item, presets_of(self.kind)[item](self.backbone)
 
     def limits(self) -> dict[str, float]:
         """Upper bounds by objective name, in FLOPs a token and parameters."""
@@ -243,7 +273,10 @@ class StudyConfig:
         )
 
     def with_vocab_size(self, vocab_size: int) -> StudyConfig:
-        """The same study with the vocabulary that the corpus's tokenizer turned out to have."""
+        """The same study with the vocabulary that the corpus's tokenizer turned out to have; a
+        pretrained model keeps its own, which may have room for more."""
+        if self.backbone.base is not None:
+            return self
         backbone = dataclasses.replace(self.backbone, vocab_size=vocab_size)
         return dataclasses.replace(self, backbone=backbone)
 
@@ -262,6 +295,8 @@ class StudyConfig:
         out["constraints"] = self.constraints.ratios()
         out["objectives"] = list(self.objectives)
         out["warm_start"] = [i if isinstance(i, str) else i.to_dict() for i in self.warm_start]
+        if self.kind == "pretrain":  # as studies were stored before there was another kind
+            del out["kind"], out["base_model"]
         return out
 
     @classmethod
@@ -271,6 +306,7 @@ class StudyConfig:
             raise InputError(f"a study is a mapping of its fields: got {shown(data)}")
         given = numbers(checked(data, "study"))
         check_keys("study", given, [f.name for f in fields(cls)])
+        given = _with_base(given)
         require("budget" in given, "a study needs budget, with trials and trial_flops: none given")
         for name, kind in _SECTIONS.items():
             if name in given:
@@ -281,7 +317,8 @@ class StudyConfig:
             given["objectives"] = tuple(_list("objectives", given["objectives"]))
         if "warm_start" in given:
             items = _list("warm_start", given["warm_start"])
-            given["warm_start"] = tuple(_read_warm_start(item) for item in items)
+            presets = presets_of(given.get("kind", "pretrain"))
+            given["warm_start"] = tuple(_read_warm_start(item, presets) for item in items)
         return cls(**given)
 
     @classmethod
@@ -304,6 +341,33 @@ _SECTIONS: dict[str, type] = {
 }
 
 
+def presets_of(kind: object) -> Mapping[str, Callable[[Backbone], FFNSpec]]:
+    """The designs that a warm start of such a study may name."""
+    return CUTS if kind == "sparsify" else PRESETS
+
+
+def _with_base(given: dict[str, Any]) -> dict[str, Any]:
+    """What a study that cuts a pretrained model has from it, unless it was read before."""
+    model, backbone = given.get("base_model"), given.get("backbone") or {}
+    if not model or (isinstance(backbone, Mapping) and backbone.get("base")):
+        return given
+    require(isinstance(model, str), f"base_model is a folder or a Hub id: got {shown(model)}")
+    check_keys("backbone beside base_model", backbone, ["seq_len"])
+    from nas.base_model import read_base
+
+    found = read_base(model, backbone.get("seq_len", Backbone.seq_len))
+    assert found.base is not None
+    corpus, space = dict(given.get("corpus") or {}), dict(given.get("space") or {})
+    require(
+        not corpus.get("tokenizer"),
+        "corpus: the tokenizer is the base model's; leave corpus.tokenizer out",
+    )
+    corpus["tokenizer"] = found.base.model
+    space.setdefault("match", "units")
+    more = {"backbone": found.to_dict(), "base_model": found.base.model}
+    return given | more | {"corpus": corpus, "space": space}
+
+
 def _rounded_up(value: float) -> float:
     """To three digits, so that what a message asks for is enough."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -316,12 +380,12 @@ def _list(where: str, value: Any) -> list[Any]:
     return value
 
 
-def _read_warm_start(item: Any) -> WarmStart:
+def _read_warm_start(item: Any, presets: Mapping[str, Callable[[Backbone], FFNSpec]]) -> WarmStart:
     if isinstance(item, Mapping):
         try:
             return MatchedPreset.from_dict(item) if "preset" in item else FFNSpec.from_dict(item)
         except InputError as error:
             raise InputError(f"warm_start: {error}") from None
-    if isinstance(item, str) and item in PRESETS:
+    if isinstance(item, str) and item in presets:
         return item
-    raise InputError(f"warm_start: no preset is named {shown(item)}; {nearest(item, PRESETS)}")
+    raise InputError(f"warm_start: no preset is named {shown(item)}; {nearest(item, presets)}")

@@ -15,6 +15,7 @@ from nas.store import EvaluationRecord, Ledger, Store, StudyRecord, StudyState, 
 from nas.views.certainty import frontier_chances
 from nas.views.comparison import Comparison, compare
 from nas.views.trial_rows import data_frame, run_row
+from search_space.backbone import Backbone
 from search_space.errors import InputError, shown
 from search_space.places import DEFAULT_DB
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from nas.config import StudyConfig
     from nas.models.scale import Scaled
+    from search_space.native import Form
 
 
 class Study:
@@ -55,6 +57,11 @@ class Study:
     def name(self) -> str:
         """The study's name in its database."""
         return self.record.name
+
+    @property
+    def backbone(self) -> Backbone:
+        """The proxy's shape."""
+        return Backbone.from_dict(self.record.config.get("backbone") or {})
 
     @property
     def resumable(self) -> bool:
@@ -166,16 +173,28 @@ class Study:
             raise InputError(f"study {self.name!r} has no {what}; see: {see}")
         return self.store.trial(self.record.id, found.number)
 
-    def export(self, folder: str | Path, trial: int | None = None, *, verify: bool = True) -> Path:
-        """Write a trial (the best one by default) as a transformers model directory."""
+    def export(
+        self,
+        folder: str | Path,
+        trial: int | None = None,
+        *,
+        form: Form = "auto",
+        verify: bool = True,
+    ) -> Path:
+        """Write a trial (the best one by default) as a transformers model directory.
+
+        form: `native`, one of transformers' own classes, InputError where none computes the same;
+            `custom`, the code that trained; `auto`, native where there is one.
+        """
         from nas.models.checkpoints import find_checkpoint
-        from nas.models.export import export_trial
+        from nas.models.export import export_form, export_trial
         from nas.models.new_folder import check_target
 
         chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
         check_target(Path(folder))  # before a checkpoint of any size is read
+        export_form(chosen.spec, self.backbone, form)
         checkpoint = find_checkpoint(self.store, self.record, chosen)
-        return export_trial(checkpoint, self.record, chosen, folder, verify=verify)
+        return export_trial(checkpoint, self.record, chosen, folder, form=form, verify=verify)
 
     def export_scaled(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from search_space.base import Base
 from search_space.checks import DIM, TOKENS, UNITS, real, section, whole
 from search_space.errors import require
 
@@ -23,6 +24,7 @@ class Backbone:
     seq_len: tokens of one training sequence.
     reference_d_ff: hidden width of the dense FFN that ratios refer to; 0 means 4 * d_model.
     rope_theta: base of the rotary embedding's wavelengths.
+    base: the pretrained model that all else is, in a study that cuts one.
     """
 
     d_model: int = 128
@@ -32,8 +34,11 @@ class Backbone:
     seq_len: int = 128
     reference_d_ff: int = 0
     rope_theta: float = 10_000.0
+    base: Base | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.base, Mapping):  # as plain data has it
+            object.__setattr__(self, "base", Base.from_dict(self.base))
         for name in ("d_model", "n_layers", "n_heads"):
             whole(name, getattr(self, name), 1, DIM)
         for name in ("vocab_size", "seq_len"):
@@ -42,7 +47,7 @@ class Backbone:
         if self.reference_d_ff == 0:
             object.__setattr__(self, "reference_d_ff", 4 * self.d_model)
         require(
-            self.d_model % (2 * self.n_heads) == 0,
+            self.base is not None or self.d_model % (2 * self.n_heads) == 0,
             f"d_model must be a multiple of 2 * n_heads (rotary pairs): {self.d_model} is not "
             f"a multiple of {2 * self.n_heads}",
         )
@@ -51,11 +56,16 @@ class Backbone:
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
+        if self.base is not None:
+            return self.base.head_dim
         return self.d_model // self.n_heads
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML."""
-        return asdict(self)
+        """Plain data for JSON and YAML; without `base` where there is none."""
+        out = asdict(self)
+        if self.base is None:
+            del out["base"]
+        return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Backbone:

@@ -18,11 +18,12 @@ from search_space.backbone import Backbone
 from search_space.checks import TOKENS, is_whole, known_word, real, section, whole
 from search_space.cost import model_cost
 from search_space.errors import require, shown
-from search_space.rates import AUTO, Rate, Rates, Shape, rates
+from search_space.rates import AUTO, CUT_SHARE, Rate, Rates, Shape, rates
 from search_space.spec import FFNSpec
 
 # A checkpoint's files: the weights and the manifest in the trial's folder, the tokenizer above it.
 WEIGHTS, MANIFEST, TOKENIZER = "model.safetensors", "trial.json", "tokenizer.json"
+BASE_CONFIG = "base_config.json"  # of a cut model, beside its weights: of the model that was cut
 MANIFEST_FORMAT = 2
 TRAINING = 5  # grows when the same request is trained in another way: results are not comparable
 
@@ -112,6 +113,8 @@ class Recipe:
         flops: model FLOPs of a whole run.
         """
         ruled = rates(self.shape(spec, backbone, flops))
+        if backbone.base is not None:
+            ruled = Rates(*(CUT_SHARE * rate for rate in ruled))
         return Rates(
             ruled.matrix_lr if self.matrix_lr == AUTO else self.matrix_lr,
             ruled.lr if self.lr == AUTO else self.lr,

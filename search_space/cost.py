@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 
 from search_space.backbone import Backbone
+from search_space.base import Base
 from search_space.experts import pre_activations
 from search_space.placement import placed, reference
 from search_space.prices import Cost, matrix, norm, parameters, saved
@@ -47,6 +48,8 @@ def model_cost(spec: FFNSpec, backbone: Backbone, activity: float | None = None)
 def _around(backbone: Backbone) -> tuple[Cost, Cost]:
     """A layer's attention, and the head."""
     d, length = backbone.d_model, backbone.seq_len
+    if backbone.base is not None:
+        return _around_base(backbone, backbone.base)
     # Kept: the norm's 2, queries, keys and values, both turned, the heads' output.
     attention = matrix(d, d).times(4) + parameters(d + 2 * backbone.head_dim) + saved(8 * d)
     # Scores and values over the causal half of the sequence; backward is twice the forward.
@@ -54,6 +57,19 @@ def _around(backbone: Backbone) -> tuple[Cost, Cost]:
     attention += Cost(forward_flops=core, active_flops=core, training_flops=3 * core)
     # The logits are not kept: the loss makes its gradient in the hidden states at once.
     return attention, norm(d) + matrix(d, backbone.vocab_size) + saved(d)
+
+
+def _around_base(backbone: Backbone, base: Base) -> tuple[Cost, Cost]:
+    """The same of a pretrained model: grouped keys and values, what its family adds, its head."""
+    d, vocab = backbone.d_model, backbone.vocab_size
+    queries, pairs = backbone.n_heads * base.head_dim, base.n_kv_heads * base.head_dim
+    attention = matrix(d, queries).times(2) + matrix(d, pairs).times(2)
+    extra = {"qwen2": queries + 2 * pairs, "qwen3": 2 * base.head_dim}.get(base.family, 0)
+    attention += parameters(d + extra) + saved(4 * d + 2 * (queries + pairs))
+    core = 2.0 * queries * backbone.seq_len
+    attention += Cost(forward_flops=core, active_flops=core, training_flops=3 * core)
+    table = 0 if base.tied else d * vocab
+    return attention, norm(d) + matrix(d, vocab) + parameters(table) + saved(d)
 
 
 def step_flops(spec: FFNSpec, backbone: Backbone, batch_size: int) -> float:

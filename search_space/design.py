@@ -21,10 +21,12 @@ from search_space.domain import Match
 from search_space.errors import InputError, SpecError, require
 from search_space.parameter import Condition, Knobs
 from search_space.prices import Cost
+from search_space.routing import Routing
 
 Activation = Literal["gelu", "relu", "silu"]
 Gate = Literal["softmax", "sigmoid"]
 Placement = Literal["all", "alternate", "middle", "all_but_first"]
+Cut = Literal["contiguous", "clustered", "magnitude", "activation"]
 
 # A design's own errors are SpecErrors, which a search steps over.
 need = functools.partial(require, error=SpecError)
@@ -102,6 +104,7 @@ class Method:
     needs_vocabulary: whether its layer is built with the vocabulary's size, too.
     order: its place among the methods of this project, which proposals follow from: never changed.
     whole_experts: whether experts are read as wholes, whose outputs a gate can weigh.
+    cuttable: whether its experts can be slices of a pretrained FFN, with no keys or rows beside.
     """
 
     method: ClassVar[str]
@@ -112,6 +115,7 @@ class Method:
     needs_vocabulary: ClassVar[bool] = False
     order: ClassVar[int] = 1_000
     whole_experts: ClassVar[bool] = True
+    cuttable: ClassVar[bool] = False
 
     @classmethod
     def plan(cls, chosen: Chosen) -> Plan:
@@ -155,6 +159,21 @@ class Method:
         n: 1 or more; the design's active FLOPs grow with it.
         """
         return self.resized(spec, "active_flops", n)
+
+    def native(self, spec: Design) -> Routing | None:
+        """What this selection is in the words of transformers' own classes; None where it is not
+        exactly that. Its layer then has a `linear_router`."""
+        return None
+
+    def nearest_native(self, spec: Design) -> Mapping[str, Any]:
+        """Fields of `spec` with which a class has the selection, where `native` is not enough."""
+        return {}
+
+    @classmethod
+    def learned(cls, k: int) -> Method | None:
+        """A learned router of this method that keeps k experts, as the classes have it; None where
+        the method has none."""
+        return None
 
     def pins(self, spec: Design) -> dict[str, Any]:
         """The parameters that a design spells out; a search for its others tries every choice."""
@@ -209,6 +228,8 @@ class Design:
     lr_multiplier: of the recipe's learning rates, for this FFN's parameters alone.
     placement: which layers of the model have it (`search_space.placement`); the others keep the
         reference FFN.
+    cut: of a pretrained FFN, in which order its units fill the experts, and which stay out where
+        the design has fewer (`workers.pretrained.cutting`).
     """
 
     d_ff: int
@@ -221,6 +242,7 @@ class Design:
     output_gate: bool = False
     lr_multiplier: float = 1.0
     placement: Placement = "all"
+    cut: Cut = "contiguous"
 
     @property
     def method(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from search_space.checks import CHOICES, flag, is_real, is_whole, real
 from search_space.errors import InputError, SpecError, check_keys, require, shown
 
-Match = Literal["free", "active_flops", "total_params"]
+Match = Literal["free", "active_flops", "total_params", "units"]
 
 
 class Chooser(Protocol):

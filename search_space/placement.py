@@ -36,5 +36,9 @@ def placed(placement: Placement, n_layers: int) -> tuple[bool, ...]:
 
 
 def reference(backbone: Backbone) -> FFNSpec:
-    """The dense FFN that ratios refer to, and that layers without the design have."""
+    """The dense FFN that ratios refer to, and that layers without the design have: of a base its
+    own."""
+    base = backbone.base
+    if base is not None:
+        return FFNSpec(d_ff=backbone.reference_d_ff, activation=base.activation, gated=True)
     return FFNSpec(d_ff=backbone.reference_d_ff)

@@ -51,6 +51,8 @@ RANGES = {
     "batch_tokens": (512, 2048),
 }
 MOST = 4.0  # times the rates at BASE
+# Of the rule's rates, where a pretrained model is trained on (docs/sparsify.md).
+CUT_SHARE = 0.1
 
 
 def rates(shape: Shape) -> Rates:

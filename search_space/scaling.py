@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from search_space.backbone import Backbone
 from search_space.checks import DIM, whole
 from search_space.cost import ffn_cost
-from search_space.errors import InputError, SpecError, check_keys
+from search_space.errors import InputError, SpecError, check_keys, require
 from search_space.placement import placed, reference
 from search_space.space.sizing import fit
 from search_space.spec import FFNSpec
@@ -29,7 +30,12 @@ def enlarged(old: Backbone, changes: Mapping[str, Any]) -> Backbone:
 
     Raises InputError for an unknown field and for values that do not fit each other.
     """
-    check_keys("backbone", changes, [f.name for f in dataclasses.fields(Backbone)])
+    require(
+        old.base is None,
+        "a design that was cut from a pretrained model has that model's size: it is written at no "
+        "other; export it without --backbone",
+    )
+    check_keys("backbone", changes, [f.name for f in fields(Backbone) if f.name != "base"])
     new = dict(changes)
     if "reference_d_ff" not in new and "d_model" in new:
         whole("d_model", new["d_model"], 1, DIM)
@@ -56,8 +62,8 @@ def scaled(spec: FFNSpec, old: Backbone, new: Backbone) -> FFNSpec:
 
     def fitted(multiple: int) -> FFNSpec:
         def build(n: int) -> FFNSpec:
-            fields = spec.selection.scaled(spec, growth, n * multiple)
-            return dataclasses.replace(spec, **fields)
+            changed = spec.selection.scaled(spec, growth, n * multiple)
+            return dataclasses.replace(spec, **changed)
 
         way_out = "choose another d_model or reference_d_ff"
         return fit(build, lambda design: priced(design, new), target, "active_flops", way_out)

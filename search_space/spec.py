@@ -25,6 +25,7 @@ from typing import Any
 from search_space.checks import DIM, UNITS
 from search_space.design import (
     Activation,
+    Cut,
     Design,
     Method,
     Placement,
@@ -77,6 +78,7 @@ class FFNSpec(Design):
         weight("lr_multiplier", self.lr_multiplier)
         need(self.lr_multiplier > 0, "lr_multiplier must be above 0: got 0")
         one_of("placement", self.placement, Placement)
+        one_of("cut", self.cut, Cut)
         self._check_selection()
 
     def _check_selection(self) -> None:
@@ -120,12 +122,15 @@ class FFNSpec(Design):
             parts.append(f"shared={self.shared_width}")
         if self.placement != "all":
             parts.append(self.placement)
+        if self.cut != "contiguous":
+            parts.append(self.cut)
         return " ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; `from_dict` reads it back.
 
-        A placement in all layers is left out: keys are made of this, and designs had none before.
+        A placement in all layers and a contiguous cut are left out: keys are made of this, and
+        designs had none before.
         """
         out: dict[str, Any] = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "selection"
@@ -134,6 +139,8 @@ class FFNSpec(Design):
         out["selection"] = self.selection.to_dict()
         if self.placement == "all":
             del out["placement"]
+        if self.cut == "contiguous":
+            del out["cut"]
         return out
 
     @classmethod

@@ -21,6 +21,7 @@ from pathlib import Path
 from safetensors.torch import save_model
 
 from search_space.contract import (
+    BASE_CONFIG,
     MANIFEST,
     MANIFEST_FORMAT,
     TOKENIZER,
@@ -29,10 +30,11 @@ from search_space.contract import (
 )
 from workers.corpus import Corpus
 from workers.corpus.seal import file_digest
-from workers.model import ProxyLM
+from workers.model import LanguageModel
+from workers.pretrained.model import PretrainedLM
 
 
-def save_checkpoint(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, str]:
+def save_checkpoint(model: LanguageModel, request: EvalRequest, corpus: Corpus) -> tuple[str, str]:
     """Write `request.checkpoint_dir`; returns its name in the study's folder and its digest.
 
     The digest is the SHA-256 of the manifest, which has those of the weights and the tokenizer.
@@ -48,15 +50,16 @@ def save_checkpoint(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tup
     draft = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         save_model(model, str(draft / WEIGHTS))
-        files = {
-            WEIGHTS: file_digest(draft / WEIGHTS),
-            TOKENIZER: keep_tokenizer(corpus, place.parent),
-        }
+        if isinstance(model, PretrainedLM):
+            text = model.lm.config.to_json_string(use_diff=False)
+            (draft / BASE_CONFIG).write_text(text, encoding="utf-8")
+        files = {path.name: file_digest(path) for path in sorted(draft.iterdir())}
+        files[TOKENIZER] = keep_tokenizer(corpus, place.parent)
         level = {"train_flops": request.until_flops, "rung": request.rung}
         manifest = {"format": MANIFEST_FORMAT} | request.identity() | level | {"files": files}
         text = json.dumps(manifest, indent=2) + "\n"
         (draft / MANIFEST).write_text(text, encoding="utf-8")
-        _sync(draft / WEIGHTS, draft / MANIFEST, draft)
+        _sync(*sorted(draft.iterdir()), draft)
         draft.chmod(0o755)
         draft.rename(place)
     finally:

@@ -18,7 +18,7 @@ from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.device import resolve_device
 from workers.kernels.dispatch import chosen_products, describe
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 from workers.precision import settled
 from workers.training.keeping import States, discard_branch, discard_states
 from workers.training.loop import Diverged, Trained, Training, build_proxy
@@ -124,7 +124,9 @@ def _train(training: Training, note: Callable[[Training], None]) -> Trained:
     return training.run(after_step, states.at_branch)
 
 
-def _keep(model: ProxyLM, request: EvalRequest, corpus: Corpus) -> tuple[str, str, dict[str, str]]:
+def _keep(
+    model: LanguageModel, request: EvalRequest, corpus: Corpus
+) -> tuple[str, str, dict[str, str]]:
     """The checkpoint, its digest, and {"checkpoint_error": why} where it could not be written.
 
     What was trained and measured is kept all the same. States make room for the weights: first the
@@ -153,7 +155,8 @@ def activity_by_layer(routing: dict[str, dict[str, Any]]) -> dict[int, float]:
     """
     active: dict[int, list[float]] = {}
     for name, stats in routing.items():
-        active.setdefault(int(name.split(".")[1]), []).append(stats["active"])
+        layer = next(int(part) for part in name.split(".") if part.isdigit())
+        active.setdefault(layer, []).append(stats["active"])
     return {layer: sum(values) / len(values) for layer, values in active.items()}
 
 

@@ -140,7 +140,49 @@ class Layer(nn.Module):
         return y_TD.view_as(x_NLD), loss
 
 
-class ProxyLM(nn.Module):
+class LanguageModel(nn.Module):
+    """What the training loop and the measures ask of a model.
+
+    backbone: its shape.
+    """
+
+    backbone: Backbone
+
+    @property
+    def head(self) -> Tensor:
+        """The matrix from hidden states to logits, (V, D)."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Give the tensors that are no layer's their initial values."""
+
+    def logits(self, hidden_NLD: Tensor) -> Tensor:
+        """(N, L, D) -> (N, L, V)."""
+        return F.linear(hidden_NLD, self.head)
+
+    def set_token_counts(self, counts_V: Tensor) -> None:
+        """Tell the layers that want them (hash tables) the training split's token counts (V,)."""
+        for _, layer in declared(self):
+            layer.set_token_counts(counts_V)
+
+    def begin_run(self, warmup: int) -> None:
+        """Tell the layers that a run begins.
+
+        warmup: steps in which its rates rise.
+        """
+        for _, layer in declared(self):
+            layer.begin_run(warmup)
+
+    def after_step(self) -> None:
+        """Move what moves once an optimizer step: balancing biases, penalties, running statistics.
+
+        For an optimizer that torch does not see step; after the step of any other it is done
+        already, and this does nothing.
+        """
+        after_step(self)
+
+
+class ProxyLM(LanguageModel):
     """Embedding, RMS-normed without a gain, layers, norm; the head is the embedding (tied).
 
     Layers that the spec's placement leaves out have the reference FFN. Raises SpecError for a
@@ -164,6 +206,11 @@ class ProxyLM(nn.Module):
         )
         self.norm = RMSNorm(backbone.d_model)
         self.reset_parameters()
+
+    @property
+    def head(self) -> Tensor:
+        """The embedding, (V, D)."""
+        return self.embed.weight
 
     def reset_parameters(self) -> None:
         """Give the embedding its initial values; the layers have their own."""
@@ -230,28 +277,3 @@ class ProxyLM(nn.Module):
         self.backbone = replace(self.backbone, vocab_size=n_tokens)
         for _, layer in declared(self):
             layer.resize_vocabulary(n_tokens)
-
-    def logits(self, hidden_NLD: Tensor) -> Tensor:
-        """(N, L, D) -> (N, L, V)."""
-        return F.linear(hidden_NLD, self.embed.weight)
-
-    def set_token_counts(self, counts_V: Tensor) -> None:
-        """Tell the layers that want them (hash tables) the training split's token counts (V,)."""
-        for _, layer in declared(self):
-            layer.set_token_counts(counts_V)
-
-    def begin_run(self, warmup: int) -> None:
-        """Tell the layers that a run begins.
-
-        warmup: steps in which its rates rise.
-        """
-        for _, layer in declared(self):
-            layer.begin_run(warmup)
-
-    def after_step(self) -> None:
-        """Move what moves once an optimizer step: balancing biases, penalties, running statistics.
-
-        For an optimizer that torch does not see step; after the step of any other it is done
-        already, and this does nothing.
-        """
-        after_step(self)

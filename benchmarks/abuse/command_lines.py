@@ -102,7 +102,10 @@ COMMANDS = {
     "pareto": Command((TEXTS,), {"--all": None, **READ}),
     "compare": Command((TRIALS, TRIALS), {"--study": TEXTS, **READ}),
     "show": Command((TEXTS,), {"--trial": NUMBERS, **READ}),
-    "export": Command((TEXTS,), {"--to": TEXTS, "--no-verify": None, "--db": DATABASES, **SCALING}),
+    "export": Command(
+        (TEXTS,),
+        {"--to": TEXTS, "--form": TEXTS, "--no-verify": None, "--db": DATABASES, **SCALING},
+    ),
     "generate": Command((FILES,), {**SAMPLING, "--prompt": TEXTS}),
     "train": Command((FILES,), TRAINING),
     "eval": Command((FILES,), MEASURING),

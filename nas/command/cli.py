@@ -32,6 +32,7 @@ from search_space.places import settle_home
 
 if TYPE_CHECKING:
     from search_space.matching import Equal
+    from search_space.native import Form
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -148,18 +149,36 @@ def compare(a: str, b: str, study: str | None, db: str, as_json: bool) -> None:
 @study_argument
 @click.option("--to", "folder", required=True, type=click.Path(path_type=Path), help="New folder.")
 @trial_option
+@click.option(
+    "--form",
+    type=click.Choice(["auto", "native", "custom"]),
+    default="auto",
+    show_default=True,
+    help="A class of transformers that computes the same, our code, or the first that there is.",
+)
 @click.option("--no-verify", is_flag=True, help="Skip loading it in a fresh process.")
 @scale_options
 @db_option
 def export(
-    study: str | None, folder: Path, trial: int | None, no_verify: bool, scale: Scale, db: str
+    study: str | None,
+    folder: Path,
+    trial: int | None,
+    form: Form,
+    no_verify: bool,
+    scale: Scale,
+    db: str,
 ) -> None:
     """Write a trial of STUDY as a model directory that transformers loads."""
+    from nas.models.export import form_line
+
     with open_study(study, db) as opened:
         if scale.asked:
             scale.export(opened, folder, trial, verify=not no_verify)
             return
-        echo(str(opened.export(folder, trial, verify=not no_verify)))
+        chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
+        path = opened.export(folder, chosen.number, form=form, verify=not no_verify)
+        echo(form_line(chosen.spec, opened.backbone, form), err=True)
+        echo(str(path))
 
 
 @cli.command()

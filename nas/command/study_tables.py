@@ -24,6 +24,7 @@ from nas.views.certainty import chance_row, frontier_chances, neighbour_words
 from nas.views.comparison import Comparison
 from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import FAILURES, Status
+from search_space.native import native_form
 
 # Of a study's row, the columns of the table of studies.
 LISTED = (
@@ -195,6 +196,7 @@ def trial_details(study: Study, trial: TrialRecord) -> Row:
     """Everything that is known of a trial; `runs` has a row an evaluation."""
     row = trial_row(trial, study.limits())
     record = {"study": study.name} | row
+    record["native_form"] = native_form(trial.spec, study.backbone).words
     record |= {"deviation": study.record.deviation, "cost": trial.cost, "seed": study.record.seed}
     result = trial.result
     if result is not None:

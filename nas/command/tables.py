@@ -133,6 +133,7 @@ def preset_rows(d_model: int, match: Equal | None = None) -> list[Row]:
     match: the cost of the reference FFN that their widths keep; None for the published widths.
     """
     from search_space.matching import matched
+    from search_space.native import native_form
     from search_space.presets import PRESETS
 
     heads = max(1, d_model // 32)
@@ -150,8 +151,9 @@ def preset_rows(d_model: int, match: Equal | None = None) -> list[Row]:
             row |= {"design": spec.label, "d_ff": spec.d_ff}
             cost = ffn_cost(spec, d_model)
             row |= {"active_flops": cost.active_flops, "total_params": cost.total_params}
+            row["native"] = getattr(native_form(spec, backbone), "architecture", None)
         except SpecError as error:
-            row |= {"design": f"none: {error}", "d_ff": None}
+            row |= {"design": f"none: {error}", "d_ff": None, "native": None}
         source = (preset.__doc__ or "").partition("\n")[0].rstrip(".")
         rows.append(row | {"what": source})
     return rows
@@ -159,10 +161,13 @@ def preset_rows(d_model: int, match: Equal | None = None) -> list[Row]:
 
 def cost_record(design: str, backbone: Backbone) -> Row:
     """What a design costs: one FFN layer and the whole model, a token."""
+    from search_space.native import native_form
+
     spec = parse_design(design, backbone)
     layer, model = ffn_cost(spec, backbone.d_model), model_cost(spec, backbone)
     return (
         {"design": spec.label, "key": spec.key, "spec": spec.to_dict()}
+        | {"native_form": native_form(spec, backbone).words}
         | {f"ffn_{name}": value for name, value in layer.to_dict().items()}
         | {f"model_{name}": value for name, value in model.to_dict().items()}
     )

@@ -18,24 +18,26 @@ from search_space.placement import reference
 from search_space.spec import FFNSpec
 
 ROOT_MODULE = "workers.hf"
+ROOTS = {ROOT_MODULE: "modeling_ffn_nas", "workers.hf_cut": "modeling_ffn_nas_cut"}
 OURS = {"workers", "search_space"}
 FINDING = "search_space.finding"  # an export has another module of this name: _FOUND
 
 
 def module_name(dotted: str) -> str:
     """The name of a module inside the export: transformers wants one flat folder."""
-    return "modeling_ffn_nas" if dotted == ROOT_MODULE else dotted.replace(".", "_")
+    return ROOTS.get(dotted) or dotted.replace(".", "_")
 
 
-def bundle_sources(*methods: type[Method]) -> dict[str, str]:
-    """File name -> text of ROOT_MODULE and every module that it imports, of this project and of
-    the plug-ins that methods may be. Of the methods these alone are there, with their layers.
+def bundle_sources(*methods: type[Method], root: str = ROOT_MODULE) -> dict[str, str]:
+    """File name -> text of a root and every module that it imports, of this project and of the
+    plug-ins that methods may be. Of the methods these alone are there, with their layers.
 
+    root: one of `ROOTS`.
     Raises InputError for a method whose modules cannot be copied.
     """
     found = _found(methods)
     ours = OURS.union(*map(plug_in_packages, methods))
-    waiting, sources = [ROOT_MODULE], dict[str, str]()
+    waiting, sources = [root], dict[str, str]()
     while waiting:
         dotted = waiting.pop()
         name = f"{module_name(dotted)}.py"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.store import Store, StudyRecord, TrialRecord
-from search_space.contract import MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS, Status
+from search_space.contract import BASE_CONFIG, MANIFEST, MANIFEST_FORMAT, TOKENIZER, WEIGHTS, Status
 from search_space.errors import InputError, shown
 from search_space.plain import read_json
 
@@ -199,6 +199,8 @@ def _check_own(
     expected = {"study": study.uid, "trial": trial.number, "seed": study.seed}
     _agree(folder, manifest, expected, trial)
     files = {WEIGHTS: folder / WEIGHTS, TOKENIZER: folder.parent / TOKENIZER}
+    if os.path.isfile(folder / BASE_CONFIG):
+        files[BASE_CONFIG] = folder / BASE_CONFIG
     sums = manifest.get("files")
     for name, path in files.items():
         if os.path.isfile(path) and (not isinstance(sums, dict) or sums.get(name) != _digest(path)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,11 @@ def new_model(
         "AutoModel": f"{_MODULE}.FFNNASModel",
         "AutoModelForCausalLM": f"{_MODULE}.FFNNASForCausalLM",
     }
-    # A shell takes no memory.
-    place = nullcontext() if proxy is None else torch.device("meta")
-    with torch.random.fork_rng(devices=[]), place:
+    if proxy is None:
         model = FFNNASForCausalLM(config).eval()
-    if proxy is not None:
+    else:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # a shell, without memory
+            model = FFNNASForCausalLM(config).eval()
         model.model.proxy, model.lm_head.weight = proxy.eval(), proxy.embed.weight
     model.generation_config = GenerationConfig(**ends)
     return model

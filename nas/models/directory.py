@@ -53,7 +53,7 @@ class ModelDirectory:
             kind == MODEL_TYPE,
             f"nas train goes on with exports that carry their own code (model_type {MODEL_TYPE!r}):"
             f" the model_type of {folder} is {shown(kind)}; train that with transformers, or export"
-            " the trial again in its own form",
+            " the trial again with --form custom",
         )
         spec = FFNSpec.from_dict(config.get("spec"))  # type: ignore[arg-type]  # it checks
         backbone = Backbone.from_dict(config.get("backbone"))  # type: ignore[arg-type]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from search_space.backbone import Backbone
+from search_space.checks import TOKENS, whole
 from search_space.cost import model_cost
 from search_space.errors import InputError, require, shown
+from search_space.native import DENSE, SIGMOID, SOFTMAX
 from search_space.plain import read_json
 from search_space.spec import FFNSpec
 
 # Of the weights' bytes that the configuration may claim in parameters of at least a byte; the rest
 # is for buffers that are no parameters.
 _ROOM = 2.0
+_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")  # of experts, by class
 
 COLDEST, HOTTEST = 0.01, 100.0  # beyond them logits overflow, or all tokens are alike
 
@@ -62,17 +66,38 @@ def check_size(folder: Path) -> None:
     """
     config = read_json(folder / "config.json")
     require(isinstance(config, dict), f"{folder / 'config.json'} is not a JSON object")
-    if config.get("model_type") != "ffn_nas":
-        return
-    spec = FFNSpec.from_dict(config.get("spec"))
-    backbone = Backbone.from_dict(config.get("backbone"))
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    parameters = model_cost(spec, backbone).total_params
+    if config.get("model_type") == "ffn_nas":
+        spec = FFNSpec.from_dict(config.get("spec"))
+        backbone = Backbone.from_dict(config.get("backbone"))
+        parameters = model_cost(spec, backbone).total_params
+    elif config.get("architectures") in ([DENSE], [SOFTMAX], [SIGMOID]):
+        parameters = _least_parameters(config)
+    else:
+        return
     require(
         parameters <= _ROOM * weights,
         f"{folder} is not whole: config.json names {parameters:,.0f} parameters, its weights have "
         f"{weights:,} bytes; make it again with nas export",
     )
+
+
+def _least_parameters(config: Mapping[str, Any]) -> int:
+    """Those of the tables, the experts and two of attention's matrices, of which any model with
+    this configuration of a native form's class has more."""
+    width, layers = _size(config, "hidden_size"), _size(config, "num_hidden_layers")
+    heads = _size(config, "num_attention_heads") * _size(config, "head_dim")
+    if "moe_intermediate_size" in config:
+        name = next((n for n in _COUNTS if n in config), _COUNTS[0])
+        units = _size(config, "moe_intermediate_size") * _size(config, name)
+    else:
+        units = _size(config, "intermediate_size")
+    return width * (2 * _size(config, "vocab_size") + layers * (2 * heads + 3 * units))
+
+
+def _size(config: Mapping[str, Any], name: str) -> int:
+    whole(name, config.get(name), 1, TOKENS)
+    return int(config[name])
 
 
 def _sample(folder: Path, prompt: str, tokens: int, temperature: float, seed: int) -> str:

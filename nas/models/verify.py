@@ -31,8 +31,14 @@ sys.meta_path.insert(0, Refuse())
 import json, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, ids, expected = sys.argv[1], json.loads(sys.argv[2]), torch.load(sys.argv[3])
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
-AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+config = json.load(open(folder + "/config.json"))
+trust = {"trust_remote_code": True} if "auto_map" in config else {}
+model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **trust)
+lost = sorted(info["missing_keys"]) + sorted(info["unexpected_keys"])
+if lost:
+    raise ValueError(f"its weights and its model differ in {lost[:3]}")
+model.eval()
+AutoTokenizer.from_pretrained(folder, **trust)
 ids = torch.tensor([ids])
 with torch.no_grad():
     error = float((model(ids).logits[0] - expected).abs().max())

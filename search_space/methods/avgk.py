@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from search_space.design import Design, check_k
 from search_space.experts import FRAME, ExpertMethod, experts, saved_reads
 from search_space.prices import FLOAT, Cost, search
+from search_space.routing import EVERY_EXPERT, Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,7 @@ class AvgK(ExpertMethod):
     layer = "workers.layers.avgk:AvgKSelection"
     asks = (*FRAME, "granularity", "expansion", "active_width")
     order = 4
+    cuttable: ClassVar[bool] = True
     k: int = 1
 
     def validate(self, spec: Design) -> None:
@@ -33,3 +37,16 @@ class AvgK(ExpertMethod):
         means = search(d_model, n) + Cost(decode_bytes=FLOAT * d_model * n)
         cost = means + experts(spec, d_model, used=k / n)
         return cost + saved_reads(spec, d_model, k, weighted=False)
+
+    def native(self, spec: Design) -> Routing | None:
+        """The mean keys are a router's rows, and of one kept weight, divided by itself, 1 is left.
+
+        Several kept ones would have to be 1 each, which no softmax gives.
+        """
+        if self.k == spec.n_experts:
+            return EVERY_EXPERT
+        return Routing(score="softmax", k=1, normalize=True) if self.k == 1 else None
+
+    def nearest_native(self, spec: Design) -> Mapping[str, Any]:
+        """One choice goes without a shared FFN."""
+        return {"shared_width": 0} if self.k == 1 else {}

@@ -11,6 +11,7 @@ from search_space.design import Chosen, Design, Method, Plan
 from search_space.experts import FRAME, experts, saved_full, widened
 from search_space.parameter import Condition
 from search_space.prices import Cost
+from search_space.routing import EVERY_EXPERT, Routing
 
 _GATED_OUTPUT = Condition("output_gate true", lambda chosen: bool(chosen["output_gate"]))
 
@@ -26,6 +27,7 @@ class Dense(Method):
         ("shared_width", "granularity"), _GATED_OUTPUT
     )
     order = 1
+    cuttable: ClassVar[bool] = True
 
     def canonical(self, spec: Design) -> Mapping[str, Any]:
         """Experts of weight 1 and a shared FFN sum to one FFN where no gate weighs them."""
@@ -45,3 +47,7 @@ class Dense(Method):
     def cost(self, spec: Design, d_model: int, activity: float | None) -> Cost:
         """All experts."""
         return experts(spec, d_model, used=1.0) + saved_full(spec, d_model, weighted=False)
+
+    def native(self, spec: Design) -> Routing:
+        """Experts of weight 1 are one FFN of their whole width."""
+        return EVERY_EXPERT

@@ -10,6 +10,7 @@ from search_space.design import Chosen, Design, Method, Plan, Shape, check_k, ne
 from search_space.domain import Match
 from search_space.experts import UNIT_FRAME, saved_reads
 from search_space.prices import Cost, matrix, parameters, search
+from search_space.routing import EVERY_EXPERT, Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +58,7 @@ class Direct(Method):
         scored += Cost(training_flops=2 * 2.0 * d_model * k)
         cost = scored + matrix(d_model, n, used=k / n).times(2 if spec.gated else 1)
         return cost + saved_reads(spec, d_model, k, weighted=False)
+
+    def native(self, spec: Design) -> Routing | None:
+        """Where all units are read, the plain FFN."""
+        return EVERY_EXPERT if self.k == spec.n_experts else None

@@ -9,6 +9,7 @@ from search_space.domain import Choices
 from search_space.experts import FRAME, ExpertMethod, experts, saved_reads
 from search_space.parameter import Knobs, asked, keys
 from search_space.prices import Cost
+from search_space.routing import EVERY_EXPERT, Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +51,7 @@ class Hash(ExpertMethod):
         k = self.k
         cost = experts(spec, d_model, used=k / spec.n_experts)
         return cost + saved_reads(spec, d_model, k, weighted=False)
+
+    def native(self, spec: Design) -> Routing | None:
+        """Of one expert there is nothing to pick; else no class knows tables."""
+        return EVERY_EXPERT if spec.n_experts == 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from search_space.design import Chosen, Design, Method, need, weight
 from search_space.domain import Domain
@@ -35,6 +36,7 @@ class ReLURouting(ExpertMethod):
     asks = (*FRAME, "granularity", "expansion", *keys(ReLURoutingKnobs), "active_width")
     knobs = ReLURoutingKnobs
     order = 8
+    cuttable: ClassVar[bool] = True
     target_activity: float = 0.25
     l1_start: float = 1e-8
     l1_factor: float = 1.2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from search_space.design import Chosen, Design, Method, flag, need, weight
 from search_space.domain import Choices, Domain, Numbers, Range
@@ -51,6 +52,7 @@ class StraightThrough(ExpertMethod):
     asks = (*FRAME, "granularity", *keys(StraightThroughKnobs), "active_width")
     knobs = StraightThroughKnobs
     order = 7
+    cuttable: ClassVar[bool] = True
     tau: float = 0.5
     sparsity_weight: float = 1.0
     renormalize: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from search_space.domain import Choices, Domain, Range
 from search_space.experts import FRAME, ExpertMethod, experts, saved_reads
 from search_space.parameter import Condition, Knobs, asked, keys
 from search_space.prices import INDEX, Cost, matrix, saved
+from search_space.routing import Routing
 
 # Each range holds the published value (alpha 0.01; beta, gamma and u 0.001); 0 turns a loss off.
 _SMALL = Range(low=0.0, high=0.003)
@@ -49,6 +52,7 @@ class TopK(ExpertMethod):
     asks = (*FRAME, "granularity", "expansion", *keys(TopKKnobs), "active_width")
     knobs = TopKKnobs
     order = 2
+    cuttable: ClassVar[bool] = True
     k: int = 1
     gate: Gate = "softmax"
     normalize: bool = False
@@ -81,3 +85,21 @@ class TopK(ExpertMethod):
         router = matrix(d_model, n) + saved(n + INDEX * k)
         cost = router + experts(spec, d_model, used=k / n)
         return cost + saved_reads(spec, d_model, k, weighted=True)
+
+    def native(self, spec: Design) -> Routing:
+        """As it is."""
+        bias = self.bias_rate > 0
+        return Routing(score=self.gate, k=self.k, normalize=self.normalize, bias=bias)
+
+    def nearest_native(self, spec: Design) -> Mapping[str, Any]:
+        """Sigmoid weights go with a bias and a shared FFN, softmax with neither."""
+        if spec.n_experts == 1:
+            softmax = dataclasses.replace(self, gate="softmax", bias_rate=0.0)
+            return {"selection": softmax, "shared_width": 0}
+        wants = self.bias_rate or spec.shared_width
+        return {"selection": dataclasses.replace(self, gate="sigmoid")} if wants else {}
+
+    @classmethod
+    def learned(cls, k: int) -> TopK:
+        """Weights that sum to 1, where there are several."""
+        return cls(k=k, normalize=k > 1)

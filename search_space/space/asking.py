@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from search_space.backbone import Backbone
+from search_space.base import check_cut
 from search_space.design import Chosen, Placement, Plan
-from search_space.domain import Chooser, ask
-from search_space.errors import InputError
+from search_space.domain import Choices, Chooser, Domain, ask
+from search_space.errors import InputError, SpecError, require
 from search_space.methods import find
 from search_space.placement import FEWEST, placed
 from search_space.space.data import SearchSpace
@@ -25,7 +27,7 @@ def suggest(space: SearchSpace, chooser: Chooser, backbone: Backbone) -> FFNSpec
     params: dict[str, Any] = {METHOD.name: str(ask(chooser, METHOD.name, space.methods))}
     method = find(params[METHOD.name])
     asked = parameters_of(method.method)
-    domains = space.domains | {PLACEMENT.name: placements(space, backbone)}
+    domains = domains_of(space, backbone)
 
     def ask_for(last: bool) -> None:
         for each in asked:
@@ -51,6 +53,8 @@ def _sized(
 
     if plan.n is not None:
         return build(plan.n)
+    if space.match == "units":
+        return _all_units(build, backbone)
     if space.match != "free":
         return fit_cost(build, space.match, backbone)
     if "active_width" not in params:
@@ -62,6 +66,38 @@ def _sized(
 
     target = params["active_width"] * backbone.reference_d_ff
     return fit(build, used, target, "active_width")
+
+
+def _all_units(build: Callable[[int], FFNSpec], backbone: Backbone) -> FFNSpec:
+    """The design whose experts have each unit of the pretrained FFN once."""
+    base, units = backbone.base, backbone.reference_d_ff
+    assert base is not None
+    one = build(1)  # widths grow in steps of this
+    if units % one.d_ff:
+        raise SpecError(
+            f"{units} hidden units cannot be cut into {one.n_experts} experts of a multiple of "
+            f"{one.expert_width} units; choose other numbers of experts"
+        )
+    spec = build(units // one.d_ff)
+    check_cut(spec, base, units)
+    return spec
+
+
+def domains_of(space: SearchSpace, backbone: Backbone) -> dict[str, Domain | Choices]:
+    """What each parameter may be on a backbone. Raises InputError where the space cuts a
+    pretrained model and the backbone is none, or the other way round."""
+    base = backbone.base
+    require(
+        (space.match == "units") == (base is not None),
+        "space.match: units is for studies that cut a pretrained model, and they have no other: "
+        f"got {space.match} {'with' if base else 'without'} base_model",
+    )
+    domains = space.domains | {PLACEMENT.name: placements(space, backbone)}
+    if base is not None:
+        # Experts are slices of its FFN, which says what they are.
+        domains |= {"activation": (base.activation,), "gated": (True,), "depth": (1,)}
+        domains |= {"output_gate": (False,), "shared_width": (0.0,)}
+    return domains
 
 
 def placements(space: SearchSpace, backbone: Backbone) -> tuple[Placement, ...]:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from search_space.base import cuttable
 from search_space.checks import DIM, UNITS, is_whole, known_word, one_of, section, whole
 from search_space.design import Method, Placement
 from search_space.domain import (
@@ -48,7 +49,8 @@ class SearchSpace:
 
     methods: names of selection methods (`search_space.methods`); a plug-in's is in it when named.
     match: `free` sizes designs by active_width; `active_flops` and `total_params` choose each
-        design's width so that its FFN's figure equals the reference dense FFN's.
+        design's width so that its FFN's figure equals the reference dense FFN's; `units` cuts all
+        hidden units of a pretrained model's FFN into experts.
     depth: sequential sub-layers that share the width.
     output_gate, activation, gated, lr_multiplier: as in `FFNSpec`.
     shared_width: share of the active width, in [0, 1), that is an always-on FFN. The dense method
@@ -59,6 +61,7 @@ class SearchSpace:
         width; of `match: free` alone. Product keys have heads * k * expert_width units instead.
     placement: which layers have the design. Those that mean the same layers of a backbone are one:
         the first of them is tried.
+    cut: of a pretrained model's FFN: the order in which its units fill the experts.
     width_multiple: expert widths are multiples of it (4 float32 are the 16 bytes that grouped
         matrix products are aligned to).
     sections: by method, the keys that it alone has, as its `Knobs`; defaults where left out. In
@@ -85,6 +88,9 @@ class SearchSpace:
         last=True,
     )
     placement: Choices = asked(get_args(Placement), "layers that have the design", shape=True)
+    cut: Choices = asked(
+        ("contiguous", "clustered"), "which units make an expert", match=("units",)
+    )
     width_multiple: int = 4
     sections: Mapping[str, Knobs] = field(default_factory=dict, hash=False)
 
@@ -92,15 +98,24 @@ class SearchSpace:
         read_domains(self, "space.")
         if self.match != "free" and self.active_width == _ACTIVE_WIDTHS:
             object.__setattr__(self, "active_width", (1.0,))
+        if self.match == "units" and self.methods == built_in():
+            # The standard FFN's, the first, is the model as it is over all units.
+            routed = tuple(name for name in cuttable() if name != names()[0])
+            object.__setattr__(self, "methods", routed)
         self._check_methods()
         self._check_sizes()
-        for name in ("activation", "gated", "output_gate", "lr_multiplier", "placement"):
+        for name in ("activation", "gated", "output_gate", "lr_multiplier", "placement", "cut"):
             check_each(f"space.{name}", getattr(self, name), functools.partial(_probe, name))
         self._fill_sections()
 
     def _check_methods(self) -> None:
         for name in self.methods:
             known_word("space.methods", name, names(), "method")
+            require(
+                self.match != "units" or find(name).cuttable,
+                "space.methods: match units cuts an FFN into experts, for "
+                f"{', '.join(cuttable())}: got {name}",
+            )
         routed = [name for name in self.methods if "expansion" in find(name).asks]
         require(
             not routed or min(self.expansion) > 1,
@@ -145,6 +160,8 @@ class SearchSpace:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; `from_dict` reads it back."""
         own = {f.name: _plain(getattr(self, f.name)) for f in _own_fields()}
+        if self.match != "units":
+            del own["cut"]  # is never asked for
         return own | {name: _plain(knobs) for name, knobs in self.sections.items()}
 
     @classmethod

@@ -12,7 +12,8 @@ from search_space.parameter import MATCHES, Parameter, declared
 from search_space.space.data import SearchSpace
 
 SHARED = declared(SearchSpace)
-METHOD, PLACEMENT = SHARED["method"], SHARED["placement"]  # of designs of every method
+# Of designs of every method.
+METHOD, PLACEMENT, CUT = SHARED["method"], SHARED["placement"], SHARED["cut"]
 
 
 def parameters_of(name: str) -> tuple[Parameter, ...]:
@@ -47,7 +48,7 @@ def _bound(method: Any) -> tuple[Parameter, ...]:
         dataclasses.replace(known[name], when=method.when.get(name, known[name].when))
         for name in method.asks
     )
-    return *bound, PLACEMENT
+    return *bound, PLACEMENT, CUT
 
 
 def every_parameter() -> tuple[Parameter, ...]:

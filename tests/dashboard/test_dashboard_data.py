@@ -219,10 +219,11 @@ def test_the_detail_shows_every_field_of_the_spec(url: str, fill) -> None:
         fill(store, "demo", StudyState.RUNNING)
         snapshot = read(store, "demo")
     trial = snapshot.trials[1]
-    shown = dict(spec_frame(trial).itertuples(index=False))
+    shown = dict(spec_frame(snapshot.study, trial).itertuples(index=False))
     spec = trial.spec.to_dict()
     knobs = {f"· {name}" for name in spec.pop("selection")} - {"· method"}
-    assert set(shown) == set(spec) | {"selection"} | knobs
+    assert set(shown) == set(spec) | {"selection", "native form"} | knobs
+    assert shown["native form"].startswith("none: its experts are plain")
     assert (shown["selection"], shown["· k"], shown["gated"]) == ("topk", "8", "no")
     outcome = dict(outcome_frame(snapshot, trial).itertuples(index=False))
     assert outcome["Bits per byte"] == "2.0000"

@@ -20,6 +20,8 @@ from search_space.domain import Choices, Domain, Numbers
 from search_space.errors import InputError, SpecError
 from search_space.experts import FRAME, ExpertMethod
 from search_space.methods import built_in, find, names, register
+from search_space.methods.topk import TopK
+from search_space.native import NoForm, native_form
 from search_space.parameter import Condition, Knobs, asked, declared
 from search_space.presets import PRESETS
 from search_space.prices import Cost
@@ -93,6 +95,10 @@ ALSO = {
 }
 
 
+# Designs of papers, from nothing and of pretrained models.
+PUBLISHED = {"search_space/presets.py", "search_space/cuts.py"}
+
+
 def test_no_method_is_named_outside_its_home_its_layer_and_the_presets():
     own = {*built_in(), *(find(name).__name__ for name in built_in())}
     own |= {find(name).layer.split(":")[1] for name in built_in()}
@@ -101,7 +107,7 @@ def test_no_method_is_named_outside_its_home_its_layer_and_the_presets():
     for package in ("search_space", "workers", "nas", "dashboard"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
-            if name in homes or name == "search_space/presets.py":
+            if name in homes or name in PUBLISHED:
                 continue
             if name.startswith("workers/kernels/"):  # operations have their own names
                 continue
@@ -268,3 +274,19 @@ def test_a_design_of_a_method_that_is_not_installed_says_which_are():
 
 def test_every_preset_is_a_method_of_this_project():
     assert {preset(Backbone()).method for preset in PRESETS.values()} == set(built_in())
+
+
+def test_a_method_that_derives_from_a_home_and_has_a_layer_of_its_own_has_no_native_form():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(TopK):
+        method = "mine"
+        layer = "mine.layer:Mine"
+        asks = made().asks
+        knobs = None
+
+    mine = register(Mine)
+    spec = FFNSpec(d_ff=64, expert_width=16, activation="silu", gated=True, selection=mine(k=2))
+    form = native_form(spec, Backbone())
+    assert isinstance(form, NoForm)
+    assert form.why == "no class selects as mine does"
+    assert form.nearest.selection == TopK(k=2, normalize=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 
 from search_space.backbone import Backbone
+from search_space.base import Base
 from search_space.cost import ffn_cost
 from search_space.errors import InputError
 from search_space.methods.product_key import ProductKey
@@ -85,6 +87,15 @@ def test_the_reference_keeps_its_share_of_the_width_unless_it_is_given():
 def test_a_backbone_that_cannot_be_is_refused(changes, words):
     with pytest.raises(InputError, match=words):
         enlarged(SMALL, changes)
+
+
+def test_a_cut_model_has_its_bases_size():
+    base = Base(model="base", digest="0", family="llama", head_dim=16, n_kv_heads=4)
+    cut = dataclasses.replace(SMALL, base=base)
+    with pytest.raises(InputError, match="was cut from a pretrained model"):
+        enlarged(cut, {"d_model": 256})
+    with pytest.raises(InputError, match="unknown key 'base'"):
+        enlarged(SMALL, {"base": "x"})
 
 
 def test_a_placement_needs_its_layers_and_a_narrow_model_has_no_such_width():

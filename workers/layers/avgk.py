@@ -31,6 +31,10 @@ class AvgKSelection(Declared):
     @torch.no_grad()
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing of weight one."""
-        mean_BD = experts(x_TD, None).mean(1)
+        mean_BD, _ = self.linear_router(experts(x_TD, None))
         index_TK = top_indices(x_TD @ mean_BD.t(), self.k)
         return Selected(Ragged.from_choices(index_TK, None, len(mean_BD)))
+
+    def linear_router(self, scored_BGD: Tensor) -> tuple[Tensor, None]:
+        """The means, (B, D), and no bias."""
+        return scored_BGD.mean(1), None

@@ -77,6 +77,16 @@ class Declared(nn.Module):
         numbers: by name.
         """
 
+    def linear_router(self, scored_BGD: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rows whose products with a token score the experts, (B, D), and what is added to a
+        score for the choice alone, (B,), or None.
+
+        Of a selection that its method calls native and that leaves experts out.
+
+        scored_BGD: what its experts' units are scored with, (B, G, D).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no linear router")
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # What `.to`, `.half` and the like go through. States keep their bits: one that was narrow
         # for a moment has lost them.

@@ -57,6 +57,10 @@ class TopKSelection(Declared):
             self.count_at_backward(p_TB, load_B)
         return Selected(routing, self._loss(z_TB, p_TB, load_B))
 
+    def linear_router(self, scored_BGD: Tensor) -> tuple[Tensor, Tensor]:
+        """Its own, and the balancing bias."""
+        return self.router.weight_BD, self.bias_B
+
     @classmethod
     def settle(cls, layers: Sequence[TopKSelection]) -> None:
         """Move each bias by the loads of its layer."""

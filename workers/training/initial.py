@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from workers.layers.declared import declared
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 
 
-def draw_by_name(model: ProxyLM, seed: int) -> None:
+def draw_by_name(model: nn.Module, seed: int) -> None:
     """Give every tensor its initial values, from a generator seeded by (seed, its name).
 
     model: on the CPU, whatever device it will train on: the values depend on none.
@@ -28,7 +28,8 @@ def draw_by_name(model: ProxyLM, seed: int) -> None:
     than 16 numbers aside): experts that two designs have in common start the same, too.
     """
     with torch.random.fork_rng(devices=[]), _SeededByName(model, seed):
-        model.reset_parameters()
+        if isinstance(model, LanguageModel):
+            model.reset_parameters()
         for _, layer in declared(model):
             layer.reset_parameters()
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
-from workers.model import ProxyLM
+from workers.model import LanguageModel, ProxyLM
 from workers.precision import mixed, settled
 from workers.training.carried import Carried
 from workers.training.curve import Curve
@@ -48,11 +48,18 @@ class Trained:
     optimizer_flops: float
 
 
-def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
-    """The request's proxy with its seed's initial weights, on its device."""
-    with torch.random.fork_rng(devices=[]):
-        model = ProxyLM(request.spec, request.backbone)
-    draw_by_name(model, request.seed)
+def build_proxy(request: EvalRequest, corpus: Corpus) -> LanguageModel:
+    """The request's proxy with its seed's initial weights, on its device: drawn by the seed, and of
+    a model that is cut its own, but for the gates."""
+    model: LanguageModel
+    if request.backbone.base is not None:
+        from workers.pretrained.load import build_cut  # which needs transformers
+
+        model = build_cut(request.spec, request.backbone, corpus, request.seed)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            model = ProxyLM(request.spec, request.backbone)
+        draw_by_name(model, request.seed)
     model.set_token_counts(torch.from_numpy(corpus.token_counts))
     model.begin_run(request.recipe.warmup)
     return model.to(request.device)
@@ -60,7 +67,7 @@ def build_proxy(request: EvalRequest, corpus: Corpus) -> ProxyLM:
 
 Hook = Callable[["Training"], None]
 # Model, inputs (N, L), targets (N, L), device, precision -> nats a token; gradients are left.
-BatchStep = Callable[[ProxyLM, NDArray[np.int64], NDArray[np.int64], str, Precision], float]
+BatchStep = Callable[[LanguageModel, NDArray[np.int64], NDArray[np.int64], str, Precision], float]
 
 
 def _nothing(training: Training) -> None:
@@ -68,7 +75,7 @@ def _nothing(training: Training) -> None:
 
 
 def batch_loss(
-    model: ProxyLM,
+    model: LanguageModel,
     inputs: NDArray[np.int64],
     targets: NDArray[np.int64],
     device: str,
@@ -84,12 +91,12 @@ def batch_loss(
     with mixed(precision, device):
         out = model(inputs_NL)
         hidden_TD = out.hidden_NLD.flatten(0, 1)
-        loss = linear_cross_entropy(hidden_TD, model.embed.weight, targets_NL.flatten())
+        loss = linear_cross_entropy(hidden_TD, model.head, targets_NL.flatten())
     return loss, loss if out.aux_loss is None else loss + out.aux_loss
 
 
 def train_step(
-    model: ProxyLM,
+    model: LanguageModel,
     inputs: NDArray[np.int64],
     targets: NDArray[np.int64],
     device: str,
@@ -113,7 +120,7 @@ class Training:
 
     def __init__(
         self,
-        model: ProxyLM,
+        model: LanguageModel,
         request: EvalRequest,
         corpus: Corpus,
         report: Callable[[Progress], None],

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workers.corpus import Corpus
 from workers.layers.recording import record_stats
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 
 EVAL_BATCH = 16  # sequences of one evaluation batch
 
@@ -33,7 +33,7 @@ class Quality:
 
 
 def evaluate_quality(
-    model: ProxyLM, corpus: Corpus, n_tokens: int, seq_len: int, device: str
+    model: LanguageModel, corpus: Corpus, n_tokens: int, seq_len: int, device: str
 ) -> Quality:
     """Bits per byte on fixed validation windows, with its standard error over windows, and the
     nats of each in their order, summed in float64."""
@@ -93,7 +93,7 @@ def bits_per_byte(nats_N: Tensor, bytes_N: Tensor, n_tokens: int) -> Quality:
 
 @torch.no_grad()
 def measure_routing(
-    model: ProxyLM, corpus: Corpus, seq_len: int, device: str
+    model: LanguageModel, corpus: Corpus, seq_len: int, device: str
 ) -> dict[str, dict[str, object]]:
     """Routing statistics by FFN sub-layer on one batch of validation windows."""
     inputs, _ = corpus.validation_windows(EVAL_BATCH * seq_len, seq_len)

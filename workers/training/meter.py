@@ -8,7 +8,7 @@ from search_space.contract import EvalRequest
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError
 from workers.layers.declared import Declared, declared
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 from workers.training.carried import Carried
 
 
@@ -33,7 +33,7 @@ class Meter(Carried):
     `spent`; a run to a lower level would have stopped before.
     """
 
-    def __init__(self, model: ProxyLM, request: EvalRequest) -> None:
+    def __init__(self, model: LanguageModel, request: EvalRequest) -> None:
         self.request, self.spent, self.asked = request, 0.0, 0.0
         self.adaptive = [m for _, m in declared(model) if m.training_activity is not None]
         self.price = step_flops(request.spec, request.backbone, request.recipe.batch_size)

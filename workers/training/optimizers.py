@@ -16,7 +16,6 @@ from torch import nn
 from search_space.contract import Recipe
 from search_space.rates import Rates
 from workers.layers.declared import Declared, declared
-from workers.layers.ffn import FFN
 from workers.training import muon
 from workers.training.row_adam import RowAdam, coalesced
 from workers.training.shards import is_sharded, local, placed_as, total_norm
@@ -108,12 +107,16 @@ def group_parameters(model: nn.Module) -> dict[tuple[Kind, bool], list[nn.Parame
     searched = {
         id(p)
         for ffn in model.modules()
-        if isinstance(ffn, FFN) and ffn.searched
+        if getattr(ffn, "searched", False)
         for p in ffn.parameters()
     }
     groups: dict[tuple[Kind, bool], list[nn.Parameter]] = defaultdict(list)
+    seen: set[int] = set()  # a tied table is two modules'
     for module in model.modules():
         for name, p in module.named_parameters(recurse=False):
+            if id(p) in seen:
+                continue
+            seen.add(id(p))
             kind = Kind.REST
             if isinstance(module, Declared):
                 kind = Kind.TABLE if name in module.tables else kind

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_space.contract import Precision
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 from workers.training.loop import batch_loss
 
 
@@ -27,7 +27,7 @@ class InParts:
 
     def __call__(
         self,
-        model: ProxyLM,
+        model: LanguageModel,
         inputs: NDArray[np.int64],
         targets: NDArray[np.int64],
         device: str,

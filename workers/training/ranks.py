@@ -24,7 +24,7 @@ from search_space.contract import Precision
 from search_space.errors import require
 from workers.kernels.settings import Backend, override
 from workers.layers.declared import declared
-from workers.model import Layer, Output, ProxyLM
+from workers.model import LanguageModel, Layer, Output, ProxyLM
 from workers.training.loop import batch_loss
 from workers.training.shards import gathered
 
@@ -178,7 +178,7 @@ class InRanks:
 
     def __call__(
         self,
-        model: ProxyLM,
+        model: LanguageModel,
         inputs: NDArray[np.int64],
         targets: NDArray[np.int64],
         device: str,

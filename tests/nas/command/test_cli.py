@@ -155,6 +155,15 @@ def test_presets_say_where_they_are_from(nas):
     assert "2101.03961): one expert" in next(r["what"] for r in rows if r["preset"] == "switch")
 
 
+def test_presets_and_a_cost_say_which_class_computes_the_same(nas):
+    rows = json.loads(nas("presets", "--json").out)
+    native = {row["preset"]: row["native"] for row in rows if row["native"]}
+    assert native == dict.fromkeys(("mixtral", "olmoe"), "Qwen3MoeForCausalLM")
+    found = json.loads(nas("cost", "switch", "--json").out)["native_form"]
+    assert found.startswith("none: its experts are plain relu")
+    assert found.endswith("; nearest: topk 1/8x512 swiglu")
+
+
 def test_a_cost_reads_a_spec_from_a_file(nas):
     spec = FFNSpec(d_ff=96, activation="relu")
     Path("spec.json").write_text(json.dumps(spec.to_dict()))

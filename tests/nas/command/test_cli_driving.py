@@ -49,11 +49,36 @@ def test_launch_export_generate(nas, in_process):
 
     exported = nas("export", "--to", "model", "--no-verify")
     assert (exported.code, exported.out) == (0, "model\n")
+    assert exported.err.startswith("custom code: it loads with trust_remote_code=True; native form")
+    assert "Qwen3ForCausalLM" not in exported.err
     text = nas("generate", "model", "--prompt", "def ", "--tokens", 8, "--temperature", 0)
     assert text.code == 0 and text.out.startswith("def ")
 
     again = nas("export", "--to", "model")
     assert "export needs a new or empty directory: model holds files" in the_error(again)
+    native = the_error(nas("export", "--form", "native", "--to", "other"))
+    assert "a native export needs a class of transformers that computes the same" in native
+    assert "the nearest design that has one is" in native and not Path("other").exists()
+
+
+def test_a_design_that_a_class_computes_is_exported_as_that_class(nas, in_process):
+    in_process(train_here, PreparingPool)
+    swiglu = FFNSpec(d_ff=32, activation="silu", gated=True)
+    budget = STUDY["budget"] | {"trials": 1}
+    study = write_study(corpus=write_corpus(), warm_start=[swiglu.to_dict()], budget=budget)
+    assert nas("launch", study).code == 0
+    record = json.loads(nas("show", "--json").out)
+    assert record["native_form"] == "Qwen3ForCausalLM"
+    exported = nas("export", "--to", "model", "--no-verify")
+    assert (exported.code, exported.out) == (0, "model\n")
+    said = "native form: Qwen3ForCausalLM; it loads without code, in vLLM and llama.cpp's converter"
+    assert exported.err.startswith(said)
+    assert not list(Path("model").glob("*.py"))
+    text = nas("generate", "model", "--prompt", "def ", "--tokens", 8, "--temperature", 0)
+    assert text.code == 0 and text.out.startswith("def ")
+    custom = nas("export", "--form", "custom", "--to", "custom", "--no-verify")
+    assert custom.err == "custom code: it loads with trust_remote_code=True\n"
+    assert Path("custom/modeling_ffn_nas.py").is_file()
 
 
 def test_a_taken_name_says_how_to_go_on_with_its_study(nas, in_process):

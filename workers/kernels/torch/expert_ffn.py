@@ -18,6 +18,7 @@ from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
 from workers.kernels.pairs import Operands, Pairs, Tile, Watch
 from workers.kernels.switch import onednn
+from workers.kernels.torch.few_pairs import are_few, few
 
 # A tile's widest tensor on the CPU, by measurement (benchmarks/layers.py): less makes thin products
 # and many calls, more leaves the cache. A GPU takes all rows at once.
@@ -29,6 +30,9 @@ def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | No
     plain = pairs.token_P is None and given.weight_PC is None
     if plain and torch.compiler.is_compiling():
         return _traceable(given, activation)
+    rows = tile_rows(given.x_TD, given.keys_BGD.shape[1])
+    if not torch.is_grad_enabled() and are_few(given, pairs, rows):
+        return few(given, pairs, activation, watch)
     passes = (_forward, _backward) if pairs.token_P is None else ROUTED
     return differentiated(passes, given, pairs, activation, watch)
 

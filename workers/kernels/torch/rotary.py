@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -18,7 +19,11 @@ def normed_heads(
     qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C), as workers.kernels.api.rotary says."""
-    q, k, v = qkv_NL3HC.permute(2, 0, 3, 1, 4)
+    q, k, v = heads_3NHLC = qkv_NL3HC.permute(2, 0, 3, 1, 4)
+    if not torch.is_grad_enabled():  # both at once, as nothing has to be kept of either
+        qk = F.rms_norm(heads_3NHLC[:2], w_2C.shape[1:], eps=eps) * w_2C[:, None, None, None]
+        q, k = rotate(qk, cos, sin)
+        return q, k, v
     turn = _NormAndRotate.apply
     return turn(q, w_2C[0], cos, sin, eps), turn(k, w_2C[1], cos, sin, eps), v
 

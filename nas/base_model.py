@@ -1,0 +1,147 @@
+"""What a study that cuts a pretrained model learns of it before anything runs: its shape.
+
+A Llama-like checkpoint in a folder or on the Hub. Its configuration is read here, without torch;
+its weights are read by the workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from search_space.backbone import Backbone
+from search_space.base import Base, Family
+from search_space.errors import InputError, require, shown
+from search_space.plain import read_json
+
+CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+_ENDS = 65_536  # bytes of each end of a weights' file that name it, with its size
+
+
+def read_base(model: str, seq_len: int) -> Backbone:
+    """The backbone that a base model is.
+
+    model: a folder, or an id on the Hub, whose files are fetched.
+    seq_len: tokens of a training sequence.
+    Raises InputError, in one line, for what is no Llama-like model of float weights.
+    """
+    folder = _folder(model)
+    config = read_json(folder / CONFIG)
+    require(isinstance(config, dict), f"base_model {model!r}: {CONFIG} is not a JSON object")
+    family = config.get("model_type")
+    require(
+        family in get_args(Family),
+        f"base_model {model!r} is of the family {shown(family)}; known are "
+        f"{', '.join(get_args(Family))}",
+    )
+    require(
+        not config.get("quantization_config"),
+        f"base_model {model!r} has quantised weights, which are not trained on; give the model "
+        "that it was made of",
+    )
+    _check_attention(model, config)
+    base = Base(
+        model=str(folder) if os.path.isdir(model) else model,
+        digest=_digest(folder),
+        family=family,
+        head_dim=config.get("head_dim")
+        or _number(model, config, "hidden_size") // _number(model, config, "num_attention_heads"),
+        n_kv_heads=config.get("num_key_value_heads") or config["num_attention_heads"],
+        activation=_activation(model, config),
+        tied=bool(config.get("tie_word_embeddings", False)),
+    )
+    longest = config.get("max_position_embeddings") or seq_len
+    require(
+        seq_len <= longest,
+        f"backbone.seq_len {seq_len} is more than the {longest} positions of {model!r}; lower it",
+    )
+    return Backbone(
+        d_model=_number(model, config, "hidden_size"),
+        n_layers=_number(model, config, "num_hidden_layers"),
+        n_heads=_number(model, config, "num_attention_heads"),
+        vocab_size=_number(model, config, "vocab_size"),
+        seq_len=seq_len,
+        reference_d_ff=_number(model, config, "intermediate_size"),
+        rope_theta=_theta(config),
+        base=base,
+    )
+
+
+def _folder(model: str) -> Path:
+    """Where the files are; those of a Hub model are fetched."""
+    path = Path(os.path.expanduser(model))
+    if path.is_dir():
+        require(
+            (path / CONFIG).is_file(),
+            f"base_model: a model's folder holds {CONFIG}: {model!r} does not",
+        )
+        return path.absolute()
+    looks_local = path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1
+    require(not looks_local, f"base_model: there is no folder {model!r}; give one, or a Hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"base_model {model!r} cannot be had from the Hub: {reason}; log in with hf auth login "
+            "where it is gated, or give a folder"
+        ) from None
+
+
+def _number(model: str, config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    require(
+        isinstance(value, int) and not isinstance(value, bool) and value > 0,
+        f"base_model {model!r}: {CONFIG} has no {name}: got {shown(value)}",
+    )
+    return int(value)  # type: ignore[arg-type]
+
+
+def _activation(model: str, config: Mapping[str, Any]) -> Any:
+    name = config.get("hidden_act", "silu")
+    known = {"silu": "silu", "swish": "silu", "relu": "relu", "gelu": "gelu"}
+    require(
+        name in known,
+        f"base_model {model!r} has the activation {shown(name)}; known are {', '.join(known)}",
+    )
+    return known[name]
+
+
+def _check_attention(model: str, config: Mapping[str, Any]) -> None:
+    """What a cut model would lose silently is refused: biases of the FFN."""
+    require(
+        not config.get("mlp_bias"),
+        f"base_model {model!r} has biases in its FFN (mlp_bias), which experts have not",
+    )
+
+
+def _theta(config: Mapping[str, Any]) -> float:
+    ropes = config.get("rope_parameters") or {}
+    return float(ropes.get("rope_theta") or config.get("rope_theta") or 10_000.0)
+
+
+def _digest(folder: Path) -> str:
+    """Names configuration and weights: of a weights' file the size and both ends are read."""
+    digest = hashlib.sha256(
+        json.dumps(read_json(folder / CONFIG), sort_keys=True).encode(),
+    )
+    files = sorted(folder.glob("*.safetensors"))
+    require(
+        bool(files),
+        f"base_model: {str(folder)!r} holds no *.safetensors; save the model again with "
+        "save_pretrained",
+    )
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(_ENDS)
+            stream.seek(max(0, size - _ENDS))
+            digest.update(f"{file.name} {size}".encode() + head + stream.read())
+    return digest.hexdigest()[:32]

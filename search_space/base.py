@@ -1,0 +1,80 @@
+"""`Base`: a dense pretrained model whose FFNs a study cuts into experts, and which cuts are legal.
+
+Only plain facts: `nas.base_model` reads them from a checkpoint's configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from search_space.checks import DIM, flag, known_word, section, text, whole
+from search_space.design import Activation, Design
+from search_space.errors import SpecError
+from search_space.methods import find, names
+
+Family = Literal["llama", "mistral", "qwen2", "qwen3"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A decoder of Llama's kind: RMSNorm, rotary attention, a gated FFN.
+
+    model: its folder, or its id on the Hub.
+    digest: names its configuration and weights by their content.
+    family: its `model_type`.
+    head_dim: width of a head; d_model need not be n_heads times it.
+    n_kv_heads: heads of keys and values.
+    activation: of its FFN.
+    tied: whether its head is its embedding.
+    """
+
+    model: str
+    digest: str
+    family: Family
+    head_dim: int
+    n_kv_heads: int
+    activation: Activation = "silu"
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("model", "digest"):
+            text(f"base: {name}", getattr(self, name))
+        known_word("base: family", self.family, get_args(Family), "family")
+        known_word("base: activation", self.activation, get_args(Activation), "activation")
+        for name in ("head_dim", "n_kv_heads"):
+            whole(f"base: {name}", getattr(self, name), 1, DIM)
+        flag("base: tied", self.tied)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON and YAML."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Base:
+        """Read `to_dict`'s form; an unknown key is refused."""
+        return section(cls, "base", data)
+
+
+def cuttable() -> tuple[str, ...]:
+    """The methods whose experts can be slices of a trained FFN."""
+    return tuple(name for name in names() if find(name).cuttable)
+
+
+def check_cut(spec: Design, base: Base, units: int) -> None:
+    """Raise SpecError unless a model's FFN, `units` wide, can be cut into this design."""
+
+    def need(holds: bool, rule: str, got: object) -> None:
+        if not holds:
+            raise SpecError(f"a cut of {base.model}: {rule}: got {got}")
+
+    words = ", ".join(cuttable())
+    need(spec.selection.cuttable, f"the method is one of {words}", spec.method)
+    need(spec.gated and spec.activation == base.activation,
+         f"experts are its own, gated with {base.activation}",
+         f"{spec.activation}, gated {spec.gated}")  # fmt: skip
+    need(spec.depth == 1, "depth is 1", spec.depth)
+    need(not spec.output_gate, "there is no output gate", spec.output_gate)
+    need(spec.shared_width == 0, "shared_width is 0", spec.shared_width)
+    need(spec.d_ff <= units, f"d_ff is at most its {units} hidden units", spec.d_ff)
