@@ -21,7 +21,8 @@ from search_space.contract import EvalRequest, Precision, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.presets import PRESETS
 from workers.corpus import prepare
-from workers.evaluate import evaluate, resolve_device
+from workers.device import resolve_device
+from workers.evaluate import evaluate
 from workers.kernels.bfloat16 import instructions
 from workers.kernels.products import processor
 from workers.precision import MOST_SHIFT

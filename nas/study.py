@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from nas.config import StudyConfig
+    from nas.models.scale import Scaled
     from search_space.native import DType, Form
 
 
@@ -207,6 +208,23 @@ class Study:
             dtype=dtype,
             verify=verify,
         )
+
+    def export_scaled(
+        self,
+        folder: str | Path,
+        backbone: Mapping[str, Any],
+        trial: int | None = None,
+        **options: Any,
+    ) -> Scaled:
+        """Write the design of a trial, the best one by default, at another size, initialised anew.
+
+        backbone: fields of the study's backbone with their new values, such as {"d_model": 1024}.
+        options go to `nas.models.scale.export_scaled` (tokenizer, seed, verify).
+        """
+        from nas.models.scale import export_scaled
+
+        chosen = self.best() if trial is None else self.store.trial(self.record.id, trial)
+        return export_scaled(self.store, self.record, chosen, backbone, folder, **options)
 
 
 def launch(

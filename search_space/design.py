@@ -153,6 +153,13 @@ class Method:
             "shared_width": spec.depth * round(n_shared * n),
         }
 
+    def scaled(self, spec: Design, growth: float, n: int) -> Mapping[str, Any]:
+        """Fields of the same design in a model `growth` times as wide: experts n units wide.
+
+        n: 1 or more; the design's active FLOPs grow with it.
+        """
+        return self.resized(spec, "active_flops", n)
+
     def native(self, spec: Design) -> Routing | None:
         """What this selection is in the words of transformers' own classes; None where it is not
         exactly that. Its layer then has a `linear_router`."""

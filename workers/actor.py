@@ -39,7 +39,7 @@ class TrialActor:
     def precision(self, asked: Precision, device: str, threads: int) -> dict[str, str]:
         """{"precision": what this worker would train in}, or {"error": one line} where its device
         has not what is asked for."""
-        from workers.evaluate import resolve_device
+        from workers.device import resolve_device
         from workers.precision import chosen
 
         try:

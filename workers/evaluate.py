@@ -16,6 +16,7 @@ from search_space.cost import model_cost
 from search_space.errors import InputError
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
+from workers.device import resolve_device
 from workers.kernels.dispatch import chosen_products, describe
 from workers.model import LanguageModel
 from workers.precision import settled
@@ -157,13 +158,6 @@ def activity_by_layer(routing: dict[str, dict[str, Any]]) -> dict[int, float]:
         layer = next(int(part) for part in name.split(".") if part.isdigit())
         active.setdefault(layer, []).append(stats["active"])
     return {layer: sum(values) / len(values) for layer, values in active.items()}
-
-
-def resolve_device(device: str) -> str:
-    """`auto` is a GPU where this process sees one, else the CPU."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def backend_name(request: EvalRequest) -> str:

@@ -76,6 +76,22 @@ JSON: dict[str, Words | None] = {"--json": None}
 READ: dict[str, Words | None] = {"--db": DATABASES, "--json": None}
 SIZES = dict.fromkeys(("--d-model", "--layers", "--heads", "--vocab", "--seq-len"), NUMBERS)
 SAMPLING = dict.fromkeys(("--tokens", "--temperature", "--seed"), NUMBERS)
+PAIRS = (*TEXTS, "d_model=64", "d_model=1e999", "lr=nan", "a=b=c", "=", ",,,", "max_bytes=-1", "x=")
+SCALING: dict[str, Words | None] = {"--backbone": PAIRS, "--tokenizer": TEXTS, "--seed": NUMBERS}
+TEXT = {"--corpus": TEXTS, "--corpus-option": PAIRS, "--device": TEXTS, "--threads": NUMBERS}
+TRAINING: dict[str, Words | None] = {
+    **TEXT,
+    **dict.fromkeys(("--flops", "--micro-batch", "--seed", "--keep-every"), NUMBERS),
+    "--to": TEXTS,
+    "--recipe": PAIRS,
+    "--track": TEXTS,
+}
+MEASURING: dict[str, Words | None] = {
+    **TEXT,
+    **dict.fromkeys(("--tokens", "--batch", "--seq-len"), NUMBERS),
+    "--split": TEXTS,
+    **JSON,
+}
 COMMANDS = {
     "list": Command(options=READ),
     "status": Command((TEXTS,), READ),
@@ -87,9 +103,12 @@ COMMANDS = {
     "compare": Command((TRIALS, TRIALS), {"--study": TEXTS, **READ}),
     "show": Command((TEXTS,), {"--trial": NUMBERS, **READ}),
     "export": Command(
-        (TEXTS,), {"--to": TEXTS, "--form": TEXTS, "--no-verify": None, "--db": DATABASES}
+        (TEXTS,),
+        {"--to": TEXTS, "--form": TEXTS, "--no-verify": None, "--db": DATABASES, **SCALING},
     ),
     "generate": Command((FILES,), {**SAMPLING, "--prompt": TEXTS}),
+    "train": Command((FILES,), TRAINING),
+    "eval": Command((FILES,), MEASURING),
     "presets": Command(options={"--d-model": NUMBERS, **JSON}),
     "space": Command((FILES,), JSON),
     "cost": Command((DESIGNS,), {**SIZES, **JSON}),

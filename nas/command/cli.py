@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nas.command.cli_driving import COMMANDS
+from nas.command.cli_models import MODEL_COMMANDS, Scale, scale_options
 from nas.command.cli_options import (
     db_option,
     json_option,
@@ -48,7 +49,7 @@ def cli(debug: bool) -> None:
     )
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *MODEL_COMMANDS):
     cli.add_command(_command)
 
 
@@ -163,6 +164,7 @@ def compare(a: str, b: str, study: str | None, db: str, as_json: bool) -> None:
     help="Of the weights.",
 )
 @click.option("--no-verify", is_flag=True, help="Skip loading it in a fresh process.")
+@scale_options
 @db_option
 def export(
     study: str | None,
@@ -171,16 +173,18 @@ def export(
     form: Form,
     dtype: DType,
     no_verify: bool,
+    scale: Scale,
     db: str,
 ) -> None:
     """Write a trial of STUDY as a model directory that transformers loads."""
     from nas.models.export import form_line
 
     with open_study(study, db) as opened:
+        if scale.asked:
+            scale.export(opened, folder, trial, verify=not no_verify)
+            return
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
-        path = opened.export(
-            folder, chosen.number, form=form, dtype=dtype, verify=not no_verify
-        )
+        path = opened.export(folder, chosen.number, form=form, dtype=dtype, verify=not no_verify)
         echo(form_line(chosen.spec, opened.backbone, form), err=True)
         echo(str(path))
 

@@ -31,7 +31,9 @@ def model_card(
     checked: what the check found; None where there was none.
     """
     trust = "" if native else ", trust_remote_code=True"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in _rows(checkpoint, study, trial, found))
+    rows = "\n".join(
+        f"| {name} | {value} |" for name, value in _rows(checkpoint, study, trial, found)
+    )
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -96,7 +98,9 @@ def _rows(
 def _limits(checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord) -> str:
     backbone = Backbone.from_dict(checkpoint.backbone)
     assert trial.result is not None
-    size = "It is a proxy, small and trained for a comparison of designs: " * (backbone.base is None)
+    size = "It is a proxy, small and trained for a comparison of designs: " * (
+        backbone.base is None
+    )
     return (
         f"{size}it saw {trial.result.tokens:,} tokens of one corpus, in sequences of "
         f"{backbone.seq_len}, and knows nothing else. Its text is not checked for truth or manners. "

@@ -12,6 +12,7 @@ from typing import Any
 
 from nas.models.bundle import bundle_sources, methods_of
 from nas.models.checkpoints import Checkpoint
+from nas.models.custom import SHARD
 from nas.models.tokenizer import ALONE
 from search_space.backbone import Backbone
 from search_space.contract import BASE_CONFIG

@@ -18,7 +18,7 @@ from nas.models.card import PICTURE, model_card
 from nas.models.checkpoints import Checkpoint
 from nas.models.custom import new_model, write_model
 from nas.models.cut import copy_tokenizer, cut_model, load_cut, write_cut
-from nas.models.found import Found
+from nas.models.found import Found, alone
 from nas.models.native import native_model, save_native
 from nas.models.new_folder import new_folder
 from nas.models.picture import frontier_svg
@@ -38,7 +38,7 @@ def export_trial(
     trial: TrialRecord,
     folder: str | Path,
     *,
-    known: Found,
+    known: Found | None = None,
     form: Form = "auto",
     dtype: DType = "float32",
     verify: bool = True,
@@ -46,7 +46,8 @@ def export_trial(
     """Write the trial's model to a new or empty `folder`; nothing is left there on failure.
 
     checkpoint: of the trial, from `find_checkpoint`.
-    known: what the study found of it, from `found`.
+    known: what the study found of it, from `nas.models.found`; without it the card and the check
+        know the trial alone.
     form: as `export_form` takes it.
     dtype: of the weights; routers' states stay in float32.
     verify: load it in a fresh process without this project, and compare logits, generation,
@@ -54,7 +55,7 @@ def export_trial(
     Raises InputError for a folder that cannot be used, a checkpoint that is no model or a native
     form that does not exist, WorkFailed when the model cannot be written or differs from the proxy.
     """
-    target = Path(folder)
+    target, known = Path(folder), known or alone(study, trial)
     native = export_form(trial.spec, Backbone.from_dict(checkpoint.backbone), form)
     with new_folder(target) as draft:
         logits = _write(draft, checkpoint, study, trial, native, dtype)
@@ -142,7 +143,7 @@ def _write(
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    eos_id = _end(study)
+    eos_id = end_of_text(study)
     text = checkpoint.tokenizer.read_text(encoding="utf-8")
     text, pad_id = with_padding(text, eos_id, study.facts.corpus.pad_id)
     ends = {"eos_token_id": eos_id, "pad_token_id": pad_id}
@@ -192,7 +193,7 @@ def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
     return model
 
 
-def _end(study: StudyRecord) -> int:
+def end_of_text(study: StudyRecord) -> int:
     """The id of end-of-text."""
     eos_id = study.facts.corpus.eos_id
     if eos_id is None:

@@ -47,6 +47,16 @@ class Found:
         return None if self.deviation is None else self.deviation / math.sqrt(self.seeds)
 
 
+def alone(study: StudyRecord, trial: TrialRecord) -> Found:
+    """The same of a trial without its study's others."""
+    result = trial.result
+    assert result is not None
+    assert result.bits_per_byte is not None
+    active = result.active_flops or trial.cost["active_flops"]
+    point = Point(trial.number, result.bits_per_byte, active, True)
+    return Found((point,), None, 1, result.bits_per_byte, study.deviation)
+
+
 def found(store: Store, study: StudyRecord, trial: TrialRecord) -> Found:
     """Read it. The exported weights are those of the study's own seed."""
     bounds = limits(study)
@@ -59,7 +69,7 @@ def found(store: Store, study: StudyRecord, trial: TrialRecord) -> Found:
         ),
         key=lambda point: point.active_flops,
     )
-    runs = [r for r in store.measured_runs(study.id, [trial.number], study.top)]
+    runs = store.measured_runs(study.id, [trial.number], study.top)
     run = next((each for each in runs if each.seed == study.seed), None)
     mean = Measurement(tuple(runs)).bits_per_byte if runs else trial.bits_per_byte
     assert mean is not None  # it has a checkpoint, so it was measured

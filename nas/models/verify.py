@@ -143,9 +143,7 @@ def verify_export(
 
 def _check(answer: dict[str, Any], parameters: float | None) -> None:
     half = answer["half"]
-    logits, loss = (
-        (HALF_TOLERANCE, HALF_LOSS_TOLERANCE) if half else (TOLERANCE, LOSS_TOLERANCE)
-    )
+    logits, loss = (HALF_TOLERANCE, HALF_LOSS_TOLERANCE) if half else (TOLERANCE, LOSS_TOLERANCE)
     same = answer["logits_error"] <= logits and answer["cached_equals_uncached"]
     same = same and (answer["loss_error"] is None or answer["loss_error"] <= loss)
     if not same:

@@ -179,6 +179,18 @@ class ProductKey(Method):
             return {"d_ff": spec.depth * n * n * spec.expert_width}
         return {"selection": dataclasses.replace(self, k=n)}
 
+    def scaled(self, spec: Design, growth: float, n: int) -> Mapping[str, Any]:
+        """As in `plan`: queries grow with the model, and the experts with those that a head reads.
+
+        More of them, for they are units and have no width that may grow.
+        """
+        root = max(round(math.sqrt(spec.n_experts * n / self.k)), math.isqrt(n - 1) + 1)
+        key_dim = max(2, 2 * round(self.key_dim * growth / 2))
+        return {
+            "d_ff": spec.depth * root * root * spec.expert_width,
+            "selection": dataclasses.replace(self, k=n, key_dim=key_dim),
+        }
+
     def pins(self, spec: Design) -> dict[str, Any]:
         """A space has key_dim as a ratio, which is searched."""
         pinned = super().pins(spec) | {"product_key.expert_width": spec.expert_width}

@@ -18,15 +18,22 @@ class States:
     """What keeps the states of a training in its request's `state_dir`, "" for none.
 
     A state that cannot be saved costs a warning: training goes on without.
+
+    seconds: between two states, STATE_SECONDS without a number.
+    writes: whether this process writes them; of several that train together one does.
     """
 
-    def __init__(self, training: Training) -> None:
+    def __init__(
+        self, training: Training, seconds: float | None = None, writes: bool = True
+    ) -> None:
+        self.writes = writes
         self.place = training.request.state_dir
         self.saved = time.monotonic()
+        self.seconds = STATE_SECONDS if seconds is None else seconds
 
     def take_up(self, training: Training) -> None:
         """Go on from the newest state that leads to the request's rung, if there is one."""
-        state = self._newest(training) if self.place else None
+        state = self.newest(training) if self.place else None
         if state is not None:
             training.take_up(state)
         request, spent = training.request, training.meter.spent
@@ -40,16 +47,20 @@ class States:
             log.warning("trial %d goes on from step %d", request.number, training.steps)
 
     def after_step(self, training: Training) -> None:
-        """Keep a state every STATE_SECONDS."""
-        if self.place and time.monotonic() - self.saved >= STATE_SECONDS:
-            self._save(training)
+        """Keep a state from time to time."""
+        if self.due():
+            self.keep(training)
+
+    def due(self) -> bool:
+        """Whether it is time for the next state."""
+        return bool(self.place) and time.monotonic() - self.saved >= self.seconds
 
     def at_branch(self, training: Training) -> None:
         """Keep the trunk where the branch leaves it, if the next rung may go on from there."""
         if self.place and training.request.keep_trunk:
-            self._save(training)
+            self.keep(training)
 
-    def _newest(self, training: Training) -> TrainState | None:
+    def newest(self, training: Training) -> TrainState | None:
         """Of this rung's branch, else of the trunk at or before the branch leaves it."""
         request, level = training.request, training.schedule.trunk_level
 
@@ -61,10 +72,13 @@ class States:
 
         return load_state(branch_of(self.place), branched) or load_state(self.place, leads)
 
-    def _save(self, training: Training) -> None:
+    def keep(self, training: Training) -> None:
+        """Keep a state now."""
         place = branch_of(self.place) if training.on_branch else self.place
         try:
-            save_state(training.state(), place)
+            state = training.state()
+            if self.writes:
+                save_state(state, place)
         except Exception as error:  # each object store's client has errors of its own
             log.warning("a training state could not be kept in %s: %s", place, error)
         self.saved = time.monotonic()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
@@ -65,10 +66,46 @@ def build_proxy(request: EvalRequest, corpus: Corpus) -> LanguageModel:
 
 
 Hook = Callable[["Training"], None]
+# Model, inputs (N, L), targets (N, L), device, precision -> nats a token; gradients are left.
+BatchStep = Callable[[LanguageModel, NDArray[np.int64], NDArray[np.int64], str, Precision], float]
 
 
 def _nothing(training: Training) -> None:
     pass
+
+
+def batch_loss(
+    model: LanguageModel,
+    inputs: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    device: str,
+    precision: Precision,
+) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of a batch in nats a token, and what is minimised: with the auxiliary loss.
+
+    inputs: token ids, (N, L).
+    targets: the next tokens, (N, L).
+    """
+    inputs_NL = torch.from_numpy(inputs).to(device)
+    targets_NL = torch.from_numpy(targets).to(device)
+    with mixed(precision, device):
+        out = model(inputs_NL)
+        hidden_TD = out.hidden_NLD.flatten(0, 1)
+        loss = linear_cross_entropy(hidden_TD, model.head, targets_NL.flatten())
+    return loss, loss if out.aux_loss is None else loss + out.aux_loss
+
+
+def train_step(
+    model: LanguageModel,
+    inputs: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    device: str,
+    precision: Precision = "float32",
+) -> float:
+    """Forward and backward on one batch, as `batch_loss` takes it; returns the cross-entropy."""
+    loss, minimised = batch_loss(model, inputs, targets, device, precision)
+    minimised.backward()
+    return loss.item()
 
 
 class Training:
@@ -78,6 +115,7 @@ class Training:
     goes on as if it had not stopped.
 
     trunk: the rates' factor before any decay; benchmarks alone give another than the constant one.
+    batch_step: forward and backward of a batch, `train_step` without one; `parts` has another.
     """
 
     def __init__(
@@ -87,8 +125,10 @@ class Training:
         corpus: Corpus,
         report: Callable[[Progress], None],
         trunk: Trunk = constant,
+        batch_step: BatchStep | None = None,
     ) -> None:
         request = settled(request)
+        self.batch_step = batch_step or train_step
         self.model, self.request, self.corpus = model, request, corpus
         self.schedule, self.meter = Schedule(request, trunk), Meter(model, request)
         self.visit = Visit(request)
@@ -109,7 +149,7 @@ class Training:
         inputs, targets = self.corpus.batch(
             self.steps, self.request.seed, recipe.batch_size, seq_len
         )
-        loss = train_step(self.model, inputs, targets, self.request.device, recipe.precision)
+        loss = self.batch_step(self.model, inputs, targets, self.request.device, recipe.precision)
         if not math.isfinite(loss):
             raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
         self.optimizers.step(self.schedule.factor(self.steps, self.meter))
@@ -166,25 +206,3 @@ class Training:
             "curve": self.curve,
             "visit": self.visit,
         }
-
-
-def train_step(
-    model: LanguageModel,
-    inputs: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    device: str,
-    precision: Precision = "float32",
-) -> float:
-    """Forward and backward on one batch; returns the cross-entropy in nats.
-
-    inputs: token ids, (N, L).
-    targets: the next tokens, (N, L).
-    """
-    inputs_NL = torch.from_numpy(inputs).to(device)
-    targets_NL = torch.from_numpy(targets).to(device)
-    with mixed(precision, device):
-        out = model(inputs_NL)
-        hidden_TD = out.hidden_NLD.flatten(0, 1)
-        loss = linear_cross_entropy(hidden_TD, model.head, targets_NL.flatten())
-    (loss if out.aux_loss is None else loss + out.aux_loss).backward()
-    return loss.item()

@@ -1,15 +1,18 @@
 """What a trained proxy is worth: bits per byte on fixed windows, and its routing.
 
-N sequences, L tokens of a sequence.
+N sequences, L tokens of a sequence, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from workers.corpus import Corpus
@@ -29,24 +32,53 @@ class Quality:
     windows: list[float]
 
 
-@torch.no_grad()
 def evaluate_quality(
     model: LanguageModel, corpus: Corpus, n_tokens: int, seq_len: int, device: str
 ) -> Quality:
     """Bits per byte on fixed validation windows, with its standard error over windows, and the
     nats of each in their order, summed in float64."""
-    inputs, targets = corpus.validation_windows(n_tokens, seq_len)
-    token_bytes_V = torch.from_numpy(corpus.byte_weights("validation")).to(device)
     model.eval()
-    nats, sizes = [], []
-    for start in range(0, len(inputs), EVAL_BATCH):
-        inputs_NL = torch.from_numpy(inputs[start : start + EVAL_BATCH]).to(device)
-        targets_NL = torch.from_numpy(targets[start : start + EVAL_BATCH]).to(device)
-        logits = model.logits(model(inputs_NL).hidden_NLD)
-        losses_NL = F.cross_entropy(logits.transpose(1, 2), targets_NL, reduction="none")
-        nats.append(losses_NL.double().sum(1))
-        sizes.append(token_bytes_V[targets_NL].sum(1))
-    return bits_per_byte(torch.cat(nats).cpu(), torch.cat(sizes).cpu(), targets.size)
+    windows = Windows.of(corpus, "validation", n_tokens, seq_len)
+    return windows.quality(lambda ids_NL: model.logits(model(ids_NL).hidden_NLD), device)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Fixed windows of a held-out split.
+
+    inputs, targets: token ids and the next ones, (N, L).
+    token_bytes_V: bytes of text that each token stands for, (V,).
+    """
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    token_bytes_V: NDArray[np.floating]
+
+    @classmethod
+    def of(cls, corpus: Corpus, split: str, n_tokens: int, seq_len: int) -> Windows:
+        """About `n_tokens` of a split, in windows of `seq_len` that are spread evenly over it."""
+        inputs, targets = corpus.validation_windows(n_tokens, seq_len, split)
+        return cls(inputs, targets, corpus.byte_weights(split))
+
+    @torch.no_grad()
+    def quality(
+        self, logits: Callable[[Tensor], Tensor], device: str, batch: int = EVAL_BATCH
+    ) -> Quality:
+        """What a model is worth on them.
+
+        logits: of a model in evaluation mode: token ids (N, L) -> (N, L, V).
+        batch: sequences at a time.
+        """
+        token_bytes_V = torch.from_numpy(self.token_bytes_V).to(device)
+        nats, sizes = [], []
+        for start in range(0, len(self.inputs), batch):
+            inputs_NL = torch.from_numpy(self.inputs[start : start + batch]).to(device)
+            targets_NL = torch.from_numpy(self.targets[start : start + batch]).to(device)
+            logits_NLV = logits(inputs_NL)
+            losses_NL = F.cross_entropy(logits_NLV.transpose(1, 2), targets_NL, reduction="none")
+            nats.append(losses_NL.double().sum(1))
+            sizes.append(token_bytes_V[targets_NL].sum(1))
+        return bits_per_byte(torch.cat(nats).cpu(), torch.cat(sizes).cpu(), self.targets.size)
 
 
 def bits_per_byte(nats_N: Tensor, bytes_N: Tensor, n_tokens: int) -> Quality:

@@ -18,6 +18,7 @@ from search_space.rates import Rates
 from workers.layers.declared import Declared, declared
 from workers.training import muon
 from workers.training.row_adam import RowAdam, coalesced
+from workers.training.shards import is_sharded, local, placed_as, total_norm
 
 BETAS = (0.9, 0.99)
 
@@ -41,7 +42,8 @@ class Optimizers:
         self, model: nn.Module, recipe: Recipe, rates: Rates, lr_multiplier: float
     ) -> None:
         self.recipe = recipe
-        allow_sparse_gradients(model)
+        sharded = any(is_sharded(p) for p in model.parameters())
+        allow_sparse_gradients(model, not sharded)
         groups = group_parameters(model)
         self.optimizers: list[torch.optim.Optimizer] = []
         self.clipped = [p for (kind, _), ps in groups.items() if kind != Kind.MATRIX for p in ps]
@@ -53,7 +55,7 @@ class Optimizers:
                 if its_kind is kind
             ]
             if parts:
-                self.optimizers.append(_optimizer(kind, parts, lr, recipe.weight_decay))
+                self.optimizers.append(_optimizer(kind, parts, lr, recipe.weight_decay, sharded))
         self.base = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
         self.flops_a_step = sum(
             muon.step_flops(p.numel() // (p.shape[-1] * p.shape[-2]), *p.shape[-2:])
@@ -70,7 +72,7 @@ class Optimizers:
         """Put moments in place of the parameter's own."""
         for optimizer in self.optimizers:
             if any(p is own for group in optimizer.param_groups for own in group["params"]):
-                optimizer.state[p] = {name: m.to(p.device) for name, m in moments.items()}
+                optimizer.state[p] = {name: placed_as(m, p) for name, m in moments.items()}
 
     def step(self, factor: float) -> None:
         """Apply the gradients at `factor` times the learning rates, and clear them."""
@@ -85,8 +87,14 @@ class Optimizers:
 
 
 def _optimizer(
-    kind: Kind, parts: list[dict[str, object]], lr: float, weight_decay: float
+    kind: Kind, parts: list[dict[str, object]], lr: float, weight_decay: float, sharded: bool
 ) -> torch.optim.Optimizer:
+    if sharded and kind is not Kind.REST:
+        from workers.training.sharded import ShardedMuon, ShardedRowAdam
+
+        if kind is Kind.MATRIX:
+            return ShardedMuon(parts, lr, weight_decay=weight_decay)
+        return ShardedRowAdam(parts, lr, betas=BETAS)
     if kind is Kind.MATRIX:
         return muon.Muon(parts, lr, weight_decay=weight_decay)
     if kind is Kind.TABLE:
@@ -117,10 +125,13 @@ def group_parameters(model: nn.Module) -> dict[tuple[Kind, bool], list[nn.Parame
     return dict(groups)
 
 
-def allow_sparse_gradients(model: nn.Module) -> None:
-    """Let tables have sparse gradients, which other optimizers than ours may refuse."""
+def allow_sparse_gradients(model: nn.Module, allowed: bool = True) -> None:
+    """Let tables have sparse gradients, which other optimizers than ours may refuse.
+
+    allowed: not where gradients are summed over processes.
+    """
     for _, layer in declared(model):
-        layer.sparse_gradients = bool(layer.tables)
+        layer.sparse_gradients = allowed and bool(layer.tables)
 
 
 @torch.no_grad()
@@ -136,6 +147,6 @@ def clip_gradients(params: Iterable[nn.Parameter], limit: float) -> None:
             values.append(p.grad.values())
         elif p.grad is not None:
             values.append(p.grad)
-    scale = (limit / (torch.nn.utils.get_total_norm(values) + 1e-6)).clamp(max=1.0)
+    scale = (limit / (total_norm(values) + 1e-6)).clamp(max=1.0)
     for value in values:
-        value.mul_(scale)
+        local(value).mul_(scale)

@@ -49,13 +49,15 @@ class RowAdam(torch.optim.Optimizer):
                     state["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
                     state["exp_avg"] = torch.zeros_like(p)
                     state["exp_avg_sq"] = torch.zeros_like(p)
+                if state["step"].dim() > 1:  # of a training in several processes
+                    state["step"] = state["step"].reshape(-1)
                 if p.grad.is_sparse or state["step"].dim():
-                    _step_rows(p, p.grad, state, group)
+                    step_rows(p, touched_rows(p.grad), state, group)
                 else:
-                    _step_all(p, p.grad, state, group)
+                    step_all(p, p.grad, state, group)
 
 
-def _step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+def step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
     """All rows have done the same steps: AdamW itself."""
     adamw(
         [p],
@@ -75,10 +77,12 @@ def _step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict
     )
 
 
-def _step_rows(
-    p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+def step_rows(
+    p: Tensor, touched: tuple[Tensor, Tensor], state: dict[str, Tensor], group: dict[str, Any]
 ) -> None:
     """Rows have done different numbers of steps: `step` becomes (N,).
+
+    touched: as `touched_rows` gives them.
 
     p -= lr * (m / b1) / (sqrt(v / b2) + eps), with both sides of the fraction times sqrt(b2).
     """
@@ -88,7 +92,7 @@ def _step_rows(
     )
     if not state["step"].dim():
         state["step"] = state["step"].repeat(len(table_ND))
-    row_U, g_UD = touched_rows(gradient)
+    row_U, g_UD = touched
     step_U = state["step"].index_select(0, row_U) + 1
     state["step"].index_copy_(0, row_U, step_U)
     # In double: 1 - beta^n is a small difference.

@@ -32,6 +32,7 @@ from workers.corpus.seal import sealed, unsealed
 from workers.layers.declared import Declared, declared
 from workers.training.carried import Carried
 from workers.training.optimizers import Optimizers
+from workers.training.shards import gathered, put
 
 log = logging.getLogger(__name__)
 FORMAT = 2
@@ -64,11 +65,14 @@ def gather(
     optimizers: Optimizers,
     parts: Mapping[str, Carried],
 ) -> TrainState:
-    """Everything that training carries after `step` steps; tensors are shared, not copied."""
-    tensors = {f"model.{name}": value for name, value in _model_tensors(model).items()}
+    """Everything that training carries after `step` steps; tensors are shared, not copied.
+
+    Sharded ones are gathered, to the CPU of each process.
+    """
+    tensors = {f"model.{name}": gathered(value) for name, value in _model_tensors(model).items()}
     for name, p in model.named_parameters():
         for key, value in optimizers.state_of(p).items():
-            tensors[f"moment.{name}.{key}"] = value
+            tensors[f"moment.{name}.{key}"] = gathered(value)
     found = _carriers(model, optimizers, parts)
     numbers = {name: part.carried() for name, part in found.items()}
     return TrainState(step, identity, tensors, numbers)
@@ -100,7 +104,7 @@ def restore(
         raise InputError("a training state holds other tensors than its model: it is of no use")
     with torch.no_grad():
         for name, value in own.items():
-            value.copy_(held[f"model.{name}"])
+            put(value, held[f"model.{name}"])
     for name, p in model.named_parameters():
         prefix = f"moment.{name}."
         moments = {
@@ -124,8 +128,11 @@ def _carriers(
     model: nn.Module, optimizers: Optimizers, parts: Mapping[str, Carried]
 ) -> dict[str, Carried | Declared]:
     layers = {f"model.{name}": layer for name, layer in declared(model) if layer.carried()}
+    # One name for the optimizer of one process and of several: either goes on from the other.
     steppers = {
-        f"optimizer.{type(o).__name__}": o for o in optimizers.optimizers if isinstance(o, Carried)
+        f"optimizer.{type(o).__name__.removeprefix('Sharded')}": o
+        for o in optimizers.optimizers
+        if isinstance(o, Carried)
     }
     return {**layers, **steppers, **parts}
 

@@ -1,0 +1,89 @@
+"""What `nas train` writes in the end: the trained model, its card, and the check of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.models import custom
+from nas.models.bundle import plug_in_packages
+from nas.models.directory import ModelDirectory
+from nas.models.verify import probe_ids, verify_export
+from search_space.errors import WorkFailed
+from search_space.secrets import redacted
+
+if TYPE_CHECKING:
+    from workers.model import ProxyLM
+
+
+def write_model(
+    folder: Path,
+    model: ProxyLM,
+    source: ModelDirectory,
+    result: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    verify: bool,
+) -> None:
+    """Write the model into an empty folder, with the tokenizer that it came with.
+
+    model: whole, on the CPU.
+    result: of the training. facts: corpus, seed and recipe.
+    Raises WorkFailed where it cannot be written, or differs once it is read again.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    from workers.exported import probe_logits
+
+    logging.disable_progress_bar()
+    spec, backbone = source.spec, source.backbone
+    shell = custom.new_model(spec.to_dict(), backbone.to_dict(), source.ends, model)
+    try:
+        custom.write_model(folder, shell)
+        source.copy_tokenizer(folder)
+        (folder / "README.md").write_text(_card(source, result, facts), encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise WorkFailed(
+            f"the model could not be written to {folder.parent}: {error}; the training is kept: "
+            "make room, and the same command writes it"
+        ) from error
+    if verify:
+        logits = probe_logits(shell, probe_ids(backbone.vocab_size, backbone.seq_len))
+        verify_export(folder, logits, plug_in_packages(type(spec.selection)))
+
+
+def _card(source: ModelDirectory, result: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """README.md of the trained model."""
+    before, after = (
+        f"{result[name]:.4f} ± {result[f'{name}_se']:.4f}"
+        for name in ("bits_per_byte_before", "bits_per_byte")
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [ffn-nas]
+---
+# {source.spec.label}
+
+Trained with `nas train` on `{redacted(facts["corpus"])}` (corpus {facts["corpus_hash"]}).
+
+| | |
+| --- | --- |
+| bits per byte on its validation split, before | {before} |
+| bits per byte on its validation split, after | {after} |
+| training tokens | {result["tokens"]:,} |
+| training FLOPs | {result["flops"]:.4g} |
+| active FLOPs a token | {result["active_flops"]:.4g} |
+| parameters | {result["parameters"]:,.0f} |
+| seed | {facts["seed"]} |
+| recipe | `{json.dumps(facts["recipe"])}` |
+| design | `{json.dumps(source.spec.to_dict())}` |
+| backbone | `{json.dumps(source.backbone.to_dict())}` |
+
+The errors are standard errors over validation windows. `training/log.jsonl` has the curve.
+
+The Python files beside the weights are the code that trained them; they need torch and
+transformers only.
+"""

@@ -1,0 +1,58 @@
+"""What the tests of exports share: a design that was trained in a small study, and directories."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.models.checkpoints import find_checkpoint
+from nas.models.custom import new_model
+from nas.models.custom import write_model as write_custom
+from nas.models.export import export_trial
+from nas.store import Store, StudyRecord, TrialRecord
+from search_space.backbone import Backbone
+from search_space.contract import EvalResult
+from search_space.methods.topk import TopK
+from search_space.spec import FFNSpec
+from workers.corpus import Corpus
+from workers.corpus.tokenizer import train_bpe
+from workers.exported import drawn
+
+TEXT = "".join(f"def add_{n}(a, b):\n    return a + b + {n * n}\n\n" for n in range(3000))
+BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
+TOPK = FFNSpec(d_ff=128, expert_width=32, selection=TopK(k=2, bias_rate=0.01, balance_weight=0.01))
+DENSE = FFNSpec(d_ff=128)
+EVAL_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class SmallStudy:
+    """A study with one finished trial, and its corpus. url: of its database."""
+
+    url: str
+    folder: Path
+    study: StudyRecord
+    trial: TrialRecord
+    result: EvalResult
+    corpus: Corpus
+    source: Path
+
+    def export(self, folder: Path) -> Path:
+        """The trial as a model directory."""
+        with Store.open(self.url) as store:
+            checkpoint = find_checkpoint(store, self.study, self.trial)
+            return export_trial(checkpoint, self.study, self.trial, folder, verify=False)
+
+
+def write_model(folder: Path, spec: FFNSpec, backbone: Backbone = BACKBONE, seed: int = 0) -> Path:
+    """An export with the initial weights of a seed, without a study."""
+    ends = {"eos_token_id": 0, "pad_token_id": 0}
+    model = new_model(spec.to_dict(), backbone.to_dict(), ends, drawn(spec, backbone, seed))
+    folder.mkdir()
+    write_custom(folder, model)
+    train_bpe([TEXT], backbone.vocab_size).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
+    )
+    return folder
