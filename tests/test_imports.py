@@ -41,6 +41,7 @@ REACHES_WORKERS = {
     "nas/models/train_output.py",
     "nas/models/evaluate.py",
     "nas/models/cut.py",
+    "nas/models/windows.py",
     "nas/models/native.py",
 }
 OUTSIDE = {

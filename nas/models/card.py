@@ -61,7 +61,7 @@ tokenizer = AutoTokenizer.from_pretrained("."{trust})
 
 ## Limits
 
-{_limits(checkpoint, study, trial)}
+{_limits(checkpoint, trial)}
 """
 
 
@@ -95,17 +95,17 @@ def _rows(
     ]
 
 
-def _limits(checkpoint: Checkpoint, study: StudyRecord, trial: TrialRecord) -> str:
+def _limits(checkpoint: Checkpoint, trial: TrialRecord) -> str:
     backbone = Backbone.from_dict(checkpoint.backbone)
     assert trial.result is not None
-    size = "It is a proxy, small and trained for a comparison of designs: " * (
-        backbone.base is None
+    seen = (
+        f"{trial.result.tokens:,} tokens of one corpus, in sequences of {backbone.seq_len}. Its "
+        "text is not checked for truth or manners. Bits per byte are of that corpus's validation "
+        "split."
     )
-    return (
-        f"{size}it saw {trial.result.tokens:,} tokens of one corpus, in sequences of "
-        f"{backbone.seq_len}, and knows nothing else. Its text is not checked for truth or manners. "
-        f"Bits per byte are of that corpus's validation split."
-    )
+    if backbone.base is not None:
+        return f"After the cut it was trained on {seen}"
+    return f"It is a proxy, small and trained to compare designs. It has seen {seen}"
 
 
 def _origin(checkpoint: Checkpoint) -> str:

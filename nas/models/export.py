@@ -70,7 +70,7 @@ def export_trial(
             )
         texts = {
             "README.md": model_card(checkpoint, study, trial, native, known, checked),
-            PICTURE: frontier_svg(known.points, trial.number, f"{study.name}: quality, cost"),
+            PICTURE: frontier_svg(known.points, trial.number, title),
         }
         for name, text in texts.items():
             with _written(target):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from xml.sax.saxutils import escape
@@ -39,7 +40,11 @@ def frontier_svg(points: Sequence[Point], chosen: int, title: str) -> str:
                 f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="9" fill="none" stroke="{_INK}" '
                 'stroke-width="2"/>'
             )
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in front)
+    # A step: between two of its designs the frontier is as good as the cheaper one.
+    steps = front[:1]
+    for (_, before), (x, y) in itertools.pairwise(front):
+        steps += [(x, before), (x, y)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in steps)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '

@@ -1,0 +1,129 @@
+"""What an export is checked on and says of itself: losses, parameters, the study, the frontier."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from test_export import BACKBONE, SPECS, corpus, trained  # noqa: F401 (corpus is a fixture)
+from transformers import AutoModelForCausalLM
+
+from nas.models.export import export_trial
+from nas.models.found import Found, Point
+from nas.models.picture import frontier_svg
+from nas.store.records import MeasuredRun
+from search_space.errors import WorkFailed
+
+pytestmark = pytest.mark.slow
+
+POINTS = (
+    Point(3, 2.0, 1e5, True),
+    Point(1, 2.1, 1.5e5, False),
+    Point(0, 1.9, 2e5, True),
+    Point(2, 1.8, 4e5, True),
+)
+
+
+@pytest.fixture(scope="module")
+def case(corpus, tmp_path_factory):  # noqa: F811
+    """A trained routed design, and what its study has of it."""
+    checkpoint, study, trial = trained(corpus, SPECS["topk"], tmp_path_factory.mktemp("study"))
+    config = {"backbone": BACKBONE.to_dict(), "eval_tokens": 512}
+    study = dataclasses.replace(study, config=config, deviation=0.004)
+    result = trial.result
+    run = MeasuredRun(
+        0, 0, 1e9, result.bits_per_byte, result.bits_per_byte_se, tuple(result.windows)
+    )
+    known = Found(POINTS, run, 3, result.bits_per_byte + 0.001, 0.004)
+    return checkpoint, study, trial, known
+
+
+def exported(case, folder, **options):
+    checkpoint, study, trial, known = case
+    return export_trial(checkpoint, study, trial, folder, **{"known": known} | options)
+
+
+def test_the_loss_on_windows_is_the_runs(case, tmp_path):
+    card = (exported(case, tmp_path / "model") / "README.md").read_text()
+    assert "the loss on 16 validation windows differs from the run's by" in card
+    assert f"{case[2].cost['total_params']:,.0f} parameters." in card
+
+
+def test_another_loss_than_the_runs_is_no_export(case, tmp_path):
+    known = case[3]
+    nats = [1.01 * each for each in known.run.windows]
+    other = dataclasses.replace(known, run=dataclasses.replace(known.run, windows=nats))
+    with pytest.raises(WorkFailed, match="differs from the trained proxy"):
+        exported(case, tmp_path / "model", known=other)
+    assert not (tmp_path / "model").exists()
+
+
+def test_other_parameters_than_the_records_are_no_export(case, tmp_path):
+    checkpoint, study, trial, known = case
+    trial = dataclasses.replace(trial, cost=trial.cost | {"total_params": 1.0})
+    with pytest.raises(WorkFailed, match="parameters, the trained proxy 1"):
+        export_trial(checkpoint, study, trial, tmp_path / "model", known=known)
+
+
+def test_a_corpus_that_is_gone_is_said(case, tmp_path):
+    checkpoint, study, trial, known = case
+    facts = dataclasses.replace(study.facts, corpus_dir=str(tmp_path / "none"))
+    study = dataclasses.replace(study, facts=facts)
+    folder = export_trial(checkpoint, study, trial, tmp_path / "model", known=known)
+    assert "the corpus is not at hand" in (folder / "README.md").read_text()
+
+
+def test_windows_of_another_text_are_not_compared(case, tmp_path):
+    checkpoint, study, trial, known = case
+    shutil.copytree(study.facts.corpus_dir, tmp_path / "corpus")
+    facts = study.facts.corpus
+    other = dataclasses.replace(facts, hash="0" * 32)
+    study = dataclasses.replace(study, facts=dataclasses.replace(study.facts, corpus=other))
+    folder = export_trial(checkpoint, study, trial, tmp_path / "model", known=known)
+    assert "the corpus is not at hand" in (folder / "README.md").read_text()
+
+
+def test_the_card_says_how_sure_the_study_is(case, tmp_path):
+    _, study, _, known = case
+    card = (exported(case, tmp_path / "model", verify=False) / "README.md").read_text()
+    assert f"| mean of 3 seeds | {known.mean:.4f} ± 0.0023 over seeds |" in card
+    assert f"({study.uid})" in card
+    assert f"({study.facts.corpus.hash})" in card
+    assert "Not checked in a fresh process." in card
+    assert "## Limits" in card
+
+
+def test_half_precision_is_half_the_size_and_nearly_the_same(case, tmp_path):
+    whole = exported(case, tmp_path / "float32", verify=False)
+    half = exported(case, tmp_path / "bfloat16", dtype="bfloat16")
+    sizes = [(f / "model.safetensors").stat().st_size for f in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    model = AutoModelForCausalLM.from_pretrained(half, trust_remote_code=True)
+    assert model.dtype == torch.bfloat16
+    assert all(b.dtype == torch.float32 for n, b in model.named_buffers() if n.endswith("bias_B"))
+
+
+def test_the_picture_shows_every_design_and_rings_one():
+    root = ElementTree.fromstring(frontier_svg(POINTS, 0, "a < b & c"))
+    tag = "{http://www.w3.org/2000/svg}"
+    circles = root.findall(f"{tag}circle")
+    dots = [c for c in circles if c.get("r") == "4"]
+    (ring,) = (c for c in circles if c.get("fill") == "none")
+    titles = [c.find(f"{tag}title").text for c in dots]
+    assert [t.split(":")[0] for t in titles] == [f"trial {p.number}" for p in POINTS]
+    chosen = dots[titles.index("trial 0: 1.9000 at 2e+05")]
+    assert (ring.get("cx"), ring.get("cy")) == (chosen.get("cx"), chosen.get("cy"))
+    xs = [float(c.get("cx")) for c in dots]
+    assert xs == sorted(xs)
+    # The frontier falls in steps: across at the height of the cheaper design, then down.
+    line = [p.split(",") for p in root.find(f"{tag}polyline").get("points").split()]
+    assert len(line) == 5
+    assert line[0][1] == line[1][1]
+    assert line[1][0] == line[2][0]
+
+
+def test_one_design_alone_has_a_picture_too():
+    ElementTree.fromstring(frontier_svg(POINTS[:1], 3, "one"))
