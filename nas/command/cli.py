@@ -181,7 +181,7 @@ def export(
 
     with open_study(study, db) as opened:
         if scale.asked:
-            scale.export(opened, folder, trial, verify=not no_verify)
+            scale.export(opened, folder, trial, form, verify=not no_verify)
             return
         chosen = opened.best() if trial is None else opened.store.trial(opened.record.id, trial)
         path = opened.export(folder, chosen.number, form=form, dtype=dtype, verify=not no_verify)

@@ -19,6 +19,7 @@ from search_space.errors import require, shown
 if TYPE_CHECKING:
     from nas.study import Study
     from search_space.corpus import CorpusSpec
+    from search_space.native import Form
 
 
 def pairs(text: str, option: str) -> dict[str, Any]:
@@ -64,8 +65,15 @@ class Scale:
             )
         return self.backbone is not None
 
-    def export(self, study: Study, folder: Path, trial: int | None, verify: bool) -> None:
+    def export(
+        self, study: Study, folder: Path, trial: int | None, form: Form, verify: bool
+    ) -> None:
         """Write the design at that size, and say what it is."""
+        require(
+            form != "native",
+            "--backbone writes a design in its own form, which nas train takes: got --form native; "
+            "leave it out",
+        )
         changes = pairs(self.backbone or "", "--backbone")
         made = study.export_scaled(
             folder,

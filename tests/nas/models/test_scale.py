@@ -96,6 +96,7 @@ def test_another_tokenizer_goes_with_it(small, tmp_path):
         (["--backbone", "d_model=65536,n_layers=65536,n_heads=64"], "of disk, and"),
         (["--backbone", "vocab_size=100"], "vocab_size"),
         (["--backbone", "n_layers=3", "--tokenizer", "./none.json"], "does not exist"),
+        (["--backbone", "n_layers=3", "--form", "native"], "got --form native; leave it out"),
         (["--seed", "1"], "--seed goes with --backbone"),
         (["--tokenizer", "x"], "--tokenizer goes with --backbone"),
     ],
