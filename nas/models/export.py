@@ -68,6 +68,7 @@ def export_trial(
                 windows=windows_of(study, known.run),
                 parameters=_parameters(trial, checkpoint, native),
             )
+        title = f"{study.name}: quality against cost"
         texts = {
             "README.md": model_card(checkpoint, study, trial, native, known, checked),
             PICTURE: frontier_svg(known.points, trial.number, title),

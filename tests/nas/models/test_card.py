@@ -12,9 +12,9 @@ from test_export import BACKBONE, SPECS, corpus, trained  # noqa: F401 (corpus i
 from transformers import AutoModelForCausalLM
 
 from nas.models.export import export_trial
-from nas.models.found import Found, Point
+from nas.models.found import Point, found
 from nas.models.picture import frontier_svg
-from nas.store.records import MeasuredRun
+from nas.store import Store
 from search_space.errors import WorkFailed
 
 pytestmark = pytest.mark.slow
@@ -30,15 +30,15 @@ POINTS = (
 @pytest.fixture(scope="module")
 def case(corpus, tmp_path_factory):  # noqa: F811
     """A trained routed design, and what its study has of it."""
-    checkpoint, study, trial = trained(corpus, SPECS["topk"], tmp_path_factory.mktemp("study"))
+    folder = tmp_path_factory.mktemp("study")
+    checkpoint, study, trial = trained(corpus, SPECS["topk"], folder)
     config = {"backbone": BACKBONE.to_dict(), "eval_tokens": 512}
     study = dataclasses.replace(study, config=config, deviation=0.004)
-    result = trial.result
-    run = MeasuredRun(
-        0, 0, 1e9, result.bits_per_byte, result.bits_per_byte_se, tuple(result.windows)
-    )
-    known = Found(POINTS, run, 3, result.bits_per_byte + 0.001, 0.004)
-    return checkpoint, study, trial, known
+    with Store.open(f"sqlite:///{folder}/nas.db") as store:
+        known = found(store, study, trial)
+    assert [point.number for point in known.points] == [0]
+    assert (known.seeds, known.mean) == (1, trial.bits_per_byte)
+    return checkpoint, study, trial, dataclasses.replace(known, points=POINTS, seeds=3)
 
 
 def exported(case, folder, **options):
