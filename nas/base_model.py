@@ -15,11 +15,42 @@ from typing import Any, get_args
 
 from search_space.backbone import Backbone
 from search_space.base import Base, Family
-from search_space.errors import InputError, require, shown
+from search_space.checks import TOKENS, whole
+from search_space.errors import InputError, check_keys, require, shown
 from search_space.plain import read_json
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 _ENDS = 65_536  # bytes of each end of a weights' file that name it, with its size
+
+
+def with_base(given: dict[str, Any]) -> dict[str, Any]:
+    """A study's plain data with what it has from the pretrained model that it cuts, unless that was
+    read before; unchanged where it cuts none.
+
+    Raises InputError for what does not go with such a model.
+    """
+    model, backbone = given.get("base_model"), given.get("backbone") or {}
+    if not model or (isinstance(backbone, Mapping) and backbone.get("base")):
+        return given
+    require(isinstance(model, str), f"base_model is a folder or a Hub id: got {shown(model)}")
+    sections = {name: given.get(name) or {} for name in ("backbone", "corpus", "space")}
+    for name, value in sections.items():
+        mapping = isinstance(value, Mapping)
+        require(mapping, f"{name} is a mapping of its fields: got {shown(value)}")
+    check_keys("backbone beside base_model", backbone, ["seq_len"])
+    seq_len = backbone.get("seq_len", Backbone.seq_len)
+    whole("backbone: seq_len", seq_len, 2, TOKENS)
+    found = read_base(model, seq_len)
+    assert found.base is not None
+    corpus, space = dict(sections["corpus"]), dict(sections["space"])
+    require(
+        not corpus.get("tokenizer"),
+        "corpus: the tokenizer is the base model's; leave corpus.tokenizer out",
+    )
+    corpus["tokenizer"] = found.base.model
+    space.setdefault("match", "units")
+    more = {"backbone": found.to_dict(), "base_model": found.base.model}
+    return given | more | {"corpus": corpus, "space": space}
 
 
 def read_base(model: str, seq_len: int) -> Backbone:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from nas.base_model import with_base
 from nas.machines import Workers
 from nas.search.decisions import Plan
 from nas.search.objectives import objective
 from nas.search.rungs import expected_flops, path_flops
 from nas.search.settings import Budget, Constraints, SamplerKind
 from nas.store.names import check_name
+from nas.warm_start import Kind, WarmStart, named, read_warm_start
 from nas.yaml_file import numbers, read_yaml
 from search_space.backbone import Backbone
 from search_space.base import check_cut
@@ -23,18 +25,13 @@ from search_space.checks import is_whole, known_word, section, whole
 from search_space.contract import Precision, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
-from search_space.cuts import CUTS
 from search_space.design import Placement
-from search_space.errors import InputError, SpecError, check_keys, nearest, require, shown
-from search_space.matching import MatchedPreset
+from search_space.errors import InputError, SpecError, check_keys, require, shown
 from search_space.placement import placed
 from search_space.plain import checked
-from search_space.presets import PRESETS
 from search_space.space import SearchSpace, look
 from search_space.spec import FFNSpec
 
-WarmStart = str | MatchedPreset | FFNSpec
-Kind = Literal["pretrain", "sparsify"]
 MOST_WARM_STARTS = 1_000
 LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
 
@@ -229,14 +226,7 @@ class StudyConfig:
 
     def warm_start_specs(self) -> list[tuple[str, FFNSpec]]:
         """The warm starts with the names that people know them by."""
-        return [self._warm_start(item) for item in self.warm_start]
-
-    def _warm_start(self, item: WarmStart) -> tuple[str, FFNSpec]:
-        if isinstance(item, FFNSpec):
-            return item.label, item
-        if isinstance(item, MatchedPreset):
-            return item.name, item.spec(self.backbone)
-        return item, presets_of(self.kind)[item](self.backbone)
+        return [named(item, self.kind, self.backbone) for item in self.warm_start]
 
     def limits(self) -> dict[str, float]:
         """Upper bounds by objective name, in FLOPs a token and parameters."""
@@ -306,7 +296,7 @@ class StudyConfig:
             raise InputError(f"a study is a mapping of its fields: got {shown(data)}")
         given = numbers(checked(data, "study"))
         check_keys("study", given, [f.name for f in fields(cls)])
-        given = _with_base(given)
+        given = with_base(given)
         require("budget" in given, "a study needs budget, with trials and trial_flops: none given")
         for name, kind in _SECTIONS.items():
             if name in given:
@@ -317,8 +307,8 @@ class StudyConfig:
             given["objectives"] = tuple(_list("objectives", given["objectives"]))
         if "warm_start" in given:
             items = _list("warm_start", given["warm_start"])
-            presets = presets_of(given.get("kind", "pretrain"))
-            given["warm_start"] = tuple(_read_warm_start(item, presets) for item in items)
+            kind = given.get("kind", "pretrain")
+            given["warm_start"] = tuple(read_warm_start(item, kind) for item in items)
         return cls(**given)
 
     @classmethod
@@ -341,33 +331,6 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def presets_of(kind: object) -> Mapping[str, Callable[[Backbone], FFNSpec]]:
-    """The designs that a warm start of such a study may name."""
-    return CUTS if kind == "sparsify" else PRESETS
-
-
-def _with_base(given: dict[str, Any]) -> dict[str, Any]:
-    """What a study that cuts a pretrained model has from it, unless it was read before."""
-    model, backbone = given.get("base_model"), given.get("backbone") or {}
-    if not model or (isinstance(backbone, Mapping) and backbone.get("base")):
-        return given
-    require(isinstance(model, str), f"base_model is a folder or a Hub id: got {shown(model)}")
-    check_keys("backbone beside base_model", backbone, ["seq_len"])
-    from nas.base_model import read_base
-
-    found = read_base(model, backbone.get("seq_len", Backbone.seq_len))
-    assert found.base is not None
-    corpus, space = dict(given.get("corpus") or {}), dict(given.get("space") or {})
-    require(
-        not corpus.get("tokenizer"),
-        "corpus: the tokenizer is the base model's; leave corpus.tokenizer out",
-    )
-    corpus["tokenizer"] = found.base.model
-    space.setdefault("match", "units")
-    more = {"backbone": found.to_dict(), "base_model": found.base.model}
-    return given | more | {"corpus": corpus, "space": space}
-
-
 def _rounded_up(value: float) -> float:
     """To three digits, so that what a message asks for is enough."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 2)
@@ -378,14 +341,3 @@ def _list(where: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise InputError(f"{where} is a list: got {shown(value)}")
     return value
-
-
-def _read_warm_start(item: Any, presets: Mapping[str, Callable[[Backbone], FFNSpec]]) -> WarmStart:
-    if isinstance(item, Mapping):
-        try:
-            return MatchedPreset.from_dict(item) if "preset" in item else FFNSpec.from_dict(item)
-        except InputError as error:
-            raise InputError(f"warm_start: {error}") from None
-    if isinstance(item, str) and item in presets:
-        return item
-    raise InputError(f"warm_start: no preset is named {shown(item)}; {nearest(item, presets)}")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from nas.config import StudyConfig
-    from nas.models.scale import Scaled
+    from nas.models.scaled import Scaled
     from search_space.native import DType, Form
 
 

@@ -28,7 +28,7 @@ ALLOWED = {
 }
 # The parts of nas, the lowest first: each imports itself and those below it.
 PARTS = (
-    *("process", "yaml_file", "machines", "base_model", "store", "search", "config"),
+    *("process", "yaml_file", "machines", "base_model", "warm_start", "store", "search", "config"),
     *("models", "views", "running", "study", "command"),
 )
 # The places where nas reaches workers, inside functions.

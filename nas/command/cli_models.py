@@ -195,7 +195,8 @@ def train(
     from nas.command.tables import print_record
     from nas.command.terminal import console
     from nas.command.training_bar import TrainingBar
-    from nas.models.train import Order, train_model
+    from nas.models.order import Order
+    from nas.models.train import train_model
     from search_space.contract import Recipe
 
     order = Order(

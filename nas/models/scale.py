@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from nas.models.export import end_of_text
 from nas.models.new_folder import check_target, new_folder
 from nas.models.room import FLOAT, check_disk, check_memory
 from nas.models.scale_card import scale_card
+from nas.models.scaled import Scaled
 from nas.models.tokenizer import with_padding, write_tokenizer
 from nas.models.verify import probe_ids, verify_export
 from nas.store import Store, StudyRecord, TrialRecord
@@ -22,40 +22,6 @@ from search_space.contract import TOKENIZER, Recipe
 from search_space.cost import model_cost
 from search_space.errors import InputError, WorkFailed
 from search_space.scaling import enlarged, scaled
-from search_space.spec import FFNSpec
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A trial's design at another size.
-
-    found: in words, where the design comes from.
-    recipe: the study's.
-    tokens: of the tokenizer; rows of the embedding beyond them are never read.
-    """
-
-    spec: FFNSpec
-    backbone: Backbone
-    found: str
-    recipe: Recipe
-    seed: int
-    tokens: int
-
-    @property
-    def notes(self) -> list[str]:
-        """What its user must know, a line each."""
-        cost = model_cost(self.spec, self.backbone)
-        lines = [
-            f"initialised, not trained: {self.spec.label}, {cost.total_params:,.0f} parameters, "
-            f"{cost.active_flops:.3g} active and {cost.training_flops:.3g} training FLOPs a token"
-        ]
-        unused = self.backbone.vocab_size - self.tokens
-        if unused:
-            lines.append(
-                f"the tokenizer has {self.tokens:,} tokens: {unused:,} of the "
-                f"{self.backbone.vocab_size:,} rows of the embedding are never read"
-            )
-        return lines
 
 
 def export_scaled(

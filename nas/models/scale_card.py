@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
+from nas.models.scaled import Scaled
 from search_space.cost import model_cost
 from search_space.rates import Shape, outside, rates
-
-if TYPE_CHECKING:
-    from nas.models.scale import Scaled
 
 # Tokens a parameter that a token reads: about Hoffmann et al.'s 20 (2022, 2203.15556), and more.
 LENGTHS = (20, 100)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.models.directory import ModelDirectory
+from nas.models.order import Order
 from nas.models.room import FLOAT, check_disk
 from nas.models.trackers import check_installed
 from nas.models.train_run import Listen, Note, Run
 from nas.models.training_folder import TrainingFolder
 from nas.process import interrupts
 from search_space.checks import real
-from search_space.contract import EvalRequest, Recipe
-from search_space.corpus import CorpusSpec
+from search_space.contract import EvalRequest
 from search_space.cost import model_cost, step_flops
 from search_space.errors import InputError, require, shown
 from search_space.places import corpora_dir
@@ -30,36 +28,6 @@ if TYPE_CHECKING:
 POINTS = 200  # of the curve, in log.jsonl
 TRAINED = 4  # parameters' worth of memory: weights, gradients, and a moment or two
 STATES = 9  # parameters' worth of states: weights and two moments, three times (nas.running)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What `nas train` is asked for.
-
-    source: the model directory.
-    corpus: the text; its tokenizer is the directory's.
-    flops: model FLOPs that the training may spend, from its first step.
-    out: the folder of the training.
-    micro_batch: sequences that are read at once; 0 for a whole batch.
-    threads: of torch, on the CPU; 0 for torch's own number.
-    keep_seconds: between two states.
-    trackers: names of `TRACKERS`.
-    verify: load the model in a fresh process before it is kept.
-    """
-
-    source: Path
-    corpus: CorpusSpec
-    flops: float
-    out: Path
-    recipe: Recipe = field(default_factory=Recipe)
-    micro_batch: int = 0
-    seed: int = 0
-    device: str = "auto"
-    threads: int = 0
-    keep_seconds: float = 60.0
-    eval_tokens: int = 65_536
-    trackers: tuple[str, ...] = ()
-    verify: bool = True
 
 
 def train_model(order: Order, note: Note, listen: Listen) -> dict[str, Any]:

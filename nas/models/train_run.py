@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.models.order import Order
 from nas.models.trackers import Tracking
 from nas.models.train_output import write_model
 from nas.models.training_folder import REQUEST, RESULT, TrainingFolder, TrainingLog
@@ -18,7 +19,6 @@ from search_space.rates import AUTO, outside
 
 if TYPE_CHECKING:
     from nas.models.directory import ModelDirectory
-    from nas.models.train import Order
     from workers.corpus import Corpus
     from workers.model import ProxyLM
     from workers.training.continued import Continued

@@ -137,11 +137,15 @@ def verify_export(
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise WorkFailed(f"the export does not load: {last}")
         answer = json.loads(answer_file.read_text())
-    _check(answer, parameters)
+    check(answer, parameters)
     return Checked(**{name: answer[name] for name in Checked.__dataclass_fields__})
 
 
-def _check(answer: dict[str, Any], parameters: float | None) -> None:
+def check(answer: dict[str, Any], parameters: float | None) -> None:
+    """Raise WorkFailed where the process's answer is not the trained model's.
+
+    parameters: as `verify_export` takes them.
+    """
     half = answer["half"]
     logits, loss = (HALF_TOLERANCE, HALF_LOSS_TOLERANCE) if half else (TOLERANCE, LOSS_TOLERANCE)
     same = answer["logits_error"] <= logits and answer["cached_equals_uncached"]

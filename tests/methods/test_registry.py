@@ -92,6 +92,9 @@ ALSO = {
     "nas/models/checkpoints.py": {"hash"},
     "nas/store/facts.py": {"hash"},
     "nas/running/resumption.py": {"hash"},
+    "nas/models/evaluate.py": {"hash"},
+    "nas/models/train_run.py": {"hash"},
+    "nas/models/windows.py": {"hash"},
 }
 
 

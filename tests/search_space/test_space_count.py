@@ -96,7 +96,7 @@ def test_a_space_lists_what_its_methods_and_mode_have():
     def listed(**fields):
         return {p.name for p in offered(SearchSpace(**fields))}
 
-    assert listed() == {p.name for p in every_parameter()}
+    assert listed() == {p.name for p in every_parameter()} - {"cut"}  # of pretrained FFNs
     assert "expansion" not in listed(methods=("dense", "straight_through"))
     assert not {"active_width", "product_key.k"} & listed(match="active_flops")
     assert "product_key.expansion" not in listed(match="total_params")

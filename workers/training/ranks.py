@@ -14,18 +14,15 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from search_space.contract import Precision
 from search_space.errors import require
 from workers.kernels.settings import Backend, override
 from workers.layers.declared import declared
 from workers.model import LanguageModel, Layer, Output, ProxyLM
-from workers.training.loop import batch_loss
+from workers.training.parts import InParts
 from workers.training.shards import gathered
 
 # Of a wait for the others: one writes and checks a model while they wait.
@@ -176,27 +173,16 @@ class InRanks:
     ranks: Ranks
     sequences: int
 
-    def __call__(
-        self,
-        model: LanguageModel,
-        inputs: NDArray[np.int64],
-        targets: NDArray[np.int64],
-        device: str,
-        precision: Precision,
-    ) -> float:
+    def __call__(self, model: LanguageModel, *batch: Any) -> float:
         """As `train_step`."""
+        inputs, targets, device, precision = batch
         count = len(inputs) // self.ranks.count
-        first = self.ranks.rank * count
-        total, most = 0.0, self.sequences or count
-        for start in range(first, first + count, most):
-            part = slice(start, min(start + most, first + count))
-            weight = len(inputs[part]) / len(inputs)
-            loss, minimised = batch_loss(model, inputs[part], targets[part], device, precision)
-            # Gradients are averaged over processes, and must be added.
-            (minimised * weight * self.ranks.count).backward()
-            total += weight * loss.item()
+        mine = slice(self.ranks.rank * count, (self.ranks.rank + 1) * count)
+        read = InParts(self.sequences or count)
+        # Gradients are averaged over the processes, which have as many sequences each.
+        mean = read(model, inputs[mine], targets[mine], device, precision)
         self.ranks.share_counts(model)
-        return self.ranks.sum(total)
+        return self.ranks.sum(mean / self.ranks.count)
 
 
 def _device() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -14,6 +13,8 @@ from transformers import AutoModelForCausalLM
 from nas.models.export import export_trial
 from nas.models.found import Point, found
 from nas.models.picture import frontier_svg
+from nas.models.verify import check
+from nas.models.windows import windows_of
 from nas.store import Store
 from search_space.errors import WorkFailed
 
@@ -52,38 +53,45 @@ def test_the_loss_on_windows_is_the_runs(case, tmp_path):
     assert f"{case[2].cost['total_params']:,.0f} parameters." in card
 
 
-def test_another_loss_than_the_runs_is_no_export(case, tmp_path):
-    known = case[3]
-    nats = [1.01 * each for each in known.run.windows]
-    other = dataclasses.replace(known, run=dataclasses.replace(known.run, windows=nats))
-    with pytest.raises(WorkFailed, match="differs from the trained proxy"):
-        exported(case, tmp_path / "model", known=other)
-    assert not (tmp_path / "model").exists()
+@pytest.mark.parametrize(
+    ("found", "parameters", "words"),
+    [
+        ({"loss_error": 0.01}, None, "differs from the trained proxy"),
+        ({"logits_error": 0.01}, None, "differs from the trained proxy"),
+        ({"cached_equals_uncached": False}, None, "differs from the trained proxy"),
+        ({}, 101.0, "100 parameters, the trained proxy 101"),
+        ({"half": True, "loss_error": 0.05}, None, "differs from the trained proxy"),
+    ],
+)
+def test_what_differs_is_no_export(found, parameters, words):
+    same = {"logits_error": 1e-6, "loss_error": 1e-6, "cached_equals_uncached": True}
+    answer = same | {"parameters": 100, "half": False}
+    check(answer, 100.0)
+    check(answer | {"loss_error": None}, None)
+    check(answer | {"half": True, "logits_error": 0.01}, None)
+    with pytest.raises(WorkFailed, match=words):
+        check(answer | found, parameters)
 
 
-def test_other_parameters_than_the_records_are_no_export(case, tmp_path):
-    checkpoint, study, trial, known = case
-    trial = dataclasses.replace(trial, cost=trial.cost | {"total_params": 1.0})
-    with pytest.raises(WorkFailed, match="parameters, the trained proxy 1"):
-        export_trial(checkpoint, study, trial, tmp_path / "model", known=known)
+def test_the_windows_are_those_that_the_run_was_measured_on(case):
+    _, study, _, known = case
+    windows = windows_of(study, known.run)
+    assert windows.nats == list(known.run.windows)
+    assert windows.inputs.shape == windows.targets.shape == (16, BACKBONE.seq_len)
 
 
-def test_a_corpus_that_is_gone_is_said(case, tmp_path):
-    checkpoint, study, trial, known = case
-    facts = dataclasses.replace(study.facts, corpus_dir=str(tmp_path / "none"))
-    study = dataclasses.replace(study, facts=facts)
-    folder = export_trial(checkpoint, study, trial, tmp_path / "model", known=known)
-    assert "the corpus is not at hand" in (folder / "README.md").read_text()
-
-
-def test_windows_of_another_text_are_not_compared(case, tmp_path):
-    checkpoint, study, trial, known = case
-    shutil.copytree(study.facts.corpus_dir, tmp_path / "corpus")
-    facts = study.facts.corpus
-    other = dataclasses.replace(facts, hash="0" * 32)
-    study = dataclasses.replace(study, facts=dataclasses.replace(study.facts, corpus=other))
-    folder = export_trial(checkpoint, study, trial, tmp_path / "model", known=known)
-    assert "the corpus is not at hand" in (folder / "README.md").read_text()
+def test_windows_of_another_text_or_none_are_not_compared(case, tmp_path):
+    _, study, _, known = case
+    assert windows_of(study, None) is None
+    other = dataclasses.replace(study.facts.corpus, hash="0" * 32)
+    for facts in (
+        dataclasses.replace(study.facts, corpus=other),
+        dataclasses.replace(study.facts, corpus_dir=str(tmp_path / "none")),
+        dataclasses.replace(study.facts, corpus_dir=str(tmp_path)),
+    ):
+        assert windows_of(dataclasses.replace(study, facts=facts), known.run) is None
+    fewer = dataclasses.replace(known.run, windows=known.run.windows[:-1])
+    assert windows_of(study, fewer) is None
 
 
 def test_the_card_says_how_sure_the_study_is(case, tmp_path):

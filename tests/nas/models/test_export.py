@@ -83,7 +83,8 @@ def trained(corpus, spec, folder):
         return find_checkpoint(store, study, trial), study, trial
 
 
-@pytest.mark.parametrize("method", SPECS)
+# Every other design: test_parity, in one process for all.
+@pytest.mark.parametrize("method", ["topk", "hash"])
 def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path, method):
     exported = trained(corpus, SPECS[method], tmp_path)
     folder = export_trial(*exported, tmp_path / "model", verify=True)

@@ -21,7 +21,8 @@ from train_tools import RECIPE, STEP, command, the_line
 
 import search_space.rates as rule
 from nas.command.cli import run
-from nas.models.train import Order, train_model
+from nas.models.order import Order
+from nas.models.train import train_model
 from search_space.contract import EvalRequest
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops

@@ -15,7 +15,8 @@ import torch
 from model_tools import BACKBONE, DENSE, TOPK, write_model
 from safetensors.torch import load_file
 
-from nas.models.train import Order, train_model
+from nas.models.order import Order
+from nas.models.train import train_model
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops

@@ -25,6 +25,7 @@ def custom_flops() -> dict[Any, Rule]:
     """The rules of torch's own operations that workers.kernels uses, and of numba's operators."""
     rules: dict[Any, Rule] = {
         aten.addmm_: lambda y, a, b, *_, **__: 2 * prod(a) * b[-1],
+        aten._grouped_mm: lambda x, w, *_, **__: 2 * prod(x) * w[-1],
         aten._embedding_bag: lambda table, row, *_, **__: 2 * prod(row) * table[-1],
         aten._embedding_bag_per_sample_weights_backward: _dots,
     }
