@@ -173,7 +173,12 @@ def test_an_interrupted_preparation_leaves_nothing_for_long(source, tmp_path, nu
     cache = tmp_path / "cache"
     command = [sys.executable, "-c", _SLOW, str(source), str(cache)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # A shell that runs the tests in the background has them ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout.readline() == "writing\n"
         assert sweep(cache) == [] and len(list(cache.glob(".*"))) == 1
