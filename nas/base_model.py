@@ -6,21 +6,16 @@ its weights are read by the workers.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from search_space.backbone import Backbone
-from search_space.base import Base, Family
+from search_space.base import CONFIG, FILES, Base, Family, digest_of
 from search_space.checks import TOKENS, whole
 from search_space.errors import InputError, check_keys, require, shown
 from search_space.plain import read_json
-
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
-_ENDS = 65_536  # bytes of each end of a weights' file that name it, with its size
 
 
 def with_base(given: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +72,7 @@ def read_base(model: str, seq_len: int) -> Backbone:
     _check_attention(model, config)
     base = Base(
         model=str(folder) if os.path.isdir(model) else model,
-        digest=_digest(folder),
+        digest=digest_of(folder),
         family=family,
         head_dim=config.get("head_dim")
         or _number(model, config, "hidden_size") // _number(model, config, "num_attention_heads"),
@@ -117,7 +112,7 @@ def _folder(model: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt"]))
+        return Path(snapshot_download(model, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
@@ -156,23 +151,3 @@ def _check_attention(model: str, config: Mapping[str, Any]) -> None:
 def _theta(config: Mapping[str, Any]) -> float:
     ropes = config.get("rope_parameters") or {}
     return float(ropes.get("rope_theta") or config.get("rope_theta") or 10_000.0)
-
-
-def _digest(folder: Path) -> str:
-    """Names configuration and weights: of a weights' file the size and both ends are read."""
-    digest = hashlib.sha256(
-        json.dumps(read_json(folder / CONFIG), sort_keys=True).encode(),
-    )
-    files = sorted(folder.glob("*.safetensors"))
-    require(
-        bool(files),
-        f"base_model: {str(folder)!r} holds no *.safetensors; save the model again with "
-        "save_pretrained",
-    )
-    for file in files:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            head = stream.read(_ENDS)
-            stream.seek(max(0, size - _ENDS))
-            digest.update(f"{file.name} {size}".encode() + head + stream.read())
-    return digest.hexdigest()[:32]

@@ -5,15 +5,22 @@ Only plain facts: `nas.base_model` reads them from a checkpoint's configuration.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from search_space.checks import DIM, flag, known_word, section, text, whole
 from search_space.design import Activation, Design
-from search_space.errors import SpecError
+from search_space.errors import SpecError, require
 from search_space.methods import find, names
+from search_space.plain import read_json
 
+CONFIG = "config.json"
+FILES = ["*.json", "*.safetensors", "*.txt"]  # of a Hub model
+_ENDS = 65_536  # bytes of each end of a weights' file that name it, with its size
 Family = Literal["llama", "mistral", "qwen2", "qwen3"]
 
 
@@ -55,6 +62,28 @@ class Base:
     def from_dict(cls, data: Mapping[str, Any]) -> Base:
         """Read `to_dict`'s form; an unknown key is refused."""
         return section(cls, "base", data)
+
+
+def digest_of(folder: Path) -> str:
+    """Names a checkpoint's configuration and weights by their content: of a weights' file its size
+    and both ends are read, for some are larger than a command may wait for.
+
+    Raises InputError where there are none.
+    """
+    config = json.dumps(read_json(folder / CONFIG), sort_keys=True)
+    digest, files = hashlib.sha256(config.encode()), sorted(folder.glob("*.safetensors"))
+    require(
+        bool(files),
+        f"base_model: {str(folder)!r} holds no *.safetensors; save the model again with "
+        "save_pretrained",
+    )
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            head = stream.read(_ENDS)
+            stream.seek(max(0, size - _ENDS))
+            digest.update(f"{file.name} {size}".encode() + head + stream.read())
+    return digest.hexdigest()[:32]
 
 
 def cuttable() -> tuple[str, ...]:

@@ -5,14 +5,16 @@ D model width, T tokens of the calibration text.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from search_space.backbone import Backbone
-from search_space.base import Base, check_cut
-from search_space.errors import InputError
+from search_space.base import FILES, Base, check_cut, digest_of
+from search_space.errors import InputError, require
 from search_space.routing import EVERY_EXPERT
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus
@@ -26,15 +28,26 @@ CALIBRATION_TOKENS = 4096
 
 
 def load_base(base: Base) -> Any:
-    """The dense model in float32. Raises InputError where it cannot be loaded whole."""
+    """The dense model in float32. Raises InputError where it cannot be loaded whole, and where it
+    is not the one that the study began with."""
+    from huggingface_hub import snapshot_download
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            base.model, dtype=torch.float32, output_loading_info=True
+        here = os.path.isdir(base.model)
+        folder = base.model if here else snapshot_download(base.model, allow_patterns=FILES)
+        require(
+            digest_of(Path(folder)) == base.digest,
+            f"base_model {base.model!r} has changed since the study began; put it back as it was, "
+            "or launch a new study",
         )
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"base_model {base.model!r} does not load: {' '.join(str(error).split())[:300]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from typing import get_args
 
 import pytest
@@ -17,7 +18,7 @@ from search_space.contract import EvalRequest, Recipe, Status
 from search_space.cost import model_cost, step_flops
 from search_space.cuts import CUTS, cut_into, pruned
 from search_space.design import Cut
-from search_space.errors import SpecError
+from search_space.errors import InputError, SpecError
 from search_space.methods.dense import Dense
 from search_space.methods.hash import Hash
 from search_space.methods.topk import TopK
@@ -298,3 +299,16 @@ def test_it_generates_alike_with_a_cache_and_without(bases, small_corpus, name):
     options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones(2, 8).long()}
     cached = model.generate(IDS_NL[:, :8], use_cache=True, **options)
     assert torch.equal(cached, model.generate(IDS_NL[:, :8], use_cache=False, **options))
+
+
+def test_a_base_that_has_changed_is_refused(bases, small_corpus, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(bases["llama"], folder)
+    backbone = read_base(str(folder), 32)
+    build_cut(CUTS["avgk"](backbone), backbone, small_corpus, 0)
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(InputError, match=r"^base_model .* has changed since the study began"):
+        build_cut(CUTS["avgk"](backbone), backbone, small_corpus, 0)
