@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from nas.models.bundle import bundle_sources, methods_of
+from nas.models.bundle import ROOTS, bundle_sources, methods_of
 from nas.models.checkpoints import Checkpoint
 from nas.models.custom import SHARD
 from nas.models.tokenizer import ALONE
@@ -21,7 +21,6 @@ from search_space.plain import read_json
 from search_space.spec import FFNSpec
 
 ROOT = "workers.hf_cut"
-_MODULE = "modeling_ffn_nas_cut"
 
 
 def load_cut(checkpoint: Checkpoint) -> Any:
@@ -80,8 +79,8 @@ def _exported(model: Any, spec: FFNSpec) -> Any:
     ffn = {"spec": spec.to_dict(), "backbone": backbone.to_dict()}
     config = config_class(**data, ffn=ffn)
     config.auto_map = {
-        "AutoConfig": f"{_MODULE}.{config_class.__name__}",
-        "AutoModelForCausalLM": f"{_MODULE}.{model_class.__name__}",
+        "AutoConfig": f"{ROOTS[ROOT]}.{config_class.__name__}",
+        "AutoModelForCausalLM": f"{ROOTS[ROOT]}.{model_class.__name__}",
     }
     exported = model_class(config).eval()
     exported.load_state_dict(model.lm.state_dict())

@@ -134,4 +134,5 @@ def test_the_picture_shows_every_design_and_rings_one():
 
 
 def test_one_design_alone_has_a_picture_too():
-    ElementTree.fromstring(frontier_svg(POINTS[:1], 3, "one"))
+    root = ElementTree.fromstring(frontier_svg(POINTS[:1], 3, "one"))
+    assert len(root.findall("{http://www.w3.org/2000/svg}circle")) == 2  # the design and its ring
