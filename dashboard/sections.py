@@ -11,7 +11,7 @@ from pandas import DataFrame
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.charts import live_chart
-from dashboard.data import (
+from dashboard.data.snapshot import (
     Headline,
     Snapshot,
     evaluation_frame,
@@ -20,7 +20,7 @@ from dashboard.data import (
     spec_frame,
     trial_frame,
 )
-from dashboard.source import Source
+from dashboard.data.source import Source
 from dashboard.text import verbatim
 from nas.search.bounds import excess
 from nas.search.objectives import OBJECTIVES, shown_objectives

@@ -112,7 +112,7 @@ def test_nas_and_search_space_load_nothing_heavy_at_import(path):
         "import search_space.presets, search_space.space, search_space.cost, search_space.contract",
         "import nas, nas.store, nas.search.pareto, nas.config, nas.search.sampler",
         "import nas.running.driver, nas.study",
-        "import dashboard.data",
+        "import dashboard.data.source, dashboard.data.reading",
         "from nas.command.cli import run; assert run(['--help']) == 0",
     ],
 )

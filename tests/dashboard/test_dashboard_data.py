@@ -9,7 +9,7 @@ from math import isnan
 
 import pytest
 
-from dashboard.data import (
+from dashboard.data.snapshot import (
     evaluation_frame,
     headline,
     outcome_frame,
@@ -17,7 +17,7 @@ from dashboard.data import (
     spec_frame,
     trial_frame,
 )
-from dashboard.source import KEPT, Source
+from dashboard.data.source import KEPT, Source
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
 from search_space.errors import InputError
@@ -270,7 +270,7 @@ def test_the_page_says_how_sure_the_frontier_is(url: str, fill_with_rungs) -> No
 
 def test_the_data_need_no_page_and_no_workers() -> None:
     program = (
-        "import sys, dashboard.data, nas.store, nas.views; "
+        "import sys, dashboard.data.reading, nas.store, nas.views; "
         "print([m for m in ('torch', 'triton', 'ray', 'streamlit') if m in sys.modules])"
     )
     command = [sys.executable, "-c", program]

@@ -9,7 +9,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from dashboard.data import headline, outcome_frame, read, trial_frame
+from dashboard.data.snapshot import headline, outcome_frame, read, trial_frame
 from nas.command.cli import run
 from nas.config import StudyConfig
 from nas.search.bounds import excess, limits, violations, words

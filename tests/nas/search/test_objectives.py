@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard
 from benchmarks.simulated_pool import SimulatedPool
-from dashboard.data import outcome_frame, read, trial_frame
+from dashboard.data.snapshot import outcome_frame, read, trial_frame
 from nas.command.cli import run
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from dashboard.data import Snapshot, read
-from nas.store import Store, StoreUnavailable, StudyRecord
+from dashboard.data.reading import Reading, reading
+from dashboard.data.snapshot import Snapshot, read
+from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
 from search_space.contract import Progress
 
 T = TypeVar("T")
@@ -46,6 +47,15 @@ class Source:
             found = self._ask(lambda store: read(store, name, self._snapshots.get(name)))
             self._snapshots[name] = found
             return found
+
+    def reading(self, name: str) -> Reading:
+        """The study as it stands, in columns."""
+        snapshot = self.snapshot(name)
+        return self.once(("reading", snapshot.stamp), lambda: reading(snapshot))
+
+    def trial(self, study_id: int, number: int) -> TrialRecord:
+        """One trial with all that is known of it; raise InputError for an unknown one."""
+        return self._ask(lambda store: store.trial(study_id, number))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned for this key; made again when it was not asked for in a while."""

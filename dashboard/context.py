@@ -1,0 +1,53 @@
+"""What a page is given, and the parts of a page that are drawn again alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard.data.reading import Reading
+from dashboard.data.source import Source
+from dashboard.text import verbatim
+from nas.store import StudyRecord
+from search_space.errors import InputError, WorkFailed
+
+REFRESH_S = 3.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """The server's database and the study that the reader looks at.
+
+    study: None while the database has none.
+    """
+
+    source: Source
+    study: StudyRecord | None
+
+    def reading(self) -> Reading:
+        """The study as it stands now; only with a study."""
+        assert self.study is not None
+        return self.source.reading(self.study.name)
+
+
+# A part that reruns alone: what it does not draw is neither made nor sent again.
+
+
+def once(part: Callable[..., None], *arguments: object) -> None:
+    """Draw a part of the page, and again when the reader does something in it."""
+    st.fragment(guarded)(part, *arguments)
+
+
+def again(part: Callable[..., None], *arguments: object) -> None:
+    """Draw a part of the page, and again every REFRESH_S seconds."""
+    st.fragment(guarded, run_every=REFRESH_S)(part, *arguments)
+
+
+def guarded(part: Callable[..., None], *arguments: object) -> None:
+    """Draw a part, or the one line that says why it cannot be drawn."""
+    try:
+        part(*arguments)
+    except (InputError, WorkFailed) as error:
+        st.error(verbatim(str(error)))

@@ -1,0 +1,1 @@
+"""What the pages know of a database: plain values and pandas frames, no Streamlit."""

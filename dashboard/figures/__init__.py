@@ -1,0 +1,1 @@
+"""Plotly figures as plain data, made of a `Reading`; no Streamlit."""

@@ -1,0 +1,58 @@
+"""What a link carries: study, selection, axes. One place reads and writes the address.
+
+A page asks `get` and tells `put`; `app` calls `recall` before a page is drawn and `publish` after.
+Streamlit drops the address's parameters when the reader goes to another page, and a widget's state
+when it is not drawn: these values outlive both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+_KEY = "link"
+NAMES = ("study", "trials", "x", "y", "z", "colour", "rung")  # in the order of the address
+
+
+def recall() -> None:
+    """Take the address's parameters, once a session: after that the page knows better."""
+    if _KEY not in st.session_state:
+        given = {name: st.query_params[name] for name in NAMES if name in st.query_params}
+        st.session_state[_KEY] = given
+
+
+def get(name: str, default: str = "") -> str:
+    """A parameter's text."""
+    return str(st.session_state[_KEY].get(name, default))
+
+
+def put(name: str, value: str) -> None:
+    """Set a parameter; "" removes it."""
+    assert name in NAMES, name
+    if value:
+        st.session_state[_KEY][name] = value
+    else:
+        st.session_state[_KEY].pop(name, None)
+
+
+def publish() -> None:
+    """Write the address."""
+    wanted = {n: st.session_state[_KEY][n] for n in NAMES if n in st.session_state[_KEY]}
+    if st.query_params.to_dict() != wanted:
+        st.query_params.from_dict(wanted)
+
+
+# The selection is a parameter like others: trials by number, the first is the one in focus.
+
+
+def selected() -> tuple[int, ...]:
+    """The trials that are selected, in the order in which they were; numbers that make no sense
+    are left out."""
+    parts = get("trials").split(",")
+    return tuple(dict.fromkeys(int(part) for part in parts if part.isdecimal()))
+
+
+def select(numbers: Sequence[int]) -> None:
+    """Select these trials and no others."""
+    put("trials", ",".join(str(number) for number in dict.fromkeys(numbers)))
