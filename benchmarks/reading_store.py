@@ -1,15 +1,15 @@
-"""A made-up study of thousands of trials over three rungs, written straight into a store's tables.
+"""A made-up study of thousands of trials over its rungs, written straight into a store's tables.
 
-As asynchronous halving leaves it: every third trial goes on from each rung, and every eighth of
-those at the top has a second seed.
+As asynchronous halving leaves it: every third trial, say, goes on from each rung, and every eighth
+of those at the top has a second seed.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import count, islice
 from typing import Any
@@ -36,11 +36,28 @@ from search_space.spec import FFNSpec
 
 NAME = "reading"
 TRIAL_FLOPS = 2e13  # the lowest rung is then some 100 steps
-RUNGS, REDUCTION, DECAY = 3, 3, 0.3
-REPEATED = 8  # of so many trials at the top, one has a second seed
+DECAY = 0.3
 DEVIATION = 0.01  # of a seed, in bits per byte
 WINDOWS, WINDOW_BYTES = 512, 300
 ROUTING = 64  # figures a layer that a routed trial keeps among its stats
+BATCH = 2_000  # trials that are written together: their rows are some 30 MB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How a study's trials are spread over its rungs.
+
+    reduction: of so many trials, one goes on from a rung.
+    repeated: of so many trials at the top, one has a second seed.
+    """
+
+    rungs: int = 3
+    reduction: int = 3
+    repeated: int = 8
+
+
+HALVING = Shape()
+TWO_EACH = Shape(rungs=4, reduction=2, repeated=1)  # twice as many evaluations as trials
 
 
 class RandomTrial:
@@ -58,36 +75,41 @@ class RandomTrial:
         return float(self.params.setdefault(name, self.source.uniform(low, high)))
 
 
-def configuration(trials: int) -> StudyConfig:
+def configuration(trials: int, shape: Shape = HALVING) -> StudyConfig:
     """The study: the default space, one bound that most designs keep."""
     budget = {"trials": trials + 100, "trial_flops": TRIAL_FLOPS}
-    budget |= {"rungs": RUNGS, "reduction": REDUCTION}
+    budget |= {"rungs": shape.rungs, "reduction": shape.reduction}
     return StudyConfig.from_dict(
         {"name": NAME, "budget": budget, "constraints": {"active_flops": 4.0}}
     )
 
 
-def fill(store: Store, trials: int, points: int) -> StudyRecord:
+def fill(store: Store, trials: int, points: int, shape: Shape = HALVING) -> StudyRecord:
     """A running study of `trials` different designs; each evaluation has `points` curve points."""
-    config = configuration(trials)
+    config = configuration(trials, shape)
     study = store.create_study(
-        NAME, config.to_dict(), 0, config.total_flops, list(config.objectives), rungs=RUNGS
+        NAME, config.to_dict(), 0, config.total_flops, list(config.objectives), rungs=shape.rungs
     )
     store.update_study(study.id, facts=Facts(ngram_bits_per_byte={"3": 2.9, "5": 2.4}))
-    source = random.Random(0)
-    rows = _Rows(study, config, source, points)
-    for number, (spec, params) in enumerate(islice(_designs(config, source), trials)):
-        rows.add(number, spec, params)
+    source, spent = random.Random(0), 0.0
+    rows = _Rows(study, config, shape, source, points)
+    designs = enumerate(islice(_designs(config, source), trials))
+    while batch := list(islice(designs, BATCH)):
+        for number, (spec, params) in batch:
+            rows.add(number, spec, params)
+        spent += sum(each["flops"] for each in rows.evaluations)
+        with store._sessions.begin() as session:
+            for table, values in rows.taken():
+                session.execute(insert(table), values)
     with store._sessions.begin() as session:
-        for table, values in rows.tables():
-            session.execute(insert(table), values)
-        spent = sum(each["flops"] for each in rows.evaluations)
         known = {"n_trials": trials, "deviation": DEVIATION, "spent_flops": spent}
         session.execute(update(StudyRow).where(StudyRow.id == study.id).values(known))
     return store.study(NAME)
 
 
-def _designs(config: StudyConfig, source: random.Random) -> Any:
+def _designs(
+    config: StudyConfig, source: random.Random
+) -> Iterator[tuple[FFNSpec, dict[str, Any]]]:
     seen = set()
     for _ in count():
         trial = RandomTrial(source)
@@ -104,41 +126,55 @@ class _Rows:
     """The rows of every table, trial by trial. Ids count from 1."""
 
     def __init__(
-        self, study: StudyRecord, config: StudyConfig, source: random.Random, points: int
+        self,
+        study: StudyRecord,
+        config: StudyConfig,
+        shape: Shape,
+        source: random.Random,
+        points: int,
     ) -> None:
-        self.study, self.config, self.source, self.points = study, config, source, points
+        self.study, self.config, self.shape, self.points = study, config, shape, points
+        self.source = source
         self.began = now()
         self.levels = config.plan().levels
+        self.begun = {"run": 0, "evaluation": 0}  # how many there are, with those written before
+        self._empty()
+
+    def _empty(self) -> None:
         self.trials: list[dict[str, Any]] = []
         self.runs: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.curves: list[dict[str, Any]] = []
         self.ledger: list[dict[str, Any]] = []
 
-    def tables(self) -> list[tuple[Any, list[dict[str, Any]]]]:
-        """Each table with its rows, in an order that keeps every reference."""
-        return [
+    def taken(self) -> list[tuple[Any, list[dict[str, Any]]]]:
+        """Each table with its new rows, in an order that keeps every reference; none are left."""
+        found: list[tuple[Any, list[dict[str, Any]]]] = [
             (TrialRow, self.trials),
             (RunRow, self.runs),
             (EvaluationRow, self.evaluations),
             (CurvePointRow, self.curves),
             (LedgerEntryRow, self.ledger),
         ]
+        self._empty()
+        return found
 
     def add(self, number: int, spec: FFNSpec, params: Mapping[str, Any]) -> None:
         """One design as far as it came, with all that hangs on it."""
         cost = model_cost(spec, self.config.backbone)
         quality = 4 - 0.1 * cost.active_params**0.1 + self.source.gauss(0, 0.05)
-        reached = sum(number % REDUCTION**rung == 0 for rung in range(1, RUNGS))
+        shape = self.shape
+        reached = sum(number % shape.reduction**rung == 0 for rung in range(1, shape.rungs))
         at = self.began + timedelta(seconds=number)
         before = len(self.evaluations)
         self._run(number, 0, range(reached + 1), quality, cost.active_flops, at)
-        shown = len(self.evaluations)
-        if number % (REDUCTION ** (RUNGS - 1) * REPEATED) == 0:
-            self._run(number, 1, range(RUNGS - 1, RUNGS), quality, cost.active_flops, at)
+        shown = self.begun["evaluation"]
+        if number % (shape.reduction ** (shape.rungs - 1) * shape.repeated) == 0:
+            last = range(shape.rungs - 1, shape.rungs)
+            self._run(number, 1, last, quality, cost.active_flops, at)
         own = self.evaluations[before:]
         measured = [each["bits_per_byte"] for each in own if each["rung"] == reached]
-        top = reached == RUNGS - 1
+        top = reached == shape.rungs - 1
         self.trials.append(
             {
                 "study_id": self.study.id,
@@ -170,9 +206,10 @@ class _Rows:
         at: datetime,
     ) -> None:
         self.runs.append({"trial_id": number + 1, "seed": seed, "created_at": at})
+        self.begun["run"] += 1
         start = 0.0
         for rung in rungs:
-            bits = quality + 0.3 * (RUNGS - 1 - rung) + self.source.gauss(0, DEVIATION)
+            bits = quality + 0.3 * (self.shape.rungs - 1 - rung) + self.source.gauss(0, DEVIATION)
             self._evaluation(number, rung, start, bits, active_flops, at)
             start = (1 - DECAY) * self.levels[rung]
 
@@ -185,14 +222,15 @@ class _Rows:
         active_flops: float,
         at: datetime,
     ) -> None:
-        id, until = len(self.evaluations) + 1, self.levels[rung]
+        self.begun["evaluation"] += 1
+        id, until = self.begun["evaluation"], self.levels[rung]
         layers = self.config.backbone.n_layers
         loads = [[self.source.random() for _ in range(ROUTING)] for _ in range(layers)]
         self.evaluations.append(
             _ENDED
             | {
                 "study_id": self.study.id,
-                "run_id": len(self.runs),
+                "run_id": self.begun["run"],
                 "rung": rung,
                 "until_flops": until,
                 "start_flops": start,

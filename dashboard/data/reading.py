@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
-from dashboard.data.snapshot import Snapshot, trial_frame
-from nas.store import EvaluationRecord, Ledger, StudyRecord
+from dashboard.data.designs import Specs
+from nas.search.objectives import OBJECTIVES
+from nas.store import Ledger, StudyRecord
 from nas.views.certainty import Chance
 
-EVALUATION_COLUMNS = tuple(each.name for each in fields(EvaluationRecord))
+
+def trial_columns() -> list[str]:
+    """The columns of `Reading.trials`, its index first."""
+    costs = [name for name in OBJECTIVES if name != "bits_per_byte"]
+    return [
+        *("trial", "design", "method", "status", "rung", "seeds", "frontier", "infeasible"),
+        *("bits_per_byte", "noise", "p_frontier", "vs_cheaper", "bits_per_byte_se", *costs),
+        *("flops_spent", "seconds", "source", "error"),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,7 @@ class Reading:
     bounds: upper bounds by objective.
     chances: by trial, of those on the frontier and near it.
     stamp: equal for readings that differ in the curves of running evaluations alone.
+    specs: a trial's design by its number, as `FFNSpec.to_dict` has it.
     """
 
     study: StudyRecord
@@ -42,13 +51,12 @@ class Reading:
     bounds: Mapping[str, float]
     chances: Mapping[int, Chance]
     stamp: tuple[object, ...]
-    specs: Mapping[int, Mapping[str, Any]]
+    specs: Specs
 
     @cached_property
     def knobs(self) -> pd.DataFrame:
         """See the class; made when it is first asked for."""
-        rows = {number: _flat(spec) for number, spec in self.specs.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("trial")
+        return self.specs.knobs()
 
     @property
     def running(self) -> pd.DataFrame:
@@ -66,28 +74,3 @@ class Reading:
         axis = study.objectives[min(1, len(study.objectives) - 1)]
         kept = self.trials[self.trials["frontier"]]
         return [int(number) for number in kept.sort_values(axis).index]
-
-
-def reading(snapshot: Snapshot) -> Reading:
-    """The same in columns."""
-    trials = trial_frame(snapshot).set_index("trial")
-    rows = [
-        {name: getattr(each, name) for name in EVALUATION_COLUMNS} | {"status": each.status.value}
-        for each in snapshot.evaluations.values()
-    ]
-    evaluations = pd.DataFrame(rows, columns=list(EVALUATION_COLUMNS)).set_index("id")
-    return Reading(
-        study=snapshot.study,
-        trials=trials,
-        evaluations=evaluations,
-        ledger=snapshot.ledger,
-        bounds=snapshot.bounds,
-        chances=snapshot.chances,
-        stamp=snapshot.stamp,
-        specs={trial.number: trial.spec.to_dict() for trial in snapshot.trials},
-    )
-
-
-def _flat(spec: Mapping[str, Any]) -> dict[str, Any]:
-    own = {name: value for name, value in spec.items() if name != "selection"}
-    return own | dict(spec["selection"])

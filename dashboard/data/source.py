@@ -6,13 +6,17 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
-from dashboard.data.reading import Reading, reading
+from dashboard.data.follower import Follower
+from dashboard.data.reading import Reading
 from dashboard.data.snapshot import Snapshot, read
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
 from search_space.contract import Progress
 
 T = TypeVar("T")
-KEPT = 24  # drawn things that are remembered, over all pages and studies
+KEPT = 120  # drawn things that are remembered, over all pages and studies
+KEPT_ALIKE = 8  # of these, whose keys begin alike: most are of a reading that has passed
+CURVE_POINTS = 300  # of one curve that are read: a page is not much wider
+FOLLOWED = 4  # studies whose columns are kept: one of 50,000 trials takes some 100 MB
 
 
 class Source:
@@ -24,9 +28,12 @@ class Source:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # of the store, and of what is kept of its studies
+        self._making = threading.RLock()  # two pages never make one thing twice
+        self._remembering = threading.Lock()
         self._store: Store | None = None
         self._snapshots: dict[str, Snapshot] = {}
+        self._followers: dict[str, Follower] = {}
         self._drawn: dict[Hashable, Any] = {}
 
     def studies(self) -> list[StudyRecord]:
@@ -34,8 +41,17 @@ class Source:
         return self._ask(lambda store: store.studies())
 
     def curve(self, evaluation_id: int) -> list[Progress]:
-        """An evaluation's points by step."""
-        return self._ask(lambda store: store.curve(evaluation_id))
+        """An evaluation's points by step; of many, `CURVE_POINTS` that are spread evenly."""
+
+        def points(store: Store) -> list[Progress]:
+            table = store.curve_columns({evaluation_id: -1}, CURVE_POINTS)[evaluation_id]
+            rows = zip(*table.values(), strict=True)
+            return [
+                Progress(evaluation=evaluation_id, **dict(zip(table, row, strict=True)))
+                for row in rows
+            ]
+
+        return self._ask(points)
 
     def lease_left(self, study_id: int) -> float:
         """Seconds until the hold of the study's driver runs out; at most 0 without a driver."""
@@ -49,22 +65,54 @@ class Source:
             return found
 
     def reading(self, name: str) -> Reading:
-        """The study as it stands, in columns."""
-        snapshot = self.snapshot(name)
-        return self.once(("reading", snapshot.stamp), lambda: reading(snapshot))
+        """The study as it stands, in columns; only what happened since the last call is read.
+
+        The same object as before, as long as nothing but curves has changed.
+        """
+        with self._lock:
+            return self._ask(lambda store: self._follower(name).read(store, name))
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
         """One trial with all that is known of it; raise InputError for an unknown one."""
         return self._ask(lambda store: store.trial(study_id, number))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` returned for this key; made again when it was not asked for in a while."""
-        with self._lock:
-            found: T = self._drawn.pop(key) if key in self._drawn else make()
+        """What `make` returned for this key; made again when it was not asked for in a while.
+
+        A key is a name, or a tuple that begins with one. One thing is made at a time.
+        """
+        found = self._remembered(key)
+        if found is None:
+            with self._making:
+                found = self._remembered(key)
+                if found is None:
+                    found = (make(),)
+                    self._remember(key, found)
+        value: T = found[0]
+        return value
+
+    def _remembered(self, key: Hashable) -> tuple[Any] | None:
+        with self._remembering:
+            found: tuple[Any] | None = self._drawn.pop(key, None)
+            if found is not None:
+                self._drawn[key] = found  # the last one is dropped last
+            return found
+
+    def _remember(self, key: Hashable, found: tuple[Any]) -> None:
+        with self._remembering:
             self._drawn[key] = found
+            alike = [each for each in self._drawn if _family(each) == _family(key)]
+            for each in alike[:-KEPT_ALIKE]:
+                del self._drawn[each]
             while len(self._drawn) > KEPT:
                 del self._drawn[next(iter(self._drawn))]
-            return found
+
+    def _follower(self, name: str) -> Follower:
+        found = self._followers.pop(name, None) or Follower()
+        self._followers[name] = found
+        while len(self._followers) > FOLLOWED:
+            del self._followers[next(iter(self._followers))]
+        return found
 
     def _ask(self, body: Callable[[Store], T]) -> T:
         with self._lock:
@@ -85,4 +133,10 @@ class Source:
             self._store.close()
         self._store = None
         self._snapshots.clear()
-        self._drawn.clear()
+        self._followers.clear()
+        with self._remembering:
+            self._drawn.clear()
+
+
+def _family(key: Hashable) -> Hashable:
+    return key[0] if isinstance(key, tuple) and key else key

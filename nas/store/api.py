@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from nas.store.columns import Columns
 from nas.store.curves import Curves
 from nas.store.engine import discard_unused
 from nas.store.holds import Holds
@@ -15,7 +16,7 @@ from search_space.errors import WorkFailed
 log = logging.getLogger(__name__)
 
 
-class Store(Studies, Holds, Trials, Tallies, Curves):
+class Store(Studies, Holds, Trials, Tallies, Columns, Curves):
     """Studies, their trials, evaluations, curves and ledger. Make it with `Store.open(url)`."""
 
     def discard_if_unused(self) -> None:

@@ -1,0 +1,223 @@
+"""`Follower`: reads a study again and again, each time only what happened since the last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dashboard.data import columns
+from dashboard.data.columns import Block
+from dashboard.data.derived import (
+    Floats,
+    broken,
+    cost_columns,
+    excess_columns,
+    infeasible_words,
+    noise_column,
+    objective_columns,
+)
+from dashboard.data.designs import Specs, decoded, labels
+from dashboard.data.front import Front
+from dashboard.data.reading import Reading, trial_columns
+from dashboard.data.sureness import Sureness
+from nas.search.bounds import limits
+from nas.store import Store, StudyRecord
+from nas.views.certainty import Chance, chance_row, neighbour_words
+from search_space.contract import Status
+
+# What of an open evaluation may change, so that the page shows something else.
+_MOVES = ("status", "attempt", "losses", "owner", "flops", "reserved", "error", "ended_at")
+# What a row of nonsense raises where its value is needed.
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError)
+
+
+class Follower:
+    """One study as it goes on. Not safe to share between threads: `Source` lends it to one."""
+
+    def __init__(self) -> None:
+        self._study: StudyRecord | None = None
+        self._evaluations: Block = {}
+        self._trials: Block = {}
+        self._open: list[int] = []  # evaluations that can change
+        self._reading: Reading | None = None
+        self._front, self._sureness = Front(), Sureness()
+
+    def read(self, store: Store, name: str) -> Reading:
+        """The study as it stands; raise InputError when it does not exist.
+
+        Evaluations are only added, and only the open ones change: these are read again, and the
+        trials that have one of them or a new one. A study of before in whose place another stands
+        (its uid differs, or evaluations of it are gone) is read from its beginning.
+        """
+        study = store.study(name)
+        moved = self._catch_up(store, study)
+        known = self._reading
+        if known is not None and not moved and known.study == study:
+            return known
+        self._study = study
+        self._reading = self._made(store, study)
+        return self._reading
+
+    def _catch_up(self, store: Store, study: StudyRecord) -> bool:
+        """Read what happened; whether anything did."""
+        known = self._study is not None and self._study.uid == study.uid
+        if not known or not len(self._evaluations["id"]):
+            self._begin(store, study)
+            return True
+        ids = self._evaluations["id"]
+        asked = [*self._open, int(ids[-1])]
+        table = store.evaluation_columns(study.id, set(asked), since=int(ids[-1]) + 1)
+        found = columns.block(table, columns.EVALUATION)
+        if not np.isin(asked, found["id"]).all():
+            self._begin(store, study)
+            return True
+        old = found["id"] <= ids[-1]
+        before = columns.rows(self._evaluations, np.searchsorted(ids, found["id"][old]))
+        moved = ~old
+        moved[old] = columns.differ(columns.rows(found, old), before, _MOVES)
+        if not moved.any():
+            return False
+        changed = columns.rows(found, moved)
+        trials = _trials(store, study, sorted(set(changed["trial"].tolist())))
+        self._evaluations = columns.patched(self._evaluations, changed, "id")
+        self._trials = columns.patched(self._trials, trials, "number")
+        self._open = _open(self._evaluations)
+        return True
+
+    def _begin(self, store: Store, study: StudyRecord) -> None:
+        """Read everything.
+
+        Evaluations first: a trial is then never older than what is known of its evaluations.
+        """
+        table = store.evaluation_columns(study.id)
+        try:
+            self._evaluations = columns.block(table, columns.EVALUATION)
+        except _NONSENSE:
+            store.evaluations(study.id)  # says which row it is
+            raise
+        self._trials = _trials(store, study)
+        self._open = _open(self._evaluations)
+        self._front, self._sureness = Front(), Sureness()
+        self._reading = None
+
+    def _made(self, store: Store, study: StudyRecord) -> Reading:
+        trials, evaluations = self._trials, self._evaluations
+        bounds, count = limits(study), len(trials["number"])
+        values = objective_columns(trials)
+        excess = excess_columns(values, trials["status"], bounds)
+        done = (trials["status"] == Status.FINISHED.value) & ~broken(excess, count)
+        values_NM = np.column_stack([values[name] for name in study.objectives])
+        done &= np.isfinite(values_NM).all(axis=1)
+        feasible = columns.rows(trials, done)
+        front = self._front.update(feasible["number"], values_NM[done])
+        chances = self._sureness.update(store, study, evaluations, feasible, values_NM[done], front)
+        more = values | {
+            "infeasible": infeasible_words(excess, count),
+            "frontier": np.isin(trials["number"], front),
+        }
+        return Reading(
+            study=study,
+            trials=_frame(study, trials, evaluations, more, chances),
+            evaluations=columns.frame(evaluations, "id"),
+            ledger=store.ledger(study.id),
+            bounds=bounds,
+            chances=chances,
+            stamp=_stamp(study, evaluations, self._open),
+            specs=Specs(trials["number"], trials["spec"]),
+        )
+
+
+def _trials(store: Store, study: StudyRecord, numbers: list[int] | None = None) -> Block:
+    """Of all trials, or of those with these numbers, the columns with labels, methods and costs."""
+    table = store.trial_columns(study.id, numbers)
+    try:
+        found = columns.block(table, columns.TRIAL)
+        label, method = labels(table["spec"])
+        found["design"], found["method"] = (columns.array(v, "text") for v in (label, method))
+        return found | cost_columns(decoded(table["cost"]))
+    except _NONSENSE:
+        if numbers is None:
+            store.trials(study.id, stats=False)  # says which row it is
+        else:
+            store.some_trials(study.id, numbers)
+        raise
+
+
+def _open(evaluations: Block) -> list[int]:
+    """The evaluations that run, or were stopped and can be taken up."""
+    final = [each.value for each in Status if each.final]
+    ids: list[int] = evaluations["id"][~np.isin(evaluations["status"], final)].tolist()
+    return ids
+
+
+def _stamp(study: StudyRecord, evaluations: Block, still: list[int]) -> tuple[object, ...]:
+    """See `Reading`: how many evaluations there are and how the open ones stand tells all."""
+    own = (study.uid, study.state.value, study.owner, study.budget_flops, study.deviation)
+    at = np.searchsorted(evaluations["id"], still)
+    stand = zip(still, evaluations["status"][at], evaluations["attempt"][at].tolist(), strict=True)
+    return *own, len(evaluations["id"]), tuple(stand)
+
+
+def _frame(
+    study: StudyRecord,
+    trials: Block,
+    evaluations: Block,
+    more: dict[str, Any],
+    chances: dict[int, Chance],
+) -> pd.DataFrame:
+    """`Reading.trials`."""
+    shown, known = _shown(trials, evaluations)
+    windows = np.where(known, evaluations["bits_per_byte_se"][shown], np.nan)
+    begun = ~np.isnan(trials["evaluation_id"])
+    own = dict(trials) | more
+    own |= {
+        "trial": trials["number"],
+        "rung": _whole(trials["rung"]),
+        "bits_per_byte_se": windows,
+        "noise": noise_column(study, trials, windows),
+        "flops_spent": np.where(begun, trials["flops"], np.nan),
+        "seconds": np.where(begun, _seconds(trials, evaluations), np.nan),
+        "error": np.where(known, evaluations["error"][shown], ""),
+    } | _sure(trials["number"], chances)
+    names = [name for name in trial_columns() if name != "trial"]
+    found = pd.DataFrame({name: own[name] for name in names}, copy=False)
+    found.index = pd.Index(own["trial"], name="trial")
+    return found
+
+
+def _shown(trials: Block, evaluations: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Of each trial (N,), the row of the evaluation whose ending is its own, and whether it is
+    there: one that began after the evaluations were read is not yet."""
+    ids, wanted = evaluations["id"], trials["evaluation_id"]
+    if not len(ids):
+        return np.zeros(len(wanted), dtype=int), np.zeros(len(wanted), dtype=bool)
+    place = np.minimum(np.searchsorted(ids, np.nan_to_num(wanted, nan=-1)), len(ids) - 1)
+    return place, ids[place] == wanted
+
+
+def _seconds(trials: Block, evaluations: Block) -> Floats:
+    """Of all evaluations of each trial (N,)."""
+    numbers = trials["number"]
+    place = np.searchsorted(numbers, evaluations["trial"])
+    there = place < len(numbers)
+    found = np.bincount(place[there], weights=evaluations["seconds"][there], minlength=len(numbers))
+    return np.asarray(found, dtype=float)
+
+
+def _whole(values: Floats) -> pd.api.extensions.ExtensionArray:
+    """Whole numbers, some of which are missing."""
+    missing = np.isnan(values)
+    return pd.arrays.IntegerArray(np.where(missing, 0, values).astype(np.int64), missing)
+
+
+def _sure(numbers: npt.NDArray[Any], chances: dict[int, Chance]) -> dict[str, npt.NDArray[Any]]:
+    p_frontier = np.full(len(numbers), np.nan)
+    vs_cheaper = np.full(len(numbers), None, dtype=object)
+    for number, chance in chances.items():
+        at = int(np.searchsorted(numbers, number))
+        row = chance_row(chance)
+        p_frontier[at], vs_cheaper[at] = row["p_frontier"], neighbour_words(row["cheaper"])
+    return {"p_frontier": p_frontier, "vs_cheaper": vs_cheaper}
