@@ -1,4 +1,4 @@
-"""The dashboard: `nas dashboard`, or `streamlit run dashboard/app.py`.
+"""The dashboard's page: `nas dashboard`, or `streamlit run dashboard/app.py`.
 
 The database is the URL in the environment variable NAS_DB, by default sqlite:///nas.db.
 """
@@ -12,10 +12,10 @@ from functools import partial
 import streamlit as st
 
 from dashboard import links
-from dashboard.charts import load_plotly
 from dashboard.context import REFRESH_S, Context
-from dashboard.data.source import Source
+from dashboard.data.source import Source, source_of
 from dashboard.pages import PAGES
+from dashboard.plotly_script import load_plotly
 from dashboard.text import verbatim
 from nas.process.holder import words
 from nas.store import StudyRecord, StudyState
@@ -26,16 +26,10 @@ MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
 
 
-@st.cache_resource(show_spinner=False)
-def open_source(url: str) -> Source:
-    """One source a server, shared by its pages."""
-    return Source(url)
-
-
 def main() -> None:
     """Draw the page; whatever is wrong with the database is one line, no traceback."""
     st.set_page_config(TITLE, page_icon="📉", layout="wide")
-    source = open_source(os.environ.get(DB_VARIABLE, DEFAULT_DB))
+    source = source_of(os.environ.get(DB_VARIABLE, DEFAULT_DB))
     links.recall()
     pages = [
         st.Page(

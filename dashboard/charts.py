@@ -3,18 +3,15 @@
 `st.plotly_chart` makes a new element whenever the figure changes: in a part of the page that
 refreshes itself, the chart would flicker and forget the reader's zoom. This component calls
 `Plotly.react` on one element instead, and Plotly's `uirevision` keeps what the reader did.
-Plotly's own script is sent once to a page, by a component of its own, from the installed
-package: no network is needed.
+Plotly's own script comes to the page by `dashboard.plotly_script`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import streamlit as st
 
-_LOADER = "ffn-nas.plotly_script"
 _CHART = "ffn-nas.plotly_chart"
 _CHART_JS = """
 const CONFIG = {displaylogo: false, responsive: true, scrollZoom: false,
@@ -54,19 +51,6 @@ export default function ({data, parentElement, setTriggerValue}) {
   draw();
 }
 """
-
-
-def load_plotly() -> None:
-    """Send Plotly's script to the page; call it once in a run, outside the refreshed part."""
-    st.components.v2.component(_LOADER, js=_loader_script())(key=_LOADER, height=1)
-
-
-@cache
-def _loader_script() -> str:
-    from plotly.offline import get_plotlyjs
-
-    script: str = get_plotlyjs()
-    return script + "\nexport default function () {}\n"
 
 
 def live_chart(

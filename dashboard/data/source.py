@@ -138,5 +138,15 @@ class Source:
             self._drawn.clear()
 
 
+_sources: dict[str, Source] = {}
+_opening = threading.Lock()
+
+
+def source_of(url: str) -> Source:
+    """The one source that a server has of a database, whatever thread asks."""
+    with _opening:
+        return _sources.setdefault(url, Source(url))
+
+
 def _family(key: Hashable) -> Hashable:
     return key[0] if isinstance(key, tuple) and key else key

@@ -26,7 +26,7 @@ def serve(db: str, host: str, port: int) -> int:
     check_port(host, port)
     spec = importlib.util.find_spec("dashboard")
     assert spec is not None and spec.submodule_search_locations
-    app = Path(next(iter(spec.submodule_search_locations))) / "app.py"
+    app = Path(next(iter(spec.submodule_search_locations))) / "server.py"
     command = [sys.executable, "-P", "-m", "nas.process.tether", "streamlit", "run", str(app)]
     command += ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]

@@ -1,0 +1,67 @@
+"""The dashboard's server: `nas dashboard`, or `streamlit run dashboard/server.py`.
+
+It serves the page of `app.py`, and beside it Plotly's script, which the browser then keeps. While
+the first browser starts, it reads the newest study.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dashboard import plotly_script
+from dashboard.data.source import source_of
+from search_space.errors import InputError, WorkFailed
+from search_space.places import DB_VARIABLE, DEFAULT_DB
+
+log = logging.getLogger(__name__)
+
+
+async def plotly(request: Request) -> Response:
+    """Plotly's script, packed where the browser takes that."""
+    headers = {
+        "Cache-Control": f"public, immutable, max-age={plotly_script.YEAR_S}",
+        "Vary": "Accept-Encoding",
+    }
+    takes = request.headers.get("Accept-Encoding", "")
+    if "gzip" in takes:
+        headers["Content-Encoding"] = "gzip"
+    body = plotly_script.packed() if "gzip" in takes else plotly_script.script().encode()
+    return Response(body, media_type="text/javascript", headers=headers)
+
+
+@asynccontextmanager
+async def warmed(_app: st.App) -> AsyncIterator[None]:
+    """Begin to read when the server starts: a browser takes a second to ask for its first page."""
+    threading.Thread(target=warm, daemon=True, name="warm").start()
+    yield
+
+
+def warm() -> None:
+    """Import what pages need, and read the newest study. What fails here fails there, in words."""
+    import dashboard.pages  # noqa: F401
+
+    plotly_script.packed()
+    source = source_of(os.environ.get(DB_VARIABLE, DEFAULT_DB))
+    try:
+        for study in source.studies()[:1]:
+            source.reading(study.name)
+    except (InputError, WorkFailed) as error:
+        log.info("not read yet: %s", error)
+
+
+plotly_script.served = True
+app = st.App(
+    Path(__file__).with_name("app.py"),
+    routes=[Route(plotly_script.address(), plotly)],
+    lifespan=warmed,
+)
