@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+from dashboard.data.curves import Curve, Curves
 from dashboard.data.follower import Follower
 from dashboard.data.reading import Reading
 from dashboard.data.snapshot import Snapshot, read
+from dashboard.data.studies import Summaries, Summary
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
 from search_space.contract import Progress
 
@@ -34,6 +36,8 @@ class Source:
         self._store: Store | None = None
         self._snapshots: dict[str, Snapshot] = {}
         self._followers: dict[str, Follower] = {}
+        self._curves: dict[str, Curves] = {}
+        self._summaries = Summaries()
         self._drawn: dict[Hashable, Any] = {}
 
     def studies(self) -> list[StudyRecord]:
@@ -52,6 +56,17 @@ class Source:
             ]
 
         return self._ask(points)
+
+    def curves(self, reading: Reading) -> dict[int, Curve]:
+        """The curves of the evaluations that run, and of the lower rungs of their runs."""
+        with self._lock:
+            follower = self._curves.setdefault(reading.study.uid, Curves())
+            return self._ask(lambda store: follower.read(store, reading))
+
+    def summaries(self) -> list[Summary]:
+        """All studies in a row each, the newest first."""
+        with self._lock:
+            return self._ask(lambda store: self._summaries.read(store))
 
     def lease_left(self, study_id: int) -> float:
         """Seconds until the hold of the study's driver runs out; at most 0 without a driver."""
@@ -134,6 +149,8 @@ class Source:
         self._store = None
         self._snapshots.clear()
         self._followers.clear()
+        self._curves.clear()
+        self._summaries = Summaries()
         with self._remembering:
             self._drawn.clear()
 

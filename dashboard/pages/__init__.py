@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import frontier, live, trial
+from dashboard.pages import frontier, live, studies, trial
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Page:
 
     path: its address below the server's; the default page's is the server's own.
     icon: of Material Symbols, as Streamlit names them.
+    ready: CSS selector of its main part: once that is there, the page is of use.
     """
 
     title: str
@@ -22,10 +23,19 @@ class Page:
     icon: str
     draw: Callable[[Context], None]
     default: bool = False
+    ready: str = "[data-testid=stMain] .js-plotly-plot"
 
 
+_TABLE = "[data-testid=stDataFrame] canvas"
 PAGES = (
+    Page(
+        "Studies", "studies", ":material/list:", studies.draw,
+        ready=f".st-key-studies-board {_TABLE}",
+    ),
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
     Page("Trial", "trial", ":material/layers:", trial.draw),
-    Page("Live", "live", ":material/monitoring:", live.draw),
-)
+    Page(
+        "Live", "live", ":material/monitoring:", live.draw,
+        ready=".st-key-live-board [data-testid=stMetric]",
+    ),
+)  # fmt: skip

@@ -1,22 +1,182 @@
-"""What is running."""
+"""What is running: each worker, its curve and its pace, what waits, what ended of late."""
 
 from __future__ import annotations
 
-import streamlit as st
+import json
+from datetime import UTC, datetime
 
+import pandas as pd
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dashboard.charts import live_chart
 from dashboard.context import Context, again
-from dashboard.data.source import Source
-from dashboard.sections import draw_running
+from dashboard.data.curves import Curve
+from dashboard.data.reading import Reading
+from dashboard.data.working import Work, ago, endings, quickest, work
+from dashboard.figures.live import MOST, live_data
+from dashboard.text import verbatim
+from nas.store import StudyState
+from nas.views.style import si
+
+HEIGHT = 360
+ROW_PX, MOST_ROWS = 35, 10
 
 
 def draw(context: Context) -> None:
     """The page."""
+    st.title("Live")
     if context.study is None:
         st.info("No studies yet. Start one with: `nas launch STUDY.yaml`, then reload this page.")
         return
-    again(running, context.source, context.study.name)
+    with st.container(key="live-board"):
+        again(board, context)
 
 
-def running(source: Source, name: str) -> None:
-    """The running evaluations."""
-    draw_running(source.snapshot(name))
+def board(context: Context) -> None:
+    """All of it: it is drawn again together, so that its numbers agree."""
+    source, reading = context.source, context.reading()
+    curves = source.curves(reading)
+    # A machine's pace changes little: it is not worked out at every ending.
+    best = source.once(
+        ("quickest", reading.study.uid, len(reading.evaluations) // 50), lambda: quickest(reading)
+    )
+    now = work(reading, curves, best)
+    _numbers(reading, now)
+    _runs(reading, now, curves)
+    _endings(reading)
+
+
+def _numbers(reading: Reading, now: Work) -> None:
+    """Workers, throughput, queue and account."""
+    ledger, count = reading.ledger, len(now.running)
+    at_work, pace, queue, spent, left = st.columns(5)
+    _metric(at_work, "At work", str(count), _plural(count, "evaluation"))
+    compared = "no evaluation to compare with"
+    if now.rate and now.best and count:
+        compared = f"{now.rate / now.best / count:.0%} of the quickest"
+    _metric(
+        pace,
+        "Throughput",
+        f"{si(now.rate)}FLOP/s" if now.rate else "not known",
+        compared,
+        "Training FLOPs a second of all that run, over their newest points. The quickest: what one "
+        "evaluation of this study reached on this machine, times those that run now.",
+    )
+    waits = "Evaluations that were stopped: the study's driver takes them up first."
+    _metric(queue, "Queue", str(now.waiting), "to be taken up", waits)
+    share = ledger.spent / ledger.budget if ledger.budget else 0.0
+    _metric(spent, "FLOPs spent", si(ledger.spent), f"{share:.0%} of {si(ledger.budget)}")
+    free = "Training FLOPs that may still be reserved for new evaluations."
+    _metric(left, "FLOPs left", si(max(0.0, ledger.left)), f"{si(ledger.reserved)} reserved", free)
+
+
+def _metric(
+    place: DeltaGenerator, label: str, value: str, note: str, hint: str | None = None
+) -> None:
+    place.metric(
+        label,
+        value,
+        note,
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+        height="stretch",
+        help=hint,
+    )
+
+
+def _runs(reading: Reading, now: Work, curves: dict[int, Curve]) -> None:
+    count = len(now.running)
+    st.subheader(f"Under way: {count} {_plural(count, 'evaluation')}")
+    if not count:
+        st.info(_why_idle(reading))
+        return
+    figure = json.dumps(live_data(reading, curves))
+    live_chart(figure, f"live-{reading.study.id}", HEIGHT)
+    newest = f"Of {count} the newest {MOST} are drawn. " if count > MOST else ""
+    st.caption(
+        f"{newest}A line is a run: what it trained at lower rungs, and at this one so far. "
+        "Drag to zoom: the zoom stays while the curves grow."
+    )
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        now.running.drop(columns=["id", "method"]).assign(
+            done=100 * now.running["done"], share=100 * now.running["share"].astype(float)
+        ),
+        hide_index=True,
+        key=f"live-runs-{reading.study.id}",
+        height=_height(count),
+        placeholder="",
+        alt="The evaluations under way, a row each",
+        column_order=_shown(reading),
+        column_config={
+            "trial": number("trial", pinned=True, width="small"),
+            "done": st.column_config.ProgressColumn(
+                "done", format="%.0f%%", min_value=0, max_value=100, help="Of its steps"
+            ),
+            "loss": number("loss (nats/token)", format="%.3f"),
+            "rate": number("FLOP/s", format="scientific", help="Over its newest points"),
+            "share": number(
+                "pace", format="%.0f%%", help="Of what the study's quickest evaluation reached"
+            ),
+            "attempt": number("attempt", help="How often it was taken up"),
+        },
+    )
+
+
+def _shown(reading: Reading) -> list[str]:
+    rungs = ["rung"] if reading.study.rungs > 1 else []
+    return [
+        *("trial", "design", *rungs, "seed", "done", "step", "steps"),
+        *("loss", "rate", "share", "attempt"),
+    ]
+
+
+def _why_idle(reading: Reading) -> str:
+    study = reading.study
+    if study.state is StudyState.RUNNING:
+        return (
+            "Nothing runs at the moment. Right after its launch a study reads its corpus; if its "
+            "driver is gone, the sidebar says so."
+        )
+    return f"This study is {study.state}: nothing runs. Its results are on the page Frontier."
+
+
+def _endings(reading: Reading) -> None:
+    st.subheader("Ended of late")
+    found = endings(reading)
+    if not len(found):
+        st.info("No evaluation has ended yet. The first ends when a design reaches its first rung.")
+        return
+    now = datetime.now(UTC)
+    times = pd.DatetimeIndex(found["ended"]).tz_localize("UTC")
+    hidden = set() if any(found["error"]) else {"error"}
+    hidden |= set() if reading.study.rungs > 1 else {"rung"}
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        found.assign(ended=[ago(each.to_pydatetime(), now) for each in times]),
+        hide_index=True,
+        key=f"live-endings-{reading.study.id}",
+        height=_height(len(found)),
+        placeholder="",
+        alt="The newest endings, a row each",
+        column_order=[name for name in found.columns if name not in hidden],
+        column_config={
+            "trial": number("trial", width="small"),
+            "bits_per_byte": number("bits/byte", format="%.4f"),
+            "error": st.column_config.TextColumn("why", width="large"),
+        },
+    )
+    failed = found[found["error"] != ""]
+    if len(failed):
+        last = failed.iloc[0]
+        st.caption(f"The last that failed is trial {last['trial']}: {verbatim(last['error'])}")
+
+
+def _height(rows: int) -> int:
+    return ROW_PX * (1 + min(rows, MOST_ROWS)) + 3
+
+
+def _plural(n: int, word: str) -> str:
+    return word if n == 1 else f"{word}s"
