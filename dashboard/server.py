@@ -61,7 +61,7 @@ def warm() -> None:
 
 plotly_script.served = True
 app = st.App(
-    Path(__file__).with_name("app.py"),
+    Path(__file__).parent / "start" / "page.py",
     routes=[Route(plotly_script.address(), plotly)],
     lifespan=warmed,
 )

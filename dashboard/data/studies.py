@@ -53,11 +53,14 @@ class Summary:
         return who if self.driven else f"{who}, which gives no sign of life"
 
     @property
+    def abandoned(self) -> bool:
+        """Whether nobody drives it, and nobody noted that it ended."""
+        return self.study.state is StudyState.RUNNING and not self.driven
+
+    @property
     def state(self) -> str:
-        """Where it stands; a study whose driver is gone does not run, whatever was last noted."""
-        if self.study.state is StudyState.RUNNING and not self.driven:
-            return "running, without a driver"
-        return self.study.state.value
+        """Where it stands."""
+        return "running, undriven" if self.abandoned else self.study.state.value
 
 
 class Summaries:
@@ -133,15 +136,15 @@ def _front(study: StudyRecord, trials: columns.Block) -> tuple[float | None, int
 
 
 def summary_frame(summaries: Iterable[Summary]) -> pd.DataFrame:
-    """A row a study, for the page's table."""
+    """A row a study, for the page's table; `spent` and `left` in TFLOPs."""
     failures = [each.value for each in FAILURES]
     rows = [
         {
             "study": each.study.name,
             "state": each.state,
             "progress": 100 * min(1.0, each.spent / each.study.budget_flops),
-            "spent": each.spent,
-            "left": max(0.0, each.study.budget_flops - each.spent),
+            "spent": round(each.spent / 1e12, 2),
+            "left": round(max(0.0, each.study.budget_flops - each.spent) / 1e12, 2),
             "designs": sum(each.trials.values()),
             "finished": each.trials.get(Status.FINISHED.value, 0),
             "failed": sum(each.trials.get(name, 0) for name in failures),
@@ -153,7 +156,7 @@ def summary_frame(summaries: Iterable[Summary]) -> pd.DataFrame:
         for each in summaries
     ]
     names = (
-        *("study", "state", "progress", "spent", "left", "designs", "finished", "failed"),
-        *("best", "frontier", "driver", "started"),
+        *("study", "state", "progress", "best", "frontier", "designs", "finished", "failed"),
+        *("spent", "left", "driver", "started"),
     )
     return pd.DataFrame(rows, columns=list(names)).astype({"best": float})

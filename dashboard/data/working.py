@@ -100,7 +100,7 @@ def endings(reading: Reading, most: int = ENDINGS) -> pd.DataFrame:
     over = over[over["ended_at"].notna()].nlargest(most, "ended_at", keep="last")
     return pd.DataFrame(
         {
-            "ended": over["ended_at"].to_numpy(),
+            "ended": over["ended_at"].array,
             "trial": over["trial"].to_numpy(),
             "design": reading.trials["design"].reindex(over["trial"]).to_numpy(),
             "rung": over["rung"].to_numpy(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -57,8 +56,8 @@ def _numbers(reading: Reading, now: Work) -> None:
         compared = f"{now.rate / now.best / count:.0%} of the quickest"
     _metric(
         pace,
-        "Throughput",
-        f"{si(now.rate)}FLOP/s" if now.rate else "not known",
+        "FLOP/s now",
+        si(now.rate) if now.rate else "-",
         compared,
         "Training FLOPs a second of all that run, over their newest points. The quickest: what one "
         "evaluation of this study reached on this machine, times those that run now.",
@@ -102,7 +101,9 @@ def _runs(reading: Reading, now: Work, curves: dict[int, Curve]) -> None:
     number = st.column_config.NumberColumn
     st.dataframe(
         now.running.drop(columns=["id", "method"]).assign(
-            done=100 * now.running["done"], share=100 * now.running["share"].astype(float)
+            done=100 * now.running["done"],
+            share=100 * now.running["share"].astype(float),
+            rate=now.running["rate"].astype(float) / 1e9,
         ),
         hide_index=True,
         key=f"live-runs-{reading.study.id}",
@@ -116,7 +117,7 @@ def _runs(reading: Reading, now: Work, curves: dict[int, Curve]) -> None:
                 "done", format="%.0f%%", min_value=0, max_value=100, help="Of its steps"
             ),
             "loss": number("loss (nats/token)", format="%.3f"),
-            "rate": number("FLOP/s", format="scientific", help="Over its newest points"),
+            "rate": number("GFLOP/s", format="%.1f", help="Over its newest points"),
             "share": number(
                 "pace", format="%.0f%%", help="Of what the study's quickest evaluation reached"
             ),
@@ -150,12 +151,11 @@ def _endings(reading: Reading) -> None:
         st.info("No evaluation has ended yet. The first ends when a design reaches its first rung.")
         return
     now = datetime.now(UTC)
-    times = pd.DatetimeIndex(found["ended"]).tz_localize("UTC")
     hidden = set() if any(found["error"]) else {"error"}
     hidden |= set() if reading.study.rungs > 1 else {"rung"}
     number = st.column_config.NumberColumn
     st.dataframe(
-        found.assign(ended=[ago(each.to_pydatetime(), now) for each in times]),
+        found.assign(ended=[ago(each.to_pydatetime(), now) for each in found["ended"]]),
         hide_index=True,
         key=f"live-endings-{reading.study.id}",
         height=_height(len(found)),

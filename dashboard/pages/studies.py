@@ -16,6 +16,7 @@ from nas.store import StudyRecord
 KEY = "studies-table"
 _PICKED = "studies-picked"
 ROW_PX, MOST_ROWS = 35, 14
+MOST_NAMED = 5  # studies that one sentence names
 # What is drawn below the table for the chosen study, from the top to the bottom.
 BELOW: tuple[Callable[[Context, StudyRecord], None], ...] = ()
 
@@ -77,8 +78,8 @@ def _columns() -> dict[str, Any]:
             "spent", format="%.0f%%", min_value=0, max_value=100,
             help="Of its training FLOPs, by evaluations that have ended",
         ),
-        "spent": number("FLOPs spent", format="scientific"),
-        "left": number("FLOPs left", format="scientific"),
+        "spent": number("spent (TFLOPs)", format="localized", help="Training FLOPs"),
+        "left": number("left (TFLOPs)", format="localized", help="Training FLOPs"),
         "designs": number("designs", help="That were begun"),
         "finished": number("at the top", help="Designs that were measured at the top rung"),
         "failed": number("failed", help="Designs that diverged, ran out of memory or failed"),
@@ -94,10 +95,11 @@ def _columns() -> dict[str, Any]:
 
 def _warn(summaries: list[Summary]) -> None:
     """Say which studies run by their state and are driven by nobody."""
-    for each in summaries:
-        if each.state == "running, without a driver":
-            name = each.study.name
-            st.warning(f"Nobody drives {verbatim(name)}. Go on with it: `nas resume {name}`")
+    left = [each.study.name for each in summaries if each.abandoned]
+    if left:
+        shown = ", ".join(map(verbatim, left[:MOST_NAMED]))
+        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+        st.warning(f"Nobody drives {shown}{more}. Go on with one: `nas resume {left[0]}`")
 
 
 def _count(n: int, one: str, many: str) -> str:
