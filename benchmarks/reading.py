@@ -1,7 +1,9 @@
-"""How long reading a large study takes: the commands, a sampler's ask, and a live page.
+"""How long reading a large study takes: the commands, and a sampler's ask.
 
-python -m benchmarks.reading --json reading.json                # 3,000 trials; about 2 minutes
-python -m benchmarks.reading --trials 200 --seconds 6
+python -m benchmarks.reading --json reading.json                # 3,000 trials; about a minute
+python -m benchmarks.reading --trials 200
+
+What its pages cost is measured by `benchmarks.dashboard`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from benchmarks.reading_page import page_rows
 from benchmarks.reading_store import NAME, configuration, fill
 from benchmarks.report import Row, at_most, parser, publish
 from nas.search.lessons import lessons
@@ -28,7 +29,7 @@ TIMES = 5
 NAS = [sys.executable, "-c", "from nas.command.cli import main; main()"]
 
 
-def rows(trials: int, seconds: float, times: int = TIMES) -> Iterator[Row]:
+def rows(trials: int, times: int = TIMES) -> Iterator[Row]:
     """Build the study in a temporary folder and measure each reader of it, `times` times."""
     with tempfile.TemporaryDirectory(prefix="reading-") as folder:
         file = Path(folder) / "nas.db"
@@ -37,7 +38,6 @@ def rows(trials: int, seconds: float, times: int = TIMES) -> Iterator[Row]:
         yield Row("trials over three rungs, with 40 curve points a rung", trials)
         yield from command_rows(f"sqlite:///{file}", times)
         yield from ask_rows(f"sqlite:///{file}", trials, times)
-        yield from page_rows(f"sqlite:///{file}", seconds)
 
 
 def command_rows(url: str, times: int) -> Iterator[Row]:
@@ -90,6 +90,5 @@ def _seconds(command: list[str], times: int) -> float:
 if __name__ == "__main__":
     command = parser(__doc__)
     command.add_argument("--trials", type=int, default=TRIALS)
-    command.add_argument("--seconds", type=float, default=30, help="that the page is watched")
     options = command.parse_args()
-    sys.exit(publish(rows(options.trials, options.seconds), options.json))
+    sys.exit(publish(rows(options.trials), options.json))

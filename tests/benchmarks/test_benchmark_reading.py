@@ -19,12 +19,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_every_reader_has_a_row() -> None:
-    found = {row.name: row for row in rows(trials=40, seconds=0, times=1)}
+    found = {row.name: row for row in rows(trials=40, times=1)}
     for words in COMMANDS:
         assert 0 < found[f"nas {words[0]}"].value < 60
     assert 0 < found["an ask after it"].value < 60
-    page = found["a live page's server over 0 s"].value
-    assert isinstance(page, str), "0 seconds: no browser is started"
 
 
 def test_the_study_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,192 @@
+"""What a browser sees of the dashboard: how soon each page is of use, and what is sent to it."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from benchmarks.dashboard_server import Training, cpu_seconds, peak_memory, served, training
+from benchmarks.reading_store import NAME, Shape
+from benchmarks.report import Row, at_most
+from dashboard.context import REFRESH_S
+from dashboard.pages import PAGES, Page
+from nas.store import Store
+
+WARM_S, COLD_S, UPDATE_S = 2.0, 4.0, 1.0
+SENT, MEMORY, CORES = 1.5e6, float(2**30), 0.1
+TIMES, UPDATES = 3, 3
+WAIT_MS = 60_000
+SETTLE_MS = 1_500  # after a page is of use, until what it still sends has come
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+CHOSEN = "0,8,16"  # trials of the made-up study, at its top rung
+
+
+def missing() -> str:
+    """Why no browser can be had here; "" where one can."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return "playwright is not installed"
+    return "" if _chromium() else "no chromium on this machine"
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@dataclass
+class Visit:
+    """A page that was opened: how long until it was of use, and the bytes it was sent."""
+
+    seconds: float = 0.0
+    bytes: float = 0.0
+    errors: list[str] = field(default_factory=list)
+
+
+class Browser:
+    """One browser with one cache, as a reader has it who comes again."""
+
+    def __init__(self, chromium: Any) -> None:
+        self._context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+
+    @contextmanager
+    def opened(self, address: str, page: Page) -> Iterator[tuple[Any, Visit]]:
+        """The page, once it is of use."""
+        tab, visit = self._context.new_page(), Visit()
+        link = self._context.new_cdp_session(tab)
+        link.send("Network.enable")
+        link.on("Network.dataReceived", lambda event: _count(visit, event["encodedDataLength"]))
+        link.on("Network.webSocketFrameReceived", lambda event: _count(visit, _frame_bytes(event)))
+        tab.on("pageerror", lambda error: visit.errors.append(str(error)))
+        path = "" if page.default else page.path
+        try:
+            began = time.monotonic()
+            tab.goto(f"{address}/{path}?study={NAME}&trials={CHOSEN}")
+            tab.wait_for_selector(page.ready, timeout=WAIT_MS)
+            visit.seconds = time.monotonic() - began
+            yield tab, visit
+        finally:
+            tab.close()
+
+    def visit(self, address: str, page: Page) -> Visit:
+        """Open the page, and close it when all has come."""
+        with self.opened(address, page) as (tab, visit):
+            tab.wait_for_timeout(SETTLE_MS)
+            shown = tab.locator("[data-testid=stException]").count()
+            visit.errors += [f"{shown} traces"] if shown else []
+        return visit
+
+
+def _count(visit: Visit, bytes: float) -> None:
+    visit.bytes += bytes
+
+
+def _frame_bytes(event: dict[str, Any]) -> int:
+    frame = event["response"]
+    text = frame["payloadData"]
+    return len(base64.b64decode(text)) if frame["opcode"] == 2 else len(text)
+
+
+def browser_rows(
+    url: str, shape: Shape, seconds: float, times: int = TIMES, pages: tuple[Page, ...] = PAGES
+) -> Iterator[Row]:
+    """All that a browser can measure.
+
+    seconds: that a live page is watched.
+    """
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        try:
+            browser, errors = Browser(chromium), list[str]()
+            with served(url) as (process, address):
+                yield from _warm(browser, address, pages, times, errors)
+                live = next((page for page in pages if page.path == "live"), None)
+                if live is not None:
+                    yield from _live(browser, url, shape, process.pid, address, live, seconds)
+                memory = peak_memory(process.pid)
+            yield at_most("server's memory at its peak", memory / 2**20, MEMORY / 2**20, "MiB")
+            yield from _cold(browser, url, pages, errors)
+            yield Row("errors on pages", "; ".join(errors) or "none", "", "none", not errors)
+        finally:
+            chromium.close()
+
+
+def _warm(
+    browser: Browser, address: str, pages: tuple[Page, ...], times: int, errors: list[str]
+) -> Iterator[Row]:
+    first = browser.visit(address, pages[0])
+    yield Row("sent at a browser's first visit of all", first.bytes / 1e6, "MB")
+    for page in pages:
+        browser.visit(address, page)  # what is made once for all readers
+        visits = [browser.visit(address, page) for _ in range(times)]
+        errors += [f"{page.title}: {error}" for visit in visits for error in visit.errors]
+        took = median(visit.seconds for visit in visits)
+        yield at_most(f"{page.title}: of use, warm", took, WARM_S, "s")
+        sent = max(visit.bytes for visit in visits)
+        yield at_most(f"{page.title}: sent a visit", sent / 1e6, SENT / 1e6, "MB")
+
+
+def _cold(browser: Browser, url: str, pages: tuple[Page, ...], errors: list[str]) -> Iterator[Row]:
+    """Each page as the first that a server shows which has just begun to answer."""
+    for page in pages:
+        with served(url) as (_, address):
+            visit = browser.visit(address, page)
+        errors += [f"{page.title}: {error}" for error in visit.errors]
+        yield at_most(f"{page.title}: of use, cold", visit.seconds, COLD_S, "s")
+
+
+def _live(
+    browser: Browser,
+    url: str,
+    shape: Shape,
+    pid: int,
+    address: str,
+    page: Page,
+    seconds: float,
+) -> Iterator[Row]:
+    """An open live page: what it costs the server, and how soon it shows an ending."""
+    with browser.opened(address, page) as (tab, _):
+        with training(url, shape):
+            tab.wait_for_timeout(2000 * REFRESH_S)
+            before, began = cpu_seconds(pid), time.monotonic()
+            tab.wait_for_timeout(1000 * seconds)
+            share = (cpu_seconds(pid) - before) / (time.monotonic() - began)
+        yield at_most(f"server's share of a core, one live page over {seconds:g} s", share, CORES)
+        tab.wait_for_timeout(1000 * REFRESH_S)
+        waits = [_update(tab, url, shape) for _ in range(UPDATES)]
+    beyond = max(0.0, max(waits) - REFRESH_S)
+    name = f"from a write to the page, beyond its {REFRESH_S:g} s of refresh (worst of {UPDATES})"
+    yield at_most(name, beyond, UPDATE_S, "s")
+
+
+def _update(tab: Any, url: str, shape: Shape) -> float:
+    """Seconds from an ending's write until the page counts one evaluation less under way."""
+    with Store.open(url) as store:
+        study = Training(store, shape)
+        before = int(tab.evaluate(_UNDER_WAY))
+        id = study.begin()
+        _await_under_way(tab, before + 1)
+        began = time.monotonic()
+        study.end(id)
+        _await_under_way(tab, before)
+        return time.monotonic() - began
+
+
+_UNDER_WAY = """() => {
+  const found = [...document.querySelectorAll("h3")]
+    .map((each) => each.innerText.match(/Under way: ([0-9]+)/)).find((match) => match);
+  return found ? Number(found[1]) : -1;
+}"""
+
+
+def _await_under_way(tab: Any, count: int) -> None:
+    asked = f"(count) => ({_UNDER_WAY})() === count"
+    tab.wait_for_function(asked, arg=count, timeout=WAIT_MS, polling=50)
