@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from dashboard.data.designs import Specs
@@ -58,10 +59,23 @@ class Reading:
         """See the class; made when it is first asked for."""
         return self.specs.knobs()
 
-    @property
+    @cached_property
     def running(self) -> pd.DataFrame:
         """The evaluations that are under way."""
         return self.evaluations[self.evaluations["status"] == "running"]
+
+    @cached_property
+    def waiting(self) -> int:
+        """Evaluations that were stopped and can be taken up again."""
+        return int((self.evaluations["status"] == "stopped").sum())
+
+    def some(self, ids: Iterable[int]) -> pd.DataFrame:
+        """These evaluations, those that are there, by id."""
+        index, wanted = self.evaluations.index.to_numpy(), np.array(sorted(ids), dtype=np.int64)
+        at = np.searchsorted(index, wanted)
+        there = at < len(index)
+        there[there] = index[at[there]] == wanted[there]
+        return self.evaluations.iloc[at[there]]
 
     def of_trial(self, number: int) -> pd.DataFrame:
         """The trial's evaluations in the order in which they began."""

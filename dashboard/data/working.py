@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
 import pandas as pd
 
 from dashboard.data.curves import Curve, best_rate
@@ -56,7 +57,7 @@ def work(reading: Reading, curves: Mapping[int, Curve], best: float | None) -> W
     rates = running["rate"].dropna()
     return Work(
         running=running,
-        waiting=int((reading.evaluations["status"] == Status.STOPPED.value).sum()),
+        waiting=reading.waiting,
         rate=float(rates.sum()) if len(rates) else None,
         best=best,
     )
@@ -96,8 +97,12 @@ def _row(
 def endings(reading: Reading, most: int = ENDINGS) -> pd.DataFrame:
     """The newest endings first. Columns: ended (time), trial, design, rung, seed, outcome (in
     words), bits_per_byte, error."""
-    over = reading.evaluations[reading.evaluations["status"] != Status.RUNNING.value]
-    over = over[over["ended_at"].notna()].nlargest(most, "ended_at", keep="last")
+    ended, running = reading.evaluations["ended_at"], set(reading.running.index)
+    # One that was stopped and taken up again runs, and may have the time of its stop.
+    newest = np.argsort(ended.to_numpy(dtype="datetime64[us]"), kind="stable")[::-1]
+    newest = newest[: most + len(running) + int(ended.isna().sum())]  # missing times come first
+    over = reading.evaluations.iloc[newest]
+    over = over[over["ended_at"].notna() & ~over.index.isin(running)].iloc[:most]
     return pd.DataFrame(
         {
             "ended": over["ended_at"].array,

@@ -55,12 +55,10 @@ def _line(
     reading: Reading, trial: int, seed: int, running: int, curves: Mapping[int, Curve]
 ) -> tuple[list[float], list[float]]:
     """x and y: of lower rungs the part that the next one goes on from, then all of the running."""
-    own = reading.of_trial(trial)
-    own = own[own["seed"] == seed].sort_values("rung")
+    own = reading.some(curves)
+    own = own[(own["trial"] == trial) & (own["seed"] == seed)].sort_values("rung")
     xs, ys = [], []
     for id, until, trunk in zip(own.index, own["until_flops"], own["trunk_flops"], strict=True):
-        if id not in curves:
-            continue
         points = curves[id].points
         fork = np.inf if id == running else trunk or (1 - _decay(reading)) * until
         kept = points["flops"] <= fork

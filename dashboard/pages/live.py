@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -43,7 +44,7 @@ def board(context: Context) -> None:
     now = work(reading, curves, best)
     _numbers(reading, now)
     _runs(reading, now, curves)
-    _endings(reading)
+    _endings(reading, source.once(("endings", reading.stamp), lambda: endings(reading)))
 
 
 def _numbers(reading: Reading, now: Work) -> None:
@@ -144,9 +145,8 @@ def _why_idle(reading: Reading) -> str:
     return f"This study is {study.state}: nothing runs. Its results are on the page Frontier."
 
 
-def _endings(reading: Reading) -> None:
+def _endings(reading: Reading, found: pd.DataFrame) -> None:
     st.subheader("Ended of late")
-    found = endings(reading)
     if not len(found):
         st.info("No evaluation has ended yet. The first ends when a design reaches its first rung.")
         return
