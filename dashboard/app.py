@@ -47,6 +47,7 @@ def main() -> None:
         )
         for page in PAGES
     ]
+    links.know({page.path: made for page, made in zip(PAGES, pages, strict=True)})
     chosen = st.navigation(pages)
     chosen.run()
     links.publish()

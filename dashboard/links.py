@@ -7,12 +7,16 @@ when it is not drawn: these values outlive both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 _KEY = "link"
-NAMES = ("study", "trials", "x", "y", "z", "colour", "rung")  # in the order of the address
+_PAGES = "pages"
+# In the order of the address.
+NAMES = ("study", "trials", "x", "y", "z", "log", "colour", "shape", "rung", "weak")
+MOST_SELECTED = 100  # trials: an address has no room for thousands
 
 
 def recall() -> None:
@@ -54,5 +58,19 @@ def selected() -> tuple[int, ...]:
 
 
 def select(numbers: Sequence[int]) -> None:
-    """Select these trials and no others."""
-    put("trials", ",".join(str(number) for number in dict.fromkeys(numbers)))
+    """Select these trials and no others; of more than MOST_SELECTED the first."""
+    kept = list(dict.fromkeys(numbers))[:MOST_SELECTED]
+    put("trials", ",".join(str(number) for number in kept))
+
+
+# From one page to another: `app` tells which there are.
+
+
+def know(pages: Mapping[str, StreamlitPage]) -> None:
+    """The pages by their paths."""
+    st.session_state[_PAGES] = dict(pages)
+
+
+def go(path: str) -> None:
+    """Leave for another page, with study and selection."""
+    st.switch_page(st.session_state[_PAGES][path])

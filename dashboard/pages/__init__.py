@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import frontier, live, trial
+from dashboard.pages import compare, frontier, live, trial
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,6 @@ class Page:
 PAGES = (
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
     Page("Trial", "trial", ":material/layers:", trial.draw),
+    Page("Compare", "compare", ":material/compare_arrows:", compare.draw),
     Page("Live", "live", ":material/monitoring:", live.draw),
 )
