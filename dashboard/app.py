@@ -47,7 +47,6 @@ def main() -> None:
         )
         for page in PAGES
     ]
-    links.know({page.path: made for page, made in zip(PAGES, pages, strict=True)})
     chosen = st.navigation(pages)
     chosen.run()
     links.publish()

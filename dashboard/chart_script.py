@@ -37,7 +37,7 @@ function marked(figure, chosen, ink) {
     }
     if (wanted.size && trace.mode && !trace.mode.includes("lines")) {
       trace.selectedpoints = own;
-      trace.unselected = {marker: {opacity: 0.35}};
+      trace.unselected = {marker: {opacity: trace.opacity < 1 ? 0.75 : 0.4}};
     }
   }
   if (x.length) {
@@ -51,14 +51,15 @@ function marked(figure, chosen, ink) {
 
 function listen(element) {
   const area = (event) => {
-    if (!event || !event.points || !element.selects) return;
+    if (!event || !event.points || !element.selects || element.drawing) return;
     const found = event.points.map((point) => point.customdata)
       .filter((row) => row !== undefined && row !== null).map(number);
     element.tell({how: "area", numbers: [...new Set(found)]});
   };
   element.on("plotly_selected", area);
   element.on("plotly_deselect", () => {
-    if (element.selects && element.chosen().length) element.tell({how: "area", numbers: []});
+    if (element.drawing || !element.selects || !element.chosen().length) return;
+    element.tell({how: "area", numbers: []});
   });
   element.on("plotly_click", (event) => {
     const point = event.points.find((each) => each.customdata);
@@ -104,10 +105,13 @@ export default function ({data, parentElement, setTriggerValue}) {
     if (!window.Plotly) { setTimeout(element.draw, 50); return; }
     const figure = JSON.parse(data.figure);
     marked(figure, element.chosen(), themed(figure, element));
+    if (data.selects) figure.layout.margin = {...figure.layout.margin, r: 56};  // of the tools
     const unused = data.selects ? [] : ["select2d", "lasso2d"];
     const config = {displaylogo: false, responsive: true, scrollZoom: false,
                     displayModeBar: data.selects || "hover", modeBarButtonsToRemove: unused};
+    element.drawing = true;  // a drawing that ends an outline says so, as a reader would
     await window.Plotly.react(element, figure.data, figure.layout, config);
+    setTimeout(() => { element.drawing = false; }, 50);
     if (element.listening) return;
     element.listening = true;
     listen(element);

@@ -113,9 +113,11 @@ def pick(
         choices,
         key=key,
         accept_new_options=True,
+        select_all=False,  # else Enter takes all that match what was typed
         max_selections=most,
         on_change=changed,
-        placeholder="Choose designs, or type a number",
+        filter_mode="contains",
+        placeholder="Choose designs, or type a trial as #12",
         help=help,
     )
     return [number for text in shown if (number := number_in(text)) is not None]
@@ -140,8 +142,9 @@ def pick_one(reading: Reading, label: str, key: str, default: int) -> int:
         choices,
         key=key,
         accept_new_options=True,
+        filter_mode="contains",
         on_change=changed,
-        help="Choose a design, or type the number of any trial and press Enter.",
+        help="Choose a design, or type any trial as #12 and press Enter.",
     )
     return now
 

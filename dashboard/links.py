@@ -7,13 +7,13 @@ when it is not drawn: these values outlive both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NoReturn
 
 import streamlit as st
-from streamlit.navigation.page import StreamlitPage
 
 _KEY = "link"
-_PAGES = "pages"
+_TOLD = "link-told"
 # In the order of the address.
 NAMES = ("study", "trials", "x", "y", "z", "log", "colour", "shape", "rung", "weak")
 MOST_SELECTED = 100  # trials: an address has no room for thousands
@@ -43,8 +43,10 @@ def put(name: str, value: str) -> None:
 def publish() -> None:
     """Write the address."""
     wanted = {n: st.session_state[_KEY][n] for n in NAMES if n in st.session_state[_KEY]}
-    if st.query_params.to_dict() != wanted:
+    # What the browser told with this run may be older than what it was told last.
+    if st.session_state.get(_TOLD) != wanted or st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)
+        st.session_state[_TOLD] = wanted
 
 
 # The selection is a parameter like others: trials by number, the first is the one in focus.
@@ -63,14 +65,11 @@ def select(numbers: Sequence[int]) -> None:
     put("trials", ",".join(str(number) for number in kept))
 
 
-# From one page to another: `app` tells which there are.
+def go(path: str) -> NoReturn:
+    """Show another page, by its `path` in `dashboard.pages.PAGES`; the address is kept."""
+    publish()
+    st.switch_page(st.Page(_nothing, url_path=path), query_params=st.query_params.to_dict())
 
 
-def know(pages: Mapping[str, StreamlitPage]) -> None:
-    """The pages by their paths."""
-    st.session_state[_PAGES] = dict(pages)
-
-
-def go(path: str) -> None:
-    """Leave for another page, with study and selection."""
-    st.switch_page(st.session_state[_PAGES][path])
+def _nothing() -> None:
+    """Stands for a page: Streamlit finds it by its path."""

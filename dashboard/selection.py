@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import controls, links
 from dashboard.context import Context
 from dashboard.data.reading import Reading
-from dashboard.text import verbatim
+from dashboard.text import design_words, verbatim
 from nas.search.objectives import shown_objectives
 from nas.views.style import rung_words, si
 
@@ -22,36 +22,29 @@ MOST_COMPARED = 6
 def draw_selection(context: Context, reading: Reading) -> None:
     """The list, the buttons, the cards."""
     selected = [number for number in links.selected() if number in reading.trials.index]
-    listed, clear, open_one, compare = st.columns(
-        [8, 2, 2, 3], vertical_alignment="bottom", gap="small"
+    controls.pick(
+        reading,
+        "Selected designs",
+        f"picked-{reading.study.id}",
+        help="What a click, a box or a lasso selects. Here it is done with the keyboard: type "
+        "a part of a design, or a trial as #12. The first one is in focus on other pages.",
     )
-    with listed:
-        controls.pick(
-            reading,
-            "Selected designs",
-            f"picked-{reading.study.id}",
-            help="What a click, a box or a lasso selects. Here it is done with the keyboard: type "
-            "a part of a design or a trial's number. The first one is in focus on other pages.",
-        )
-    clear.button(
+    row = st.container(horizontal=True, gap="small")
+    row.button(
         "Clear",
         key="clear-selection",
         icon=":material/close:",
         disabled=not selected,
         on_click=links.select,
         args=((),),
-        width="stretch",
     )
-    if open_one.button(
-        "Open", key="open-trial", icon=":material/layers:", disabled=not selected, width="stretch"
-    ):
+    if row.button("Open", key="open-trial", icon=":material/layers:", disabled=not selected):
         links.go("trial")
-    if compare.button(
+    if row.button(
         "Compare",
         key="open-compare",
         icon=":material/compare_arrows:",
         disabled=len(selected) < 2,
-        width="stretch",
         help=f"Side by side: two to {MOST_COMPARED} designs.",
     ):
         links.go("compare")
@@ -66,7 +59,7 @@ def draw_selection(context: Context, reading: Reading) -> None:
 
 def card(reading: Reading, number: int, row: Any) -> str:
     """A trial in a few lines of Markdown."""
-    lines = [f"**#{number}** {verbatim(str(row['design']))}"]
+    lines = [f"**#{number} {design_words(str(row['design']))}**"]
     if pd.notna(row["bits_per_byte"]):
         error = f" ± {row['noise']:.4f}" if pd.notna(row["noise"]) else ""
         rung = None if pd.isna(row["rung"]) else int(row["rung"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from dashboard.data.reading import EVALUATION_COLUMNS, Reading
+from dashboard.data.reading import Reading
 from nas.store import EvaluationRecord, StudyRecord, TrialRecord
 from nas.views.certainty import chance_row, neighbour_words
 from nas.views.style import si
@@ -22,14 +22,14 @@ from search_space.spec import FFNSpec
 
 # Of a trial's costs: words, and what the figures are of.
 COSTS = {
-    "active_flops": ("Active FLOPs", "a token, in inference"),
-    "forward_flops": ("Forward FLOPs", "a token, as training computes them"),
+    "active_flops": ("Active FLOPs", "a token in inference"),
+    "forward_flops": ("Forward FLOPs", "a token in training"),
     "training_flops": ("Training FLOPs", "a token"),
     "total_params": ("Parameters", "of the model"),
     "active_params": ("Active parameters", "a token"),
     "param_bytes": ("Bytes of parameters", "of the model"),
-    "activation_bytes": ("Bytes of activations", "a token, kept for backward"),
-    "decode_bytes": ("Bytes read", "a token, in decoding"),
+    "activation_bytes": ("Bytes kept for backward", "a token"),
+    "decode_bytes": ("Bytes read", "a token in decoding"),
 }
 _DIGITS = re.compile(r"\d+")
 
@@ -37,8 +37,8 @@ _DIGITS = re.compile(r"\d+")
 def evaluations_of(reading: Reading, number: int) -> list[EvaluationRecord]:
     """The trial's evaluations in the order in which they began, as records."""
     own = reading.of_trial(number)
-    fields = [name for name in EVALUATION_COLUMNS if name != "id"]
-    rows = own[fields].astype(object)
+    rows = own[[each.name for each in fields(EvaluationRecord) if each.name != "id"]]
+    rows = rows.astype(object)
     rows = rows.where(rows.notna(), None)
     return [
         _evaluation(int(id), {str(name): value for name, value in values.items()})
@@ -107,8 +107,8 @@ def cost_frame(trial: TrialRecord) -> pd.DataFrame:
         if name in trial.cost:
             measured = trial.active_flops if name == "active_flops" else None
             shown = "" if measured is None else si(measured)
-            rows.append((words, si(trial.cost[name]), shown, of))
-    return pd.DataFrame(rows, columns=["cost", "counted", "measured", "of"])
+            rows.append((f"{words} {of}", si(trial.cost[name]), shown))
+    return pd.DataFrame(rows, columns=["cost", "counted", "measured"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,12 +11,12 @@ from search_space.backbone import Backbone
 from search_space.placement import placed
 from search_space.spec import FFNSpec
 
-WIDTH, _LEFT, _RIGHT = 640, 150, 600
+WIDTH, _LEFT, _RIGHT = 540, 122, 536
 _MOST_EXPERTS = 12  # that are drawn one by one
 _MOST_LAYERS = 24
 _SOFT = "rgba(128,128,128,0.16)"
-_TEXT = 13
-_SMALL = 12
+_TEXT = 14
+_SMALL = 13
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def description(spec: FFNSpec, backbone: Backbone) -> str:
     parts = [f"{sum(layers)} of {len(layers)} layers of the model have this FFN."]
     if spec.depth > 1:
         parts.append(f"It is {spec.depth} sub-layers in sequence, each with its own norm.")
-    parts.append(f"A token picks its experts so: {how(spec)}")
+    parts.append(f"How a token picks: {how(spec)[:1].lower()}{how(spec)[1:]}")
     parts.append(f"{_experts_words(spec)}; {_reads_words(spec)}.")
     if spec.shared_width:
         width = spec.shared_width // spec.depth
@@ -203,10 +203,10 @@ def _sub_layer(drawing: _Drawing, spec: FFNSpec, backbone: Backbone) -> float:
 
 def _selection(drawing: _Drawing, spec: FFNSpec, middle: float, y: float) -> float:
     """How a token picks; returns where it ends."""
-    lines = textwrap.wrap(how(spec), 52)
+    lines = textwrap.wrap(how(spec), 44)
     knobs = {n: v for n, v in spec.selection.to_dict().items() if n not in ("method", "seed")}
     said = ", ".join(f"{name} {_word(value)}" for name, value in knobs.items())
-    small = textwrap.wrap(said, 62)
+    small = textwrap.wrap(said, 52)
     height = 14 + 17 * len(lines) + 15 * len(small)
     drawing.box(_LEFT + 20, y, _RIGHT - _LEFT - 60, height)
     at = y + 19

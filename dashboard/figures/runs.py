@@ -138,7 +138,7 @@ def _crosses(whole: pd.DataFrame, trials: pd.DataFrame) -> list[Data]:
     failed = failed.head(MOST)
     if len(failed) == 0:
         return []
-    rows, designs = failed.to_dict("records"), trials["design"]
+    designs = trials["design"].reindex(failed["trial"])
     done = whole[whole["trial"].isin(failed["trial"]) & measured.notna()]
     last = done.groupby(["trial", "seed"])["bits_per_byte"].last()
     at = [last.get((t, s), edge) for t, s in zip(failed["trial"], failed["seed"], strict=True)]
@@ -149,7 +149,8 @@ def _crosses(whole: pd.DataFrame, trials: pd.DataFrame) -> list[Data]:
             "y": [float(f"{value:.5g}") for value in at],
             "customdata": [[int(number)] for number in failed["trial"]],
             "text": [
-                _failure(row, trials["design"][row["trial"]]) for row in failed.to_dict("records")
+                _failure(row, design)
+                for row, design in zip(failed.to_dict("records"), designs, strict=True)
             ],
             "hovertemplate": "%{text}<extra></extra>",
             "mode": "markers",

@@ -18,7 +18,7 @@ MOST_WEAK = 2000  # dominated or infeasible points that are drawn
 MOST_PAUSED = 300
 GL_FROM = 2000  # points, from which WebGL draws them
 _MOST_LABELS = 25  # on the front: more would lie over each other
-FADED = 0.45
+FADED = 0.6
 _SPREAD = 2654435761  # Knuth's: numbers times it, modulo 2**32, are spread evenly
 
 
@@ -139,9 +139,9 @@ def _groups(
         if name:
             trace |= {"name": shown(name), "legendgroup": name}
             trace["marker"]["color"] = style.colour.colour_of(name)
-        trace["marker"] |= {"size": 11 if solid else 7}
+        trace["marker"] |= {"size": 11 if solid else 8}
         if kind == "scatter":
-            trace["marker"]["line"] = {"color": "white", "width": 1}
+            trace["marker"]["line"] = {"color": "white", "width": 1 if solid else 0.5}
         if solid:
             trace |= _sureness(own, found, style)
         traces.append(trace | {"showlegend": False})

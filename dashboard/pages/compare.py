@@ -77,7 +77,7 @@ def _paired(context: Context, reading: Reading, chosen: Sequence[int]) -> None:
             + "; ".join(each.sentence for each in compared),
         )
         for each in compared:
-            st.markdown(f"- {verbatim(each.sentence)}")
+            st.markdown(f"- {each.sentence}")
         st.caption(
             "Both designs of a pair were measured on the same windows, so their difference has an "
             "error of its own, much smaller than each one's. A bar is the 95% interval, windows "
@@ -113,8 +113,8 @@ def _table(frame: pd.DataFrame, found: Sequence[Side], key: str) -> None:
         placeholder="",
         height="content",
         column_config={
-            "differs": st.column_config.TextColumn("", width=30, help="≠: not all are alike"),
-            "what": st.column_config.TextColumn("", pinned=True),
+            "differs": st.column_config.TextColumn("≠", width=36, help="≠: not all are alike"),
+            "what": st.column_config.TextColumn(" ", width="medium"),
             **{side.name: st.column_config.TextColumn(side.name) for side in found},
         },
     )

@@ -26,7 +26,7 @@ from dashboard.data.reading import Reading
 from dashboard.figures.layer import layer_picture
 from dashboard.figures.load import activity, load_map
 from dashboard.picture import picture
-from dashboard.text import verbatim
+from dashboard.text import design_words, verbatim
 from nas.store import TrialRecord
 from nas.views.curves import curves_data, run_curves
 from search_space.backbone import Backbone
@@ -60,7 +60,7 @@ def detail(context: Context) -> None:
     number = controls.pick_one(reading, "Trial", f"trial-{reading.study.id}", best_of(reading))
     links.publish()
     trial = context.source.trial(reading.study.id, number)
-    st.title(f"#{number} {verbatim(trial.spec.label)}")
+    st.header(f"#{number} {design_words(trial.spec.label)}")
     _failures(reading, number)
     _what_it_is(context, reading, trial)
     _how_it_did(context, reading, trial)
@@ -91,7 +91,7 @@ def _failures(reading: Reading, number: int) -> None:
 def _what_it_is(context: Context, reading: Reading, trial: TrialRecord) -> None:
     """The picture, the fields, the text to copy."""
     study = reading.study
-    drawn, facts = st.columns([7, 5])
+    drawn, facts = st.columns([8, 5])
     with drawn:
         st.subheader("The layer")
         try:
@@ -147,7 +147,7 @@ def _how_it_did(context: Context, reading: Reading, trial: TrialRecord) -> None:
         "A row is an evaluation: a run, which is this design with one seed, brought to a rung and "
         "measured there. The store keeps these endings and their errors, no other log."
     )
-    outcome, costs = st.columns(2)
+    outcome, costs = st.columns([6, 5])
     with outcome:
         st.subheader("Outcome")
         found = outcome_frame(reading, trial)
@@ -222,7 +222,7 @@ def _experts(reading: Reading, trial: TrialRecord) -> None:
     else:
         st.info("Each sub-layer has one expert, which every token reads: there is no load to show.")
     shares = list(trial.result.activity) if trial.result is not None else []
-    table, bars = st.columns([6, 5])
+    table, bars = st.columns([7, 4])
     number = st.column_config.NumberColumn
     with table:
         st.dataframe(
