@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
+from nas.views.certainty import Chance
 from nas.views.style import GREY, PALETTE, Data, colour, shown, si, symbol
 
 SHAPES = ("circle", "square", "diamond", "cross", "triangle-up", "x", "star", "hexagon")
@@ -59,12 +62,18 @@ class Look:
 
     def on_scale(self, values: pd.Series) -> list[float | None]:
         """Numbers as the scale takes them."""
-        taken = [math.log10(v) if self.log and v > 0 else float(v) for v in values]
+        taken = self._scaled(values)
         return [None if math.isnan(value) else float(f"{value:.4g}") for value in taken]
+
+    def _scaled(self, values: pd.Series) -> pd.Series:
+        numbers = values.astype(float)
+        if not self.log:
+            return numbers
+        return pd.Series(np.log10(numbers.where(numbers > 0)), index=numbers.index)
 
     def axis(self) -> Data:
         """The scale, with words on it."""
-        known = pd.Series(self.on_scale(self.values.dropna()), dtype=float)
+        known = self._scaled(self.values.dropna()).dropna()
         low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
         ticks = [low + (high - low) * i / 4 for i in range(5)] if high > low else [low]
         texts = [si(10**tick if self.log else tick) for tick in ticks]
@@ -115,3 +124,28 @@ def _order(text: str) -> tuple[bool, float, str]:
         return text == NONE, float(text), text
     except ValueError:
         return text == NONE, math.inf, text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How the points are to look.
+
+    colour, shape: by which knobs; shapes have categories alone.
+    log: which axes are logarithms', of "x" and "y".
+    weak: "faded" or "hidden": points that are dominated or break a bound.
+    chances: by trial; empty where there are none for these axes.
+    names: of presets, by trial; empty where they are not to be shown.
+    dense: the trial of the dense reference design.
+    references: whether reference lines are drawn.
+    keep: trials that are drawn whatever is left out: the selected ones.
+    """
+
+    colour: Look
+    shape: Look
+    log: Collection[str] = ("x",)
+    weak: str = "faded"
+    chances: Mapping[int, Chance] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+    dense: int | None = None
+    references: bool = True
+    keep: frozenset[int] = frozenset()

@@ -17,6 +17,8 @@ from nas.search.objectives import OBJECTIVES, Objective, objective
 from nas.search.pareto import non_dominated
 from nas.store import StudyRecord
 
+_SHIELDS = 32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
@@ -82,7 +84,7 @@ def measured_at(trials: pd.DataFrame, evaluations: pd.DataFrame, rung: int | Non
     done = evaluations[(evaluations["status"] == "finished") & (evaluations["rung"] == rung)]
     done = done[done["trial"].isin(trials.index)]
     own = done.groupby("trial")
-    frame = trials.loc[list(own.groups)].copy()
+    frame = trials.loc[own.size().index].copy()
     frame["bits_per_byte"] = own["bits_per_byte"].mean()
     frame["seeds"] = own.size()
     frame["rung"] = rung
@@ -104,4 +106,17 @@ def _broken(frame: pd.DataFrame, bounds: Mapping[str, float]) -> np.ndarray:
 
 def _best(values: pd.DataFrame) -> pd.Index:
     """The index of the rows that no other row is better than."""
-    return values.index[non_dominated(values.to_numpy(dtype=float).tolist())]
+    rows = values.to_numpy(dtype=float)
+    left = np.flatnonzero(~_surely_beaten(rows)) if len(rows) > _SHIELDS else np.arange(len(rows))
+    return values.index[left[non_dominated(rows[left].tolist())]]
+
+
+def _surely_beaten(rows: np.ndarray) -> np.ndarray:
+    """Whether a few very good rows beat each: most are, and need no other comparison."""
+    span = rows.max(axis=0) - rows.min(axis=0)
+    scaled = (rows - rows.min(axis=0)) / np.where(span > 0, span, 1)
+    good = np.argpartition(scaled.sum(axis=1), _SHIELDS)[:_SHIELDS]
+    beaten = np.zeros(len(rows), dtype=bool)
+    for shield in rows[good]:
+        beaten |= (shield <= rows).all(axis=1) & (shield < rows).any(axis=1)
+    return beaten

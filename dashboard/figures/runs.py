@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
@@ -105,14 +105,21 @@ def _lines(rows: pd.DataFrame, trials: pd.DataFrame, method: str, kind: _Kind) -
     y: list[float | None] = []
     marks: list[list[int] | None] = []
     texts: list[str] = []
-    designs = trials["design"]
-    for run, own in rows.groupby(level=[0, 1], sort=False):
-        trial, seed = cast(tuple[int, int], run)
-        title = f"<b>#{trial} {shown(designs[trial])}</b>"
-        x += [*numbers(own["until_flops"]), None]
-        y += [*numbers(own["bits_per_byte"]), None]
-        marks += [*([int(trial)] for _ in range(len(own))), None]
-        texts += [*(f"{title}<br>rung {rung}, seed {seed}" for rung in own["rung"]), ""]
+    designs = trials["design"].reindex(rows["trial"])
+    columns = [rows[name].tolist() for name in ("trial", "seed", "rung")]
+    figures = numbers(rows["until_flops"]), numbers(rows["bits_per_byte"])
+    before = None
+    for trial, seed, rung, flops, bits, design in zip(*columns, *figures, designs, strict=True):
+        if before not in (None, (trial, seed)):
+            x.append(None)
+            y.append(None)
+            marks.append(None)
+            texts.append("")
+        before = trial, seed
+        x.append(flops)
+        y.append(bits)
+        marks.append([trial])
+        texts.append(f"<b>#{trial} {shown(design)}</b><br>rung {rung}, seed {seed}")
     return {
         "type": "scatter",
         "x": x,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from dashboard.figures.looks import Look
+from dashboard.figures.hover import brief, full, rounded
+from dashboard.figures.looks import Style
 from dashboard.figures.points import Points
 from dashboard.figures.references import reference_lines
 from nas.store import StudyRecord
-from nas.views.certainty import Chance, neighbour_words
-from nas.views.style import GREY, PAUSED, Data, layout, paused_name, rung_words, shown, si
+from nas.views.certainty import Chance
+from nas.views.style import GREY, PAUSED, Data, layout, paused_name, shown
 
 MOST_WEAK = 2000  # dominated or infeasible points that are drawn
 MOST_PAUSED = 300
@@ -20,31 +21,6 @@ GL_FROM = 2000  # points, from which WebGL draws them
 _MOST_LABELS = 25  # on the front: more would lie over each other
 FADED = 0.6
 _SPREAD = 2654435761  # Knuth's: numbers times it, modulo 2**32, are spread evenly
-
-
-@dataclass(frozen=True, kw_only=True)
-class Style:
-    """How the points are to look.
-
-    colour, shape: by which knobs; shapes have categories alone.
-    log: which axes are logarithms', of "x" and "y".
-    weak: "faded" or "hidden": points that are dominated or break a bound.
-    chances: by trial; empty where there are none for these axes.
-    names: of presets, by trial; empty where they are not to be shown.
-    dense: the trial of the dense reference design.
-    references: whether reference lines are drawn.
-    keep: trials that are drawn whatever is left out: the selected ones.
-    """
-
-    colour: Look
-    shape: Look
-    log: Collection[str] = ("x",)
-    weak: str = "faded"
-    chances: Mapping[int, Chance] = field(default_factory=dict)
-    names: Mapping[int, str] = field(default_factory=dict)
-    dense: int | None = None
-    references: bool = True
-    keep: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -70,7 +46,7 @@ def scatter(study: StudyRecord, found: Points, style: Style, paused: pd.DataFram
     front = found.front
     gl = "scattergl" if len(kept) + len(front) > GL_FROM else "scatter"
     traces = [_line(found)] if len(found.line) > 0 else []
-    traces += _infeasible(study, kept[kept["infeasible"]], found, style, gl)
+    traces += _infeasible(kept[kept["infeasible"]], found, style, gl)
     traces += _groups(kept[~kept["infeasible"]], found, style, gl, solid=False, study=study)
     traces += _groups(front, found, style, "scatter", solid=True, study=study)
     traces += _names(found, style, {int(n) for n in (*kept.index, *front.index)})
@@ -135,7 +111,10 @@ def _groups(
         if len(own) == 0:
             continue
         trace = _markers(own, found, style, kind) | {"opacity": 1.0 if solid else FADED}
-        trace["text"] = _texts(study, own, found, style, full=solid)
+        if solid:
+            trace["text"] = full(study, own, found, style)
+        else:
+            trace |= brief(own, found, style)
         if name:
             trace |= {"name": shown(name), "legendgroup": name}
             trace["marker"]["color"] = style.colour.colour_of(name)
@@ -171,7 +150,7 @@ def _sureness(rows: pd.DataFrame, found: Points, style: Style) -> Data:
         return {}
     known = [style.chances.get(int(number)) for number in rows.index]
     errors = [_paired_error(chance) for chance in known]
-    bars = [e or _own(n) for e, n in zip(errors, rows["noise"], strict=True)]
+    bars = [e or rounded(n) for e, n in zip(errors, rows["noise"], strict=True)]
     bar = {"array": bars, "color": GREY, "thickness": 1, "width": 4, "visible": any(bars)}
     if len(found.front) > _MOST_LABELS or not any(known):
         return {"error_y": bar}
@@ -197,21 +176,14 @@ def _paired_error(chance: Chance | None) -> float:
     return 0.0 if beside is None else float(f"{beside[1].error:.4g}")
 
 
-def _own(noise: float | None) -> float:
-    return 0.0 if noise is None or noise != noise else float(f"{noise:.4g}")
-
-
-def _infeasible(
-    study: StudyRecord, rows: pd.DataFrame, found: Points, style: Style, kind: str
-) -> list[Data]:
+def _infeasible(rows: pd.DataFrame, found: Points, style: Style, kind: str) -> list[Data]:
     if len(rows) == 0:
         return []
     trace = _markers(rows, found, style, kind)
     shapes = style.shape.values.reindex(rows.index)
     marks = {"symbol": _same([f"{style.shape.shape_of(each)}-open" for each in shapes])}
     trace["marker"] = marks | {"color": GREY, "size": 8}
-    texts = _texts(study, rows, found, style, full=False)
-    trace["text"] = [f"{text}<br>breaks a bound of the study" for text in texts]
+    trace |= brief(rows, found, style, "<br>breaks a bound of the study")
     return [trace | {"name": "breaks a bound", "opacity": 0.7}]
 
 
@@ -291,49 +263,6 @@ def _entry(name: str, marks: Data) -> Data:
         "marker": marks,
         "hoverinfo": "skip",
     }
-
-
-def _texts(
-    study: StudyRecord, rows: pd.DataFrame, found: Points, style: Style, *, full: bool
-) -> list[str]:
-    """What the mouse over a point says; `full` with all that is known of a design on the front."""
-    axes = [each for each in found.axes if each.name != "bits_per_byte"]
-    lines = [f"<b>#{number} {shown(design)}</b>" for number, design in rows["design"].items()]
-    bits = [_bits(b, n) for b, n in zip(rows["bits_per_byte"], rows["noise"], strict=True)]
-    lines = [line + more for line, more in zip(lines, bits, strict=True)]
-    for axis in axes:
-        lines = [
-            f"{a}<br>{axis.column}: {si(v)}" for a, v in zip(lines, rows[axis.name], strict=True)
-        ]
-    if style.colour.name not in ("method", *(each.name for each in found.axes)):
-        values = style.colour.values.reindex(rows.index)
-        words = ["-" if v != v else v if isinstance(v, str) else f"{v:.4g}" for v in values]
-        name = shown(style.colour.name)
-        lines = [f"{a}<br>{name}: {shown(w)}" for a, w in zip(lines, words, strict=True)]
-    if not full:
-        return lines
-    seeds = zip(rows["rung"], rows["seeds"], strict=True)
-    seen = [rung_words(study.rungs, None if pd.isna(r) else int(r), int(s)) for r, s in seeds]
-    sure = [_sure_words(style.chances.get(int(number))) for number in rows.index]
-    return [f"{a}<br>{b}{c}" for a, b, c in zip(lines, seen, sure, strict=True)]
-
-
-def _bits(bits: float | None, noise: float | None) -> str:
-    if bits is None or bits != bits:
-        return ""
-    error = _own(noise)
-    return f"<br>{bits:.4f}{f' ± {error:.4f}' if error else ''} bits/byte"
-
-
-def _sure_words(chance: Chance | None) -> str:
-    if chance is None:
-        return ""
-    words = f"<br>on the frontier with probability {chance.probability:.2f}"
-    for name, beside in (("cheaper", chance.cheaper), ("dearer", chance.dearer)):
-        if beside is not None:
-            gap = {"trial": beside[0], "difference": beside[1].value, "error": beside[1].error}
-            words += f"<br>less the next {name}: {neighbour_words(gap)}"
-    return words
 
 
 def numbers(values: pd.Series) -> list[float]:

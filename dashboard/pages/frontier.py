@@ -11,10 +11,11 @@ from dashboard import controls, links
 from dashboard.charts import live_chart
 from dashboard.context import Context, follow, once
 from dashboard.data.reading import Reading
+from dashboard.figures.looks import Style
 from dashboard.figures.points import Points, points
 from dashboard.figures.references import dense_reference, preset_names
 from dashboard.figures.runs import runs
-from dashboard.figures.scatter import Drawn, Style, scatter
+from dashboard.figures.scatter import MOST_WEAK, Drawn, scatter
 from dashboard.headline import draw_headline, noise_words
 from dashboard.selection import draw_selection
 from dashboard.text import verbatim
@@ -114,8 +115,6 @@ def draw_front(context: Context, reading: Reading) -> None:
 def _thin(found: Points, selected: frozenset[int]) -> frozenset[int]:
     """The selected trials that a figure must keep: none where it leaves nothing out, so that the
     same figure serves every selection."""
-    from dashboard.figures.scatter import MOST_WEAK
-
     return selected if len(found.frame) - len(found.front) > MOST_WEAK else frozenset()
 
 
