@@ -13,7 +13,9 @@ import streamlit as st
 
 from dashboard import links
 from dashboard.data.reading import Reading
+from dashboard.text import verbatim
 
+_SAID = "said"
 MOST_OFFERED = 300  # trials in a list; any other is typed by its number
 
 
@@ -100,6 +102,7 @@ def pick(
     reading: Reading, label: str, key: str, most: int | None = None, help: str | None = None
 ) -> list[int]:
     """The selected trials as a list that can be changed: by design, or by typing a number."""
+    _speak()
     trials = reading.trials.index
     now = [number for number in links.selected() if number in trials]
     choices = [label_of(reading, number) for number in dict.fromkeys([*now, *offered(reading)])]
@@ -125,6 +128,7 @@ def pick(
 
 def pick_one(reading: Reading, label: str, key: str, default: int) -> int:
     """The trial in focus: the first that is selected, else `default`."""
+    _speak()
     trials = reading.trials.index
     now = next((number for number in links.selected() if number in trials), default)
     choices = [label_of(reading, number) for number in dict.fromkeys([now, *offered(reading)])]
@@ -133,7 +137,7 @@ def pick_one(reading: Reading, label: str, key: str, default: int) -> int:
     def changed() -> None:
         number = number_in(st.session_state[key] or "")
         if number is None or number not in trials:
-            st.toast(f"This study has no trial {st.session_state[key]!r}")
+            _say(f"This study has no trial {st.session_state[key]!r}")
             return
         links.select([number, *(each for each in links.selected() if each != number)])
 
@@ -159,7 +163,7 @@ def _take(texts: Sequence[str], trials: Any) -> None:
     found = [number_in(text) for text in texts]
     unknown = [t for t, n in zip(texts, found, strict=True) if n is None or n not in trials]
     if unknown:
-        st.toast(f"This study has no trial {', '.join(map(repr, unknown))}")
+        _say(f"This study has no trial {', '.join(map(repr, unknown))}")
     links.select([number for number in found if number is not None and number in trials])
 
 
@@ -167,7 +171,20 @@ def select(numbers: Sequence[int]) -> None:
     """What a chart or a table selected; says so when a link cannot carry them all."""
     links.select(numbers)
     if len(numbers) > links.MOST_SELECTED:
-        st.toast(
+        _say(
             f"{len(numbers):,} designs are in that area; the first {links.MOST_SELECTED} of them "
             "are selected"
         )
+
+
+# A callback must draw nothing: the next drawing of a list of trials says what it has to say.
+
+
+def _say(text: str) -> None:
+    st.session_state[_SAID] = text
+
+
+def _speak() -> None:
+    text = st.session_state.pop(_SAID, None)
+    if text is not None:
+        st.toast(verbatim(text))

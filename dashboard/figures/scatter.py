@@ -19,6 +19,7 @@ MOST_WEAK = 2000  # dominated or infeasible points that are drawn
 MOST_PAUSED = 300
 GL_FROM = 2000  # points, from which WebGL draws them
 _MOST_LABELS = 25  # on the front: more would lie over each other
+_MOST_TOLD = 200  # on the front, about which the mouse tells all that is known
 FADED = 0.6
 _SPREAD = 2654435761  # Knuth's: numbers times it, modulo 2**32, are spread evenly
 
@@ -111,7 +112,7 @@ def _groups(
         if len(own) == 0:
             continue
         trace = _markers(own, found, style, kind) | {"opacity": 1.0 if solid else FADED}
-        if solid:
+        if solid and len(rows) <= _MOST_TOLD:
             trace["text"] = full(study, own, found, style)
         else:
             trace |= brief(own, found, style)
