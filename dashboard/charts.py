@@ -8,66 +8,57 @@ Plotly's own script comes to the page by `dashboard.plotly_script`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
+from dashboard.chart_script import CHART_JS, MARKS_JS
+
 _CHART = "ffn-nas.plotly_chart"
-_CHART_JS = """
-const CONFIG = {displaylogo: false, responsive: true, scrollZoom: false,
-                modeBarButtonsToRemove: ["select2d", "lasso2d"]};
-
-function themed(figure, element) {
-  const style = getComputedStyle(element);
-  figure.layout.paper_bgcolor = figure.layout.plot_bgcolor = "rgba(0,0,0,0)";
-  figure.layout.modebar = {bgcolor: "rgba(0,0,0,0)", color: "#888888", orientation: "v"};
-  figure.layout.font = {family: style.getPropertyValue("--st-font") || "sans-serif",
-                        color: style.getPropertyValue("--st-text-color") || "#31333f", size: 13};
-  return figure;
-}
-
-export default function ({data, parentElement, setTriggerValue}) {
-  let element = parentElement.querySelector(".ffn-nas-chart");
-  if (!element) {
-    element = document.createElement("div");
-    element.className = "ffn-nas-chart";
-    parentElement.appendChild(element);
-  }
-  element.style.height = data.height + "px";
-  element.clicked = (number) => setTriggerValue("clicked", number);
-  element.wanted = data.figure;
-  const draw = async () => {
-    if (!element.isConnected || element.wanted !== data.figure) return;
-    if (!window.Plotly) { setTimeout(draw, 50); return; }
-    const figure = themed(JSON.parse(data.figure), element);
-    await window.Plotly.react(element, figure.data, figure.layout, CONFIG);
-    if (element.listening) return;
-    element.listening = true;
-    element.on("plotly_click", (event) => {
-      const point = event.points.find((each) => each.customdata);
-      if (point) element.clicked(point.customdata[0]);
-    });
-  };
-  draw();
-}
-"""
+_MARKS = "ffn-nas.plotly_marks"
+Picked = Callable[[Sequence[int]], None]
 
 
 def live_chart(
-    figure: str, key: str, height: int, on_click: Callable[[int], None] | None = None
+    figure: str,
+    key: str,
+    height: int,
+    on_click: Callable[[int], None] | None = None,
+    *,
+    label: str = "",
+    on_select: Picked | None = None,
+    selected: Sequence[int] = (),
 ) -> None:
     """Draw `figure`, or bring the chart of that `key` up to date.
 
-    figure: Plotly's, as JSON.
+    figure: Plotly's, as JSON. A trace's `customdata` is a trial's number at each point, or a list
+        that begins with it.
     height: in pixels.
-    on_click: called with the first `customdata` of a clicked point.
+    on_click: called with the number of a clicked point.
+    label: the chart's name for who does not see it.
+    on_select: called with all numbers that are selected now: by a click, which adds with Shift or
+        Ctrl, by a box or lasso, or none by Escape. Without it there are no tools to select.
+    selected: the numbers that are ringed. Sent apart from the figure, which may be large.
     """
-    component = st.components.v2.component(_CHART, js=_CHART_JS, isolate_styles=False)
+    component = st.components.v2.component(_CHART, js=CHART_JS, isolate_styles=False)
 
-    def clicked() -> None:
-        number = st.session_state[key].clicked
-        if on_click is not None and number is not None:
-            on_click(int(number))
+    def picked() -> None:
+        found = st.session_state[key].picked
+        if not isinstance(found, Mapping):
+            return
+        if on_click is not None and found["how"] == "click":
+            on_click(int(found["clicked"]))
+        if on_select is not None:
+            on_select([int(number) for number in found["numbers"]])
 
-    data = {"figure": figure, "height": height}
-    component(key=key, data=data, height=height, on_clicked_change=clicked)
+    if on_select is not None:
+        marks = st.components.v2.component(_MARKS, js=MARKS_JS, isolate_styles=False)
+        marks(key=f"{key}-marks", data={"name": key, "selected": list(selected)}, height=1)
+    data = {
+        "name": key,
+        "figure": figure,
+        "height": height,
+        "label": label,
+        "selects": on_select is not None,
+    }
+    component(key=key, data=data, height=height, on_picked_change=picked)

@@ -45,6 +45,19 @@ def again(part: Callable[..., None], *arguments: object) -> None:
     st.fragment(guarded, run_every=REFRESH_S)(part, *arguments)
 
 
+def follow(context: Context, stamp: tuple[object, ...]) -> None:
+    """Draw the whole page again once the study differs from the reading of this stamp.
+
+    Between the two nothing is drawn and nothing sent.
+    """
+    again(_look, context, stamp)
+
+
+def _look(context: Context, stamp: tuple[object, ...]) -> None:
+    if context.reading().stamp != stamp:
+        st.rerun()
+
+
 def guarded(part: Callable[..., None], *arguments: object) -> None:
     """Draw a part, or the one line that says why it cannot be drawn."""
     try:

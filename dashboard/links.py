@@ -8,11 +8,15 @@ when it is not drawn: these values outlive both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import streamlit as st
 
 _KEY = "link"
-NAMES = ("study", "trials", "x", "y", "z", "colour", "rung")  # in the order of the address
+_TOLD = "link-told"
+# In the order of the address.
+NAMES = ("study", "trials", "x", "y", "z", "log", "colour", "shape", "rung", "weak")
+MOST_SELECTED = 100  # trials: an address has no room for thousands
 
 
 def recall() -> None:
@@ -39,8 +43,10 @@ def put(name: str, value: str) -> None:
 def publish() -> None:
     """Write the address."""
     wanted = {n: st.session_state[_KEY][n] for n in NAMES if n in st.session_state[_KEY]}
-    if st.query_params.to_dict() != wanted:
+    # What the browser told with this run may be older than what it was told last.
+    if st.session_state.get(_TOLD) != wanted or st.query_params.to_dict() != wanted:
         st.query_params.from_dict(wanted)
+        st.session_state[_TOLD] = wanted
 
 
 # The selection is a parameter like others: trials by number, the first is the one in focus.
@@ -54,5 +60,16 @@ def selected() -> tuple[int, ...]:
 
 
 def select(numbers: Sequence[int]) -> None:
-    """Select these trials and no others."""
-    put("trials", ",".join(str(number) for number in dict.fromkeys(numbers)))
+    """Select these trials and no others; of more than MOST_SELECTED the first."""
+    kept = list(dict.fromkeys(numbers))[:MOST_SELECTED]
+    put("trials", ",".join(str(number) for number in kept))
+
+
+def go(path: str) -> NoReturn:
+    """Show another page, by its `path` in `dashboard.pages.PAGES`; the address is kept."""
+    publish()
+    st.switch_page(st.Page(_nothing, url_path=path), query_params=st.query_params.to_dict())
+
+
+def _nothing() -> None:
+    """Stands for a page: Streamlit finds it by its path."""

@@ -7,6 +7,14 @@ import re
 _PLAIN = re.compile(r"[A-Za-z0-9]+([ .-][A-Za-z0-9]+)*")  # nothing in it that Markdown reads
 
 
+_DESIGN = re.compile(r"[A-Za-z0-9]+([ ._=/]+[A-Za-z0-9]+)*")  # in it `_` alone means something
+
+
+def design_words(label: str) -> str:
+    """Markdown that shows a design's label in plain type, or as code what is odd in it."""
+    return label.replace("_", r"\_") if _DESIGN.fullmatch(label) else verbatim(label)
+
+
 def verbatim(text: str) -> str:
     """Markdown that shows `text` itself.
 

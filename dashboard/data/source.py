@@ -12,6 +12,7 @@ from dashboard.data.reading import Reading
 from dashboard.data.snapshot import Snapshot, read
 from dashboard.data.studies import Summaries, Summary
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
+from nas.views.comparison import Comparison, compare
 from search_space.contract import Progress
 
 T = TypeVar("T")
@@ -90,6 +91,15 @@ class Source:
     def trial(self, study_id: int, number: int) -> TrialRecord:
         """One trial with all that is known of it; raise InputError for an unknown one."""
         return self._ask(lambda store: store.trial(study_id, number))
+
+    def compare(self, name: str, a: int, b: int) -> Comparison:
+        """Two trials of a study in pairs; raise InputError where no number compares them."""
+
+        def body(store: Store) -> Comparison:
+            study = store.study(name)
+            return compare(store, study, a, study, b)
+
+        return self._ask(body)
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned for this key; made again when it was not asked for in a while.

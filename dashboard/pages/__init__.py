@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import frontier, live, studies, trial
+from dashboard.pages import compare, frontier, live, studies, trial
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ PAGES = (
     ),
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
     Page("Trial", "trial", ":material/layers:", trial.draw),
+    Page("Compare", "compare", ":material/compare_arrows:", compare.draw),
     Page(
         "Live", "live", ":material/monitoring:", live.draw,
         ready=".st-key-live-board [data-testid=stMetric]",

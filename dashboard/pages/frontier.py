@@ -1,13 +1,30 @@
-"""Quality against cost."""
+"""The frontier: quality against cost, and whatever else is to be minimised."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import streamlit as st
 
-from dashboard.context import Context, once
-from dashboard.data.source import Source
-from dashboard.sections import draw_headline, draw_pareto, draw_runs, draw_table
+from dashboard import controls, links
+from dashboard.charts import live_chart
+from dashboard.context import Context, follow, once
+from dashboard.data.reading import Reading
+from dashboard.figures.looks import Style
+from dashboard.figures.points import Points, points
+from dashboard.figures.references import dense_reference, preset_names
+from dashboard.figures.runs import runs
+from dashboard.figures.scatter import MOST_WEAK, Drawn, scatter
+from dashboard.headline import draw_headline, noise_words
+from dashboard.selection import draw_selection
 from dashboard.text import verbatim
+from dashboard.trial_table import draw_table
+from dashboard.view import View, choose_view, looks_of
+from nas.store import StudyState
+
+_HEIGHT = 520
+_RUNS_HEIGHT = 430
 
 
 def draw(context: Context) -> None:
@@ -15,16 +32,162 @@ def draw(context: Context) -> None:
     if context.study is None:
         st.info("No studies yet. Start one with: `nas launch STUDY.yaml`, then reload this page.")
         return
-    source, name = context.source, context.study.name
-    snapshot = source.snapshot(name)
-    st.title(verbatim(name))
-    draw_headline(source, snapshot)
-    once(board, source, name)
-    draw_table(source, snapshot)
+    reading = context.reading()
+    st.title(verbatim(reading.study.name))
+    draw_headline(context, reading)
+    once(board, context)
+    follow(context, reading.stamp)
 
 
-def board(source: Source, name: str) -> None:
-    """The scatter and the runs over the rungs."""
-    snapshot = source.snapshot(name)
-    draw_pareto(source, snapshot)
-    draw_runs(source, snapshot)
+def board(context: Context) -> None:
+    """The chart, and every panel that follows its selection."""
+    reading = context.reading()
+    trials = reading.trials
+    if trials.empty:
+        st.info(
+            "No trial was started. Start another study with: `nas launch STUDY.yaml`"
+            if reading.study.state is not StudyState.RUNNING
+            else "No trial has started yet: the first appears within seconds of the launch. "
+            f"Follow the study with: `nas status {reading.study.name}`"
+        )
+        return
+    draw_front(context, reading)
+    draw_selection(context, reading)
+    draw_runs(context, reading)
+    draw_table(context, reading)
+    links.publish()
+
+
+def draw_front(context: Context, reading: Reading) -> None:
+    """The scatter with its controls."""
+    st.subheader("Quality against cost")
+    measured = reading.evaluations["bits_per_byte"].notna().any()
+    if not measured:
+        ended = reading.study.state is not StudyState.RUNNING
+        st.info(
+            "No design of this study finished; the table below says why. "
+            "Start another with: `nas launch STUDY.yaml`"
+            if ended
+            else "No design has finished yet. Points appear here as designs are measured; "
+            f"follow the study with: `nas status {reading.study.name}`"
+        )
+        return
+    knobs = reading.knobs
+    view = choose_view(reading, knobs)
+    selected = links.selected()
+    found: Points = context.source.once(
+        ("points", reading.stamp, view.axes, view.rung),
+        lambda: points(
+            reading.study, reading.trials, reading.evaluations, reading.bounds, view.axes, view.rung
+        ),
+    )
+    if found.frame.empty:
+        st.info(
+            "No design has been measured at this rung yet. Choose a lower one under *Measured at*, "
+            "or wait: designs reach the top when they are promoted."
+        )
+        return
+    outside = frozenset(selected) & frozenset(found.frame.index)
+    drawn, figure = context.source.once(
+        ("scatter", reading.stamp, view, _thin(found, outside)),
+        lambda: _figure(reading, view, found, outside),
+    )
+    order = {int(n): place for place, n in enumerate(_by_rank(found))}
+
+    def select(numbers: Sequence[int]) -> None:
+        few = len(numbers) <= links.MOST_SELECTED
+        ranked = sorted(numbers, key=lambda n: order.get(n, len(order)))
+        controls.select(numbers if few else ranked)
+
+    live_chart(
+        figure,
+        f"front-{reading.study.id}",
+        _HEIGHT,
+        on_select=select,
+        selected=selected,
+        label=f"Scatter of {found.axes[0].title} against {found.axes[1].title}: "
+        f"{len(found.frame):,} designs, {int(found.frame['front'].sum())} on the front. "
+        "The list of designs below selects without a mouse.",
+    )
+    st.caption(_caption(reading, view, drawn))
+
+
+def _thin(found: Points, selected: frozenset[int]) -> frozenset[int]:
+    """The selected trials that a figure must keep: none where it leaves nothing out, so that the
+    same figure serves every selection."""
+    return selected if len(found.frame) - len(found.front) > MOST_WEAK else frozenset()
+
+
+def _figure(
+    reading: Reading, view: View, found: Points, selected: frozenset[int]
+) -> tuple[Drawn, str]:
+    study, knobs = reading.study, reading.knobs
+    colour, shape = looks_of(view, reading, knobs, found.frame)
+    of_study = view.rung is None and set(view.axes) == set(study.objectives)
+    names = preset_names(reading.trials)
+    style = Style(
+        colour=colour,
+        shape=shape,
+        log=view.log,
+        weak=view.weak,
+        chances=reading.chances if of_study else {},
+        names=dict(zip(map(int, names.index), names, strict=True)),
+        dense=dense_reference(study, knobs, reading.specs),
+        keep=selected,
+    )
+    paused = reading.trials[reading.trials["status"] == "paused"]
+    drawn = scatter(study, found, style, paused if view.rung is None else paused.iloc[:0])
+    return drawn, json.dumps(drawn.figure)
+
+
+def _by_rank(found: Points) -> Sequence[int]:
+    """The trials, those on the front first, then by the first axis."""
+    rows = found.frame.sort_values(["front", found.axes[0].name], ascending=[False, True])
+    return list(rows.index)
+
+
+def _caption(reading: Reading, view: View, drawn: Drawn) -> str:
+    parts = [
+        "Click a point, or draw a box or a lasso around several (tools at the chart's top right): "
+        "the panels below follow. Shift-click adds one, Escape selects none. "
+        "Solid points are on the front of these axes, faded ones are beaten on all of them."
+    ]
+    if reading.bounds:
+        parts.append("Hollow grey ones break a bound as they were measured.")
+    if view.rung is None and set(view.axes) == set(reading.study.objectives):
+        parts.append(
+            "A percentage is the probability of being on the frontier; its bar is the standard "
+            "error of the difference to the next design on it, measured on the same windows."
+        )
+    elif view.axes[0] == "bits_per_byte":
+        parts.append(f"Bars are one standard error, {noise_words(reading.study)}.")
+    if (reading.trials["status"] == "paused").any() and view.rung is None:
+        parts.append("Paused designs trained less and do not compare: the legend shows them.")
+    if drawn.weak[0] < drawn.weak[1]:
+        parts.append(f"**{drawn.weak[0]:,} of {drawn.weak[1]:,} beaten designs are drawn.**")
+    return " ".join(parts)
+
+
+def draw_runs(context: Context, reading: Reading) -> None:
+    """The runs over the rungs, of a study that has several."""
+    if reading.study.rungs == 1 or not reading.evaluations["bits_per_byte"].notna().any():
+        return
+    st.subheader("Runs over the rungs")
+    selected = links.selected()
+    figure = context.source.once(
+        ("runs", reading.stamp, selected),
+        lambda: json.dumps(runs(reading.study, reading.trials, reading.evaluations, selected)),
+    )
+    live_chart(
+        figure,
+        f"runs-{reading.study.id}",
+        _RUNS_HEIGHT,
+        on_select=controls.select,
+        selected=selected,
+        label="Bits per byte of each run at each rung it came to, a line a run.",
+    )
+    st.caption(
+        "A line is a run, measured at each rung it came to. Thick: selected designs and those on "
+        "the Pareto frontier. Faint: runs that paused below the top rung. A point without a line "
+        "at the top rung is a further seed, which goes there at once."
+    )

@@ -14,10 +14,6 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 from dashboard.text import verbatim
 from nas.store import Store, StudyState
-from search_space.backbone import Backbone
-from search_space.contract import EvalResult, Status
-from search_space.cost import model_cost
-from search_space.spec import FFNSpec
 
 pytestmark = pytest.mark.slow
 
@@ -47,31 +43,6 @@ def test_an_empty_database_says_how_to_start(page: AppTest) -> None:
     assert "nas launch STUDY.yaml" in page.info[0].value
 
 
-def test_a_study_without_trials_says_what_comes(page: AppTest, url: str) -> None:
-    with Store.open(url) as store:
-        store.create_study("new", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
-    page.run()
-    assert not page.exception
-    assert "nas status new" in page.info[0].value
-    assert "No trial has started yet" in page.info[1].value
-
-
-def test_a_running_study_shows_everything(page: AppTest, url: str, fill) -> None:
-    with Store.open(url) as store:
-        fill(store, "demo", StudyState.RUNNING)
-    page.run()
-    assert not page.exception
-    assert page.title[0].value == "demo"
-    metrics = {metric.label: (metric.value, metric.delta) for metric in page.metric}
-    assert metrics["Designs finished"] == ("3", "1 running, 1 failed")
-    assert metrics["Training FLOPs spent"] == ("4T", "40% of 10T")
-    assert metrics["Best bits per byte"] == ("2.000", "± 0.010, 5-gram: 1.900")
-    assert metrics["Pareto frontier"] == ("2", "designs")
-    headers = [header.value for header in page.subheader]
-    assert headers == ["Quality against cost", "Design", "Running: 1 evaluation", "Trials"]
-    assert len(page.dataframe[-1].value) == 5
-
-
 def test_a_finished_study_shows_no_running_part(page: AppTest, url: str, fill) -> None:
     with Store.open(url) as store:
         fill(store, "old", StudyState.RUNNING)
@@ -83,51 +54,6 @@ def test_a_finished_study_shows_no_running_part(page: AppTest, url: str, fill) -
     page.selectbox(key="study").select("old").run()
     assert not page.exception
     assert page.title[0].value == "old"
-
-
-def test_the_chosen_trial_is_shown(page: AppTest, url: str, fill) -> None:
-    with Store.open(url) as store:
-        study = fill(store, "demo", StudyState.FINISHED)
-    page.run()
-    choice = page.selectbox(key=f"trial-{study.id}")
-    assert choice.value == 1, "the best trial comes first"
-    choice.select(3).run()
-    assert not page.exception
-    assert page.error[0].value == "diverged: the loss is not finite at step 3"
-
-
-def test_a_study_where_nothing_finished_says_how_to_go_on(page: AppTest, url: str) -> None:
-    with Store.open(url) as store:
-        study = store.create_study("sad", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
-        store.update_study(study.id, state=StudyState.FAILED)
-    page.run()
-    assert not page.exception
-    assert "nas launch STUDY.yaml" in page.info[0].value
-    assert page.info[1].value == "No trial was started."
-
-
-# Runs and rungs
-
-
-def test_a_study_with_rungs_speaks_of_runs_and_rungs(page, url, fill_with_rungs) -> None:
-    with Store.open(url) as store:
-        study = fill_with_rungs(store, "demo")
-    page.run()
-    assert not page.exception
-    metrics = {metric.label: (metric.value, metric.delta) for metric in page.metric}
-    assert metrics["Designs finished"] == ("2", "1 running, 1 paused, 1 failed")
-    assert metrics["Best bits per byte"] == ("2.200", "± 0.100, 2 seeds")
-    headers = [header.value for header in page.subheader]
-    assert headers[:3] == ["Quality against cost", "Runs over the rungs", "Design"]
-    trials = page.dataframe[-1].value
-    assert trials["rung"].tolist() == [2, 2, 0, 0, 0]
-    choice = page.selectbox(key=f"trial-{study.id}")
-    assert choice.value == 0
-    assert page.dataframe[2].value["seed"].tolist() == [0, 0, 0, 1]
-    assert not page.error
-    choice.select(4).run()
-    assert not page.exception
-    assert page.error[0].value == "diverged at rung 1: the loss is not finite at step 3"
 
 
 def sidebar(page: AppTest) -> list[str]:
@@ -280,22 +206,6 @@ def test_a_server_that_stops_and_starts_again(monkeypatch, fill) -> None:
 # Texts of others
 
 
-NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; ``f`` _g_ # h ~~i~~"
-
-
-def test_an_error_is_shown_as_code_whatever_is_in_it(page, url) -> None:
-    with Store.open(url) as store:
-        study = store.create_study("a_b--c_", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
-        spec = FFNSpec(d_ff=8)
-        more = {"seed": 0, "source": NASTY, "params": {}, "until_flops": 1.0, "cost": {}}
-        _, begun = store.add_trial(study.id, spec, **more)
-        store.end_evaluation(EvalResult(evaluation=begun.id, status=Status.FAILED, error=NASTY))
-    page.run()
-    assert not page.exception
-    assert page.error[0].value == f"failed: ```{NASTY}```"
-    assert page.title[0].value == "`a_b--c_`"
-
-
 @pytest.mark.parametrize(
     ("text", "markdown"),
     [
@@ -308,30 +218,3 @@ def test_an_error_is_shown_as_code_whatever_is_in_it(page, url) -> None:
 )
 def test_verbatim_fences_what_markdown_reads(text: str, markdown: str) -> None:
     assert verbatim(text) == markdown
-
-
-def test_a_design_that_breaks_a_bound_is_marked(page, url) -> None:
-    backbone = {"d_model": 32, "n_layers": 1, "n_heads": 2, "vocab_size": 300, "seq_len": 32}
-    config = {"constraints": {"total_params": 1.0}, "backbone": backbone}
-    with Store.open(url) as store:
-        study = store.create_study("demo", config, 0, 1e12, ["bits_per_byte", "active_flops"])
-        for d_ff, bits in ((128, 2.2), (512, 1.9)):
-            spec = FFNSpec(d_ff=d_ff)
-            cost = model_cost(spec, Backbone(**backbone)).to_dict()
-            more = {"seed": 0, "source": "x", "params": {}, "until_flops": 1.0, "cost": cost}
-            _, begun = store.add_trial(study.id, spec, **more)
-            ending = {"evaluation": begun.id, "status": Status.FINISHED, "bits_per_byte": bits}
-            store.end_evaluation(EvalResult(**ending))
-        store.update_study(study.id, state=StudyState.FINISHED)
-    page.run()
-    assert not page.exception
-    metrics = {metric.label: (metric.value, metric.delta) for metric in page.metric}
-    assert metrics["Designs finished"] == ("2", "1 infeasible")
-    assert metrics["Best bits per byte"][0] == "2.200"
-    choice = page.selectbox(key=f"trial-{study.id}")
-    assert (choice.value, list(page.warning)) == (0, [])
-    choice.select(1).run()
-    assert "breaks a bound of the study" in page.warning[0].value
-    table = page.dataframe[-1].value
-    assert table["infeasible"].tolist()[0] == ""
-    assert table["infeasible"].tolist()[1].startswith("total_params ")

@@ -1,0 +1,135 @@
+"""The browser's half of `charts.live_chart`: one element a chart, marked and listened to.
+
+Charts and selections are kept by name in `window.ffnNas`, because the two are sent apart: a click
+must not send the figure again.
+"""
+
+CHART_JS = r"""
+const shared = window.ffnNas = window.ffnNas || {charts: {}, marks: {}};
+
+const number = (row) => Array.isArray(row) ? row[0] : row;
+
+function themed(figure, element) {
+  const style = getComputedStyle(element);
+  const ink = style.getPropertyValue("--st-text-color").trim() || "#31333f";
+  const ground = style.getPropertyValue("--st-background-color").trim() || "#ffffff";
+  figure.layout.paper_bgcolor = figure.layout.plot_bgcolor = "rgba(0,0,0,0)";
+  figure.layout.modebar = {bgcolor: "rgba(0,0,0,0)", color: "#888888", activecolor: ink,
+                           orientation: "v"};
+  figure.layout.font = {family: style.getPropertyValue("--st-font") || "sans-serif",
+                        color: ink, size: 13};
+  figure.layout.hoverlabel = {...figure.layout.hoverlabel, bgcolor: ground, bordercolor: ink,
+                              font: {color: ink}};
+  return ink;
+}
+
+// Rings around the selected trials; in traces of points alone the others are dimmed.
+function marked(figure, chosen, ink) {
+  const wanted = new Set(chosen), x = [], y = [];
+  for (const trace of figure.data) {
+    if (!trace.customdata) continue;
+    const own = [];
+    trace.customdata.forEach((row, i) => {
+      if (row !== null && wanted.has(number(row))) own.push(i);
+    });
+    if (trace.visible !== "legendonly" && !trace.xaxis) {
+      own.forEach((i) => { x.push(trace.x[i]); y.push(trace.y[i]); });
+    }
+    if (wanted.size && trace.mode && !trace.mode.includes("lines")) {
+      trace.selectedpoints = own;
+      trace.unselected = {marker: {opacity: trace.opacity < 1 ? 0.75 : 0.4}};
+    }
+  }
+  if (x.length) {
+    figure.data.push({type: "scatter", x, y, mode: "markers", hoverinfo: "skip", name: "selected",
+      showlegend: false, marker: {symbol: "circle-open", size: 19, color: ink,
+                                  line: {width: 2, color: ink}}});
+  }
+  figure.layout.selections = [];
+  figure.layout.selectionrevision = chosen.join(",");
+}
+
+function listen(element) {
+  const area = (event) => {
+    if (!event || !event.points || !element.selects || element.drawing) return;
+    const found = event.points.map((point) => point.customdata)
+      .filter((row) => row !== undefined && row !== null).map(number);
+    element.tell({how: "area", numbers: [...new Set(found)]});
+  };
+  element.on("plotly_selected", area);
+  element.on("plotly_deselect", () => {
+    if (element.drawing || !element.selects || !element.chosen().length) return;
+    element.tell({how: "area", numbers: []});
+  });
+  element.on("plotly_click", (event) => {
+    const point = event.points.find((each) => each.customdata);
+    if (!point) return;
+    const one = number(point.customdata), keys = event.event || {};
+    const more = keys.shiftKey || keys.ctrlKey || keys.metaKey;
+    const before = more ? element.chosen() : [];
+    const numbers = before.includes(one) ? before.filter((n) => n !== one) : [...before, one];
+    element.tell({how: "click", clicked: one, numbers});
+  });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest && event.target.closest(
+      "input, textarea, select, [role=combobox], [role=dialog], [role=listbox], [role=grid]");
+    if (event.key !== "Escape" || typing || event.defaultPrevented) return;
+    if (element.isConnected && element.selects && element.chosen().length) {
+      element.tell({how: "area", numbers: []});
+    }
+  });
+}
+
+export default function ({data, parentElement, setTriggerValue}) {
+  let element = parentElement.querySelector(".ffn-nas-chart");
+  if (!element) {
+    element = document.createElement("div");
+    element.className = "ffn-nas-chart";
+    element.setAttribute("role", "figure");
+    // The colour follows the page's theme; its change is the only sign of another theme.
+    element.style.color = "var(--st-text-color)";
+    element.style.transition = "color 20ms";
+    element.addEventListener("transitionend", (event) => {
+      if (event.target === element && event.propertyName === "color") element.draw();
+    });
+    parentElement.appendChild(element);
+  }
+  element.setAttribute("aria-label", data.label);
+  element.style.height = data.height + "px";
+  element.selects = data.selects;
+  element.tell = (what) => setTriggerValue("picked", what);
+  element.chosen = () => shared.marks[data.name] || [];
+  element.wanted = data.figure;
+  element.draw = async () => {
+    if (!element.isConnected || element.wanted !== data.figure) return;
+    if (!window.Plotly) { setTimeout(element.draw, 50); return; }
+    const figure = JSON.parse(data.figure);
+    marked(figure, element.chosen(), themed(figure, element));
+    if (data.selects) figure.layout.margin = {...figure.layout.margin, r: 56};  // of the tools
+    const unused = data.selects ? [] : ["select2d", "lasso2d"];
+    const config = {displaylogo: false, responsive: true, scrollZoom: false,
+                    displayModeBar: data.selects || "hover", modeBarButtonsToRemove: unused};
+    element.drawing = true;  // a drawing that ends an outline says so, as a reader would
+    await window.Plotly.react(element, figure.data, figure.layout, config);
+    setTimeout(() => { element.drawing = false; }, 50);
+    if (element.listening) return;
+    element.listening = true;
+    listen(element);
+  };
+  shared.charts[data.name] = element;
+  element.draw();
+}
+"""
+
+MARKS_JS = r"""
+const shared = window.ffnNas = window.ffnNas || {charts: {}, marks: {}};
+
+export default function ({data, parentElement}) {
+  const holder = parentElement.closest('[data-testid="stElementContainer"]');
+  if (holder) holder.style.position = "absolute";  // it shows nothing and takes no room
+  const before = (shared.marks[data.name] || []).join(",");
+  shared.marks[data.name] = data.selected;
+  const chart = shared.charts[data.name];
+  if (chart && chart.isConnected && before !== data.selected.join(",")) chart.draw();
+}
+"""
