@@ -8,6 +8,7 @@ when it is not drawn: these values outlive both.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import streamlit as st
 
@@ -56,3 +57,13 @@ def selected() -> tuple[int, ...]:
 def select(numbers: Sequence[int]) -> None:
     """Select these trials and no others."""
     put("trials", ",".join(str(number) for number in dict.fromkeys(numbers)))
+
+
+def go(path: str) -> NoReturn:
+    """Show another page, by its `path` in `dashboard.pages.PAGES`; the address is kept."""
+    publish()
+    st.switch_page(st.Page(_nothing, url_path=path), query_params=st.query_params.to_dict())
+
+
+def _nothing() -> None:
+    """Stands for a page: Streamlit finds it by its path."""

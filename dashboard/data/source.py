@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from dashboard.data.reading import Reading, reading
 from dashboard.data.snapshot import Snapshot, read
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
+from nas.store.tallies import Speed
 from search_space.contract import Progress
 
 T = TypeVar("T")
@@ -56,6 +57,10 @@ class Source:
     def trial(self, study_id: int, number: int) -> TrialRecord:
         """One trial with all that is known of it; raise InputError for an unknown one."""
         return self._ask(lambda store: store.trial(study_id, number))
+
+    def speeds(self) -> dict[int, Speed]:
+        """By study id, what its workers did in how many seconds."""
+        return self._ask(lambda store: store.speeds())
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned for this key; made again when it was not asked for in a while."""

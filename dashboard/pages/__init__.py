@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import frontier, live, trial
+from dashboard.pages import export, frontier, launch, live, trial
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Page:
 
     path: its address below the server's; the default page's is the server's own.
     icon: of Material Symbols, as Streamlit names them.
+    bare: whether it is drawn, without a study, where there is no database yet.
     """
 
     title: str
@@ -22,10 +23,13 @@ class Page:
     icon: str
     draw: Callable[[Context], None]
     default: bool = False
+    bare: bool = False
 
 
 PAGES = (
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
     Page("Trial", "trial", ":material/layers:", trial.draw),
     Page("Live", "live", ":material/monitoring:", live.draw),
+    Page("Launch", "launch", ":material/rocket_launch:", launch.draw, bare=True),
+    Page("Export", "export", ":material/save:", export.draw),
 )
