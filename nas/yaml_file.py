@@ -81,9 +81,18 @@ def parse_value(text: str) -> Any:
     return numbers(found)
 
 
+class _Dumper(yaml.SafeDumper):
+    """A line a key; a list on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence(f"{_TAGS}seq", items, flow_style=True)
+)
+
+
 def write_yaml(data: dict[str, Any]) -> str:
     """Plain data as a YAML text; `parse_yaml` reads it back."""
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 

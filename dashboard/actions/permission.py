@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
+from dashboard.actions import TOKEN
 from search_space.errors import InputError
 
-TOKEN = "NAS_DASHBOARD_TOKEN"
 LEAST_TOKEN = 16  # characters: fewer can be guessed
 # Headers by which a proxy says that the request is another machine's.
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
@@ -73,8 +73,8 @@ def why_not(asker: Asker | None = None) -> str:
 
 
 def require_permission() -> None:
-    """Raise InputError unless the session may act. A button that is off is no lock: whoever speaks
-    to the server can press it."""
+    """Raise InputError unless the session may act; asked again when a button is pressed, for its
+    page may have been drawn while the session might."""
     reason = why_not()
     if reason:
         raise InputError(reason)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import nas
-from dashboard.actions.permission import TOKEN
+from dashboard.actions import TOKEN
 from nas.process.holder import is_gone, is_here, new_owner
 from search_space.errors import InputError, WorkFailed
 from search_space.places import DB_VARIABLE, cache_dir

@@ -145,7 +145,7 @@ def _draw_outcome(
     _draw_started(context, studies)
     st.subheader("Its file")
     st.caption("What `nas launch` reads. What is left out has its default.")
-    st.code(text, language="yaml")
+    st.code(text, language="yaml", wrap_lines=True)
     st.download_button(
         "Download the file", text, FILE_NAME, mime="application/yaml", key="launch-download"
     )
@@ -156,11 +156,13 @@ def _draw_forecast(context: Context, studies: Sequence[StudyRecord], config: Stu
 
     speeds = context.source.speeds() if studies else {}
     found = forecast(config, measured_rate(config, studies, speeds))
-    flops, time, designs = st.columns(3)
-    flops.metric("Training FLOPs", si(found.flops), help="Of the whole study, at most.")
     seconds = found.seconds
-    time.metric("Time", "unknown" if seconds is None else f"about {duration(seconds)}")
-    designs.metric("Designs", f"{config.budget.trials:,}")
+    time = "unknown" if seconds is None else f"about {duration(seconds)}"
+    st.markdown(
+        "| the whole study | |\n| --- | --- |\n"
+        f"| training FLOPs, at most | **{si(found.flops)}** |\n"
+        f"| time | **{time}** |\n| designs | **{config.budget.trials:,}** |"
+    )
     if found.rate is None:
         st.caption(
             "Its time is unknown: no study of this database has measured anything on this machine "
