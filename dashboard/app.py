@@ -6,19 +6,19 @@ The database is the URL in the environment variable NAS_DB, by default sqlite://
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
 
 from dashboard import links
+from dashboard.actions.permission import draw_ways_in
 from dashboard.context import REFRESH_S, Context
 from dashboard.data.source import Source, source_of
-from dashboard.pages import PAGES
+from dashboard.pages import PAGES, Page
 from dashboard.plotly_script import load_plotly
 from dashboard.text import verbatim
 from nas.process.holder import words
-from nas.store import StudyRecord, StudyState
+from nas.store import NoStudiesYet, StudyRecord, StudyState
 from search_space.errors import InputError, WorkFailed
 from search_space.places import DB_VARIABLE, DEFAULT_DB
 
@@ -33,7 +33,7 @@ def main() -> None:
     links.recall()
     pages = [
         st.Page(
-            partial(show, source, page.draw),
+            partial(show, source, page),
             title=page.title,
             icon=page.icon,
             url_path=page.path,
@@ -46,16 +46,27 @@ def main() -> None:
     links.publish()
 
 
-def show(source: Source, draw: Callable[[Context], None]) -> None:
+def show(source: Source, page: Page) -> None:
     """The sidebar's study, then the page."""
+    draw_ways_in()
     try:
-        studies = source.studies()
+        studies = studies_of(source, page)
         load_plotly()
-        draw(Context(source, choose_study(source, studies) if studies else None))
+        page.draw(Context(source, choose_study(source, studies) if studies else None))
     except (InputError, WorkFailed) as error:
         st.title(TITLE)
         st.error(verbatim(str(error)))
         st.fragment(wait_for, run_every=REFRESH_S)(source, [])
+
+
+def studies_of(source: Source, page: Page) -> list[StudyRecord]:
+    """All studies; none where there is no database and the page needs none."""
+    try:
+        return source.studies()
+    except NoStudiesYet:
+        if page.bare:
+            return []
+        raise
 
 
 def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from dataclasses import dataclass
 from os.path import isabs
 from typing import Literal, get_args
@@ -10,6 +12,11 @@ from search_space.checks import DIM, known_word, real, text, whole
 from search_space.errors import require, shown
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def this_machine() -> str:
+    """In words, as studies note on which machine they were launched."""
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +62,8 @@ class Workers:
             f"workers.gpus_per_trial {self.gpus_per_trial:g} would reserve GPUs that device: cpu "
             "does not use; set device: auto or gpus_per_trial: 0",
         )
+
+    @property
+    def at_once(self) -> int:
+        """Evaluations at a time, on this machine where `count` does not say."""
+        return self.count or max(1, (os.cpu_count() or 1) // self.threads)

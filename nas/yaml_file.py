@@ -43,7 +43,11 @@ _Loader.add_constructor(f"{_TAGS}value", lambda loader, node: str(node.value))
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds. InputError for a file that is not one."""
-    text = read_text(path, "a YAML file")
+    return parse_yaml(read_text(path, "a YAML file"), str(path))
+
+
+def parse_yaml(text: str, path: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds; `path` is what errors call it."""
     try:
         _Survey().over(text)
         data = yaml.load(text, Loader=_Loader)  # a safe loader: plain data alone
@@ -63,8 +67,33 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{path} holds a {type(data).__name__}, not a mapping: write 'key: value' lines"
         )
-    out: dict[str, Any] = checked(data, str(path))
+    out: dict[str, Any] = checked(data, path)
     return out
+
+
+def parse_value(text: str) -> Any:
+    """One value as a YAML file would have it: a number, a word, a list, a mapping; what is no YAML
+    is the text itself."""
+    try:
+        found = parse_yaml(f"value: {text}", "")["value"]
+    except (InputError, KeyError):
+        return text
+    return numbers(found)
+
+
+class _Dumper(yaml.SafeDumper):
+    """A line a key; a list on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence(f"{_TAGS}seq", items, flow_style=True)
+)
+
+
+def write_yaml(data: dict[str, Any]) -> str:
+    """Plain data as a YAML text; `parse_yaml` reads it back."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def numbers(value: Any) -> Any:

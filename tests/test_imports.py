@@ -24,6 +24,16 @@ ALLOWED = {
         "nas.search.objectives",
         "nas.views",
         "nas.process.holder",  # the standard library alone
+        # The page Launch makes its form of the schema of a study's file, and what is typed is read,
+        # checked and priced as `nas launch` does it: the modules that do, loaded by that page.
+        "nas.config",
+        "nas.machines",
+        "nas.warm_start",
+        "nas.yaml_file",
+        "nas.search.rungs",
+        "nas.search.settings",
+        # What `nas export` asks of a folder, asked while it is typed.
+        "nas.models.new_folder",
     },
 }
 # The parts of nas, the lowest first: each imports itself and those below it.

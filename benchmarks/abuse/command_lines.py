@@ -59,6 +59,7 @@ DESIGNS = (
 )  # fmt: skip
 TRIALS = (*NUMBERS, *TEXTS, "first:0", "first:9", "frist:0", ":0", "first:", "a:b:0", "first: 0")
 FILES = (*TEXTS, "bad.yaml", "huge.yaml", "bomb.yaml")
+FOLDERS = (".", "/", "none/report.html", "bad.yaml/report.html", "\udcff/x", "a\0b", "x" * 300)
 HOSTS = ("256.1.1.1", "a" * 100, "é", "host.invalid", "::g", "-1", "\udcff", "x y")
 
 Words = tuple[str, ...]
@@ -100,6 +101,7 @@ COMMANDS = {
     "stop": Command((TEXTS,), {"--db": DATABASES}),
     "extend": Command((TEXTS,), {"--flops": NUMBERS, "--trials": NUMBERS, "--db": DATABASES}),
     "pareto": Command((TEXTS,), {"--all": None, **READ}),
+    "report": Command((TEXTS,), {"--db": DATABASES}),
     "compare": Command((TRIALS, TRIALS), {"--study": TEXTS, **READ}),
     "show": Command((TEXTS,), {"--trial": NUMBERS, **READ}),
     "export": Command(
@@ -116,7 +118,11 @@ COMMANDS = {
     "dashboard": Command(options={"--port": NUMBERS, "--db": DATABASES}),
 }
 # These start something unless they are refused: each gets a word that is always wrong.
-CERTAIN = {"dashboard": ("--host", HOSTS), "export": ("--trial", ("-1", "99", "x"))}
+CERTAIN = {
+    "dashboard": ("--host", HOSTS),
+    "export": ("--trial", ("-1", "99", "x")),
+    "report": ("--html", FOLDERS),
+}
 READERS = {"list", "status", "runs", "pareto", "compare", "show", "presets", "space", "cost"}
 
 

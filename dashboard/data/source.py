@@ -12,6 +12,7 @@ from dashboard.data.reading import Reading
 from dashboard.data.snapshot import Snapshot, read
 from dashboard.data.studies import Summaries, Summary
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
+from nas.store.tallies import Speed
 from nas.views.comparison import Comparison, compare
 from search_space.contract import Progress
 
@@ -100,6 +101,10 @@ class Source:
             return compare(store, study, a, study, b)
 
         return self._ask(body)
+
+    def speeds(self) -> dict[int, Speed]:
+        """By study id, what its workers did in how many seconds."""
+        return self._ask(lambda store: store.speeds())
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned for this key; made again when it was not asked for in a while.

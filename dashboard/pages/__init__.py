@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import compare, frontier, live, studies, trial
+from dashboard.pages import compare, export, frontier, launch, live, studies, trial
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Page:
     path: its address below the server's; the default page's is the server's own.
     icon: of Material Symbols, as Streamlit names them.
     ready: CSS selector of its main part: once that is there, the page is of use.
+    bare: whether it is drawn, without a study, where there is no database yet.
     """
 
     title: str
@@ -24,6 +25,7 @@ class Page:
     draw: Callable[[Context], None]
     default: bool = False
     ready: str = "[data-testid=stMain] .js-plotly-plot"
+    bare: bool = False
 
 
 _TABLE = "[data-testid=stDataFrame] canvas"
@@ -38,5 +40,13 @@ PAGES = (
     Page(
         "Live", "live", ":material/monitoring:", live.draw,
         ready=".st-key-live-board [data-testid=stMetric]",
+    ),
+    Page(
+        "Launch", "launch", ":material/rocket_launch:", launch.draw, bare=True,
+        ready="[data-testid=stMain] [data-testid=stMetric]",
+    ),
+    Page(
+        "Export", "export", ":material/save:", export.draw,
+        ready="[data-testid=stMain] [data-testid=stTextInput]",
     ),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from nas.command.cli_options import (
     json_option,
     open_study,
     reads,
+    short,
     study_argument,
     trial_option,
 )
@@ -117,6 +118,23 @@ def pareto(study: str | None, html: Path | None, everything: bool, db: str, as_j
             with interrupts.held():  # written whole
                 write_html(figures, html)
             echo(f"wrote {html}", err=True)
+
+
+@cli.command()
+@study_argument
+@click.option("--html", required=True, type=click.Path(path_type=Path), help="File, written whole.")
+@db_option
+@short
+def report(study: str | None, html: Path, db: str) -> None:
+    """Write STUDY on one page to mail: what it searched, found and spent, and how to repeat it."""
+    from nas.views.files import write_whole
+    from nas.views.report import report as report_page
+
+    with open_study(study, db) as opened:
+        text = report_page(opened.store, opened.record)
+    with interrupts.held():
+        write_whole(text, html, "the report")
+    echo(f"wrote {html}, {len(text.encode()) / 1024:,.0f} KiB", err=True)
 
 
 @cli.command()

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from nas.process import interrupts
-from nas.store import Store
+from nas.store import NoStudiesYet, Store
 from search_space.errors import InputError, shown
 from search_space.places import DB_VARIABLE
 
@@ -22,7 +22,10 @@ def serve(db: str, host: str, port: int) -> int:
 
     The server ends with this process, whatever ends it.
     """
-    Store.open(db, create=False).close()
+    try:
+        Store.open(db, create=False).close()
+    except NoStudiesYet as error:  # the page is a place to launch the first from
+        print(f"{error}, or on the page", file=sys.stderr)
     check_port(host, port)
     spec = importlib.util.find_spec("dashboard")
     assert spec is not None and spec.submodule_search_locations

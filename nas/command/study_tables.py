@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,15 +12,14 @@ from nas.process.holder import is_gone
 from nas.process.holder import words as holder_words
 from nas.search.bounds import excess, limits
 from nas.search.bounds import words as bound_words
-from nas.search.chances import Chance
-from nas.search.objectives import shown_objectives
 from nas.search.pareto import best, frontier
 from nas.search.rungs import levels
 from nas.store import Store, StudyRecord, TrialRecord
 from nas.store.tallies import Tally
 from nas.study import Study
-from nas.views.certainty import chance_row, frontier_chances, neighbour_words
+from nas.views.certainty import frontier_chances, neighbour_words
 from nas.views.comparison import Comparison
+from nas.views.frontier_rows import frontier_row, frontier_rows
 from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import FAILURES, Status
 from search_space.native import native_form
@@ -128,16 +126,12 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
     """The frontier, or every trial with the frontier and the infeasible ones marked."""
     store, record, bounds = study.store, study.record, study.limits()
     if not everything:
-        measured = store.measures(record.id)  # once: there may be thousands
-        known = frontier_chances(store, record, measured, bounds)
-        front = [trial.number for trial in frontier(measured, record.objectives, bounds)]
-        found = {trial.number: trial for trial in store.some_trials(record.id, front)}
-        return [_pareto_row(record, found[number], bounds, known[number]) for number in front]
+        return frontier_rows(store, record)
     trials = study.records(stats=False)
     known = frontier_chances(store, record, trials, bounds)
     on_front = {trial.number for trial in frontier(trials, record.objectives, bounds)}
     return [
-        _pareto_row(record, trial, bounds, known.get(trial.number))
+        frontier_row(record, trial, bounds, known.get(trial.number))
         | {
             "status": trial.status.value,
             "frontier": "*" if trial.number in on_front else "",
@@ -145,34 +139,6 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
         }
         for trial in trials
     ]
-
-
-def _pareto_row(
-    study: StudyRecord, trial: TrialRecord, bounds: Mapping[str, float], chance: Chance | None
-) -> Row:
-    """A row of `pareto`: the mean over seeds, then the other objectives and what all studies show.
-
-    bits_per_byte: the mean of the seeds at the rung.
-    ±: the first run's standard error over validation windows.
-    deviation: of one seed at the top rung; of the mean, that / sqrt(seeds).
-    p_frontier, cheaper, dearer: see `nas.views.certainty.chance_row`.
-    """
-    row = trial_row(trial, bounds)
-    costs = [o for o in shown_objectives(study.objectives, "table") if o.name != "bits_per_byte"]
-    return {
-        "trial": row["number"],
-        "design": row["design"],
-        "bits_per_byte": row["bits_per_byte"] and round(row["bits_per_byte"], 4),
-        "±": row["bits_per_byte_se"] and round(row["bits_per_byte_se"], 4),
-        "rung": row["rung"],
-        "seeds": row["seeds"],
-        "deviation": study.deviation,
-        **chance_row(chance),
-        **{each.name: row[each.name] for each in costs},
-        "source": row["source"],
-        "spec": row["spec"],
-        "violations": row["violations"],
-    }
 
 
 def print_pareto(rows: list[Row], as_json: bool) -> None:

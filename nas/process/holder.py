@@ -18,9 +18,10 @@ _OWNER = re.compile(
 )
 
 
-def new_owner() -> str:
-    """This process as a holder; no two calls, anywhere, have the same answer."""
-    pid = os.getpid()
+def new_owner(pid: int | None = None) -> str:
+    """A process of this machine as a holder, this one without a `pid`; no two calls, anywhere, have
+    the same answer."""
+    pid = os.getpid() if pid is None else pid
     return f"process {pid} (since tick {_tick(pid)}) on {_machine()}, {uuid.uuid4().hex[:8]}"
 
 
@@ -32,6 +33,12 @@ def is_gone(owner: str) -> bool:
     pid = int(found["pid"])
     tick = _tick(pid)
     return tick != int(found["tick"]) if tick else not _hidden(pid)
+
+
+def is_here(owner: str) -> bool:
+    """Whether the holder is, or was, a process of this machine on this boot."""
+    found = _OWNER.fullmatch(owner)
+    return found is not None and found["machine"] == _machine()
 
 
 def words(owner: str) -> str:

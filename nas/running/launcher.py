@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
 from nas.config import StudyConfig
+from nas.machines import this_machine
 from nas.models.checkpoints import folder_name, runs_dir, study_folder, sweep_drafts
 from nas.process import interrupts
 from nas.running.driver import Driver
@@ -216,7 +215,7 @@ def _launched(found: Facts) -> Facts:
     return dataclasses.replace(
         found,
         launched_in=str(Path.cwd()),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        machine=this_machine(),
         training=TRAINING,
     )
 

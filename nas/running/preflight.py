@@ -70,7 +70,7 @@ def check_store(config: StudyConfig, store: Store, runs: Path, begun: Path | Non
     at_top = budget.trials / budget.reduction ** (budget.rungs - 1) + len(config.warm_start)
     checkpoints = min(budget.trials, math.ceil(at_top)) * size
     paused = budget.trials if budget.rungs > 1 and not config.workers.state_url else 0
-    states = (_workers(config) * STATES + paused * STATES_PAUSED) * size
+    states = (config.workers.at_once * STATES + paused * STATES_PAUSED) * size
     database = 0
     if store.url.startswith("sqlite:"):
         database = DATABASE_BYTES + config.budget.trials * DATABASE_BYTES_PER_TRIAL
@@ -112,10 +112,6 @@ def _bytes_below(folder: Path | None) -> int:
     if folder is None or not folder.is_dir():
         return 0
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _workers(config: StudyConfig) -> int:
-    return config.workers.count or max(1, (os.cpu_count() or 1) // config.workers.threads)
 
 
 def _known(config: StudyConfig) -> list[FFNSpec]:

@@ -77,11 +77,17 @@ def expected_flops(
     60 to 2,000 designs cost 0.9 to 1.1 of this, so one of just this budget may begin a tenth fewer.
     """
     require(0 <= repeat_share < 1, f"repeats' share must be in [0, 1): got {repeat_share!r}")
-    path = path_flops(levels, decay)
-    halved = math.fsum(cost / reduction**i for i, cost in enumerate(rung_flops(levels, decay)))
+    runs = expected_runs(len(levels), reduction, trials, warm)
+    search = math.fsum(n * cost for n, cost in zip(runs, rung_flops(levels, decay), strict=True))
+    slack = path_flops(levels, decay) if len(levels) > 1 else 0.0
+    return (search + slack) / (1 - repeat_share)
+
+
+def expected_runs(rungs: int, reduction: float, trials: int, warm: int = 0) -> tuple[float, ...]:
+    """How many designs of a study are expected to be measured at each rung, the lowest first; the
+    arguments are those of `expected_flops`."""
     always = min(warm, trials)
-    slack = path if len(levels) > 1 else 0.0
-    return (always * path + (trials - always) * halved + slack) / (1 - repeat_share)
+    return tuple(always + (trials - always) / reduction**i for i in range(rungs))
 
 
 def rank(

@@ -1,4 +1,4 @@
-"""`Tallies`: the store's part that counts evaluations without reading them."""
+"""`Tallies`: the store's part that counts and sums evaluations without reading them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,43 @@ class Tally:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What a study's workers did: training FLOPs, and the seconds that they took for them.
+
+    Of evaluations that finished in one attempt, each on one worker: of others the seconds before
+    the last attempt are not known.
+    """
+
+    flops: float
+    seconds: float
+    evaluations: int
+
+
 class Tallies(Database):
-    """Count evaluations."""
+    """Count and sum evaluations."""
+
+    def speeds(self) -> dict[int, Speed]:
+        """By study id, of all studies in which something was measured."""
+        query = (
+            select(
+                EvaluationRow.study_id,
+                func.sum(EvaluationRow.flops),
+                func.sum(EvaluationRow.seconds),
+                func.count(),
+            )
+            .where(EvaluationRow.status == Status.FINISHED.value, EvaluationRow.attempt == 1)
+            .group_by(EvaluationRow.study_id)
+        )
+
+        def read(session: Session) -> dict[int, Speed]:
+            return {
+                id: Speed(float(flops), float(seconds), count)
+                for id, flops, seconds, count in session.execute(query)
+                if flops and seconds
+            }
+
+        return self._read(read)
 
     def tallies(self, study_id: int) -> list[Tally]:
         """The study's evaluations counted by rung, status and whether they are repeats."""

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from nas.store import Store
-from nas.store.tallies import Tally
+from nas.store.tallies import Speed, Tally
 from search_space.contract import EvalResult, Status
 from search_space.spec import FFNSpec
 
@@ -56,3 +56,29 @@ def test_a_study_without_evaluations_has_none(store):
         study.id, FFNSpec(d_ff=8), seed=0, source="x", params={}, until_flops=1e9, cost={}
     )
     assert store.tallies(study.id) == [Tally(0, Status.RUNNING, False, 1)]
+
+
+def test_the_speeds_are_those_of_evaluations_that_one_worker_finished(store):
+    id = fill(store, "one", 0)
+    (empty,) = [store.create_study("two", {}, 0, 1e12, ["bits_per_byte"]).id]
+    assert store.speeds() == {}  # nothing took any time
+    ended = [each for each in store.evaluations(id) if each.status is Status.FINISHED]
+    study = store.create_study("three", {}, 0, 1e12, ["bits_per_byte"])
+    for number, status in enumerate((Status.FINISHED, Status.FINISHED, Status.FAILED)):
+        _, evaluation = store.add_trial(
+            study.id, FFNSpec(d_ff=8 * (number + 1)), seed=0, source="x", params={},
+            until_flops=1e9, cost={},
+        )  # fmt: skip
+        bits = 2.0 if status is Status.FINISHED else None
+        store.end_evaluation(
+            EvalResult(
+                evaluation=evaluation.id,
+                status=status,
+                bits_per_byte=bits,
+                flops=1e9,
+                seconds=2.0 + number,
+            )
+        )
+    assert ended
+    assert store.speeds() == {study.id: Speed(2e9, 5.0, 2)}
+    assert empty not in store.speeds()
