@@ -48,7 +48,7 @@ def importance(knobs: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     told (whether that is at most `LEVEL`). Shares are missing where too few designs tell; `beside`
     also where the model would have too many columns.
 
-    knobs: as `Compared` has them.
+    knobs: as `AtRung` has them.
     values: one column an objective, the same rows.
     """
     rows = []

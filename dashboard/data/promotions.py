@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dashboard.data.compared import compared, rungs_measured
+from dashboard.data.at_rung import at_rung, rungs_measured
 from dashboard.data.reading import Reading
 
 LEAST = 5  # designs at a rung and at the top below which nothing is said
@@ -43,11 +43,11 @@ def promotions(reading: Reading) -> Promotions:
     top = reading.study.top
     budget = reading.study.config.get("budget") or {}
     reduction = float(budget.get("reduction") or REDUCTION)
-    finish = compared(reading, top).values
+    finish = at_rung(reading, top).values
     front = set(reading.front)
     table, pairs = [], []
     for rung in sorted(set(rungs_measured(reading)) - {top}):
-        there = compared(reading, rung)
+        there = at_rung(reading, rung)
         both = there.values.index.intersection(finish.index)
         early, late = there.values.loc[both], finish.loc[both]
         row: dict[str, float] = {"rung": rung, "flops": there.flops, "designs": len(both)}

@@ -46,7 +46,7 @@ def _standing(trials: pd.DataFrame) -> pd.Series:
 
 
 def _table(flops: pd.Series, groups: pd.Series, outcome: pd.Series, in_order: bool) -> pd.DataFrame:
-    found = flops.groupby([groups.to_numpy(), outcome.to_numpy()]).sum().unstack(fill_value=0.0)
+    found = flops.groupby([groups.to_numpy(), outcome.to_numpy()]).sum().unstack(fill_value=0)
     found = found.reindex(columns=list(OUTCOMES), fill_value=0.0)
     if in_order:
         return found.sort_index(key=lambda names: names.str[5:].astype(int))

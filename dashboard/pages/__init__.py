@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import frontier, live, trial
+from dashboard.pages import frontier, live, trial, why
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Page:
 
 PAGES = (
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
+    Page("Why", "why", ":material/lightbulb:", why.draw),
     Page("Trial", "trial", ":material/layers:", trial.draw),
     Page("Live", "live", ":material/monitoring:", live.draw),
 )

@@ -20,7 +20,7 @@ USUAL = {f.name: f.default for f in fields(FFNSpec) if f.default is not MISSING}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class AtRung:
     """Designs at a rung.
 
     flops: the rung's level, in training FLOPs.
@@ -52,7 +52,7 @@ def telling_rung(counts: dict[int, int]) -> int:
     return max(enough) if enough else max(counts, key=lambda rung: (counts[rung], rung))
 
 
-def compared(reading: Reading, rung: int) -> Compared:
+def at_rung(reading: Reading, rung: int) -> AtRung:
     """The designs measured at `rung`."""
     done = _measured(reading)
     done = done[done["rung"] == rung]
@@ -62,7 +62,7 @@ def compared(reading: Reading, rung: int) -> Compared:
     values["bits_per_byte"] = means["bits_per_byte"]
     if "active_flops" in names:
         values["active_flops"] = means["active_flops"].fillna(values["active_flops"])
-    return Compared(
+    return AtRung(
         rung=rung,
         flops=float(done["until_flops"].max()) if len(done) else 0.0,
         knobs=_varied(reading.knobs.loc[means.index]),
