@@ -48,9 +48,7 @@ def body(context: Context) -> None:
         )
         return
     rung = choose_rung(reading, counts)
-    there = context.source.once(
-        ("why", "rung", reading.stamp, rung), lambda: at_rung(reading, rung)
-    )
+    there = context.source.once(("why-rung", reading.stamp, rung), lambda: at_rung(reading, rung))
     if view == DESIGNS:
         draw_parallel(context, reading, there)
         draw_fronts(context, reading)

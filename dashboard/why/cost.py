@@ -27,7 +27,7 @@ def draw_spending(context: Context, reading: Reading) -> None:
         help="All training FLOPs that were charged to evaluations, in parts: measured, lost in a "
         "failure, or in one that was stopped or still runs (charged when it ends).",
     )
-    tables = context.source.once(("why", "spending", reading.stamp), lambda: spending(reading))
+    tables = context.source.once(("why-spent", reading.stamp), lambda: spending(reading))
     if not any(table.to_numpy().sum() > 0 for table in tables.values()):
         st.info("Nothing has been spent yet: FLOPs are charged when an evaluation ends.")
         return
@@ -50,7 +50,7 @@ def draw_promotions(context: Context, reading: Reading) -> None:
     if reading.study.rungs < 2:
         st.info("This study has one rung: every design trains to the end, and nothing is promoted.")
         return
-    found = context.source.once(("why", "promotions", reading.stamp), lambda: promotions(reading))
+    found = context.source.once(("why-promoted", reading.stamp), lambda: promotions(reading))
     st.caption(
         "Only among designs that reached the top: what the dropped ones would have become, nobody "
         "knows, so a good design that a rung dropped does not show here."

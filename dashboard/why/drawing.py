@@ -16,10 +16,11 @@ def drawn(
 ) -> str:
     """A figure as JSON, made once for all readers.
 
-    key: of the figure, beside the reading's.
+    key: of the figure, its name first, beside the reading's.
     """
+    name, *rest = key
     return context.source.once(
-        ("why", *key, reading.stamp), lambda: json.dumps(make(), allow_nan=False)
+        (f"why-{name}", *rest, reading.stamp), lambda: json.dumps(make(), allow_nan=False)
     )
 
 

@@ -43,7 +43,7 @@ def draw_importance(context: Context, reading: Reading, there: AtRung) -> None:
         return
     table = context.source.once(
         # Nothing but another measure here changes it.
-        ("why", "importance", reading.study.uid, there.rung, designs, _total(there)),
+        ("why-table", reading.study.uid, there.rung, designs, _total(there)),
         lambda: importance(there.knobs, there.values),
     )
     knobs = knob_rows(table)

@@ -30,6 +30,7 @@ from search_space.spec import FFNSpec
 pytestmark = pytest.mark.slow
 
 ROOT = Path(dashboard.__file__).parents[1]
+SCRIPT = next(p for n in ("server", "app") if (p := ROOT / "dashboard" / f"{n}.py").exists())
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -115,7 +116,7 @@ class served:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "dashboard" / "app.py")]
+        command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT)]
         command += [f"--server.port={port}", "--server.address=127.0.0.1"]
         command += ["--server.fileWatcherType=none", "--server.headless=true"]
         command += ["--browser.gatherUsageStats=false"]
@@ -233,6 +234,7 @@ AUDIT = """async () => {
 def test_the_keyboard_alone_reaches_every_control(page, windows: dict[str, Window]) -> None:
     window = windows["light"]
     visit(window, page)
+    window.page.mouse.move(0, 0)  # what is under the mouse looks chosen, too
     controls = window.page.evaluate(LISTEN)
     assert controls > 0
     for _ in range(controls + 25):  # a table takes some
@@ -274,6 +276,7 @@ LISTEN = """() => {
   const free = [...all].filter((element) => {
     const box = element.getBoundingClientRect();
     if (element.tabIndex < 0 || element.disabled || !element.checkVisibility()) return false;
+    if (element.tagName === 'MAIN') return false;  // takes keys to scroll, and is no control
     if (!box.width || !box.height || element.closest('[inert], [aria-hidden=true]')) return false;
     if (element.type !== 'radio') return true;
     return !groups.has(element.name) && Boolean(groups.add(element.name));  // arrows do the rest
@@ -288,8 +291,9 @@ REACHED = """() => {
       + ` ${element.getAttribute('aria-label') || element.innerText || ''}`.slice(0, 60);
   const there = [...window.before.keys()].filter((element) => element.isConnected);
   return [there.filter((element) => !window.seen.has(element)).map(words),
-          there.filter((element) => window.seen.get(element) === window.before.get(element))
-              .map(words)];
+          // A table draws the ring around its cell into its own picture.
+          there.filter((element) => element.tagName !== 'CANVAS'
+              && window.seen.get(element) === window.before.get(element)).map(words)];
 }"""
 
 
