@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dashboard.context import Context
-from dashboard.pages import compare, export, frontier, launch, live, studies, trial
+from dashboard.pages import compare, export, frontier, launch, live, studies, trial, why
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ PAGES = (
         ready=f".st-key-studies-board {_TABLE}",
     ),
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
+    Page("Why", "why", ":material/lightbulb:", why.draw),
     Page("Trial", "trial", ":material/layers:", trial.draw),
     Page("Compare", "compare", ":material/compare_arrows:", compare.draw),
     Page(

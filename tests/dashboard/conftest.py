@@ -148,13 +148,13 @@ def url(tmp_path: Path) -> str:
     return url
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fill() -> Callable[[Store, str, StudyState], StudyRecord]:
     """`fill_study`, for tests that cannot import this file by name."""
     return fill_study
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fill_with_rungs() -> Callable[[Store, str], StudyRecord]:
     """`fill_rungs`, likewise."""
     return fill_rungs

@@ -1,0 +1,1 @@
+"""The parts of the page that says why: knobs, designs, cost."""
