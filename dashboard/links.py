@@ -15,7 +15,7 @@ import streamlit as st
 _KEY = "link"
 _TOLD = "link-told"
 # In the order of the address.
-NAMES = ("study", "trials", "x", "y", "z", "log", "colour", "shape", "rung", "weak")
+NAMES = ("study", "trials", "x", "y", "z", "log", "colour", "shape", "rung", "weak", "at")
 MOST_SELECTED = 100  # trials: an address has no room for thousands
 
 

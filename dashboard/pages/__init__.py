@@ -37,14 +37,17 @@ PAGES = (
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
     Page("Why", "why", ":material/lightbulb:", why.draw),
     Page("Trial", "trial", ":material/layers:", trial.draw),
-    Page("Compare", "compare", ":material/compare_arrows:", compare.draw),
+    Page(
+        "Compare", "compare", ":material/compare_arrows:", compare.draw,
+        ready="[data-testid=stMain] [data-testid=stMultiSelect]",
+    ),
     Page(
         "Live", "live", ":material/monitoring:", live.draw,
         ready=".st-key-live-board [data-testid=stMetric]",
     ),
     Page(
         "Launch", "launch", ":material/rocket_launch:", launch.draw, bare=True,
-        ready="[data-testid=stMain] [data-testid=stMetric]",
+        ready="[data-testid=stMain] .st-key-launch button",
     ),
     Page(
         "Export", "export", ":material/save:", export.draw,

@@ -17,6 +17,7 @@ from dashboard.figures.references import dense_reference, preset_names
 from dashboard.figures.runs import runs
 from dashboard.figures.scatter import MOST_WEAK, Drawn, scatter
 from dashboard.headline import draw_headline, noise_words
+from dashboard.past import draw_past
 from dashboard.selection import draw_selection
 from dashboard.text import verbatim
 from dashboard.trial_table import draw_table
@@ -51,8 +52,13 @@ def board(context: Context) -> None:
             f"Follow the study with: `nas status {reading.study.name}`"
         )
         return
-    draw_front(context, reading)
-    draw_selection(context, reading)
+    # Drawn first, shown below: the other panels show the moment that is chosen there.
+    front, past = st.container(), st.container()
+    with past:
+        reading = draw_past(context, reading)
+    with front:
+        draw_front(context, reading)
+        draw_selection(context, reading)
     draw_runs(context, reading)
     draw_table(context, reading)
     links.publish()
