@@ -43,6 +43,9 @@ REACHES_WORKERS = {
     "nas/models/cut.py",
     "nas/models/windows.py",
     "nas/models/native.py",
+    "nas/models/reopen.py",
+    "nas/models/forms.py",
+    "nas/models/export.py",
 }
 OUTSIDE = {
     "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},

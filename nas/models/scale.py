@@ -84,7 +84,7 @@ def _write(folder: Path, made: Scaled, tokenizer: str, ends: dict[str, int]) -> 
         raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
     except MemoryError:
         raise WorkFailed(f"{spec.label} does not fit this machine's memory") from None
-    return probe_logits(model, probe_ids(backbone.vocab_size, backbone.seq_len))
+    return probe_logits(proxy, probe_ids(backbone.vocab_size, backbone.seq_len))
 
 
 def _tokenizer(

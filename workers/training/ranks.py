@@ -6,6 +6,7 @@ N sequences.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import os
 import warnings
@@ -22,7 +23,7 @@ from search_space.errors import require
 from workers.kernels.settings import Backend, override
 from workers.layers.declared import declared
 from workers.layers.whole_batch import spread_over
-from workers.model import LanguageModel, Layer, Output, ProxyLM
+from workers.model import LanguageModel, Output
 from workers.training.parts import InParts
 from workers.training.shards import gathered
 
@@ -126,7 +127,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
             dist.destroy_process_group()
 
 
-def shard(model: ProxyLM, ranks: Ranks, device: str) -> None:
+def shard(model: LanguageModel, ranks: Ranks, device: str) -> None:
     """Leave of every parameter this process's part; a layer is gathered while it is computed.
 
     model: whole, the same in every process, on its device.
@@ -147,10 +148,17 @@ def shard(model: ProxyLM, ranks: Ranks, device: str) -> None:
         few = p.dim() > 2 and p.shape[0] < ranks.count
         return Shard(1) if few and p.shape[1] % ranks.count == 0 else Shard(0)
 
-    for layer in model.layers:
-        assert isinstance(layer, Layer)
+    for layer in model.blocks:
         fully_shard(layer, mesh=mesh, shard_placement_fn=cut)
     fully_shard(model, mesh=mesh, shard_placement_fn=cut)
+
+
+def without_values(model: LanguageModel) -> LanguageModel:
+    """A copy whose parameters take no memory, to put those of a sharded model into at last."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
 
 
 def rest(model: nn.Module) -> None:

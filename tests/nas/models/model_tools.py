@@ -6,14 +6,18 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from nas.models.checkpoints import find_checkpoint
 from nas.models.custom import new_model
 from nas.models.custom import write_model as write_custom
 from nas.models.export import export_trial
+from nas.models.forms import as_transformers, save
 from nas.store import Store, StudyRecord, TrialRecord
 from search_space.backbone import Backbone
 from search_space.contract import EvalResult
 from search_space.methods.topk import TopK
+from search_space.native import NativeForm, native_form
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus
 from workers.corpus.tokenizer import train_bpe
@@ -24,6 +28,7 @@ BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=3
 TOPK = FFNSpec(d_ff=128, expert_width=32, selection=TopK(k=2, bias_rate=0.01, balance_weight=0.01))
 DENSE = FFNSpec(d_ff=128)
 EVAL_TOKENS = 1024
+ENDS = {"eos_token_id": 0, "pad_token_id": 0}
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,27 @@ class SmallStudy:
 
 def write_model(folder: Path, spec: FFNSpec, backbone: Backbone = BACKBONE, seed: int = 0) -> Path:
     """An export with the initial weights of a seed, without a study."""
-    ends = {"eos_token_id": 0, "pad_token_id": 0}
-    model = new_model(spec.to_dict(), backbone.to_dict(), ends, drawn(spec, backbone, seed))
     folder.mkdir()
+    model = new_model(spec.to_dict(), backbone.to_dict(), ENDS, drawn(spec, backbone, seed))
     write_custom(folder, model)
-    train_bpe([TEXT], backbone.vocab_size).save(str(folder / "tokenizer.json"))
+    put_tokenizer(folder, backbone.vocab_size)
+    return folder
+
+
+def write_form(folder: Path, model, spec: FFNSpec, backbone: Backbone, dtype=torch.float32) -> Path:
+    """A trained model in its native form, or with code where it has none, without a study."""
+    folder.mkdir()
+    form = native_form(spec, backbone)
+    native = form if isinstance(form, NativeForm) else None
+    written = as_transformers(model, spec, backbone, native, ENDS)
+    save(folder, written.to(dtype), spec, backbone, native)
+    put_tokenizer(folder, backbone.vocab_size)
+    return folder
+
+
+def put_tokenizer(folder: Path, vocab_size: int) -> None:
+    """A small one of TEXT."""
+    train_bpe([TEXT], vocab_size).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
     )
-    return folder

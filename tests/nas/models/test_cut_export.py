@@ -13,6 +13,7 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -98,12 +99,21 @@ def trained(base, tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "verify"), [("dsmoe", True), ("llama_moe", False)])
 def test_a_routed_cut_is_its_family_with_code(trained, base, tmp_path, name, verify):
-    folder = export_trial(*trained[name], tmp_path / "model", verify=verify)
+    folder = export_trial(*trained[name], tmp_path / "model", form="custom", verify=verify)
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "ffn_nas_llama"
     assert config["ffn"]["backbone"]["base"]["model"] == "small-llama"
     assert str(base) not in "".join(p.read_text() for p in folder.glob("*.json"))
     assert "small-llama" in (folder / "README.md").read_text()
+
+
+def test_a_cut_by_top_k_is_a_class_with_experts_and_needs_no_code(trained, base, tmp_path):
+    folder = export_trial(*trained["llama_moe"], tmp_path / "model", verify=True)
+    assert not list(folder.glob("*.py"))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert (type(model), model.config.num_local_experts) == (MixtralForCausalLM, 8)
+    assert str(base) not in "".join(p.read_text() for p in folder.glob("*.json"))
+    assert "transformers' own MixtralForCausalLM" in (folder / "README.md").read_text()
 
 
 def test_a_pruned_model_needs_no_code(trained, tmp_path):
@@ -132,7 +142,10 @@ def test_a_base_that_is_gone_is_not_needed(trained, base, tmp_path):
 
 
 def test_native_is_refused_where_there_is_none(trained, tmp_path):
-    with pytest.raises(InputError, match=r"no llama has experts; .* dense 1x32 swiglu activation"):
+    with pytest.raises(
+        InputError,
+        match=r"no class selects as straight_through does; .* dense 1x32 swiglu activation",
+    ):
         export_trial(*trained["dsmoe"], tmp_path / "model", form="native")
     assert not (tmp_path / "model").exists()
 
