@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from nas.base_model import read_base
 from nas.models.checkpoints import find_checkpoint
 from nas.models.custom import new_model
 from nas.models.custom import write_model as write_custom
@@ -22,6 +23,7 @@ from search_space.spec import FFNSpec
 from workers.corpus import Corpus
 from workers.corpus.tokenizer import train_bpe
 from workers.exported import drawn
+from workers.pretrained.model import PretrainedLM, cut_ffns, put_in
 
 TEXT = "".join(f"def add_{n}(a, b):\n    return a + b + {n * n}\n\n" for n in range(3000))
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=300, seq_len=32)
@@ -76,3 +78,41 @@ def put_tokenizer(folder: Path, vocab_size: int) -> None:
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"})
     )
+
+
+@torch.no_grad()
+def stirred(model):
+    """With no tensor at its initial value."""
+    torch.manual_seed(1)
+    for p in model.parameters():
+        if p.ndim == 1:
+            p.copy_(1 + 0.1 * torch.randn_like(p))
+        else:
+            p.normal_(std=p.shape[-1] ** -0.5)
+    return model.eval()
+
+
+def small_llama(folder: Path):
+    """A base model of random weights in a folder, and its backbone."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=300,
+        max_position_embeddings=64,
+        **ENDS,
+    )
+    llama = stirred(LlamaForCausalLM(config))
+    llama.save_pretrained(folder)
+    return llama, read_base(str(folder), 32)
+
+
+def cut_of(llama, spec: FFNSpec, backbone: Backbone) -> PretrainedLM:
+    """A base model of another's shape with random FFNs of a design."""
+    lm = type(llama)(llama.config)
+    put_in(lm, cut_ffns(spec, backbone))
+    return stirred(PretrainedLM(lm, backbone))

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from model_tools import BACKBONE, ENDS, write_form
+from model_tools import BACKBONE, cut_of, small_llama, stirred, write_form
 from safetensors.torch import load_file, save_file
 from train_tools import RECIPE, command, the_line
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
-from nas.base_model import read_base
 from nas.command.cli import run
 from nas.models.directory import ModelDirectory
 from nas.models.order import Order
@@ -29,7 +28,6 @@ from search_space.places import corpora_dir
 from search_space.spec import FFNSpec
 from workers.corpus import prepare
 from workers.model import ProxyLM
-from workers.pretrained.model import PretrainedLM, cut_ffns, put_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
@@ -55,35 +53,6 @@ CLASSES = {
 }
 
 
-@torch.no_grad()
-def stirred(model):
-    """With no tensor at its initial value."""
-    torch.manual_seed(SEED)
-    for p in model.parameters():
-        if p.ndim == 1:
-            p.copy_(1 + 0.1 * torch.randn_like(p))
-        else:
-            p.normal_(std=p.shape[-1] ** -0.5)
-    return model.eval()
-
-
-def small_llama(folder: Path):
-    """A base model of random weights, and its backbone."""
-    config = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=300,
-        max_position_embeddings=64,
-        **ENDS,
-    )
-    llama = stirred(LlamaForCausalLM(config))
-    llama.save_pretrained(folder)
-    return llama, read_base(str(folder), 32)
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     """A directory of every form by name."""
@@ -97,9 +66,7 @@ def sources(tmp_path_factory):
         "cut, routed": cut_into(backbone, 4, TopK(k=2, normalize=True, balance_weight=0.01)),
     }
     for name, spec in cuts.items():
-        lm = LlamaForCausalLM(llama.config)
-        put_in(lm, cut_ffns(spec, backbone))
-        write_form(root / name, stirred(PretrainedLM(lm, backbone)), spec, backbone)
+        write_form(root / name, cut_of(llama, spec, backbone), spec, backbone)
     return root
 
 

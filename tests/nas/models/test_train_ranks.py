@@ -12,14 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from model_tools import BACKBONE, DENSE, write_model
+from model_tools import DENSE, cut_of, small_llama, write_form, write_model
 from safetensors.torch import load_file
 
+from nas.models.directory import ModelDirectory
 from nas.models.order import Order
 from nas.models.train import train_model
 from search_space.contract import Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops
+from search_space.cuts import CUTS
 from search_space.methods.product_key import ProductKey
 from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
@@ -50,8 +52,12 @@ SPECS = {
 RECIPE = {"batch_size": 4, "precision": "float32", "warmup": 3, "lr": 0.02, "matrix_lr": 0.02}
 
 
-def flops(spec, steps):
-    return step_flops(spec, BACKBONE, 4) * (steps + 0.5)
+NAMES = [*SPECS, "cut"]
+
+
+def flops(folder, steps):
+    model = ModelDirectory.open(folder)
+    return step_flops(model.spec, model.backbone, 4) * (steps + 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +71,19 @@ def both(small, tmp_path_factory):
 
         def command(name, out, steps):
             given = {"corpus": small.source, "to": folder / out, "threads": 1}
-            given |= {"flops": repr(flops(SPECS[name], steps)), "eval-tokens": 512}
+            given |= {"flops": repr(flops(folder / name, steps)), "eval-tokens": 512}
             given |= {"recipe": ",".join(f"{k}={v}" for k, v in RECIPE.items())}
             options = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
             return ["train", str(folder / name), *options, "--no-verify"]
 
         for name, spec in SPECS.items():
             write_model(folder / name, spec)
+        llama, backbone = small_llama(folder / "base")
+        spec = CUTS["dsmoe"](backbone)
+        write_form(folder / "cut", cut_of(llama, spec, backbone), spec, backbone)
         with override(backend=Backend.TORCH):
             alone(kept, "topk", folder / "topk-more")
-        commands = [command(name, f"{name}-2", STEPS) for name in SPECS]
+        commands = [command(name, f"{name}-2", STEPS) for name in NAMES]
         commands.append(command("topk", "topk-more", MORE))
         launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
         script = str(Path(__file__).with_name("train_in_ranks.py"))
@@ -96,7 +105,7 @@ def alone(both, name, out, steps=STEPS):
     order = Order(
         source=both.folder / name,
         corpus=CorpusSpec(source=str(both.small.source)),
-        flops=flops(SPECS[name], steps),
+        flops=flops(both.folder / name, steps),
         out=out,
         recipe=Recipe(**RECIPE),
         threads=1,
@@ -111,7 +120,7 @@ def losses(out):
     return [json.loads(line)["loss"] for line in lines]
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", NAMES)
 def test_two_processes_have_the_losses_of_one(both, name):
     result = alone(both, name, both.folder / f"{name}-1")
     ours, theirs = losses(both.folder / f"{name}-2"), losses(both.folder / f"{name}-1")
@@ -142,5 +151,5 @@ def test_two_processes_go_on_from_what_one_has_kept(both, tmp_path):
 
 
 def test_one_process_speaks_for_both(both):
-    assert both.told.stdout.count("tokens per second") == len(SPECS) + 1
-    assert both.told.stderr.count("reading the weights") == len(SPECS) + 1
+    assert both.told.stdout.count("tokens per second") == len(NAMES) + 1
+    assert both.told.stderr.count("reading the weights") == len(NAMES) + 1
