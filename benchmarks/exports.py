@@ -22,7 +22,8 @@ import torch
 
 from benchmarks.report import Row, at_most, parser, publish
 from nas.models.custom import new_model, write_model
-from nas.models.verify import TOLERANCE, probe_ids
+from nas.models.probe import probe_ids
+from nas.models.verify import TOLERANCE
 from nas.process.child import run_child
 from search_space.backbone import Backbone
 from search_space.cost import model_cost

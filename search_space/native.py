@@ -89,8 +89,10 @@ class NoForm:
 
 def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
     """The class that computes the same as a model of `spec` and `backbone`; else why none does."""
-    if backbone.base is not None:
-        return _cut_form(spec, backbone, backbone.base)
+    base = backbone.foreign
+    if base is not None:
+        assert base.family != "ffn_nas"
+        return _cut_form(spec, backbone, base, base.family)
     routing, reasons = _routing(spec), _reasons(spec, backbone)
     if reasons or routing is None:
         return NoForm(why=", ".join(reasons), nearest=_nearest(spec, backbone))
@@ -109,7 +111,7 @@ def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
     return NativeForm(architecture=SIGMOID, routing=routing, zero_units=zero_units)
 
 
-def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base) -> NativeForm | NoForm:
+def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base, family: Family) -> NativeForm | NoForm:
     """The base's own class, where every layer has a dense FFN of one width; where every layer has
     experts, the class that has them around the same attention."""
     routing, reasons = _routing(spec), _cut_reasons(spec, backbone, base)
@@ -117,8 +119,8 @@ def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base) -> NativeForm | NoF
         active = max(1, round(spec.granularity * spec.expert_width))
         return NoForm(why=", ".join(reasons), nearest=pruned(backbone, active, "activation"))
     if routing == EVERY_EXPERT:
-        return NativeForm(architecture=FAMILIES[base.family], routing=routing)
-    architecture = ROUTED_FAMILIES[base.family]
+        return NativeForm(architecture=FAMILIES[family], routing=routing)
+    architecture = ROUTED_FAMILIES[family]
     # llama.cpp's graph of Qwen2-MoE never divides by the sum, those of the others always do.
     divides = base.family != "qwen2"
     return NativeForm(

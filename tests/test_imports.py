@@ -45,6 +45,7 @@ REACHES_WORKERS = {
     "nas/models/native.py",
     "nas/models/reopen.py",
     "nas/models/forms.py",
+    "nas/models/probe.py",
     "nas/models/export.py",
 }
 OUTSIDE = {

@@ -83,9 +83,3 @@ def is_untrained(model: LanguageModel) -> bool:
     """Whether no layer adds anything yet, as right after the initial draw of a proxy."""
     layers = [module for module in model.modules() if isinstance(module, Attention)]
     return bool(layers) and not any(bool(layer.out_DD.any()) for layer in layers)
-
-
-def probe_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
-    """(L, V): what the model says of a sequence of token ids."""
-    with torch.no_grad():
-        return model.logits(model(torch.tensor([ids])).hidden_NLD)[0]

@@ -21,8 +21,9 @@ from nas.models.forms import added_parameters, as_transformers, save
 from nas.models.found import Found, alone
 from nas.models.new_folder import new_folder
 from nas.models.picture import frontier_svg
+from nas.models.probe import Probe, probe
 from nas.models.tokenizer import with_padding, write_tokenizer
-from nas.models.verify import probe_ids, verify_export
+from nas.models.verify import verify_export
 from nas.models.windows import windows_of
 from nas.store import StudyRecord, TrialRecord
 from search_space.backbone import Backbone
@@ -50,7 +51,8 @@ def export_trial(
     form: as `export_form` takes it.
     dtype: of the weights; routers' states stay in float32.
     verify: load it in a fresh process without this project, and compare logits, generation,
-        parameters and, where the corpus is at hand, the loss on validation windows with the run's.
+        parameters, FLOPs and, where the corpus is at hand, the loss on validation windows with the
+        run's.
     Raises InputError for a folder that cannot be used, a checkpoint that is no model or a native
     form that does not exist, WorkFailed when the model cannot be written or differs from the proxy.
     """
@@ -58,12 +60,12 @@ def export_trial(
     backbone = Backbone.from_dict(checkpoint.backbone)
     native = export_form(trial.spec, backbone, form)
     with new_folder(target) as draft:
-        logits = _write(draft, checkpoint, study, trial, native, dtype)
+        probed = _write(draft, checkpoint, study, trial, native, dtype)
         checked = None
         if verify:
             checked = verify_export(
                 draft,
-                logits,
+                probed,
                 plug_in_packages(type(trial.spec.selection)),
                 windows=windows_of(study, known.run),
                 parameters=trial.cost["total_params"]
@@ -126,8 +128,8 @@ def _write(
     trial: TrialRecord,
     native: NativeForm | None,
     dtype: DType,
-) -> Any:
-    """Write the model and its tokenizer; return the proxy's own logits on `probe_ids`."""
+) -> Probe:
+    """Write the model and its tokenizer; return what the proxy itself says."""
     import torch
     from transformers.utils import logging
 
@@ -137,17 +139,15 @@ def _write(
     text, pad_id = with_padding(text, eos_id, study.facts.corpus.pad_id)
     ends = {"eos_token_id": eos_id, "pad_token_id": pad_id}
     backbone = Backbone.from_dict(checkpoint.backbone)
-    model = load_cut(checkpoint) if backbone.base is not None else _load(checkpoint)
+    model = load_cut(checkpoint) if backbone.foreign is not None else _load(checkpoint)
     written = as_transformers(model, trial.spec, backbone, native, ends)
-    config = written.config
-    ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
-    with torch.no_grad():
-        logits = model.logits(model(ids).hidden_NLD)[0]
+    length = written.config.max_position_embeddings
+    probed = probe(model, trial.spec, backbone, native, length)
     with _written(folder.parent):
         save(folder, written.to(getattr(torch, dtype)), trial.spec, backbone, native)
-        if backbone.base is None or not copy_tokenizer(backbone.base.model, folder):
-            write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
-    return logits
+        if backbone.foreign is None or not copy_tokenizer(backbone.foreign.model, folder):
+            write_tokenizer(folder, text, eos_id, pad_id, length)
+    return probed
 
 
 def _load(checkpoint: Checkpoint) -> Any:

@@ -37,10 +37,10 @@ def as_transformers(
     ends: `eos_token_id` and `pad_token_id`; a cut model has its base's.
     Raises InputError for a base with attention that the class has not.
     """
-    if backbone.base is not None:
+    if backbone.foreign is not None:
         written = cut_model(model, spec, native)
     elif native is None:
-        return custom.new_model(spec.to_dict(), backbone.to_dict(), ends, model)
+        return custom.new_model(spec.to_dict(), portable(backbone), ends, model)
     else:
         written = native_model(model, spec, backbone, native, ends)
     if native is not None:
@@ -54,7 +54,7 @@ def save(
     """Weights and configuration of what `as_transformers` made, and the code of what needs some."""
     if native is not None:
         save_native(written, folder)
-    elif backbone.base is not None:
+    elif backbone.foreign is not None:
         write_cut(folder, written, spec, backbone)
     else:
         custom.write_model(folder, written)
@@ -74,7 +74,7 @@ def added_parameters(spec: FFNSpec, backbone: Backbone, native: NativeForm | Non
     if native is None:
         return 0
     zeros = 3 * native.zero_units * backbone.d_model * backbone.n_layers
-    if backbone.base is None:
+    if backbone.foreign is None:
         return zeros + backbone.vocab_size * backbone.d_model
     gates = backbone.d_model * backbone.n_layers if native.zero_units else 0
     return zeros + gates

@@ -42,7 +42,7 @@ def reopened(source: ModelDirectory) -> LanguageModel:
     from workers.exported import load_proxy
 
     backbone, native = source.backbone, source.native
-    if native is None and backbone.base is None:
+    if native is None and backbone.foreign is None:
         return load_proxy(source.weights, source.spec, backbone)
     with _reading(source.folder):
         if native is None:
@@ -52,7 +52,7 @@ def reopened(source: ModelDirectory) -> LanguageModel:
         half = _HALF if _stored_in_half(source.folder) else _EXACT
         # What is read may take the place of what is there.
         stored = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
-        if backbone.base is None:
+        if backbone.foreign is None:
             model = _proxy(source, stored, native)
             again = tensors_of(model, native)
         else:
@@ -69,7 +69,7 @@ def _cut(source: ModelDirectory) -> LanguageModel:
     from workers.hf_cut import CLASSES
     from workers.pretrained.model import PretrainedLM
 
-    base = source.backbone.base
+    base = source.backbone.foreign
     assert base is not None
     return PretrainedLM(_load(CLASSES[base.family][1], source.folder), source.backbone)
 

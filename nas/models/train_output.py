@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from nas.models.bundle import plug_in_packages
 from nas.models.directory import ModelDirectory
 from nas.models.forms import added_parameters, as_transformers, save
-from nas.models.verify import probe_ids, verify_export
+from nas.models.probe import probe
+from nas.models.verify import verify_export
 from search_space.errors import WorkFailed
 from search_space.secrets import redacted
 
@@ -35,12 +36,10 @@ def write_model(
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from workers.exported import probe_logits
-
     logging.disable_progress_bar()
     spec, backbone, native = source.spec, source.backbone, source.native
-    logits = probe_logits(model.eval(), probe_ids(backbone.vocab_size, backbone.seq_len))
     written = as_transformers(model, spec, backbone, native, source.ends)
+    probed = probe(model, spec, backbone, native, written.config.max_position_embeddings)
     try:
         save(folder, written, spec, backbone, native)
         source.copy_tokenizer(folder)
@@ -53,7 +52,7 @@ def write_model(
     if verify:
         verify_export(
             folder,
-            logits,
+            probed,
             plug_in_packages(type(spec.selection)),
             parameters=result["parameters"] + added_parameters(spec, backbone, native),
         )

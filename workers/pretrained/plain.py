@@ -158,8 +158,9 @@ def _family(lm: Any, backbone: Backbone) -> Any:
     """The dense class of the base, with all of `lm` but its FFNs."""
     import transformers
 
-    assert backbone.base is not None
-    cls = getattr(transformers, FAMILIES[backbone.base.family])
+    base = backbone.foreign
+    assert base is not None and base.family != "ffn_nas"
+    cls = getattr(transformers, FAMILIES[base.family])
     data = {k: v for k, v in lm.config.to_dict().items() if k not in OWN_KEYS}
     found = cls(cls.config_class(**data | {"intermediate_size": backbone.reference_d_ff}))
     own = {name: p for name, p in lm.state_dict().items() if ".mlp." not in name}

@@ -14,7 +14,8 @@ from transformers import Trainer, TrainingArguments
 from nas.models.bundle import bundle_sources
 from nas.models.checkpoints import find_checkpoint, folder_name
 from nas.models.export import export_trial
-from nas.models.verify import TOLERANCE, probe_ids
+from nas.models.probe import probe_ids
+from nas.models.verify import TOLERANCE
 from nas.store import Facts, Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
