@@ -19,6 +19,7 @@ from transformers import (
 
 from nas.base_model import read_base
 from nas.models.checkpoints import find_checkpoint, folder_name
+from nas.models.cut import load_cut
 from nas.models.export import export_trial
 from nas.store import Facts, Store
 from search_space.contract import EvalRequest, Recipe, Status
@@ -117,10 +118,15 @@ def test_a_cut_by_top_k_is_a_class_with_experts_and_needs_no_code(trained, base,
 
 
 def test_a_pruned_model_needs_no_code(trained, tmp_path):
-    folder = export_trial(*trained["pruned_magnitude"], tmp_path / "model", verify=True)
+    checkpoint, study, trial = trained["pruned_magnitude"]
+    folder = export_trial(checkpoint, study, trial, tmp_path / "model", verify=False)
     assert not list(folder.glob("*.py"))
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert (type(model), model.config.intermediate_size) == (LlamaForCausalLM, 32)
+    proxy, ids = load_cut(checkpoint), torch.arange(32)[None] * 7 % 300
+    with torch.no_grad():
+        want = proxy.logits(proxy(ids).hidden_NLD)
+        torch.testing.assert_close(model(ids).logits, want, rtol=1e-5, atol=1e-5)
 
 
 def test_the_tokenizer_is_the_bases_own(trained, base, tmp_path):

@@ -42,10 +42,8 @@ SPECS = {
         selection=TopK(k=2, balance_weight=0.03, z_weight=0.001, entropy_weight=0.01),
     ),
     "relu": FFNSpec(d_ff=128, expert_width=32, selection=ReLURouting(target_activity=0.5)),
+    # Queries are normed by the batch's mean and variance.
     "rows": FFNSpec(
-        d_ff=256, expert_width=1, selection=ProductKey(heads=2, k=4, key_dim=8, query_norm="layer")
-    ),
-    "batch norm": FFNSpec(
         d_ff=256, expert_width=1, selection=ProductKey(heads=2, k=4, key_dim=8, query_norm="batch")
     ),
 }

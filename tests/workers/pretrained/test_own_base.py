@@ -73,8 +73,14 @@ def logits(model):
         return model.eval().logits(model(IDS_NL).hidden_NLD)
 
 
-@pytest.mark.parametrize("name", DENSE)
-@pytest.mark.parametrize("cut", ["contiguous", "clustered", "magnitude", "activation"])
+@pytest.mark.parametrize(
+    ("name", "cut"),
+    [
+        *((name, "contiguous") for name in DENSE),
+        *(("relu", cut) for cut in ("clustered", "magnitude", "activation")),
+        ("swiglu", "magnitude"),
+    ],
+)
 def test_with_every_unit_read_it_is_the_base(own, small_corpus, name, cut):
     backbone, want = own(name)
     spec = cut_into(backbone, 8, Dense(), cut)
