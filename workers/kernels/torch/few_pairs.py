@@ -38,6 +38,8 @@ def are_few(given: Operands, pairs: Pairs, tile_rows: int) -> bool:
 def few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
     x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1 = given
+    if not any(pairs.counts):  # a token that is decoded by itself may open no expert
+        return torch.zeros_like(x_TD)
     x_PD = x_TD if pairs.token_P is None else x_TD.index_select(0, pairs.token_P)
     product, act = _product(pairs.counts, values_BGD), ACTIVATIONS[activation]
     h_PG = product(x_PD, keys_BGD.transpose(1, 2))
