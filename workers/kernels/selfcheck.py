@@ -24,7 +24,7 @@ from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.dispatch import load
-from workers.kernels.pairs import Operands, Pairs
+from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, cache_folder, override
 
@@ -99,7 +99,7 @@ def problems(dtype: torch.dtype) -> Iterator[Problem]:
     make = _Maker(dtype)
     yield (
         "grouped_mm",
-        lambda run, x, w: run(x, w, COUNTS),
+        lambda run, x, w: run(x, w, Loads(COUNTS)),
         [make.normal(sum(COUNTS), INNER), make.normal(len(COUNTS), INNER, OUTER)],
     )
     yield from _experts(make)

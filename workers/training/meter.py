@@ -19,7 +19,7 @@ def pays(level: float, flops: float) -> bool:
 
 def mean_activity(layers: Sequence[Declared]) -> float:
     """The mean training activity of the layers that have one."""
-    shares = [m.training_activity for m in layers if m.training_activity is not None]
+    shares = [float(m.training_activity) for m in layers if m.training_activity is not None]
     return sum(shares) / len(shares)
 
 

@@ -116,7 +116,7 @@ def opcheck(name: str) -> None:
     pairs = routed([3, 0, 4])
     x, keys, gates, values, weight = expert_tensors(pairs, torch.float32)
     order = torch.argsort(pairs.token_P, stable=True)
-    start = torch.searchsorted(pairs.token_P[order], torch.arange(TOKENS))
+    start = torch.searchsorted(pairs.token_P[order], torch.arange(TOKENS + 1))
     reads = (pairs.token_P, torch.tensor(pairs.counts).cumsum(0), order, start, "silu")
     gated_inputs = (x, keys, gates, values, weight.detach().flatten().requires_grad_(), *reads)
     plain_inputs = (x, keys, None, values, None, *reads)

@@ -36,16 +36,17 @@ GRADIENT_CONFIGS = (
 
 @triton.jit
 def row_sum_kernel(
-    weight_ptr,
     table_ptr,
+    weight_ptr,
     row_ptr,
     start_ptr,
     y_ptr,
-    n_tokens,
+    n_starts,
     n_pairs,
     width,
     stride_n,
     stride_yt,
+    WEIGHT: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -53,19 +54,24 @@ def row_sum_kernel(
     token = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     first = tl.load(start_ptr + token)
-    end = tl.load(start_ptr + token + 1, mask=token + 1 < n_tokens, other=n_pairs)
+    end = tl.load(start_ptr + token + 1, mask=token + 1 < n_starts, other=n_pairs)
     acc = tl.zeros((BLOCK_D,), dtype=tl.float32)
     for start in range(first, end, BLOCK_P):
         pair = start + tl.arange(0, BLOCK_P)
         live = pair < end
         row = tl.load(row_ptr + pair, mask=live, other=0).to(tl.int64)
-        weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
         values = tl.load(
             table_ptr + row[:, None] * stride_n + d[None, :],
             mask=live[:, None] & (d < width)[None, :],
             other=0.0,
-        )
-        acc += tl.sum(weight[:, None] * values.to(tl.float32), axis=0)
+        ).to(tl.float32)
+        if WEIGHT == "pair":
+            weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
+            values = weight[:, None] * values
+        elif WEIGHT == "row":
+            weight = tl.load(weight_ptr + row, mask=live, other=0.0).to(tl.float32)
+            values = weight[:, None] * values
+        acc += tl.sum(values, axis=0)
     tl.store(y_ptr + token * stride_yt + d, acc.to(y_ptr.dtype.element_ty), mask=d < width)
 
 
@@ -138,10 +144,25 @@ def row_gradient_kernel(
     tl.store(out_ptr + row * stride_n + d, acc.to(out_ptr.dtype.element_ty), mask=d < width)
 
 
-def weighted_row_sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T: Tensor) -> Tensor:
-    """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], (T, D); 0 for no pair."""
-    n_tokens, width = start_T.numel(), table_ND.shape[1]
-    weight_P, table_ND = weight_P.contiguous(), _rows_contiguous(table_ND)
+def weighted_row_sum(
+    weight: Tensor | None,
+    table_ND: Tensor,
+    row_P: Tensor,
+    start_T: Tensor,
+    *,
+    n_tokens: int | None = None,
+    by_row: bool = False,
+) -> Tensor:
+    """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], (T, D); 0 for no pair.
+
+    weight: (P,), with `by_row` (N,) and that of the row; None for ones.
+    start_T: where each token's pairs begin; one more says where the last one's end.
+    n_tokens: where there is one more, T.
+    """
+    width = table_ND.shape[1]
+    n_tokens = start_T.numel() if n_tokens is None else n_tokens
+    table_ND = _rows_contiguous(table_ND)
+    weight = None if weight is None else weight.contiguous()
     y_TD = table_ND.new_empty(n_tokens, width)
     if y_TD.numel() == 0:
         return y_TD
@@ -151,8 +172,10 @@ def weighted_row_sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T:
             row_sum_kernel,
             (n_tokens, triton.cdiv(width, config["BLOCK_D"])),
             config,
-            *(weight_P, table_ND, row_P, start_T, y_TD, n_tokens, row_P.numel(), width),
+            table_ND,
+            *(weight, row_P, start_T, y_TD, start_T.numel(), row_P.numel(), width),
             *(table_ND.stride(0), y_TD.stride(0)),
+            WEIGHT="" if weight is None else "row" if by_row else "pair",
         )
 
     run(choose("row_sum", SUM_CONFIGS, table_ND, (width,), run))
