@@ -21,7 +21,8 @@ from workers.kernels.dispatch import chosen_products, describe
 from workers.model import LanguageModel
 from workers.precision import settled
 from workers.training.keeping import States, discard_branch, discard_states
-from workers.training.loop import Diverged, Trained, Training, build_proxy
+from workers.training.loop import Trained, Training, build_proxy
+from workers.training.losses import Diverged
 from workers.training.measure import evaluate_quality, measure_routing
 
 log = logging.getLogger(__name__)

@@ -80,17 +80,16 @@ class Experts(Declared):
         """
         if routing is None:
             return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
-        if isinstance(routing, Open):
-            routing = self._laid_out(routing, stats)
-        if isinstance(routing, Full):
-            return self._all(x_TD, routing, stats)
+        laid_out = self._laid_out(routing, stats) if isinstance(routing, Open) else routing
+        if isinstance(laid_out, Full):
+            return self._all(x_TD, laid_out, stats)
         if self.by_rows:
-            bags = routing if isinstance(routing, Bags) else routing.by_token(x_TD.shape[0])
+            bags = laid_out if isinstance(laid_out, Bags) else laid_out.by_token(x_TD.shape[0])
             return self._rows(x_TD, bags, stats)
-        ragged = routing.by_expert(len(self.keys_BGD)) if isinstance(routing, Bags) else routing
+        ragged = laid_out.by_expert(len(self.keys_BGD)) if isinstance(laid_out, Bags) else laid_out
         return self._pairs(x_TD, ragged, stats)
 
-    def _laid_out(self, routing: Open, stats: RoutingStats | None) -> Routing:
+    def _laid_out(self, routing: Open, stats: RoutingStats | None) -> Full | Ragged:
         """Open pairs as a GPU computes them: narrow experts, and those with output gates, are all
         computed, a shut one with weight zero, for they have no product whose length the device
         knows alone. Who measures waits for the device all the same."""

@@ -79,7 +79,8 @@ class ReLURoutingSelection(Declared):
         for layer in seen:
             n_open, n_pairs = (sum(part) for part in zip(*layer.counted, strict=True))
             layer.training_activity = n_open.double() / n_pairs
-        activity = sum(layer.training_activity for layer in seen) / len(seen)
+        first, *others = [layer.training_activity for layer in seen]
+        activity = sum(others, first) / len(seen)
         for layer in layers:
             target, factor = layer.knobs.target_activity, layer.knobs.l1_factor
             falls = torch.where(activity < target, 1 / factor, 1.0)

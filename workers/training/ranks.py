@@ -180,7 +180,7 @@ class InRanks:
         mine = slice(self.ranks.rank * count, (self.ranks.rank + 1) * count)
         read = InParts(self.sequences or count)
         # Gradients are averaged over the processes, which have as many sequences each.
-        mean = read(model, inputs[mine], targets[mine], device, precision)
+        mean = float(read(model, inputs[mine], targets[mine], device, precision))
         self.ranks.share_counts(model)
         return self.ranks.sum(mean / self.ranks.count)
 

@@ -17,7 +17,10 @@ from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
 ACTIVATIONS = ("gelu", "relu", "silu")
-HIDDEN_CONFIGS = (Config.of(BLOCK_P=4, BLOCK_G=256, warps=4), Config.of(BLOCK_P=16, BLOCK_G=64, warps=4))
+HIDDEN_CONFIGS = (
+    Config.of(BLOCK_P=4, BLOCK_G=256, warps=4),
+    Config.of(BLOCK_P=16, BLOCK_G=64, warps=4),
+)
 CONFIGS = (Config.of(BLOCK=1024, warps=4), Config.of(BLOCK=2048, warps=8))
 
 

@@ -87,9 +87,7 @@ def product_kernel(
 ):
     """A tile of rows of one expert by a block of columns of its matrix."""
     n_outer = tl.cdiv(outer, BLOCK_O)
-    expert, first_row = _tile_of(
-        tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B
-    )
+    expert, first_row = _tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
     if expert >= n_experts:
         return
     row = first_row + tl.arange(0, BLOCK_P)
@@ -200,9 +198,9 @@ def grouped_product(
 
     The grid is a bound that needs no answer from the device: P / BLOCK_P tiles, and one more an
     expert. Each finds its expert and rows by `end_B`; those beyond the last leave at once.
-    `add_to` (P, O) is added to, and is y. Left out, token and place are p itself (R = P rows of x) and the gate is 1. place_P is a
-    permutation of the P rows: no two programs write one row, so equal inputs give equal bits.
-    w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
+    `add_to` (P, O) is added to, and is y. Left out, token and place are p itself (R = P rows of x)
+    and the gate is 1. place_P is a permutation of the P rows: no two programs write one row, so
+    equal inputs give equal bits. w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
     """
     n_rows = x_RI.shape[0] if token_P is None else token_P.numel()
     n_experts, inner, outer = w_BIO.shape
