@@ -134,7 +134,7 @@ def catalog() -> tuple[Entry, ...]:
                 gated.hidden_gradients_kernel,
                 gated.HIDDEN_CONFIGS,
                 ROWS_OF_PAIRS,
-                {"ACTIVATION": a, "GATED": bool(gates), "WEIGHT": True} | ({} if gates else UNGATED),
+                {"ACTIVATION": a, "GATED": bool(gates), "WEIGHT": True, "BOUNDED": True} | ({} if gates else UNGATED),
                 {"end_ptr": "*i64"},
             )
             for a in gated.ACTIVATIONS

@@ -98,7 +98,6 @@ TRITON = Takes(
     Backend.TRITON,
     dtypes=(torch.float32, torch.float16, torch.bfloat16),
     absent={
-        "dense_ffn": "plain products of all tokens are a library's best case",
         "attention": "torch has a fused kernel for it",
         "masked_attention": "torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",

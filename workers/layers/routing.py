@@ -42,8 +42,9 @@ class Ragged:
     @staticmethod
     def from_choices(index_TK: Tensor, weight_TK: Tensor | None, n_experts: int) -> Ragged:
         """K experts a token: index_TK (T, K), and their weights (T, K) or None."""
-        expert_P, order_P = torch.sort(index_TK.reshape(-1), stable=True)
-        weight_P = None if weight_TK is None else weight_TK.reshape(-1)[order_P]
+        expert_P, order_P = by_expert(index_TK.reshape(-1), n_experts)
+        # One source an element: the gradient is a plain copy.
+        weight_P = None if weight_TK is None else weight_TK.reshape(-1).gather(0, order_P)
         loads = Loads.of_sorted(expert_P, n_experts)
         return Ragged(order_P // index_TK.shape[1], loads, weight_P, order_P)
 
@@ -97,11 +98,22 @@ class Open:
         n_tokens, n_experts = self.open_TB.shape
         expert_B1 = torch.arange(n_experts, device=self.open_TB.device)[:, None]
         key_P = torch.where(self.open_TB.t(), expert_B1, n_experts).flatten()
-        expert_P, order_P = torch.sort(key_P, stable=True)
+        expert_P, order_P = by_expert(key_P, n_experts)
         token_P = torch.where(expert_P < n_experts, order_P % n_tokens, n_tokens)
         # One source an element: its gradient is a plain copy.
         weight_P = self.weight_TB.t().flatten().gather(0, order_P)
         return Ragged(token_P, Loads.of_sorted(expert_P, n_experts), weight_P)
+
+
+def by_expert(expert_P: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
+    """The experts in order, and where each stood; of equal ones the first stays the first.
+
+    expert_P: 0 to n_experts, that included.
+    """
+    # A GPU sorts a byte at a time.
+    if kind(expert_P) != "cpu":
+        expert_P = expert_P.to(torch.int16 if n_experts < 1 << 15 else torch.int32)
+    return torch.sort(expert_P, stable=True)
 
 
 def open_pairs(weight_TB: Tensor, open_TB: Tensor) -> Ragged | Open:
@@ -148,7 +160,7 @@ class Bags:
 
     def by_expert(self, n_experts: int) -> Ragged:
         """The same pairs sorted by expert."""
-        expert_P, order_P = torch.sort(self.expert_P, stable=True)
+        expert_P, order_P = by_expert(self.expert_P, n_experts)
         weight_P = None if self.weight_P is None else self.weight_P[order_P]
         loads = Loads.of_sorted(expert_P, n_experts)
         return Ragged(self.token_P[order_P], loads, weight_P)

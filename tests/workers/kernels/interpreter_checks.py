@@ -123,7 +123,7 @@ def opcheck(name: str) -> None:
         "grouped_mm": (x, w, end),
         "grouped_mm_weight_gradient": (x.detach(), leaf(7, 4), w.detach(), end),
         "row_sum": (weight, table, row_P, token_P, start_T),
-        "row_dot": (tokens, table, row_P, token_P, start_T, None),
+        "row_dot": (tokens, table, row_P, token_P, start_T, None, None, None),
         "row_gradient": (weight.detach(), tokens.detach(), row_P, token_P, 6),
     }[name]
     torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
@@ -144,7 +144,7 @@ def flops() -> None:
             call().sum().backward()
         assert counter.get_total_flops() == 3 * 2 * products, counter.get_flop_counts()
     with FlopCounterMode(display=False) as counter:
-        rows.dots_of_rows(tokens, table, row_P, token_P, start_T, torch.ones(5))
+        rows.dots_of_rows(tokens, table, row_P, token_P, start_T, known_P=torch.ones(5))
     assert counter.get_total_flops() == 0
 
 

@@ -132,6 +132,8 @@ def _(dy_TD: Tensor, key_PG: Tensor, gate_PG: Tensor, *inputs: Any) -> tuple[Ten
 def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, ctx.activation = inputs
     ctx.mark_non_differentiable(*output[1:])
+    # Outputs that are kept for backward have no gradient, and zeros for them would be made.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:], *tensors)
 
 

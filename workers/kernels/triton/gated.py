@@ -85,12 +85,15 @@ def hidden_gradients_kernel(
     ACTIVATION: tl.constexpr,
     GATED: tl.constexpr,
     WEIGHT: tl.constexpr,
+    BOUNDED: tl.constexpr,
     BLOCK_G: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
     """BLOCK_P rows: h, the gradients of both pre-activations for w h, and that of w."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
-    live = row < tl.load(end_ptr)
+    live = row < n_pairs
+    if BOUNDED:
+        live = row < tl.load(end_ptr)
     weight = tl.full((BLOCK_P,), 1.0, tl.float32)
     if WEIGHT:
         weight = tl.load(weight_ptr + row, mask=live, other=0.0).to(tl.float32)
@@ -145,14 +148,14 @@ def hidden_gradients(
     gate_PG: Tensor | None,
     dh_PG: Tensor,
     weight_P: Tensor | None,
-    end_1: Tensor,
+    end_1: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """h (P, G), the gradients of the keys' and of the gates' pre-activations, and of the weight (P,)
     for the gradient dh of w h; None for what is None.
 
     end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and
-        their weight has gradient 0.
+        their weight has gradient 0. None for all.
     """
     n_pairs, width = key_PG.shape
     h_PG, dkey_PG = torch.empty_like(key_PG), torch.empty_like(key_PG)
@@ -172,6 +175,7 @@ def hidden_gradients(
             ACTIVATION=activation,
             GATED=gate_PG is not None,
             WEIGHT=weight_P is not None,
+            BOUNDED=end_1 is not None,
         )
 
     run(choose("hidden_gradients", HIDDEN_CONFIGS, key_PG, (width,), run))

@@ -188,7 +188,7 @@ def _rows_contiguous(x_ND: Tensor) -> Tensor:
 
 def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given)
+    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given, *_by_row(order))
     return y_TD
 
 
@@ -196,21 +196,42 @@ def row_dot(
     x_TD: Tensor, table: Tensor, order: RowOrder, known_P: Tensor | None, sparse: bool
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, known_P)
+    y_P: Tensor = dots_of_rows(
+        x_TD, table.flatten(0, -2), *order.given, *_by_row(order), known_P
+    )
     return y_P
+
+
+def _by_row(order: RowOrder) -> tuple[Tensor | None, Tensor | None]:
+    """The rows in order and where each stood, sorted once for all tables that the pairs read; a
+    gradient needs them."""
+    return (order.row_P, order.place_P) if torch.is_grad_enabled() else (None, None)
 
 
 @torch.library.custom_op("ffn_nas::row_sum", mutates_args=())
 def sum_of_rows(
-    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+    weight_P: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
 ) -> Tensor:
-    """(T, D): each token's weighted rows, summed."""
+    """(T, D): each token's weighted rows, summed. The rows sorted, and where each stood, are for
+    the gradient, which finds them itself where they are left out."""
     return weighted_row_sum(weight_P, table_ND, row_P, start_T)
 
 
 @sum_of_rows.register_fake
 def _(
-    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+    weight_P: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
 ) -> Tensor:
     return table_ND.new_empty(start_T.shape[0], table_ND.shape[1])
 
@@ -222,6 +243,8 @@ def dots_of_rows(
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
     known_P: Tensor | None = None,
 ) -> Tensor:
     """(P,): x[token p] . table[row p]; a copy of `known_P` where the caller has them."""
@@ -253,6 +276,8 @@ def _(
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
     known_P: Tensor | None = None,
 ) -> Tensor:
     return x_TD.new_empty(row_P.shape[0]) if known_P is None else torch.empty_like(known_P)
@@ -260,7 +285,13 @@ def _(
 
 @torch.library.custom_op("ffn_nas::row_gradient", mutates_args=())
 def row_gradient(
-    weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int
+    weight_P: Tensor,
+    x_TD: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    n_rows: int,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
 ) -> Tensor:
     """weight[p] * x[token p] summed into row p of (N, D), the rest 0.
 
@@ -271,7 +302,8 @@ def row_gradient(
     out_ND = x_TD.new_zeros(n_rows, x_TD.shape[1])
     if row_P.numel() == 0 or out_ND.numel() == 0:
         return out_ND
-    sorted_P, order_P = torch.sort(row_P, stable=True)
+    if sorted_P is None or order_P is None:
+        sorted_P, order_P = torch.sort(row_P, stable=True)
     end_P = torch.searchsorted(sorted_P, sorted_P, right=True)
 
     def run(config: Config) -> None:
@@ -288,32 +320,34 @@ def row_gradient(
 
 
 @row_gradient.register_fake
-def _(weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int) -> Tensor:
+def _(
+    weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int, *rest: Any
+) -> Tensor:
     return x_TD.new_empty(n_rows, x_TD.shape[1])
 
 
 def _row_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
+    ctx.save_for_backward(*inputs[:7])
 
 
 def _row_sum_backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
-    weight_P, table_ND, row_P, token_P, start_T = ctx.saved_tensors
+    weight_P, table_ND, row_P, token_P, start_T, *by_row = ctx.saved_tensors
     d_weight_P = d_table_ND = None
     if ctx.needs_input_grad[0]:
         d_weight_P = dots_of_rows(dy_TD, table_ND, row_P, token_P, start_T)
     if ctx.needs_input_grad[1]:
-        d_table_ND = row_gradient(weight_P, dy_TD, row_P, token_P, table_ND.shape[0])
-    return d_weight_P, d_table_ND, None, None, None
+        d_table_ND = row_gradient(weight_P, dy_TD, row_P, token_P, table_ND.shape[0], *by_row)
+    return d_weight_P, d_table_ND, *[None] * 5
 
 
 def _row_dot_backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
-    x_TD, table_ND, row_P, token_P, start_T = ctx.saved_tensors
+    x_TD, table_ND, row_P, token_P, start_T, *by_row = ctx.saved_tensors
     dx_TD = d_table_ND = None
     if ctx.needs_input_grad[0]:
         dx_TD = sum_of_rows(dy_P, table_ND, row_P, token_P, start_T)
     if ctx.needs_input_grad[1]:
-        d_table_ND = row_gradient(dy_P, x_TD, row_P, token_P, table_ND.shape[0])
-    return dx_TD, d_table_ND, None, None, None, None
+        d_table_ND = row_gradient(dy_P, x_TD, row_P, token_P, table_ND.shape[0], *by_row)
+    return dx_TD, d_table_ND, *[None] * 6
 
 
 sum_of_rows.register_autograd(_row_sum_backward, setup_context=_row_context)
