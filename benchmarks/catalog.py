@@ -63,12 +63,13 @@ class Entry:
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
 ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
-FIND = {"ADD": False, "BLOCK_B": EXPERTS}
-GRADIENT_PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"}
-GRADIENT_FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
-PLAIN, FUSED = GRADIENT_PLAIN | FIND, GRADIENT_FUSED | FIND
-ADDING = PLAIN | {"ADD": True, "BLOCK_B": 1024}
 UNUSED = {"token_ptr": None, "place_ptr": None, "gate_ptr": None}
+SUM_PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"} | UNUSED
+SUM_FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
+SUM_ROWS = "BLOCK_I"
+FIND = {"ADD": False, "BLOCK_B": EXPERTS}
+PLAIN, FUSED = SUM_PLAIN | FIND, SUM_FUSED | FIND
+ADDING = PLAIN | {"ADD": True, "BLOCK_B": 1024}
 INDEX = dict.fromkeys(("token_ptr", "place_ptr", "end_ptr"), "*i64")
 UP = {"n_experts": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
 UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
@@ -84,7 +85,8 @@ KEYS |= {"stride_s2": TOKENS * ROOT, "stride_st": ROOT}
 KEYS |= {"stride_oh": TOKENS * CHOICES, "stride_ot": CHOICES}
 CHOSEN = {"J": CHOICES, "K": CHOICES, "BLOCK_J": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT}
 ROWS_OF_PAIRS = {"n_pairs": TOKENS * PER_TOKEN, "width": HIDDEN, "stride_p": HIDDEN}
-UNGATED = {"gate_ptr": None, "dgate_ptr": None}
+GATED = {"GATED": True, "WEIGHT": True, "BOUNDED": True}
+UNGATED = GATED | {"GATED": False, "gate_ptr": None, "dgate_ptr": None}
 FLAT = {"n": TOKENS * PER_TOKEN * HIDDEN}
 
 
@@ -95,20 +97,14 @@ def catalog() -> tuple[Entry, ...]:
     losses = {"target_ptr": "*i64", "loss_ptr": "*fp32"}
     lines = {"vocabulary": VOCABULARY, "stride_t": VOCABULARY}
     return (
-        Entry("grouped product", product, products, BY_COLUMN, PLAIN | UNUSED, INDEX, "BLOCK_P"),
-        Entry(
-            "grouped product, w by rows",
-            product,
-            products,
-            BY_ROW,
-            PLAIN | UNUSED,
-            INDEX,
-            "BLOCK_P",
-        ),
-        Entry("grouped product, adding", product, products, BY_ROW, ADDING | UNUSED, INDEX, "BLOCK_P"),
+        Entry("grouped product", product, products, BY_COLUMN, PLAIN, INDEX, "BLOCK_P"),
+        Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN, INDEX, "BLOCK_P"),
+        Entry("grouped product, adding", product, products, BY_ROW, ADDING, INDEX, "BLOCK_P"),
         Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, INDEX, "BLOCK_P"),
-        Entry("weight gradient", gradient, gradients, BY_COLUMN, GRADIENT_PLAIN | UNUSED, INDEX, "BLOCK_I"),
-        Entry("weight gradient, fused", gradient, gradients, BY_COLUMN, GRADIENT_FUSED, INDEX, "BLOCK_I"),
+        Entry("weight gradient", gradient, gradients, BY_COLUMN, SUM_PLAIN, INDEX, SUM_ROWS),
+        Entry(
+            "weight gradient, fused", gradient, gradients, BY_COLUMN, SUM_FUSED, INDEX, "BLOCK_I"
+        ),
         Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, BY_PAIR, READ),
         Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
         Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),
@@ -134,7 +130,7 @@ def catalog() -> tuple[Entry, ...]:
                 gated.hidden_gradients_kernel,
                 gated.HIDDEN_CONFIGS,
                 ROWS_OF_PAIRS,
-                {"ACTIVATION": a, "GATED": bool(gates), "WEIGHT": True, "BOUNDED": True} | ({} if gates else UNGATED),
+                {"ACTIVATION": a} | (GATED if gates else UNGATED),
                 {"end_ptr": "*i64"},
             )
             for a in gated.ACTIVATIONS

@@ -50,6 +50,11 @@ class Losses:
         value.copy_(torch.where(bad, loss, value))
         first.copy_(torch.where(bad, seen, first))
 
+    @property
+    def known(self) -> float | None:
+        """Their mean, where nobody has to be asked for it."""
+        return self.total / self.count if self.count and self.kept_4 is None else None
+
     def sum(self, step: int) -> float:
         """Their sum, asking the device. Raises Diverged if one was no number.
 

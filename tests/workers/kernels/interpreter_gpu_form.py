@@ -19,6 +19,8 @@ from interpreter_tools import normal
 from torch import Tensor, nn
 
 from search_space.backbone import Backbone
+from search_space.methods.avgk import AvgK
+from search_space.methods.direct import Direct
 from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec
@@ -144,7 +146,9 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
                 yield "GPU form, layer", label, functools.partial(same_layer, case, layout, *shape)
     backbone = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=23, seq_len=6)
     specs = {name: PRESETS[name](backbone) for name in ("dense", "dsmoe", "remoe", "finedeep")}
-    specs |= {name: PRESETS[name](backbone) for name in ("olmoe", "hash", "avgk", "vanilla_m")}
+    specs["hash"] = PRESETS["hash"](backbone)
+    specs["avgk"] = FFNSpec(d_ff=32, expert_width=8, selection=AvgK(k=2))
+    specs["direct"] = FFNSpec(d_ff=12, expert_width=1, selection=Direct(k=3))
     bias = TopK(k=2, bias_rate=0.1, z_weight=0.01, balance_weight=0.01, normalize=True)
     specs["bias"] = FFNSpec(d_ff=32, expert_width=8, selection=bias)
     for name, spec in specs.items():

@@ -1,4 +1,4 @@
-"""A GPU's training step is traced on tensors without numbers: whatever asked for one would raise."""
+"""A GPU's training step, traced on tensors without numbers: whatever asks for one raises."""
 
 from __future__ import annotations
 

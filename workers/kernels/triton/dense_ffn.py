@@ -51,9 +51,7 @@ def _backward(
 ) -> None:
     x_TD, keys_1GD, gates_1GD, values_1GD, _, key_TG, gate_TG = kept
     dh_TG = dy_TD @ values_1GD[0].t()
-    h_TG, dkey_TG, dgate_TG, _ = hidden_gradients(
-        key_TG, gate_TG, dh_TG, None, None, activation
-    )
+    h_TG, dkey_TG, dgate_TG, _ = hidden_gradients(key_TG, gate_TG, dh_TG, None, None, activation)
     if grads.values is not None:
         torch.mm(h_TG.t(), dy_TD, out=grads.values[0])
     parts = [(dkey_TG, keys_1GD, grads.keys)]

@@ -151,8 +151,8 @@ def hidden_gradients(
     end_1: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """h (P, G), the gradients of the keys' and of the gates' pre-activations, and of the weight (P,)
-    for the gradient dh of w h; None for what is None.
+    """h (P, G), and for the gradient dh of w h those of the keys' and of the gates' pre-activations
+    and of the weight (P,); None for what is None.
 
     end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and
         their weight has gradient 0. None for all.

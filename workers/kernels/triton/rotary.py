@@ -1,8 +1,8 @@
 """Attention's heads in one pass over memory, forward and backward: RMS-normed, turned, and queries,
 keys and values apart.
 
-N sequences, L tokens of each, H heads, C width of a head, R = N * L * H rows of one kind, G programs
-of the backward, each with its own partial sums of dw.
+N sequences, L tokens of each, H heads, C width of a head, R rows of one kind (N * L * H),
+G programs of the backward, each with its own partial sums of dw.
 """
 
 from __future__ import annotations

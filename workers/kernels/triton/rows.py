@@ -196,9 +196,7 @@ def row_dot(
     x_TD: Tensor, table: Tensor, order: RowOrder, known_P: Tensor | None, sparse: bool
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_P: Tensor = dots_of_rows(
-        x_TD, table.flatten(0, -2), *order.given, *_by_row(order), known_P
-    )
+    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, *_by_row(order), known_P)
     return y_P
 
 
@@ -225,13 +223,7 @@ def sum_of_rows(
 
 @sum_of_rows.register_fake
 def _(
-    weight_P: Tensor,
-    table_ND: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    start_T: Tensor,
-    sorted_P: Tensor | None = None,
-    order_P: Tensor | None = None,
+    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor, *rest: Any
 ) -> Tensor:
     return table_ND.new_empty(start_T.shape[0], table_ND.shape[1])
 
