@@ -254,7 +254,7 @@ def test_one_expert_of_all_tokens_runs_torch_where_it_is_weighted(no_triton):
     weight_T2 = torch.full((4, 2), 0.5)
     y_TD = expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, weight_T2, "relu")
     assert torch.equal(y_TD, torch.full((4, 6), 6.0))
-    with pytest.raises(Asked, match="dense_ffn"):
+    with pytest.raises(Asked):
         expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, None, "relu")
 
 
