@@ -47,8 +47,8 @@ def mixed(precision: Precision, device: str) -> AbstractContextManager[object]:
 
 
 def float32_products(device: str) -> str:
-    """How a GPU multiplies float32, for a run's record: "ieee", or "tf32" (factors of 10 bits) where
-    the process told torch so; "" on a CPU.
+    """How a GPU multiplies float32, for a run's record: "ieee", or "tf32" (factors of 10 bits)
+    where the process told torch so; "" on a CPU.
 
     This project turns TF32 on nowhere: float32 is what a study says it is. The product's own
     kernels follow torch's setting.

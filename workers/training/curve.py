@@ -25,12 +25,11 @@ class Curve(Carried):
     ) -> None:
         self.request, self.visit, self.report = request, visit, report
         self.every = request.curve_flops or request.until_flops / PROGRESS_POINTS
-        self.losses, self.at, self.newest = Losses(), 0.0, 0
+        self.losses, self.at = Losses(), 0.0
 
     def add(self, step: int, meter: Meter) -> None:
         """One step was done, and its loss added to `losses`."""
-        self.newest = step
-        self.losses.count += 1
+        self.losses.counted(step)
         if self._passes(meter):
             meter.settle()
             if self._passes(meter):
@@ -47,7 +46,7 @@ class Curve(Carried):
             self._point(step, meter)
 
     def _point(self, step: int, meter: Meter) -> None:
-        loss = self.losses.sum(step) / self.losses.count
+        loss = self.losses.sum() / self.losses.count
         self.losses.begin()
         if meter.spent <= self.request.start_flops:
             return
@@ -67,7 +66,7 @@ class Curve(Carried):
     def carried(self) -> dict[str, float]:
         """The losses since the last point, and how far they go."""
         losses = self.losses
-        return {"loss_sum": losses.sum(self.newest), "losses": losses.count, "at": self.at}
+        return {"loss_sum": losses.sum(), "losses": losses.count, "at": self.at}
 
     def carry(self, numbers: dict[str, float]) -> None:
         """Go on within a point that was begun."""

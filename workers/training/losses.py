@@ -21,11 +21,12 @@ class Losses:
     last. A GPU would be waited for: it keeps their sum, how many there are, and which was the first
     that was no number, and is asked at a point.
 
-    count: of the losses, by whoever adds them.
+    count: of the losses.
+    newest: the step of the newest.
     """
 
     def __init__(self) -> None:
-        self.count, self.total = 0, 0.0
+        self.count, self.newest, self.total = 0, 0, 0.0
         # Sum, how many, the first that is no number (0 for none), and that; on a GPU.
         self.kept_4: Tensor | None = None
 
@@ -38,6 +39,10 @@ class Losses:
             self.total += value
         else:
             self._keep(loss.detach().double())
+
+    def counted(self, step: int) -> None:
+        """The host's part of `add`, which a graph of the step leaves out."""
+        self.count, self.newest = self.count + 1, step
 
     def _keep(self, loss: Tensor) -> None:
         """Without asking the device, and in place: a graph of the step may hold the address."""
@@ -55,16 +60,13 @@ class Losses:
         """Their mean, where nobody has to be asked for it."""
         return self.total / self.count if self.count and self.kept_4 is None else None
 
-    def sum(self, step: int) -> float:
-        """Their sum, asking the device. Raises Diverged if one was no number.
-
-        step: of the newest.
-        """
+    def sum(self) -> float:
+        """Their sum, asking the device. Raises Diverged if one was no number."""
         if self.kept_4 is None:
             return self.total
         total, _, first, value = self.kept_4.tolist()
         if first:
-            raise Diverged(f"the loss is {value} at step {step - self.count + int(first)}")
+            raise Diverged(f"the loss is {value} at step {self.newest - self.count + int(first)}")
         return self.total + float(total)
 
     def begin(self, total: float = 0.0, count: int = 0) -> None:

@@ -78,7 +78,7 @@ def gradients(spec, asked, backend):
         model = a_model(spec)
         loss = train_step(model, *a_batch(), "cpu", asked)
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return loss, {n: g.to_dense() if g.is_sparse else g for n, g in grads.items()}
+    return float(loss), {n: g.to_dense() if g.is_sparse else g for n, g in grads.items()}
 
 
 @pytest.mark.parametrize("backend", [Backend.NUMBA, Backend.TORCH])
