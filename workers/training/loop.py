@@ -18,6 +18,7 @@ from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.settings import settings
+from workers.layers.declared import declared
 from workers.model import LanguageModel, ProxyLM
 from workers.precision import mixed, settled
 from workers.training.carried import Carried
@@ -145,8 +146,13 @@ class Training:
         """The step as one launch, where its device has graphs."""
         if torch.device(self.request.device).type != "cuda" or not settings().graph:
             return None
-        turns = self.optimizers
-        return GraphedStep(self.learn, turns.turn, turns.passed, turns.undo)
+        return GraphedStep(self.learn, self.optimizers.turn, self.optimizers.passed, self.undo)
+
+    def undo(self, turn: int) -> None:
+        """Forget the host's part of a step that was begun in this turn and not done."""
+        for _, layer in declared(self.model):
+            layer.counted.clear()
+        self.optimizers.undo(turn)
 
     @property
     def on_branch(self) -> bool:

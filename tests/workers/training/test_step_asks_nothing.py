@@ -16,6 +16,7 @@ from search_space.methods import names
 from search_space.presets import PRESETS
 from search_space.space import SearchSpace, suggest
 from search_space.spec import FFNSpec
+from workers.layers.declared import declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.model import ProxyLM
@@ -119,3 +120,17 @@ def test_a_point_of_the_curve_does_ask():
         training.curve.every = training.meter.price
         with pytest.raises(DataDependentOutputException):
             training.step()
+
+
+def test_a_step_that_was_begun_and_not_done_leaves_nothing():
+    spec = PRESETS["remoe"](BACKBONE)
+    model = ProxyLM(spec, BACKBONE)
+    with on_a_gpu(Trace()) as fake:
+        training = training_of(model, spec, 2, "float32", fake)
+        turn = training.optimizers.turn()
+        training.batch_step(model, *training.corpus.batch(0, 0, 2, 16), "cpu", "float32")
+        training.optimizers.passed()
+        training.undo(turn)
+    assert training.optimizers.turn() == turn
+    assert not any(layer.counted for _, layer in declared(model))
+    assert all(p.grad is None for p in model.parameters())
