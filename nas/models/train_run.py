@@ -205,7 +205,7 @@ class Run:
         left = (
             elapsed * (self.request.until_flops - training.meter.spent) / gained if gained else None
         )
-        loss = curve.loss_sum / curve.losses if curve.losses else self.last_loss
+        loss = self.last_loss if curve.losses.known is None else curve.losses.known
         self.listen(
             Point(
                 step=training.steps,

@@ -53,7 +53,7 @@ class TopKSelection(Declared):
         routing = Ragged.from_choices(index_TK, weight_TK, p_TB.shape[1])
         if not self.training:
             return Selected(routing)
-        load_B = torch.tensor(routing.counts, dtype=p_TB.dtype, device=p_TB.device)
+        load_B = routing.loads.count_B(p_TB.device).to(p_TB.dtype)
         if knobs.bias_rate:
             self.count_at_backward(p_TB, load_B)
         return Selected(routing, self._loss(z_TB, p_TB, load_B))

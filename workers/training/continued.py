@@ -19,7 +19,8 @@ from workers.exported import is_untrained
 from workers.kernels.dispatch import chosen_products
 from workers.model import LanguageModel
 from workers.training.keeping import States, discard_branch
-from workers.training.loop import BatchStep, Diverged, Trained, Training
+from workers.training.loop import BatchStep, Trained, Training
+from workers.training.losses import Diverged
 from workers.training.measure import EVAL_BATCH, Quality, Windows, measure_routing
 from workers.training.parts import InParts
 from workers.training.ranks import ALONE, InRanks, Ranks, rest, shard, whole_tensors, without_values

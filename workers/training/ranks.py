@@ -195,7 +195,7 @@ class InRanks:
         read = InParts(self.sequences or count)
         # Gradients are averaged over the processes, which have as many sequences each.
         with spread_over(self.ranks.mean):
-            mean = read(model, inputs[mine], targets[mine], device, precision)
+            mean = float(read(model, inputs[mine], targets[mine], device, precision))
         self.ranks.share_counts(model)
         return self.ranks.sum(mean / self.ranks.count)
 

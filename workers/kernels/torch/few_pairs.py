@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.pairs import Operands, Pairs, Watch
+from workers.kernels.place import kind
 from workers.kernels.switch import onednn
 
 # By measurement (benchmarks/decode.py): a product a token reads an expert's values at the speed of
@@ -31,7 +32,7 @@ def are_few(given: Operands, pairs: Pairs, tile_rows: int) -> bool:
     weight_PC = given.weight_PC
     if weight_PC is not None and (pairs.token_P is None or weight_PC.shape[1] > 1):
         return False
-    return given.x_TD.device.type == "cpu" and sum(pairs.counts) <= tile_rows
+    return kind(given.x_TD) == "cpu" and sum(pairs.counts) <= tile_rows
 
 
 @onednn(False)  # shapes differ from call to call: see ROUTED of expert_ffn
