@@ -28,8 +28,8 @@ from search_space.places import corpora_dir
 from search_space.rates import rates
 from workers.corpus import Corpus, prepare
 from workers.kernels.dispatch import chosen_products
-from workers.pretrained.dense import as_dense
 from workers.pretrained.model import PretrainedLM, cut_ffns, put_in
+from workers.pretrained.plain import as_dense
 from workers.training.initial import draw_by_name
 from workers.training.loop import Training
 from workers.training.measure import evaluate_quality

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
+from workers.kernels.triton import (
+    cross_entropy,
+    gated,
+    grouped,
+    product_key,
+    rms_norm,
+    rotary,
+    rows,
+)
 from workers.kernels.triton.config import Config
 
 
@@ -55,23 +63,30 @@ class Entry:
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
 ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
-PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"}
-FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
 UNUSED = {"token_ptr": None, "place_ptr": None, "gate_ptr": None}
+SUM_PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"} | UNUSED
+SUM_FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
+SUM_ROWS = "BLOCK_I"
+FIND = {"ADD": False, "BLOCK_B": EXPERTS}
+PLAIN, FUSED = SUM_PLAIN | FIND, SUM_FUSED | FIND
+ADDING = PLAIN | {"ADD": True, "BLOCK_B": 1024}
 INDEX = dict.fromkeys(("token_ptr", "place_ptr", "end_ptr"), "*i64")
-TILES = INDEX | {"tile_expert_ptr": "*i64", "tile_row_ptr": "*i64"}
 UP = {"n_experts": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
 UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
 BY_COLUMN = UP_TILE | {"stride_wi": 1, "stride_wo": WIDTH}
 BY_ROW = UP_TILE | {"stride_wi": HIDDEN, "stride_wo": 1}
 PAIRS = TOKENS * READS
-TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_tokens": TOKENS}
+TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_starts": TOKENS}
+BY_PAIR = {"WEIGHT": "pair"}
 TABLE |= {"stride_xt": WIDTH, "stride_yt": WIDTH}
 READ = dict.fromkeys(("row_ptr", "start_ptr", "token_ptr", "order_ptr", "end_ptr"), "*i64")
 KEYS = {"n_tokens": TOKENS, "root": ROOT, "stride_sh": 2 * TOKENS * ROOT}
 KEYS |= {"stride_s2": TOKENS * ROOT, "stride_st": ROOT}
 KEYS |= {"stride_oh": TOKENS * CHOICES, "stride_ot": CHOICES}
 CHOSEN = {"J": CHOICES, "K": CHOICES, "BLOCK_J": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT}
+ROWS_OF_PAIRS = {"n_pairs": TOKENS * PER_TOKEN, "width": HIDDEN, "stride_p": HIDDEN}
+GATED = {"GATED": True, "WEIGHT": True, "BOUNDED": True}
+UNGATED = GATED | {"GATED": False, "gate_ptr": None, "dgate_ptr": None}
 FLAT = {"n": TOKENS * PER_TOKEN * HIDDEN}
 
 
@@ -82,20 +97,15 @@ def catalog() -> tuple[Entry, ...]:
     losses = {"target_ptr": "*i64", "loss_ptr": "*fp32"}
     lines = {"vocabulary": VOCABULARY, "stride_t": VOCABULARY}
     return (
-        Entry("grouped product", product, products, BY_COLUMN, PLAIN | UNUSED, TILES, "BLOCK_P"),
+        Entry("grouped product", product, products, BY_COLUMN, PLAIN, INDEX, "BLOCK_P"),
+        Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN, INDEX, "BLOCK_P"),
+        Entry("grouped product, adding", product, products, BY_ROW, ADDING, INDEX, "BLOCK_P"),
+        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, INDEX, "BLOCK_P"),
+        Entry("weight gradient", gradient, gradients, BY_COLUMN, SUM_PLAIN, INDEX, SUM_ROWS),
         Entry(
-            "grouped product, w by rows",
-            product,
-            products,
-            BY_ROW,
-            PLAIN | UNUSED,
-            TILES,
-            "BLOCK_P",
+            "weight gradient, fused", gradient, gradients, BY_COLUMN, SUM_FUSED, INDEX, "BLOCK_I"
         ),
-        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, TILES, "BLOCK_P"),
-        Entry("weight gradient", gradient, gradients, BY_COLUMN, PLAIN | UNUSED, INDEX, "BLOCK_I"),
-        Entry("weight gradient, fused", gradient, gradients, BY_COLUMN, FUSED, INDEX, "BLOCK_I"),
-        Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, {}, READ),
+        Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, BY_PAIR, READ),
         Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
         Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),
         Entry(
@@ -114,6 +124,19 @@ def catalog() -> tuple[Entry, ...]:
                 ("backward", gated.gated_backward_kernel),
             )
         ),
+        *(
+            Entry(
+                f"hidden gradients{', gated' if gates else ''} {a}",
+                gated.hidden_gradients_kernel,
+                gated.HIDDEN_CONFIGS,
+                ROWS_OF_PAIRS,
+                {"ACTIVATION": a} | (GATED if gates else UNGATED),
+                {"end_ptr": "*i64"},
+            )
+            for a in gated.ACTIVATIONS
+            for gates in (True, False)
+        ),
+        *heads(),
         *norms("", TOKENS, WIDTH),
         *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
         Entry(
@@ -124,6 +147,20 @@ def catalog() -> tuple[Entry, ...]:
             {},
             losses,
         ),
+    )
+
+
+def heads() -> tuple[Entry, Entry]:
+    """Attention's heads, of sequences of 1,024 tokens."""
+    width = WIDTH // HEADS
+    sizes = {"n_rows": TOKENS * HEADS, "n_heads": HEADS, "length": 1024, "width": width}
+    sizes |= {"stride_t": 3 * WIDTH, "stride_an": 0, "stride_al": width // 2}
+    types = {"eps": "fp32", "w_ptr": "*fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
+    forward, backward = rotary.normed_heads_forward_kernel, rotary.normed_heads_backward_kernel
+    blocks, sums = rotary.blocks(width), types | {"dw_ptr": "*fp32"}
+    return (
+        Entry("normed heads forward", forward, rotary.CONFIGS, sizes, blocks, types),
+        Entry("normed heads backward", backward, rotary.CONFIGS, sizes, blocks, sums),
     )
 
 

@@ -1,9 +1,11 @@
 """Exports of many designs, each held against the proxy that it was written from.
 
-Every preset, and specs drawn from the search space, with drawn weights so that routers are busy.
-One fresh process that cannot import this project loads them all. It compares logits in float32, and
-greedy generation with a cache, in a batch, and padded on the left, with that of one prompt without
-a cache. `python -m benchmarks.exports --specs 100 --json FILE`.
+Every preset and specs drawn from the search space with code beside them, those that have a class of
+transformers as that class, and cuts of every family of base models in both ways; with drawn
+weights, so that routers are busy. One fresh process that cannot import this project loads them all.
+It compares logits in float32, and greedy generation with a cache, in a batch, and padded on the
+left, with that of one prompt without a cache.
+`python -m benchmarks.exports --specs 100 --json FILE`.
 """
 
 from __future__ import annotations
@@ -13,58 +15,21 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.exports_cases import BACKBONE, FORMS, Case, cases, drawn_model
 from benchmarks.report import Row, at_most, parser, publish
-from nas.models.custom import new_model, write_model
-from nas.models.verify import TOLERANCE, probe_ids
+from nas.models.forms import save
+from nas.models.probe import probe_ids
+from nas.models.verify import TOLERANCE
 from nas.process.child import run_child
-from search_space.backbone import Backbone
-from search_space.cost import model_cost
-from search_space.errors import SpecError, WorkFailed
-from search_space.presets import PRESETS
-from search_space.space import SearchSpace, suggest
-from search_space.space.walk import Draw
-from search_space.spec import FFNSpec
+from search_space.errors import WorkFailed
 
-BACKBONE = Backbone(d_model=32, n_layers=3, n_heads=2, vocab_size=300, seq_len=32)
-STD = 0.2  # of the drawn weights
-MOST_PARAMETERS = 3e6  # of a design: all exports lie on the disk at once
 LONG, SHORT, NEW = 9, 5, 6  # tokens of two prompts, and of what follows them
 KINDS = ("cached", "batched", "padded")
-
-
-def specs(n: int, seed: int = 0) -> dict[str, FFNSpec]:
-    """Every preset, and n designs of the whole search space, by name."""
-    drawn = islice(_draws(seed), n)
-    return {name: preset(BACKBONE) for name, preset in PRESETS.items()} | {
-        f"drawn {place}: {spec.label}": spec for place, spec in enumerate(drawn)
-    }
-
-
-def _draws(seed: int) -> Iterator[FFNSpec]:
-    space, draw = SearchSpace(), Draw(seed)
-    while True:
-        with suppress(SpecError):  # no legal width comes near
-            spec = suggest(space, draw, BACKBONE)
-            if model_cost(spec, BACKBONE).total_params <= MOST_PARAMETERS:
-                yield spec
-
-
-def drawn_model(spec: FFNSpec, backbone: Backbone = BACKBONE, seed: int = 0) -> Any:
-    """transformers' model of a design, all of its weights drawn, in evaluation mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = new_model(spec.to_dict(), backbone.to_dict(), {"eos_token_id": 0})
-        with torch.no_grad():
-            for p in model.parameters():
-                p.normal_(std=STD)
-    return model
 
 
 # In a fresh interpreter that refuses this project's packages.
@@ -80,7 +45,8 @@ from transformers import AutoModelForCausalLM
 torch.set_num_threads(1)
 root, long, short, new = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:5])
 for folder in sorted(root.iterdir()):
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    code = "auto_map" in json.loads((folder / "config.json").read_text())
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=code).eval()
     told = torch.load(folder / "told.pt")
     ids, short_ids = told["ids"][:, :long], told["ids"][:, -short:]
     options = dict(do_sample=False, max_new_tokens=new, min_new_tokens=new)
@@ -105,8 +71,9 @@ for folder in sorted(root.iterdir()):
 """
 
 
-def compare(designs: Mapping[str, FFNSpec]) -> dict[str, dict[str, Any]]:
-    """By name: the largest `error` of a logit, and whether generation is the same in KINDS.
+def compare(designs: Mapping[str, Case]) -> dict[str, dict[str, Any]]:
+    """By name: its `form`, the largest `error` of a logit, and whether generation is the same in
+    KINDS.
 
     Raises WorkFailed when an export does not load.
     """
@@ -124,29 +91,34 @@ def compare(designs: Mapping[str, FFNSpec]) -> dict[str, dict[str, Any]]:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise WorkFailed(f"an export does not load: {last}")
         return {
-            name: json.loads((folder / "answer.json").read_text())
+            name: json.loads((folder / "answer.json").read_text()) | {"form": designs[name].form}
             for name, folder in folders.items()
         }
 
 
-def _write(folder: Path, spec: FFNSpec) -> None:
-    model = drawn_model(spec)
+def _write(folder: Path, case: Case) -> None:
+    model, written = drawn_model(case)
     folder.mkdir(parents=True)
-    write_model(folder, model)
-    ids, proxy = torch.tensor([probe_ids(BACKBONE.vocab_size, BACKBONE.seq_len)]), model.model.proxy
+    ids = torch.tensor([probe_ids(BACKBONE.vocab_size, BACKBONE.seq_len)])
     with torch.no_grad():
-        told = {"ids": ids, "logits": proxy.logits(proxy(ids).hidden_NLD)}
+        told = {"ids": ids, "logits": model.logits(model(ids).hidden_NLD)}
+    save(folder, written, case.spec, case.backbone, case.native)
     torch.save(told, folder / "told.pt")
 
 
 def rows(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
-    """Counts over all designs, then the designs that differ."""
-    yield Row("designs", len(answers))
-    yield at_most("largest error of a logit", max(a["error"] for a in answers.values()), TOLERANCE)
-    for kind in KINDS:
-        differ = [name for name, answer in answers.items() if not answer[kind]]
-        yield at_most(f"{kind} generation differs", len(differ), 0, "designs")
-        yield from (Row(f"{kind}: {name}", "differs", holds=False) for name in differ)
+    """Counts over all designs of each form, then those that differ."""
+    for form in FORMS:
+        own = {name: answer for name, answer in answers.items() if answer["form"] == form}
+        if not own:
+            continue
+        yield Row(f"{form}: designs", len(own))
+        largest = max(answer["error"] for answer in own.values())
+        yield at_most(f"{form}: largest error of a logit", largest, TOLERANCE)
+        for kind in KINDS:
+            differ = [name for name, answer in own.items() if not answer[kind]]
+            yield at_most(f"{form}: {kind} generation differs", len(differ), 0, "designs")
+            yield from (Row(f"{kind}: {name}", "differs", holds=False) for name in differ)
 
 
 def main() -> None:
@@ -158,7 +130,7 @@ def main() -> None:
 
 
 def _measured(n: int) -> Iterable[Row]:
-    return rows(compare(specs(n)))
+    return rows(compare(cases(n)))
 
 
 if __name__ == "__main__":

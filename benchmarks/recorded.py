@@ -50,7 +50,7 @@ def losses(spec: FFNSpec, config: StudyConfig, corpus: Corpus) -> list[float]:
     found = []
     for step in range(STEPS):
         batch = corpus.batch(step, request.seed, recipe.batch_size, backbone.seq_len)
-        found.append(train_step(model, *batch, request.device))
+        found.append(float(train_step(model, *batch, request.device)))
         optimizers.step(min(1.0, (step + 1) / 10))
     return found
 

@@ -24,6 +24,7 @@ class SimulatedPool:
         self._slots, self._work = slots, work
         self._running: list[tuple[float, int, list[Event]]] = []  # a heap, by the time of the end
         self._submitted = 0
+        self.notes: list[str] = []
         self.clock = 0.0
         self.closed = False
 

@@ -30,7 +30,8 @@ from search_space.presets import PRESETS
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus, prepare
 from workers.training.keeping import States
-from workers.training.loop import Diverged, Training, build_proxy
+from workers.training.loop import Training, build_proxy
+from workers.training.losses import Diverged
 from workers.training.measure import evaluate_quality
 from workers.training.schedule import Trunk, constant
 

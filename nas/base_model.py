@@ -6,16 +6,18 @@ its weights are read by the workers.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from search_space.backbone import Backbone
-from search_space.base import CONFIG, FILES, Base, Family, digest_of
+from search_space.base import CONFIG, FILES, Base, Family, Own, digest_of
 from search_space.checks import TOKENS, whole
 from search_space.errors import InputError, check_keys, require, shown
 from search_space.plain import read_json
+from search_space.spec import FFNSpec
 
 
 def with_base(given: dict[str, Any]) -> dict[str, Any]:
@@ -59,10 +61,12 @@ def read_base(model: str, seq_len: int) -> Backbone:
     config = read_json(folder / CONFIG)
     require(isinstance(config, dict), f"base_model {model!r}: {CONFIG} is not a JSON object")
     family = config.get("model_type")
+    if family in get_args(Own):
+        return _own(model, folder, config, seq_len)
     require(
         family in get_args(Family),
         f"base_model {model!r} is of the family {shown(family)}; known are "
-        f"{', '.join(get_args(Family))}",
+        f"{', '.join((*get_args(Family), *get_args(Own)))}",
     )
     require(
         not config.get("quantization_config"),
@@ -80,11 +84,7 @@ def read_base(model: str, seq_len: int) -> Backbone:
         activation=_activation(model, config),
         tied=bool(config.get("tie_word_embeddings", False)),
     )
-    longest = config.get("max_position_embeddings") or seq_len
-    require(
-        seq_len <= longest,
-        f"backbone.seq_len {seq_len} is more than the {longest} positions of {model!r}; lower it",
-    )
+    _check_length(model, seq_len, config.get("max_position_embeddings") or seq_len)
     return Backbone(
         d_model=_number(model, config, "hidden_size"),
         n_layers=_number(model, config, "num_hidden_layers"),
@@ -94,6 +94,39 @@ def read_base(model: str, seq_len: int) -> Backbone:
         reference_d_ff=_number(model, config, "intermediate_size"),
         rope_theta=_theta(config),
         base=base,
+    )
+
+
+def _own(model: str, folder: Path, config: Mapping[str, Any], seq_len: int) -> Backbone:
+    """Of an export of this project in its custom form, which must be a dense design in all layers.
+    Its embedding, attention and norms are a proxy's, and so are those of what is cut of it."""
+    spec = FFNSpec.from_dict(config.get("spec"))  # type: ignore[arg-type]  # it checks
+    backbone = Backbone.from_dict(config.get("backbone"))  # type: ignore[arg-type]
+    one = spec.depth == 1 and not spec.output_gate and spec.placement == "all"
+    require(
+        spec.method == "dense" and one,
+        f"base_model {model!r} is {spec.label}, and what is cut is one dense FFN in every layer; "
+        "give an export of such a design",
+    )
+    _check_length(model, seq_len, backbone.seq_len)
+    base = Base(
+        model=str(folder) if os.path.isdir(model) else model,
+        digest=digest_of(folder),
+        family="ffn_nas",
+        head_dim=backbone.head_dim,
+        n_kv_heads=backbone.n_heads,
+        activation=spec.activation,
+        tied=True,
+        gated=spec.gated,
+    )
+    units = spec.d_ff + spec.shared_width
+    return dataclasses.replace(backbone, seq_len=seq_len, reference_d_ff=units, base=base)
+
+
+def _check_length(model: str, seq_len: int, longest: int) -> None:
+    require(
+        seq_len <= longest,
+        f"backbone.seq_len {seq_len} is more than the {longest} positions of {model!r}; lower it",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from search_space.checks import DIM, known_word, real, text, whole
 from search_space.errors import require, shown
+from search_space.rates import AUTO
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -25,7 +26,9 @@ class Workers:
 
     count: evaluations at a time; 0 means one a core.
     device: `auto` takes a GPU where one is seen.
-    gpus_per_trial: share of a GPU that a trial reserves, 0 for none.
+    gpus_per_trial: share of a GPU that a trial reserves, 0 for none. "auto" measures, before the
+        study's trials begin, how many train the most tokens a second together; none where there is
+        no GPU.
     threads: torch threads of a trial on the CPU.
     ray_address: a cluster; empty starts a local one.
     state_url: a folder or an fsspec URL that all workers reach, for the states of trainings; empty
@@ -34,7 +37,7 @@ class Workers:
 
     count: int = 0
     device: Device = "auto"
-    gpus_per_trial: float = 0.0
+    gpus_per_trial: float | Literal["auto"] = "auto"
     threads: int = 1
     ray_address: str = ""
     state_url: str = ""
@@ -42,7 +45,13 @@ class Workers:
     def __post_init__(self) -> None:
         whole("workers.count", self.count, 0, DIM)
         known_word("workers.device", self.device, get_args(Device), "value")
-        real("workers.gpus_per_trial", self.gpus_per_trial, least=0)
+        gpus = self.gpus_per_trial
+        if isinstance(gpus, str):
+            require(
+                gpus == AUTO, f"workers.gpus_per_trial is a number, or {AUTO}: got {shown(gpus)}"
+            )
+        else:
+            real("workers.gpus_per_trial", gpus, least=0)
         whole("workers.threads", self.threads, 1, DIM)
         text("workers.ray_address", self.ray_address)
         text("workers.state_url", self.state_url)
@@ -53,14 +62,14 @@ class Workers:
             f"{shown(self.state_url)}",
         )
         require(
-            self.device != "cuda" or self.gpus_per_trial > 0,
+            self.device != "cuda" or gpus != 0,
             "workers.device: cuda needs gpus_per_trial above 0, such as 0.25 for four trials a "
             "GPU: got 0",
         )
         require(
-            self.device != "cpu" or self.gpus_per_trial == 0,
-            f"workers.gpus_per_trial {self.gpus_per_trial:g} would reserve GPUs that device: cpu "
-            "does not use; set device: auto or gpus_per_trial: 0",
+            self.device != "cpu" or gpus in (0, AUTO),
+            f"workers.gpus_per_trial {gpus} would reserve GPUs that device: cpu does not use; set "
+            "device: auto or gpus_per_trial: 0",
         )
 
     @property

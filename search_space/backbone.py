@@ -47,11 +47,16 @@ class Backbone:
         if self.reference_d_ff == 0:
             object.__setattr__(self, "reference_d_ff", 4 * self.d_model)
         require(
-            self.base is not None or self.d_model % (2 * self.n_heads) == 0,
+            self.foreign is not None or self.d_model % (2 * self.n_heads) == 0,
             f"d_model must be a multiple of 2 * n_heads (rotary pairs): {self.d_model} is not "
             f"a multiple of {2 * self.n_heads}",
         )
         real("rope_theta", self.rope_theta, above=1)
+
+    @property
+    def foreign(self) -> Base | None:
+        """The pretrained model, where it and what is cut of it are no proxies."""
+        return None if self.base is None or self.base.own else self.base
 
     @property
     def head_dim(self) -> int:
@@ -63,8 +68,9 @@ class Backbone:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; without `base` where there is none."""
         out = asdict(self)
-        if self.base is None:
-            del out["base"]
+        del out["base"]
+        if self.base is not None:
+            out["base"] = self.base.to_dict()
         return out
 
     @classmethod

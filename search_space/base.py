@@ -22,41 +22,55 @@ CONFIG = "config.json"
 FILES = ["*.json", "*.safetensors", "*.txt"]  # of a Hub model
 _ENDS = 65_536  # bytes of each end of a weights' file that name it, with its size
 Family = Literal["llama", "mistral", "qwen2", "qwen3"]
+Own = Literal["ffn_nas"]  # an export of a dense design of this project, in its custom form
 
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A decoder of Llama's kind: RMSNorm, rotary attention, a gated FFN.
+    """A decoder of Llama's kind: RMSNorm, rotary attention, a gated FFN; or a dense proxy.
 
     model: its folder, or its id on the Hub.
     digest: names its configuration and weights by their content.
-    family: its `model_type`.
+    family: its `model_type`; `ffn_nas` of a proxy.
     head_dim: width of a head; d_model need not be n_heads times it.
     n_kv_heads: heads of keys and values.
     activation: of its FFN.
     tied: whether its head is its embedding.
+    gated: whether its FFN is.
     """
 
     model: str
     digest: str
-    family: Family
+    family: Family | Own
     head_dim: int
     n_kv_heads: int
     activation: Activation = "silu"
     tied: bool = False
+    gated: bool = True
 
     def __post_init__(self) -> None:
         for name in ("model", "digest"):
             text(f"base: {name}", getattr(self, name))
-        known_word("base: family", self.family, get_args(Family), "family")
+        known_word("base: family", self.family, (*get_args(Family), *get_args(Own)), "family")
         known_word("base: activation", self.activation, get_args(Activation), "activation")
         for name in ("head_dim", "n_kv_heads"):
             whole(f"base: {name}", getattr(self, name), 1, DIM)
         flag("base: tied", self.tied)
+        flag("base: gated", self.gated)
+        require(self.gated or self.own, f"base: a {self.family} has a gated FFN")
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a proxy, and so are the models that are cut of it."""
+        return self.family in get_args(Own)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML."""
-        return asdict(self)
+        """Plain data for JSON and YAML; `gated` is there where it is not, as there were no others
+        before."""
+        out = asdict(self)
+        if self.gated:
+            del out["gated"]
+        return out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Base:
@@ -100,8 +114,8 @@ def check_cut(spec: Design, base: Base, units: int) -> None:
 
     words = ", ".join(cuttable())
     need(spec.selection.cuttable, f"the method is one of {words}", spec.method)
-    need(spec.gated and spec.activation == base.activation,
-         f"experts are its own, gated with {base.activation}",
+    need(spec.gated == base.gated and spec.activation == base.activation,
+         f"experts are its own, {'gated with' if base.gated else 'plain'} {base.activation}",
          f"{spec.activation}, gated {spec.gated}")  # fmt: skip
     need(spec.depth == 1, "depth is 1", spec.depth)
     need(not spec.output_gate, "there is no output gate", spec.output_gate)

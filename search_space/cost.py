@@ -48,8 +48,8 @@ def model_cost(spec: FFNSpec, backbone: Backbone, activity: float | None = None)
 def _around(backbone: Backbone) -> tuple[Cost, Cost]:
     """A layer's attention, and the head."""
     d, length = backbone.d_model, backbone.seq_len
-    if backbone.base is not None:
-        return _around_base(backbone, backbone.base)
+    if backbone.foreign is not None:
+        return _around_base(backbone, backbone.foreign)
     # Kept: the norm's 2, queries, keys and values, both turned, the heads' output.
     attention = matrix(d, d).times(4) + parameters(d + 2 * backbone.head_dim) + saved(8 * d)
     # Scores and values over the causal half of the sequence; backward is twice the forward.

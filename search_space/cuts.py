@@ -34,7 +34,7 @@ def cut_into(
     return FFNSpec(
         d_ff=whole.d_ff,
         expert_width=whole.d_ff // n_experts,
-        gated=True,
+        gated=base.gated,
         activation=base.activation,
         selection=selection,
         cut=cut,
@@ -44,7 +44,7 @@ def cut_into(
 def pruned(backbone: Backbone, units: int, cut: Cut) -> FFNSpec:
     """A dense FFN of the first units in the cut's order: structured pruning."""
     whole = reference(backbone)
-    return FFNSpec(d_ff=units, gated=True, activation=whole.activation, cut=cut)
+    return FFNSpec(d_ff=units, gated=whole.gated, activation=whole.activation, cut=cut)
 
 
 def _half(backbone: Backbone) -> int:

@@ -29,6 +29,13 @@ FAMILIES: dict[Family, str] = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+# Of the same with experts in all layers: the attention of these classes is that of the base's.
+ROUTED_FAMILIES: dict[Family, str] = {
+    "llama": "MixtralForCausalLM",
+    "mistral": "MixtralForCausalLM",
+    "qwen2": "Qwen2MoeForCausalLM",
+    "qwen3": SOFTMAX,
+}
 Form = Literal["auto", "native", "custom"]  # of an export
 DType = Literal["float32", "bfloat16"]  # of its weights
 _FEW = 8  # experts a token that narrow ones are gathered into
@@ -58,7 +65,8 @@ class NativeForm:
         if self.zero_units:
             notes.append(f"{self.zero_units} hidden units of zeros a layer fill its shared expert")
         if not self.llama_cpp:
-            notes.append("llama.cpp would normalise the weights")
+            other = "not normalise" if self.routing.normalize else "normalise"
+            notes.append(f"llama.cpp would {other} the weights")
         return self.architecture + (f" ({'; '.join(notes)})" if notes else "")
 
 
@@ -81,8 +89,10 @@ class NoForm:
 
 def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
     """The class that computes the same as a model of `spec` and `backbone`; else why none does."""
-    if backbone.base is not None:
-        return _cut_form(spec, backbone, backbone.base)
+    base = backbone.foreign
+    if base is not None:
+        assert base.family != "ffn_nas"
+        return _cut_form(spec, backbone, base, base.family)
     routing, reasons = _routing(spec), _reasons(spec, backbone)
     if reasons or routing is None:
         return NoForm(why=", ".join(reasons), nearest=_nearest(spec, backbone))
@@ -101,16 +111,46 @@ def native_form(spec: FFNSpec, backbone: Backbone) -> NativeForm | NoForm:
     return NativeForm(architecture=SIGMOID, routing=routing, zero_units=zero_units)
 
 
-def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base) -> NativeForm | NoForm:
-    """The base's own class, where every layer has a dense FFN of one width."""
-    whole = spec.d_ff == backbone.reference_d_ff
-    if _routing(spec) == EVERY_EXPERT and (spec.placement == "all" or whole):
-        return NativeForm(architecture=FAMILIES[base.family], routing=EVERY_EXPERT)
-    active = max(1, round(spec.granularity * spec.expert_width))
-    nearest = pruned(backbone, active, "activation")
-    alike = _routing(spec) == EVERY_EXPERT
-    why = "its layers differ in width" if alike else f"no {base.family} has experts"
-    return NoForm(why=why, nearest=nearest)
+def _cut_form(spec: FFNSpec, backbone: Backbone, base: Base, family: Family) -> NativeForm | NoForm:
+    """The base's own class, where every layer has a dense FFN of one width; where every layer has
+    experts, the class that has them around the same attention."""
+    routing, reasons = _routing(spec), _cut_reasons(spec, backbone, base)
+    if reasons or routing is None:
+        active = max(1, round(spec.granularity * spec.expert_width))
+        return NoForm(why=", ".join(reasons), nearest=pruned(backbone, active, "activation"))
+    if routing == EVERY_EXPERT:
+        return NativeForm(architecture=FAMILIES[family], routing=routing)
+    architecture = ROUTED_FAMILIES[family]
+    # llama.cpp's graph of Qwen2-MoE never divides by the sum, those of the others always do.
+    divides = base.family != "qwen2"
+    return NativeForm(
+        architecture=architecture,
+        routing=routing,
+        # The class always has a shared expert.
+        zero_units=0 if divides else ALIGNED,
+        llama_cpp=routing.normalize == divides,
+    )
+
+
+def _cut_reasons(spec: FFNSpec, backbone: Backbone, base: Base) -> list[str]:
+    """All that keeps a cut from being a class of transformers."""
+    routing, everywhere = _routing(spec), spec.placement == "all"
+    if routing == EVERY_EXPERT:
+        alike = everywhere or spec.d_ff == backbone.reference_d_ff
+        return [] if alike else ["its layers differ in width"]
+    reasons = _routing_reasons(spec, backbone)
+    if routing is None:
+        return reasons
+    words = f"the class of a {base.family} with experts"
+    if routing.score == "sigmoid":
+        reasons = [f"{words} weighs them by a softmax"]
+    elif base.family in ("llama", "mistral") and not routing.normalize:
+        reasons.append(f"{words} divides their weights by the sum")
+    if base.activation != "silu":
+        reasons.append(f"its experts are gated {base.activation}, and those of the class are silu")
+    if not everywhere:
+        reasons.append("its other layers keep the base's FFN")
+    return reasons
 
 
 def _routing(spec: FFNSpec) -> Routing | None:

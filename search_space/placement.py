@@ -40,5 +40,5 @@ def reference(backbone: Backbone) -> FFNSpec:
     own."""
     base = backbone.base
     if base is not None:
-        return FFNSpec(d_ff=backbone.reference_d_ff, activation=base.activation, gated=True)
+        return FFNSpec(d_ff=backbone.reference_d_ff, activation=base.activation, gated=base.gated)
     return FFNSpec(d_ff=backbone.reference_d_ff)

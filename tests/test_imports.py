@@ -44,6 +44,7 @@ PARTS = (
 # The places where nas reaches workers, inside functions.
 REACHES_WORKERS = {
     "nas/running/ray_workers.py",
+    "nas/running/gpu_sharing.py",
     "nas/models/custom.py",
     "nas/models/scale.py",
     "nas/models/train.py",
@@ -53,6 +54,10 @@ REACHES_WORKERS = {
     "nas/models/cut.py",
     "nas/models/windows.py",
     "nas/models/native.py",
+    "nas/models/reopen.py",
+    "nas/models/forms.py",
+    "nas/models/probe.py",
+    "nas/models/export.py",
 }
 OUTSIDE = {
     "search_space": HEAVY | {"optuna", "sqlalchemy", "numpy", "pandas", "yaml", "click"},

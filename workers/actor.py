@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,9 +33,11 @@ class TrialActor:
         logging.basicConfig(level=logging.WARNING)
         self._evaluate = workers.evaluate.evaluate
 
-    def ready(self) -> int:
-        """The process id, once the actor has started."""
-        return os.getpid()
+    def ready(self) -> tuple[int, str]:
+        """The process id, once the actor has started, and which GPU of which machine it sees; ""
+        for none."""
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return os.getpid(), f"{socket.gethostname()} {seen}" if seen else ""
 
     def precision(self, asked: Precision, device: str, threads: int) -> dict[str, str]:
         """{"precision": what this worker would train in}, or {"error": one line} where its device
@@ -47,8 +50,16 @@ class TrialActor:
         except InputError as error:
             return {"error": str(error)}
 
-    def run(self, request: EvalRequest) -> Iterator[Progress | EvalResult | None]:
-        """Yield progress while it trains, None as a sign of life, the evaluation's result last."""
+    def run(
+        self, request: EvalRequest, share: float = 1.0
+    ) -> Iterator[Progress | EvalResult | None]:
+        """Yield progress while it trains, None as a sign of life, the evaluation's result last.
+
+        share: of a GPU's memory, the most that this process may take.
+        """
+        from workers.device import limit_memory
+
+        limit_memory(share)
         yield from living(lambda put: self._evaluate(request, put))
 
 
@@ -101,6 +112,25 @@ def prepare_corpus(
         log.exception("preparing the corpus %r failed", redacted(spec.source))
         return {"error": _failure(error), "kind": "failed"}
     return {"dir": str(corpus.dir), "meta": corpus.meta, "ngram_bits_per_byte": ngrams}
+
+
+def share_stream(probe: EvalRequest) -> Iterator[dict[str, Any] | None]:
+    """How many trials like `probe` should share this process's GPU, with signs of life; the last
+    item has "trials" and "words", or "error" in one line, of "kind" "input" where nothing fits."""
+    yield from living(lambda put: measure_share(probe))
+
+
+def measure_share(probe: EvalRequest) -> dict[str, Any]:
+    """What `share_stream` says last."""
+    from workers.sharing import measure
+
+    try:
+        found = measure(probe)
+    except InputError as error:
+        return {"error": str(error), "kind": "input"}
+    except WorkFailed as error:
+        return {"error": str(error), "kind": "failed"}
+    return {"trials": found.trials, "words": found.words}
 
 
 def _failure(error: Exception) -> str:

@@ -14,6 +14,18 @@ def resolve_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+CONTEXT = 0.08  # of a share: the memory of CUDA's contexts, which no allocator counts
+
+
+def limit_memory(share: float) -> None:
+    """Take at most this share of the GPU's memory from now on; more is out of memory.
+
+    share: in (0, 1]. Nothing happens without a GPU.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(share * (1 - CONTEXT) if share < 1 else 1.0)
+
+
 def present_device(name: str) -> str:
     """`resolve_device`, once the device is known to be there. InputError where it is not."""
     device = resolve_device(name)

@@ -19,9 +19,10 @@ from workers.corpus import Corpus
 from workers.device import resolve_device
 from workers.kernels.dispatch import chosen_products, describe
 from workers.model import LanguageModel
-from workers.precision import settled
+from workers.precision import float32_products, settled
 from workers.training.keeping import States, discard_branch, discard_states
-from workers.training.loop import Diverged, Trained, Training, build_proxy
+from workers.training.loop import Trained, Training, build_proxy
+from workers.training.losses import Diverged
 from workers.training.measure import evaluate_quality, measure_routing
 
 log = logging.getLogger(__name__)
@@ -165,4 +166,6 @@ def backend_name(request: EvalRequest) -> str:
     place = f"torch {torch.__version__} {request.device} x{request.threads}"
     precision = request.recipe.precision
     narrow = f" {precision}" if precision == "bfloat16" else ""
+    products = float32_products(request.device)
+    narrow += f", float32 products {products}" if products else ""
     return f"{place}{narrow}, kernels: {describe(request.device)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +14,7 @@ from search_space.errors import InputError, require
 from search_space.places import corpora_dir
 from search_space.spec import FFNSpec
 from workers.corpus.given import load_given, read_tokenizer
-from workers.model import Attention, ProxyLM
+from workers.model import Attention, LanguageModel, ProxyLM
 from workers.training.initial import draw_by_name
 
 PREFIX = "model.proxy."  # of the proxy's tensors in an export
@@ -80,14 +79,7 @@ def fitting_tokenizer(name: str, vocab_size: int) -> tuple[str, int, int, int | 
     return tokenizer.to_str(), tokens, specials.eos_id, specials.pad_id
 
 
-def is_untrained(model: ProxyLM) -> bool:
-    """Whether no layer adds anything yet, as right after the initial draw."""
-    layers = (module for module in model.modules() if isinstance(module, Attention))
-    return not any(bool(layer.out_DD.any()) for layer in layers)
-
-
-def probe_logits(shell: Any, ids: Sequence[int]) -> Tensor:
-    """(L, V): what the model says of a sequence of token ids."""
-    with torch.no_grad():
-        logits: Tensor = shell(torch.tensor([ids])).logits[0]
-    return logits
+def is_untrained(model: LanguageModel) -> bool:
+    """Whether no layer adds anything yet, as right after the initial draw of a proxy."""
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    return bool(layers) and not any(bool(layer.out_DD.any()) for layer in layers)

@@ -153,6 +153,11 @@ class LanguageModel(nn.Module):
         """The matrix from hidden states to logits, (V, D)."""
         raise NotImplementedError
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its layers, attention and FFN each, from the first on."""
+        raise NotImplementedError
+
     def reset_parameters(self) -> None:
         """Give the tensors that are no layer's their initial values."""
 
@@ -211,6 +216,11 @@ class ProxyLM(LanguageModel):
     def head(self) -> Tensor:
         """The embedding, (V, D)."""
         return self.embed.weight
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its layers."""
+        return self.layers
 
     def reset_parameters(self) -> None:
         """Give the embedding its initial values; the layers have their own."""

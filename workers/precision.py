@@ -46,6 +46,18 @@ def mixed(precision: Precision, device: str) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(device).type, torch.bfloat16)
 
 
+def float32_products(device: str) -> str:
+    """How a GPU multiplies float32, for a run's record: "ieee", or "tf32" (factors of 10 bits)
+    where the process told torch so; "" on a CPU.
+
+    This project turns TF32 on nowhere: float32 is what a study says it is. The product's own
+    kernels follow torch's setting.
+    """
+    if torch.device(device).type != "cuda":
+        return ""
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
 def settled(request: EvalRequest) -> EvalRequest:
     """The request with the precision that it is trained in. Raises InputError where its device
     has not the one asked for."""

@@ -112,8 +112,9 @@ def _origin(checkpoint: Checkpoint) -> str:
     base = Backbone.from_dict(checkpoint.backbone).base
     if base is None:
         return "A proxy language model from an FFN architecture search."
+    kind = "dense proxy" if base.own else f"{base.family} model"
     return (
-        f"{Path(base.model).name}, a {base.family} model, with its FFNs cut by an architecture "
+        f"{Path(base.model).name}, a {kind}, with its FFNs cut by an architecture "
         "search and trained on."
     )
 

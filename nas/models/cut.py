@@ -1,7 +1,8 @@
 """A model that was cut from a pretrained one, as a directory that transformers loads.
 
 Its family's class with a design's FFNs, `workers.hf_cut`, is remote code like any design's. Where
-all FFNs are dense it is the family's own class again, without any.
+all FFNs are dense it is the family's own class again, and where a class has such experts around the
+same attention it is that one, without any.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from nas.models.tokenizer import ALONE
 from search_space.backbone import Backbone
 from search_space.contract import BASE_CONFIG
 from search_space.errors import InputError
+from search_space.native import NativeForm
 from search_space.plain import read_json
+from search_space.routing import EVERY_EXPERT
 from search_space.spec import FFNSpec
 
 ROOT = "workers.hf_cut"
@@ -47,35 +50,35 @@ def load_cut(checkpoint: Checkpoint) -> Any:
     return model
 
 
-def cut_model(model: Any, spec: FFNSpec, *, plain: bool) -> Any:
+def cut_model(model: Any, spec: FFNSpec, native: NativeForm | None) -> Any:
     """The transformers model of a `PretrainedLM`.
 
-    plain: whether it is to be its family's own, for a design whose FFNs are all read whole.
+    native: the class without code that it is to be of; None for its family's with code.
     """
-    from workers.pretrained.dense import as_dense
+    from workers.pretrained.plain import as_dense, as_routed
 
-    return as_dense(model) if plain else _exported(model, spec)
+    if native is None:
+        return _exported(model, spec)
+    return as_dense(model) if native.routing == EVERY_EXPERT else as_routed(model, spec, native)
 
 
-def write_cut(folder: Path, model: Any, spec: FFNSpec, backbone: Backbone, *, plain: bool) -> None:
-    """Weights and configuration of what `cut_model` made and, unless it is plain, its code."""
+def write_cut(folder: Path, model: Any, spec: FFNSpec, backbone: Backbone) -> None:
+    """Weights, configuration and code of a cut model that needs some."""
     model.save_pretrained(folder, max_shard_size=SHARD)
-    if not plain:
-        for name, text in bundle_sources(*methods_of(spec, backbone), root=ROOT).items():
-            (folder / name).write_text(text, encoding="utf-8")
+    for name, text in bundle_sources(*methods_of(spec, backbone), root=ROOT).items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _exported(model: Any, spec: FFNSpec) -> Any:
     from workers.hf_cut import CLASSES
+    from workers.pretrained.plain import OWN_KEYS
 
     base = model.backbone.base
     # Where the base lay is of no use elsewhere.
     named = dataclasses.replace(base, model=Path(base.model).name)
     backbone = dataclasses.replace(model.backbone, base=named)
     config_class, model_class = CLASSES[base.family]
-    data = model.lm.config.to_dict()
-    for name in ("model_type", "architectures"):
-        data.pop(name, None)
+    data = {k: v for k, v in model.lm.config.to_dict().items() if k not in OWN_KEYS}
     ffn = {"spec": spec.to_dict(), "backbone": backbone.to_dict()}
     config = config_class(**data, ffn=ffn)
     config.auto_map = {

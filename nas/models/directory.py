@@ -1,4 +1,4 @@
-"""A model directory in this project's own form: what its config.json says, and its files."""
+"""A model directory that this project wrote, in any form: what its config.json says, its files."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.models.forms import DESIGN
 from nas.models.generate import check_size
 from search_space.backbone import Backbone
 from search_space.contract import TOKENIZER
 from search_space.errors import InputError, require, shown
+from search_space.native import NativeForm, native_form
 from search_space.plain import read_json
 from search_space.spec import FFNSpec
 
@@ -32,8 +34,9 @@ _TOKENIZER_FOLDER = "tokenizer"  # the tokenizer once more, by itself
 
 @dataclass(frozen=True)
 class ModelDirectory:
-    """An exported model, of this project's own code.
+    """An exported model.
 
+    native: the class of transformers that it is; None for one of this project's own code.
     weights: its safetensors files, in order.
     ends: its `eos_token_id` and `pad_token_id`.
     """
@@ -41,22 +44,16 @@ class ModelDirectory:
     folder: Path
     spec: FFNSpec
     backbone: Backbone
+    native: NativeForm | None
     weights: tuple[Path, ...]
     ends: dict[str, int]
 
     @classmethod
     def open(cls, folder: Path) -> ModelDirectory:
-        """Read and check all but the weights. InputError for another form, and what is missing."""
+        """Read and check all but the weights. InputError for one that is no export, of another
+        version, and what is missing."""
         config = read_config(folder)
-        kind = config.get("model_type")
-        require(
-            kind == MODEL_TYPE,
-            f"nas train goes on with exports that carry their own code (model_type {MODEL_TYPE!r}):"
-            f" the model_type of {folder} is {shown(kind)}; train that with transformers, or export"
-            " the trial again with --form custom",
-        )
-        spec = FFNSpec.from_dict(config.get("spec"))  # type: ignore[arg-type]  # it checks
-        backbone = Backbone.from_dict(config.get("backbone"))  # type: ignore[arg-type]
+        spec, backbone, native = _design(folder, config)
         weights = _weights(folder)
         require(
             os.path.isfile(folder / TOKENIZER),
@@ -65,12 +62,14 @@ class ModelDirectory:
         check_size(folder)
         ends = {f"{end}_token_id": config.get(f"{end}_token_id") for end in ("eos", "pad")}
         known = {name: value for name, value in ends.items() if isinstance(value, int)}
-        return cls(folder, spec, backbone, weights, known)
+        return cls(folder, spec, backbone, native, weights, known)
 
     def digest(self) -> str:
         """SHA-256 of what a training starts from: weights, design and tokenizer."""
         digest = hashlib.sha256()
-        facts = {"spec": self.spec.to_dict(), "backbone": self.backbone.to_dict()}
+        facts: dict[str, Any] = {"spec": self.spec.to_dict(), "backbone": self.backbone.to_dict()}
+        if self.native is not None:  # as it was written before there was another form
+            facts["class"] = self.native.architecture
         digest.update(json.dumps(facts, sort_keys=True).encode())
         for path in (*self.weights, self.folder / TOKENIZER):
             try:
@@ -99,6 +98,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(path)
     require(isinstance(config, dict), f"{path} is not a JSON object")
     return dict(config)
+
+
+def _design(folder: Path, config: dict[str, Any]) -> tuple[FFNSpec, Backbone, NativeForm | None]:
+    """What the configuration says of the design, and the class without code that it is."""
+    kind, carried = config.get("model_type"), config.get("ffn", config.get(DESIGN))
+    if kind == MODEL_TYPE:
+        carried = config
+    require(
+        isinstance(carried, dict),
+        f"nas train goes on with what nas export and nas train have written: {folder} (model_type "
+        f"{shown(kind)}) names no design; train it with transformers, or, of an older export, "
+        "export the trial again",
+    )
+    spec = FFNSpec.from_dict(carried.get("spec"))  # type: ignore[union-attr]  # it checks
+    backbone = Backbone.from_dict(carried.get("backbone"))  # type: ignore[union-attr]
+    if kind == MODEL_TYPE or "ffn" in config:
+        return spec, backbone, None
+    native, classes = native_form(spec, backbone), config.get("architectures")
+    require(
+        isinstance(native, NativeForm) and classes == [native.architecture],
+        f"{folder} is {shown(classes)}, which {spec.label} is not; export it again",
+    )
+    assert isinstance(native, NativeForm)
+    return spec, backbone, native
 
 
 def _weights(folder: Path) -> tuple[Path, ...]:

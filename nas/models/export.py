@@ -16,14 +16,14 @@ from typing import Any
 from nas.models.bundle import plug_in_packages
 from nas.models.card import PICTURE, model_card
 from nas.models.checkpoints import Checkpoint
-from nas.models.custom import new_model, write_model
-from nas.models.cut import copy_tokenizer, cut_model, load_cut, write_cut
+from nas.models.cut import copy_tokenizer, load_cut
+from nas.models.forms import added_parameters, as_transformers, save
 from nas.models.found import Found, alone
-from nas.models.native import native_model, save_native
 from nas.models.new_folder import new_folder
 from nas.models.picture import frontier_svg
+from nas.models.probe import Probe, probe
 from nas.models.tokenizer import with_padding, write_tokenizer
-from nas.models.verify import probe_ids, verify_export
+from nas.models.verify import verify_export
 from nas.models.windows import windows_of
 from nas.store import StudyRecord, TrialRecord
 from search_space.backbone import Backbone
@@ -51,22 +51,25 @@ def export_trial(
     form: as `export_form` takes it.
     dtype: of the weights; routers' states stay in float32.
     verify: load it in a fresh process without this project, and compare logits, generation,
-        parameters and, where the corpus is at hand, the loss on validation windows with the run's.
+        parameters, FLOPs and, where the corpus is at hand, the loss on validation windows with the
+        run's.
     Raises InputError for a folder that cannot be used, a checkpoint that is no model or a native
     form that does not exist, WorkFailed when the model cannot be written or differs from the proxy.
     """
     target, known = Path(folder), known or alone(study, trial)
-    native = export_form(trial.spec, Backbone.from_dict(checkpoint.backbone), form)
+    backbone = Backbone.from_dict(checkpoint.backbone)
+    native = export_form(trial.spec, backbone, form)
     with new_folder(target) as draft:
-        logits = _write(draft, checkpoint, study, trial, native, dtype)
+        probed = _write(draft, checkpoint, study, trial, native, dtype)
         checked = None
         if verify:
             checked = verify_export(
                 draft,
-                logits,
+                probed,
                 plug_in_packages(type(trial.spec.selection)),
                 windows=windows_of(study, known.run),
-                parameters=_parameters(trial, checkpoint, native),
+                parameters=trial.cost["total_params"]
+                + added_parameters(trial.spec, backbone, native),
             )
         title = f"{study.name}: quality against cost"
         texts = {
@@ -87,19 +90,6 @@ def _written(target: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise WorkFailed(f"the export could not be written to {target.parent}: {error}") from error
-
-
-def _parameters(
-    trial: TrialRecord, checkpoint: Checkpoint, native: NativeForm | None
-) -> float | None:
-    """That the export must have by the trial's record. A class of transformers has a head of its
-    own beside the table, and may have a shared expert that the design has not."""
-    backbone, own = Backbone.from_dict(checkpoint.backbone), trial.cost["total_params"]
-    if native is None or backbone.base is not None:
-        return own
-    d_model = backbone.d_model
-    zeros = 3 * native.zero_units * d_model * backbone.n_layers
-    return own + backbone.vocab_size * d_model + zeros
 
 
 def export_form(spec: FFNSpec, backbone: Backbone, form: Form) -> NativeForm | None:
@@ -138,8 +128,8 @@ def _write(
     trial: TrialRecord,
     native: NativeForm | None,
     dtype: DType,
-) -> Any:
-    """Write the model and its tokenizer; return the proxy's own logits on `probe_ids`."""
+) -> Probe:
+    """Write the model and its tokenizer; return what the proxy itself says."""
     import torch
     from transformers.utils import logging
 
@@ -149,49 +139,34 @@ def _write(
     text, pad_id = with_padding(text, eos_id, study.facts.corpus.pad_id)
     ends = {"eos_token_id": eos_id, "pad_token_id": pad_id}
     backbone = Backbone.from_dict(checkpoint.backbone)
-    if backbone.base is not None:
-        proxy = load_cut(checkpoint)
-        config, written = proxy.lm.config, cut_model(proxy, trial.spec, plain=native is not None)
-    else:
-        written = _load(checkpoint, ends)
-        config, proxy = written.config, written.model.proxy
-        if native is not None:
-            written = native_model(proxy, trial.spec, backbone, native, ends)
-    ids = torch.tensor([probe_ids(config.vocab_size, config.max_position_embeddings)])
-    with torch.no_grad():
-        logits = proxy.logits(proxy(ids).hidden_NLD)[0]
+    model = load_cut(checkpoint) if backbone.foreign is not None else _load(checkpoint)
+    written = as_transformers(model, trial.spec, backbone, native, ends)
+    length = written.config.max_position_embeddings
+    probed = probe(model, trial.spec, backbone, native, length)
     with _written(folder.parent):
-        _save(folder, written.to(getattr(torch, dtype)), trial.spec, backbone, native)
-        if backbone.base is None or not copy_tokenizer(backbone.base.model, folder):
-            write_tokenizer(folder, text, eos_id, pad_id, config.max_position_embeddings)
-    return logits
+        save(folder, written.to(getattr(torch, dtype)), trial.spec, backbone, native)
+        if backbone.foreign is None or not copy_tokenizer(backbone.foreign.model, folder):
+            write_tokenizer(folder, text, eos_id, pad_id, length)
+    return probed
 
 
-def _save(
-    folder: Path, model: Any, spec: FFNSpec, backbone: Backbone, native: NativeForm | None
-) -> None:
-    """Weights and configuration, and the code of what is no class of transformers."""
-    if backbone.base is not None:
-        write_cut(folder, model, spec, backbone, plain=native is not None)
-    elif native is not None:
-        save_native(model, folder)
-    else:
-        write_model(folder, model)
-
-
-def _load(checkpoint: Checkpoint, ends: dict[str, int]) -> Any:
-    """The trained proxy as a transformers model."""
+def _load(checkpoint: Checkpoint) -> Any:
+    """The trained proxy, in evaluation mode."""
     from safetensors import SafetensorError
     from safetensors.torch import load_model
 
-    model = new_model(checkpoint.spec, checkpoint.backbone, ends)
+    from workers.model import ProxyLM
+
+    proxy = ProxyLM(
+        FFNSpec.from_dict(checkpoint.spec), Backbone.from_dict(checkpoint.backbone)
+    ).eval()
     try:
-        load_model(model.model.proxy, str(checkpoint.weights))
+        load_model(proxy, str(checkpoint.weights))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise InputError(
             f"{checkpoint.weights} does not hold the weights of this design: {error}"
         ) from None
-    return model
+    return proxy
 
 
 def end_of_text(study: StudyRecord) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.models.custom import SHARD
 from search_space.backbone import Backbone
 from search_space.native import DENSE, SIGMOID, NativeForm
 from search_space.spec import FFNSpec
@@ -41,14 +42,14 @@ def native_model(
         **_backbone_config(backbone), **_ffn_config(spec, form), **ends, rms_norm_eps=EPS
     )
     model = cls(config).eval()
-    model.load_state_dict(_tensors(proxy, form))
+    model.load_state_dict(tensors_of(proxy, form))
     model.generation_config = transformers.GenerationConfig(**ends)
     return model
 
 
 def save_native(model: Any, folder: Path) -> None:
     """Write the model as its class's published checkpoints lie on disk: experts one by one."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=SHARD)
     path = folder / "config.json"
     config = json.loads(path.read_text())
     # transformers 5 has other names for these two than the engines' loaders of before it.
@@ -102,7 +103,7 @@ def _ffn_config(spec: FFNSpec, form: NativeForm) -> dict[str, Any]:
     }
 
 
-def _tensors(proxy: Any, form: NativeForm) -> dict[str, Tensor]:
+def tensors_of(proxy: Any, form: NativeForm) -> dict[str, Tensor]:
     """All weights and buffers by the class's names."""
     import torch
     import torch.nn.functional as F
@@ -122,18 +123,22 @@ def _tensors(proxy: Any, form: NativeForm) -> dict[str, Tensor]:
     return found
 
 
-def _attention(attention: Any) -> dict[str, Tensor]:
+def sharper(head_dim: int) -> float:
+    """What the proxy's scores are of the class's, whose heads are so wide."""
     from workers.model import SHARPEST_SCORE
 
+    return SHARPEST_SCORE / math.sqrt(head_dim)
+
+
+def _attention(attention: Any) -> dict[str, Tensor]:
     q_DD, k_DD, v_DD = attention.qkv_3DD
-    sharper = SHARPEST_SCORE / math.sqrt(attention.head_dim)
     return {
         "input_layernorm.weight": attention.norm.weight,
         "self_attn.q_proj.weight": q_DD,
         "self_attn.k_proj.weight": k_DD,
         "self_attn.v_proj.weight": v_DD,
         "self_attn.o_proj.weight": attention.out_DD,
-        "self_attn.q_norm.weight": attention.q_norm.weight * sharper,
+        "self_attn.q_norm.weight": attention.q_norm.weight * sharper(attention.head_dim),
         "self_attn.k_norm.weight": attention.k_norm.weight,
     }
 

@@ -11,11 +11,12 @@ from nas.models.checkpoints import study_folder
 from nas.models.custom import new_model, write_model
 from nas.models.export import end_of_text
 from nas.models.new_folder import check_target, new_folder
+from nas.models.probe import Probe, probe
 from nas.models.room import FLOAT, check_disk, check_memory
 from nas.models.scale_card import scale_card
 from nas.models.scaled import Scaled
 from nas.models.tokenizer import with_padding, write_tokenizer
-from nas.models.verify import probe_ids, verify_export
+from nas.models.verify import verify_export
 from nas.store import Store, StudyRecord, TrialRecord
 from search_space.backbone import Backbone
 from search_space.contract import TOKENIZER, Recipe
@@ -58,18 +59,18 @@ def export_scaled(
     recipe = Recipe.from_dict(study.config.get("recipe", {}))
     made = Scaled(spec, backbone, f"{study.name}, trial {trial.number}", recipe, seed, tokens)
     with new_folder(target) as draft:
-        logits = _write(draft, made, text, ends)
+        probed = _write(draft, made, text, ends)
         if verify:
-            verify_export(draft, logits, plug_in_packages(type(spec.selection)))
+            verify_export(draft, probed, plug_in_packages(type(spec.selection)))
     return made
 
 
-def _write(folder: Path, made: Scaled, tokenizer: str, ends: dict[str, int]) -> Any:
-    """Write every file; return the model's logits on `probe_ids`. Its memory is free again then."""
+def _write(folder: Path, made: Scaled, tokenizer: str, ends: dict[str, int]) -> Probe:
+    """Write every file; return what the model says. Its memory is free again then."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from workers.exported import drawn, probe_logits
+    from workers.exported import drawn
 
     logging.disable_progress_bar()
     spec, backbone = made.spec, made.backbone
@@ -84,7 +85,7 @@ def _write(folder: Path, made: Scaled, tokenizer: str, ends: dict[str, int]) -> 
         raise WorkFailed(f"the export could not be written to {folder.parent}: {error}") from error
     except MemoryError:
         raise WorkFailed(f"{spec.label} does not fit this machine's memory") from None
-    return probe_logits(model, probe_ids(backbone.vocab_size, backbone.seq_len))
+    return probe(proxy, spec, backbone, None, backbone.seq_len)
 
 
 def _tokenizer(

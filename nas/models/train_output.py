@@ -7,26 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.models import custom
 from nas.models.bundle import plug_in_packages
 from nas.models.directory import ModelDirectory
-from nas.models.verify import probe_ids, verify_export
+from nas.models.forms import added_parameters, as_transformers, save
+from nas.models.probe import probe
+from nas.models.verify import verify_export
 from search_space.errors import WorkFailed
 from search_space.secrets import redacted
 
 if TYPE_CHECKING:
-    from workers.model import ProxyLM
+    from workers.model import LanguageModel
 
 
 def write_model(
     folder: Path,
-    model: ProxyLM,
+    model: LanguageModel,
     source: ModelDirectory,
     result: Mapping[str, Any],
     facts: Mapping[str, Any],
     verify: bool,
 ) -> None:
-    """Write the model into an empty folder, with the tokenizer that it came with.
+    """Write the model into an empty folder, in the form and with the tokenizer that it came with.
 
     model: whole, on the CPU.
     result: of the training. facts: corpus, seed and recipe.
@@ -35,13 +36,12 @@ def write_model(
     from safetensors import SafetensorError
     from transformers.utils import logging
 
-    from workers.exported import probe_logits
-
     logging.disable_progress_bar()
-    spec, backbone = source.spec, source.backbone
-    shell = custom.new_model(spec.to_dict(), backbone.to_dict(), source.ends, model)
+    spec, backbone, native = source.spec, source.backbone, source.native
+    written = as_transformers(model, spec, backbone, native, source.ends)
+    probed = probe(model, spec, backbone, native, written.config.max_position_embeddings)
     try:
-        custom.write_model(folder, shell)
+        save(folder, written, spec, backbone, native)
         source.copy_tokenizer(folder)
         (folder / "README.md").write_text(_card(source, result, facts), encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -50,8 +50,12 @@ def write_model(
             "make room, and the same command writes it"
         ) from error
     if verify:
-        logits = probe_logits(shell, probe_ids(backbone.vocab_size, backbone.seq_len))
-        verify_export(folder, logits, plug_in_packages(type(spec.selection)))
+        verify_export(
+            folder,
+            probed,
+            plug_in_packages(type(spec.selection)),
+            parameters=result["parameters"] + added_parameters(spec, backbone, native),
+        )
 
 
 def _card(source: ModelDirectory, result: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -84,6 +88,11 @@ Trained with `nas train` on `{redacted(facts["corpus"])}` (corpus {facts["corpus
 
 The errors are standard errors over validation windows. `training/log.jsonl` has the curve.
 
-The Python files beside the weights are the code that trained them; they need torch and
+{_CUSTOM if source.native is None else _NATIVE.format(source.native.words)}"""
+
+
+_CUSTOM = """The Python files beside the weights are the code that trained them; they need torch and
 transformers only.
+"""
+_NATIVE = """The model is transformers' own {}, with no code beside it.
 """

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.models.order import Order
+from nas.models.reopen import reopened
 from nas.models.trackers import Tracking
 from nas.models.train_output import write_model
 from nas.models.training_folder import REQUEST, RESULT, TrainingFolder, TrainingLog
@@ -20,7 +21,7 @@ from search_space.rates import AUTO, outside
 if TYPE_CHECKING:
     from nas.models.directory import ModelDirectory
     from workers.corpus import Corpus
-    from workers.model import ProxyLM
+    from workers.model import LanguageModel
     from workers.training.continued import Continued
     from workers.training.loop import Trained, Training
     from workers.training.measure import Quality
@@ -71,14 +72,13 @@ class Run:
         self.began, self.first = time.monotonic(), 0
 
     def _load(self, request: EvalRequest) -> Continued:
-        from workers.exported import load_proxy
         from workers.training.continued import Continued, Going, failing
 
         self.note("reading the weights")
         order, source = self.order, self.source
         going = Going(micro_batch=order.micro_batch, keep_seconds=order.keep_seconds)
         with interrupts.breakable(), failing(request):
-            model = load_proxy(source.weights, source.spec, source.backbone)
+            model = reopened(source)
             return Continued(model, request, self.corpus, going, self._report, self.ranks)
 
     def result(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Run:
             "parameters": model_cost(self.source.spec, self.source.backbone).total_params,
         }
 
-    def _write(self, model: ProxyLM, result: dict[str, Any]) -> None:
+    def _write(self, model: LanguageModel, result: dict[str, Any]) -> None:
         """Write the model, then that the training is done; the decay's states are over."""
         with self.folder.new_model() as draft:
             self.note("writing the model")
@@ -205,7 +205,7 @@ class Run:
         left = (
             elapsed * (self.request.until_flops - training.meter.spent) / gained if gained else None
         )
-        loss = curve.loss_sum / curve.losses if curve.losses else self.last_loss
+        loss = self.last_loss if curve.losses.known is None else curve.losses.known
         self.listen(
             Point(
                 step=training.steps,

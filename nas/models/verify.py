@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.models.probe import Probe, probe_ids
 from nas.models.windows import Windows
 from nas.process.child import run_child
 from search_space.errors import WorkFailed
@@ -19,6 +20,8 @@ from search_space.errors import WorkFailed
 TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-3
 # The same of weights in half precision; the mean difference of logits, as a share of their size.
 HALF_TOLERANCE, HALF_LOSS_TOLERANCE = 0.05, 0.02
+# Of FLOPs, as a share: what one pick in a hundred changes.
+FLOPS_TOLERANCE, HALF_FLOPS_TOLERANCE = 0.01, 0.05
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,16 @@ class Checked:
     loss_error: of the loss on validation windows, as a share; None where there were none to read.
     windows: how many were read.
     parameters: of the loaded model.
+    flops: that it computes a token of the tokens it was checked on, counted by torch.
+    expected_flops: of the trained model there, by the closed form.
     """
 
     logits_error: float
     loss_error: float | None
     windows: int
     parameters: int
+    flops: float
+    expected_flops: float
 
     @property
     def words(self) -> str:
@@ -48,13 +55,19 @@ class Checked:
         return (
             "Loaded in a fresh process without the code of the search: logits differ by "
             f"{self.logits_error:.1e} from the trained model's; {loss}; "
-            f"{self.parameters:,} parameters."
+            f"{self.parameters:,} parameters; {self._work}."
         )
 
-
-def probe_ids(vocab_size: int, length: int) -> list[int]:
-    """Token ids that the export is checked on: fixed, spread over the vocabulary."""
-    return [(7919 * i + 13) % vocab_size for i in range(min(length, 64))]
+    @property
+    def _work(self) -> str:
+        counted = f"{self.flops:,.0f} FLOPs a token of a short sequence, as torch counts them"
+        ratio = self.flops / self.expected_flops
+        if abs(ratio - 1) <= FLOPS_TOLERANCE:
+            return f"{counted} and the record's closed form has them"
+        return (
+            f"{counted}, {ratio:.2f} times the {self.expected_flops:,.0f} of the record's closed "
+            "form: this code multiplies in another way"
+        )
 
 
 # Runs in a fresh interpreter that refuses this project's packages and the method's.
@@ -65,7 +78,9 @@ class Refuse:
         if name.split(".")[0] in {"nas", "workers", "search_space", "dashboard", *sys.argv[5:]}:
             raise ImportError(f"{name} must not be needed by an export")
 sys.meta_path.insert(0, Refuse())
-import json, torch
+import contextlib, json, math, torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 folder, ids, given = sys.argv[1], json.loads(sys.argv[2]), torch.load(sys.argv[3])
 config = json.load(open(folder + "/config.json"))
@@ -91,6 +106,22 @@ options = dict(do_sample=False, max_new_tokens=16, attention_mask=torch.ones_lik
 answer["cached_equals_uncached"] = half or bool(
     (model.generate(ids[:, :8], use_cache=True, **options)
      == model.generate(ids[:, :8], use_cache=False, **options)).all())
+# Torch's own forms of the operations, which its counter sees, but for these three.
+aten, named = torch.ops.aten, dict(sys.modules)
+rules = {
+    aten.addmm_: lambda y, a, b, *_, **__: 2 * math.prod(a) * b[-1],
+    aten._grouped_mm: lambda x, w, *_, **__: 2 * math.prod(x) * w[-1],
+    aten._embedding_bag: lambda table, row, *_, **__: 2 * math.prod(row) * table[-1],
+}
+own = next((m for name, m in named.items() if name.endswith("workers_kernels_settings")), None)
+with contextlib.ExitStack() as stack:
+    if own is not None:
+        stack.enter_context(own.override(own.Backend.TORCH))
+    stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    stack.enter_context(torch.no_grad())
+    counted = stack.enter_context(FlopCounterMode(display=False, custom_mapping=rules))
+    model(ids)
+answer["flops"] = counted.get_total_flops() / ids.numel()
 answer["parameters"] = sum(p.numel() for p in model.parameters())
 answer["half"] = half
 open(sys.argv[4], "w").write(json.dumps(answer))
@@ -99,7 +130,7 @@ open(sys.argv[4], "w").write(json.dumps(answer))
 
 def verify_export(
     folder: Path,
-    expected: Any,
+    expected: Probe,
     plug_in: set[str],
     *,
     windows: Windows | None = None,
@@ -107,7 +138,7 @@ def verify_export(
 ) -> Checked:
     """Raise WorkFailed unless a process without this project and the plug-in computes the same.
 
-    expected: logits on `probe_ids`.
+    expected: of the trained model.
     windows: of the corpus, with what the run had on them.
     parameters: that the model has by the record; None where its class adds some of its own.
     """
@@ -115,7 +146,7 @@ def verify_export(
 
     config = json.loads((folder / "config.json").read_text())
     ids = probe_ids(config["vocab_size"], config["max_position_embeddings"])
-    given = {"logits": expected}
+    given = {"logits": expected.logits}
     if windows is not None:
         given |= {
             "inputs": torch.as_tensor(windows.inputs),
@@ -137,14 +168,16 @@ def verify_export(
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise WorkFailed(f"the export does not load: {last}")
         answer = json.loads(answer_file.read_text())
-    check(answer, parameters)
+    answer["expected_flops"] = expected.flops
+    check(answer, parameters, exact=expected.exact)
     return Checked(**{name: answer[name] for name in Checked.__dataclass_fields__})
 
 
-def check(answer: dict[str, Any], parameters: float | None) -> None:
+def check(answer: dict[str, Any], parameters: float | None, *, exact: bool = True) -> None:
     """Raise WorkFailed where the process's answer is not the trained model's.
 
     parameters: as `verify_export` takes them.
+    exact: whether FLOPs must be those that are expected.
     """
     half = answer["half"]
     logits, loss = (HALF_TOLERANCE, HALF_LOSS_TOLERANCE) if half else (TOLERANCE, LOSS_TOLERANCE)
@@ -156,4 +189,10 @@ def check(answer: dict[str, Any], parameters: float | None) -> None:
         raise WorkFailed(
             f"the export has {answer['parameters']:,} parameters, the trained proxy "
             f"{parameters:,.0f}"
+        )
+    far = abs(answer["flops"] / answer["expected_flops"] - 1)
+    if exact and far > (HALF_FLOPS_TOLERANCE if half else FLOPS_TOLERANCE):
+        raise WorkFailed(
+            f"the export computes {answer['flops']:,.0f} FLOPs a token, the trained proxy "
+            f"{answer['expected_flops']:,.0f}"
         )

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 def open_pool(config: StudyConfig) -> Pool:
     """The Ray pool that the configuration asks for."""
+    from nas.running.gpu_sharing import probe
     from nas.running.ray_pool import RayPool
 
     workers = config.workers
@@ -41,6 +42,7 @@ def open_pool(config: StudyConfig) -> Pool:
         count=workers.count,
         threads=workers.threads,
         gpus=workers.gpus_per_trial,
+        probe=probe(config.backbone, config.recipe, config.plan().levels[-1], workers.device),
         address=workers.ray_address,
     )
 
@@ -138,6 +140,8 @@ def _run(
         report("starting workers")
         pool, runs = pool_factory(config), None
         try:
+            for note in pool.notes:
+                report(note)
             precision = _precision(config, pool)
             report(f"preparing the corpus: {config.corpus.source}")
             found = _prepare(config, pool, launched_in)

@@ -22,6 +22,10 @@ class Pool(Protocol):
     def slots(self) -> int:
         """Evaluations that run at once."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What there is to say of how the workers were started, in lines."""
+
     def prepare(
         self, spec: CorpusSpec, vocab_size: int, seq_len: int, cache_dir: str
     ) -> dict[str, Any]:

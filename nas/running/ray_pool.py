@@ -6,14 +6,15 @@ import logging
 import os
 import socket
 import time
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from nas.running.gpu_sharing import Shares
 from nas.running.pool import Event
 from nas.running.ray_limits import Limits
 from nas.running.ray_process import NoAnswer, RayProcess
 from nas.running.ray_workers import sweep
-from search_space.contract import EvalRequest, Precision, Progress
+from search_space.contract import EvalRequest, Precision, Progress, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -25,8 +26,11 @@ class RayPool:
 
     count: 0 means one a core (or a GPU share) of the machine or cluster.
     threads: CPU cores and torch threads of a worker.
-    gpus: GPUs of a worker, fractions allowed.
-    slots: evaluations that run at once.
+    gpus: GPUs of a worker, fractions allowed; "auto" measures, with `probe`, how many should share
+        one.
+    probe: what stands for the evaluations; "auto" needs it.
+    slots: evaluations that run at once. They become fewer when a shared GPU's memory runs out.
+    notes: what there is to say of how the workers were started, in lines.
 
     A local Ray listens on loopback alone, wants a secret that is made anew for each pool, and ends
     with the pool or with this process, whichever is first. Raises InputError when the machine or
@@ -38,7 +42,8 @@ class RayPool:
         *,
         count: int = 0,
         threads: int = 1,
-        gpus: float = 0.0,
+        gpus: float | Literal["auto"] = 0.0,
+        probe: EvalRequest | None = None,
         address: str = "",
         limits: Limits | None = None,
     ) -> None:
@@ -50,19 +55,30 @@ class RayPool:
             check_reachable(address, limits.reach)
         self._process = RayProcess(local=not address, leave=limits.leave)
         try:
-            self._start(address, count, threads)
+            # Where a GPU is whole or none there is nothing to share.
+            self._start(address, count, threads, shared=gpus == "auto" or 0 < gpus < 1)
+            self.notes: list[str] = []
+            share = self._share(probe) if gpus == "auto" else gpus
             self.slots: int = self._process.ask(
-                "hire", count, threads, gpus, within=limits.start + limits.answer
+                *("hire", count, threads, share, gpus == "auto" and share > 0),
+                within=limits.start + limits.answer,
             )
         except BaseException:
             self.close()
             raise
 
-    def _start(self, address: str, count: int, threads: int) -> None:
+    def _share(self, probe: EvalRequest | None) -> float:
+        """What of a GPU each worker reserves, by measurement."""
+        assert probe is not None, "auto needs a probe"
+        found: Shares = self._process.ask("share", probe, within=self._limits.answer)
+        self.notes += [found.words] if found.words else []
+        return found.gpus
+
+    def _start(self, address: str, count: int, threads: int, shared: bool) -> None:
         limits = self._limits
         within = limits.connect if address else limits.start
         try:
-            self._process.ask("start", address, limits, count, threads, within=within)
+            self._process.ask("start", address, limits, count, threads, shared, within=within)
         except NoAnswer as error:
             if address:
                 raise InputError(
@@ -125,6 +141,8 @@ class RayPool:
             "events", timeout, within=timeout + self._limits.answer
         )
         self._running -= {event.evaluation for event in found if not isinstance(event, Progress)}
+        if any(isinstance(each, WorkerLost) for each in found):
+            self.slots = self._process.ask("slots", within=self._limits.answer)
         return found
 
     def close(self) -> None:

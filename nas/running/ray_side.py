@@ -19,10 +19,12 @@ from typing import Any
 
 import psutil
 
+from nas.running.gpu_sharing import Shares, measured, start_mps
 from nas.running.ray_folder import INSIDE
 from nas.running.ray_limits import Limits
 from nas.running.ray_process import end_session, ended, remove
 from nas.running.ray_workers import Workers, fitting, prepare
+from search_space.contract import EvalRequest
 from search_space.errors import InputError, WorkFailed
 
 WATCH_SECONDS = 0.2
@@ -54,8 +56,11 @@ class Side:
         with self._sending:
             self._pipe.send((kind, value))
 
-    def start(self, address: str, limits: Limits, count: int, threads: int) -> None:
-        """Start a local Ray that can hold the workers, or join the cluster at `address`."""
+    def start(self, address: str, limits: Limits, count: int, threads: int, shared: bool) -> None:
+        """Start a local Ray that can hold the workers, or join the cluster at `address`.
+
+        shared: whether several trials may share a GPU.
+        """
         self._address, self._limits = address, limits
         if address:
             join_cluster(address)
@@ -63,14 +68,27 @@ class Side:
             self._end_with_driver()
             cpus = usable_cpus()
             fitting({"CPU": cpus}, count, threads, 0)
+            if shared:
+                start_mps(self._folder)
             start_local(str(self._folder / INSIDE), cpus)
             threading.Thread(target=self._watch, args=(processes(),), daemon=True).start()
         take_no_signals()  # Ray has put its own handler there
 
-    def hire(self, count: int, threads: int, gpus: float) -> int:
-        """Start the workers; how many there are."""
+    def hire(self, count: int, threads: int, gpus: float, at_most: bool) -> int:
+        """Start the workers; how many there are.
+
+        at_most: whether fewer than `count` will do, where so many do not fit.
+        """
+        if at_most and count:
+            import ray
+
+            count = min(count, fitting(ray.cluster_resources(), 0, threads, gpus))
         self._workers = Workers(count, threads, gpus, local=not self._address, limits=self._limits)
-        return len(self._workers)
+        return self._workers.slots()
+
+    def share(self, probe: EvalRequest) -> Shares:
+        """How much of a GPU each of the study's workers should have."""
+        return measured(probe, self._limits, alive=lambda: self._send("beat"))
 
     def prepare(self, *args: Any) -> dict[str, Any]:
         """Prepare a corpus on a worker."""

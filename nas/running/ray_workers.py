@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.running.gpu_sharing import fewer, trials_of
 from nas.running.pool import Event
 from nas.running.ray_limits import Limits
-from search_space.contract import EvalRequest, Precision, Progress, Status, WorkerLost
+from search_space.contract import (
+    EvalRequest,
+    EvalResult,
+    Precision,
+    Progress,
+    Status,
+    WorkerLost,
+)
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -25,17 +33,23 @@ DIED = "its process was killed or crashed; lack of memory is the usual cause"
 
 @dataclass(eq=False)
 class Worker:
-    """An actor; `pid` is None until it has started."""
+    """An actor; `pid` is None until it has started, and `gpu` is "" without one.
+
+    retired: it gets no further evaluation, and ends with the one that it has.
+    """
 
     actor: Any
     ready: Any
     pid: int | None = None
+    gpu: str = ""
+    retired: bool = False
 
 
 @dataclass(eq=False)
 class Running:
     """An evaluation on a worker. Seconds are those that `Workers.events` has waited.
 
+    trials: that share its GPU at most.
     silent: without a sign of life.
     still: without a point of the curve.
     longest: of `still`.
@@ -43,6 +57,7 @@ class Running:
 
     worker: Worker
     request: EvalRequest
+    trials: int = 1
     silent: float = 0.0
     still: float = 0.0
     longest: float = 0.0
@@ -60,6 +75,7 @@ class Workers:
 
         self._ray, self._local, self._limits, self._threads = ray, local, limits, threads
         self._running: dict[Any, Running] = {}
+        self._trials = trials_of(gpus)
         count = fitting(ray.cluster_resources(), count, threads, gpus)
         self._remote = ray.remote(num_cpus=threads, num_gpus=gpus)(TrialActor)
         self._workers = self._started(count)
@@ -92,13 +108,14 @@ class Workers:
         dead: dict[Worker, Exception] = {}
         for worker in workers:
             try:
-                worker.pid = self._ray.get(worker.ready)
+                worker.pid, worker.gpu = self._ray.get(worker.ready)
             except self._ray.exceptions.RayError as error:
                 dead[worker] = error
         return dead
 
-    def __len__(self) -> int:
-        return len(self._workers)
+    def slots(self) -> int:
+        """How many take evaluations."""
+        return sum(not worker.retired for worker in self._workers)
 
     def _hire(self) -> Worker:
         actor = self._remote.remote()
@@ -130,9 +147,11 @@ class Workers:
     def submit(self, request: EvalRequest) -> None:
         """Start the evaluation on an idle worker."""
         busy = {running.worker for running in self._running.values()}
-        worker = next(worker for worker in self._workers if worker not in busy)
-        stream = worker.actor.run.options(num_returns="streaming").remote(request)
-        self._running[stream] = Running(worker, request)
+        worker = next(w for w in self._workers if w not in busy and not w.retired)
+        run = worker.actor.run.options(num_returns="streaming")
+        self._running[run.remote(request, 1 / self._trials)] = Running(
+            worker, request, self._trials
+        )
 
     def events(self, timeout: float) -> list[Event]:
         """What has come in, after at most `timeout` seconds; hung workers are ended."""
@@ -174,9 +193,45 @@ class Workers:
         if isinstance(event, Progress):
             running.longest = max(running.longest, running.still)
             running.still = 0.0
-        elif event is not None:
+        elif isinstance(event, EvalResult):
             del self._running[stream]
+            event = self._ended(running, event)
         return event
+
+    def _ended(self, running: Running, event: EvalResult) -> EvalResult | WorkerLost:
+        """What the driver hears of an ending: lack of memory beside other trials is no fault of the
+        design's. It is tried again where fewer share a GPU."""
+        told: EvalResult | WorkerLost = event
+        if event.status is Status.OUT_OF_MEMORY and running.trials > 1:
+            if running.trials == self._trials:
+                self._share_among(fewer(self._trials))
+            told = WorkerLost(
+                evaluation=event.evaluation,
+                status=event.status,
+                error=f"the GPU's memory is too small for {running.trials} trials; from now on "
+                f"{self._trials} share one ({event.error})",
+            )
+        if running.worker.retired:
+            self._dismiss(running.worker)
+        return told
+
+    def _share_among(self, trials: int) -> None:
+        """Have only so many workers go on at each GPU; the idle ones go first."""
+        self._trials = trials
+        busy = {running.worker for running in self._running.values()}
+        by_gpu: dict[str, list[Worker]] = {}
+        for worker in sorted(self._workers, key=lambda worker: worker not in busy):
+            if not worker.retired:
+                by_gpu.setdefault(worker.gpu, []).append(worker)
+        for worker in (each for workers in by_gpu.values() for each in workers[trials:]):
+            worker.retired = True
+            if worker not in busy:
+                self._dismiss(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        if worker in self._workers:
+            self._ray.kill(worker.actor)
+            self._workers.remove(worker)
 
     def _hung(self, running: Running) -> str:
         """What is wrong with an evaluation that is waited for, "" for nothing."""
@@ -194,7 +249,7 @@ class Workers:
     def _learn_pid(self, worker: Worker) -> None:
         if worker.pid is None and self._ray.wait([worker.ready], timeout=0)[0]:
             with contextlib.suppress(self._ray.exceptions.RayError):  # its stream says it, too
-                worker.pid = self._ray.get(worker.ready)
+                worker.pid, worker.gpu = self._ray.get(worker.ready)
 
     def _give_up(self, stream: Any, why: str, status: Status = Status.FAILED) -> WorkerLost:
         """The evaluation loses its worker, and its slot gets a new one."""
@@ -204,7 +259,8 @@ class Workers:
         if self._local and worker.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)  # a stopped process does not hear Ray
-        self._workers[self._workers.index(worker)] = self._hire()
+        place = self._workers.index(worker)
+        self._workers[place : place + 1] = [] if worker.retired else [self._hire()]
         return WorkerLost(evaluation=running.request.evaluation, status=status, error=why)
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ def domains_of(space: SearchSpace, backbone: Backbone) -> dict[str, Domain | Cho
     domains = space.domains | {PLACEMENT.name: placements(space, backbone)}
     if base is not None:
         # Experts are slices of its FFN, which says what they are.
-        domains |= {"activation": (base.activation,), "gated": (True,), "depth": (1,)}
+        domains |= {"activation": (base.activation,), "gated": (base.gated,), "depth": (1,)}
         domains |= {"output_gate": (False,), "shared_width": (0.0,)}
     return domains
 

@@ -242,7 +242,9 @@ REFUSED = {
     "sampler: unknown value 'tpr'; did you mean 'tpe'": {"sampler": "tpr"},
     "workers.device: unknown value 'gpu'": {"workers": {"device": "gpu"}},
     "workers.state_url must name one place for all workers": {"workers": {"state_url": "states"}},
-    "workers.device: cuda needs gpus_per_trial above 0": {"workers": {"device": "cuda"}},
+    "workers.device: cuda needs gpus_per_trial above 0": {
+        "workers": {"device": "cuda", "gpus_per_trial": 0}
+    },
     "would reserve GPUs that device: cpu does not use": {
         "workers": {"device": "cpu", "gpus_per_trial": 1}
     },

@@ -9,6 +9,7 @@ import pytest
 
 from nas.base_model import read_base
 from nas.config import StudyConfig
+from search_space.backbone import Backbone
 from search_space.base import cuttable
 from search_space.contract import Recipe
 from search_space.cost import model_cost
@@ -19,6 +20,7 @@ from search_space.placement import reference
 from search_space.presets import PRESETS
 from search_space.rates import CUT_SHARE, rates
 from search_space.space import look
+from search_space.spec import FFNSpec
 
 LLAMA = {
     "model_type": "llama",
@@ -62,6 +64,24 @@ def test_the_backbone_is_the_bases(tmp_path):
     assert config.corpus.tokenizer == shape.base.model
     assert config.space.match == "units"
     assert config.space.methods == tuple(name for name in cuttable() if name != "dense")
+
+
+def test_an_export_of_a_dense_design_is_a_base(tmp_path):
+    own = Backbone(d_model=32, n_layers=2, n_heads=4, vocab_size=300, seq_len=64)
+    carried = {"spec": FFNSpec(d_ff=48, shared_width=16).to_dict(), "backbone": own.to_dict()}
+    folder = base(tmp_path / "base", model_type="ffn_nas", **carried)
+    config = StudyConfig.from_dict(study(folder, warm_start=list(CUTS)))
+    shape = config.backbone
+    assert (shape.d_model, shape.seq_len, shape.reference_d_ff) == (32, 32, 64)
+    assert (shape.base.own, shape.base.gated, shape.base.activation) == (True, False, "gelu")
+    assert shape.foreign is None and config.corpus.tokenizer == shape.base.model
+    for spec in look(config.space, shape):
+        assert (spec.d_ff, spec.gated, spec.activation) == (64, False, "gelu")
+    stored = json.loads(json.dumps(config.to_dict()))
+    assert StudyConfig.from_dict(stored) == config
+    # The same model without a base costs what it did.
+    dense = reference(shape)
+    assert model_cost(dense, shape) == model_cost(dense, dataclasses.replace(shape, base=None))
 
 
 def test_a_stored_study_is_read_without_its_base(tmp_path):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from search_space.errors import InputError
 from workers.kernels import products
+from workers.kernels.place import acted, kind
 from workers.kernels.settings import Backend, Products, settings
 from workers.kernels.switch import onednn
 
@@ -97,7 +98,6 @@ TRITON = Takes(
     Backend.TRITON,
     dtypes=(torch.float32, torch.float16, torch.bfloat16),
     absent={
-        "dense_ffn": "plain products of all tokens are a library's best case",
         "attention": "torch has a fused kernel for it",
         "masked_attention": "torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
@@ -140,7 +140,7 @@ def choose(operation: str, tensors: Sequence[Tensor], size: int = 0) -> tuple[Ba
     device, asked = tensors[0].device, settings().backend
     if asked is TORCH:
         return TORCH, "torch was asked for"
-    takes = OWN.get(device.type) if asked is AUTO else NAMED[asked]
+    takes = OWN.get(kind(tensors[0])) if asked is AUTO else NAMED[asked]
     if takes is None:
         return TORCH, f"no other on {device.type}"
     reason = _refusal(takes, operation, tensors, size) or _unavailable(takes.backend, device)
@@ -165,6 +165,8 @@ def _refusal(takes: Takes, operation: str, tensors: Sequence[Tensor], size: int)
 
 def _unavailable(backend: Backend, device: torch.device) -> str:
     """Why this process does not run a backend on a device; "" where it does."""
+    if acted() is not None:  # whoever acts knows whether the forms are traced, interpreted or run
+        return ""
     if backend is NUMBA.backend:
         return numba_fault() if device.type == "cpu" else "numba's forms are for CPUs"
     if device.type == "cuda":

@@ -11,6 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from workers.kernels.place import kind
+
 # A touched row costs a sparse step (its gradient, sorted, and the row-wise optimizer) about four
 # times what any row costs a dense one. Small tables do not repay the handling.
 SPARSE_ROWS_A_PAIR = 4
@@ -63,6 +65,9 @@ class RowOrder:
 
     def starts(self, n_rows: int) -> Tensor:
         """Where each row's pairs begin, (N,)."""
+        if kind(self.given[0]) != "cpu":  # a GPU would be asked how many rows there are
+            row_N = torch.arange(n_rows, device=self.given[0].device)
+            return torch.searchsorted(self.row_P, row_N)
         size_N = torch.bincount(self.given[0], minlength=n_rows)
         return size_N.cumsum(0) - size_N
 

@@ -24,7 +24,7 @@ from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.dispatch import load
-from workers.kernels.pairs import Operands, Pairs
+from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, cache_folder, override
 
@@ -99,7 +99,7 @@ def problems(dtype: torch.dtype) -> Iterator[Problem]:
     make = _Maker(dtype)
     yield (
         "grouped_mm",
-        lambda run, x, w: run(x, w, COUNTS),
+        lambda run, x, w: run(x, w, Loads(COUNTS)),
         [make.normal(sum(COUNTS), INNER), make.normal(len(COUNTS), INNER, OUTER)],
     )
     yield from _experts(make)
@@ -134,6 +134,19 @@ def _experts(make: _Maker) -> Iterator[Problem]:
         call, leaves = partial(gated, activation), [x_TD, keys, gates, values, weight_P1]
         yield f"expert_ffn gated by {activation}", call, leaves
     yield "expert_ffn", plain, [x_TD, keys, values, weight_P1]
+    yield from _dense(x_TD, keys, gates, values)
+
+
+def _dense(x_TD: Tensor, *matrices: Tensor) -> Iterator[Problem]:
+    """One expert of all tokens."""
+
+    def dense(run: Call, x: Tensor, *given: Tensor) -> Tensor:
+        keys, gates, values = given if len(given) == 3 else (given[0], None, given[1])
+        return run(Operands(x, keys, gates, values, None), Pairs(None, [len(x)]), "silu", None)
+
+    keys, gates, values = (w_BGD[:1] for w_BGD in matrices)
+    yield "dense_ffn gated", dense, [x_TD, keys, gates, values]
+    yield "dense_ffn", dense, [x_TD, keys, values]
 
 
 def _reads(make: _Maker) -> Iterator[Problem]:
@@ -170,12 +183,25 @@ def _rows_alone(make: _Maker) -> Iterator[Problem]:
     for width in (WIDTH, HEAD):
         leaves = [make.normal(TOKENS, width), make.normal(width)]
         yield f"rms_norm of {width}", lambda run, x, w: run(x, w, EPS), leaves
+    yield _heads(make)
     target_T = make.below(VOCABULARY, TOKENS)
     yield (
         "linear_cross_entropy",
         lambda run, x, w: run(x, w, target_T.to(x.device)),
         [make.normal(TOKENS, INNER), make.normal(VOCABULARY, INNER, scale=INNER**-0.5)],
     )
+
+
+def _heads(make: _Maker) -> Problem:
+    angle = torch.arange(TOKENS * HEAD // 2).view(1, 1, TOKENS, HEAD // 2).float()
+
+    def heads(run: Call, qkv: Tensor, w: Tensor) -> Tensor:
+        cos, sin = (x.to(qkv.device, qkv.dtype) for x in (angle.cos(), angle.sin()))
+        q, k, v = run(qkv, w, cos, sin, EPS)
+        return torch.stack((q, k, v))
+
+    leaves = [make.normal(2, TOKENS, 3, 2, HEAD), make.normal(2, HEAD)]
+    return "normed_heads", heads, leaves
 
 
 def worst_error(operation: str, call: Call, leaves: list[Tensor], device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""What the environment says about kernels. Four variables steer them, and are read here alone:
+"""What the environment says about kernels. Five variables steer them, and are read here alone:
 
 FFN_NAS_KERNELS   auto (default: the device's own backend), or one backend's name: torch (on any
                   device), numba (on a CPU), triton (without its check: for tests and benchmarks)
@@ -6,6 +6,7 @@ FFN_NAS_PRODUCTS  auto (default: what was measured to be fastest on this machine
                   default), onednn (where it multiplies in float32), for float32 products on a CPU
 FFN_NAS_AUTOTUNE  1 (default) times each Triton kernel's configurations once a device, 0 takes the
                   first
+FFN_NAS_GRAPH     1 (default) launches a GPU's training step as one CUDA graph, 0 each operation
 FFN_NAS_CACHE     where check results and timings are kept (default: the user's cache folder)
 """
 
@@ -54,6 +55,7 @@ class Settings:
     autotune: bool
     cache: Path | None
     products: Products = Products.AUTO
+    graph: bool = True
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -65,7 +67,8 @@ class Settings:
             cache = cache_dir()
         except InputError:
             cache = None
-        return cls(backend, autotune, cache, products)
+        graph = _asked("FFN_NAS_GRAPH", ("1", "0")) == "1"
+        return cls(backend, autotune, cache, products, graph)
 
 
 def _asked(variable: str, known: tuple[str, ...]) -> str:

@@ -27,7 +27,8 @@ class Declared(nn.Module):
     traceable: of a selection, whether a compiler can follow it: no shape depends on what the
         numbers are.
     training_activity: of a layer whose work in training depends on the data, the share of
-        (token, expert) pairs that the last step read; None for all others.
+        (token, expert) pairs that the last step read, a number or a tensor of one; None for all
+        others.
     states: names of its buffers that move by small steps. They are float32 or wider, whatever the
         model's dtype: 0.001 is no step where numbers have 8 bits.
     counted: what the backwards since the last optimizer step have counted.
@@ -39,7 +40,7 @@ class Declared(nn.Module):
     sparse_gradients: bool = False
     traceable: bool = False
     stats: RoutingStats | None = None
-    training_activity: float | None = None
+    training_activity: Tensor | float | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -20,7 +20,7 @@ from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
 from workers.kernels.row_order import RowOrder
 from workers.layers.declared import Declared
-from workers.layers.routing import Bags, Full, Ragged, Routing
+from workers.layers.routing import Bags, Full, Open, Ragged, Routing
 from workers.layers.stats import RoutingStats
 
 
@@ -80,13 +80,24 @@ class Experts(Declared):
         """
         if routing is None:
             return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
-        if isinstance(routing, Full):
-            return self._all(x_TD, routing, stats)
+        laid_out = self._laid_out(routing, stats) if isinstance(routing, Open) else routing
+        if isinstance(laid_out, Full):
+            return self._all(x_TD, laid_out, stats)
         if self.by_rows:
-            bags = routing if isinstance(routing, Bags) else routing.by_token(x_TD.shape[0])
+            bags = laid_out if isinstance(laid_out, Bags) else laid_out.by_token(x_TD.shape[0])
             return self._rows(x_TD, bags, stats)
-        ragged = routing.by_expert(len(self.keys_BGD)) if isinstance(routing, Bags) else routing
+        ragged = laid_out.by_expert(len(self.keys_BGD)) if isinstance(laid_out, Bags) else laid_out
         return self._pairs(x_TD, ragged, stats)
+
+    def _laid_out(self, routing: Open, stats: RoutingStats | None) -> Full | Ragged:
+        """Open pairs as a GPU computes them: narrow experts, and those with output gates, are all
+        computed, a shut one with weight zero, for they have no product whose length the device
+        knows alone. Who measures waits for the device all the same."""
+        if stats is not None:
+            return Ragged.from_open(routing.weight_TB, routing.open_TB)
+        if self.by_rows or self.output_gate_BD is not None:
+            return Full(routing.weight_TB)
+        return routing.bounded()
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:
         act = ACTIVATIONS[self.activation]
@@ -106,8 +117,7 @@ class Experts(Declared):
             return self._pairs_output_gated(x_TD, self.output_gate_BD, routing, stats)
         matrices = self.keys_BGD, self.gates_BGD, self.values_BGD
         weight_P1 = None if routing.weight_P is None else routing.weight_P.unsqueeze(1)
-        pairs = Pairs(routing.token_P, routing.counts)
-        return self._fused(x_TD, matrices, pairs, weight_P1, stats)
+        return self._fused(x_TD, matrices, routing.pairs, weight_P1, stats)
 
     def _fused(
         self,
@@ -140,16 +150,16 @@ class Experts(Declared):
     def _pairs_output_gated(
         self, x_TD: Tensor, gate_BD: Tensor, routing: Ragged, stats: RoutingStats | None
     ) -> Tensor:
-        counts, gates_BGD = routing.counts, self.gates_BGD
+        loads, gates_BGD = routing.loads, self.gates_BGD
         x_PD = x_TD.index_select(0, routing.token_P)
         gate_out = None
         if gates_BGD is not None:
-            gate_out = grouped_mm(x_PD, gates_BGD.transpose(1, 2), counts)
-        h_PG = self._hidden(grouped_mm(x_PD, self.keys_BGD.transpose(1, 2), counts), gate_out)
+            gate_out = grouped_mm(x_PD, gates_BGD.transpose(1, 2), loads)
+        h_PG = self._hidden(grouped_mm(x_PD, self.keys_BGD.transpose(1, 2), loads), gate_out)
         if stats is not None:
             stats.add_hidden(h_PG)
-        o_PD = grouped_mm(h_PG, self.values_BGD, counts)
-        scale_P1 = torch.sigmoid(grouped_mm(o_PD, gate_BD.unsqueeze(2), counts))
+        o_PD = grouped_mm(h_PG, self.values_BGD, loads)
+        scale_P1 = torch.sigmoid(grouped_mm(o_PD, gate_BD.unsqueeze(2), loads))
         if routing.weight_P is not None:
             scale_P1 = scale_P1 * routing.weight_P.to(o_PD.dtype).unsqueeze(1)
         y_PD = (o_PD * scale_P1).to(x_TD.dtype)

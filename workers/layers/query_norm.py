@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.layers.declared import Declared
+from workers.layers.whole_batch import in_one_place, of_batch
 
 MOMENTUM = 0.1
 EPS = 1e-5
@@ -22,7 +23,8 @@ class QueryNorm(Declared):
     evaluation. `layer`: each query over its features. `none`: as it is.
 
     The running statistics move once an optimizer step, towards those of all tokens that the step
-    has learned from; a batch whose gradients are accumulated in parts is normalised in parts.
+    has learned from; a batch whose gradients are accumulated in parts is normalised in parts, one
+    that several processes read as a whole.
     PKM and PEER find that `batch` spreads the reads over more experts. A training batch of one
     token has no variance and is normalised as in evaluation (ours).
     """
@@ -48,11 +50,21 @@ class QueryNorm(Declared):
         query_TQ = query_THC.flatten(1)
         if not self.training or len(query_TQ) == 1:
             return F.batch_norm(query_TQ, self.mean_Q, self.var_Q, eps=EPS).view_as(query_THC)
+        if not in_one_place():
+            return self._of_spread_batch(query_TQ).view_as(query_THC)
         # With a momentum of 1 the operation leaves the statistics of this batch alone there.
         mean_Q, var_Q = torch.zeros_like(self.mean_Q), torch.zeros_like(self.var_Q)
         normed_TQ = F.batch_norm(query_TQ, mean_Q, var_Q, training=True, momentum=1.0, eps=EPS)
         self.count_at_backward(normed_TQ, (len(query_TQ), mean_Q, var_Q))
         return normed_TQ.view_as(query_THC)
+
+    def _of_spread_batch(self, query_TQ: Tensor) -> Tensor:
+        """(T, Q) normed by the statistics of all processes' tokens; each counts its own."""
+        own_Q = query_TQ.detach().mean(0)
+        away_TQ = query_TQ - of_batch(query_TQ.mean(0))
+        normed_TQ = away_TQ * (of_batch(away_TQ.square().mean(0)) + EPS).rsqrt()
+        self.count_at_backward(normed_TQ, (len(query_TQ), own_Q, query_TQ.detach().var(0)))
+        return normed_TQ
 
     @classmethod
     def settle(cls, layers: Sequence[QueryNorm]) -> None:

@@ -15,7 +15,7 @@ from search_space.spec import FFNSpec
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
-from workers.layers.routing import Ragged, Selected
+from workers.layers.routing import Selected, open_pairs
 
 LEAST, MOST = 1e-30, 1e30  # the coefficient stays a normal float32 however long it moves one way
 
@@ -36,7 +36,7 @@ class ReLURoutingSelection(Declared):
     """
 
     l1_coefficient: Tensor
-    training_activity: float
+    training_activity: Tensor
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ class ReLURoutingSelection(Declared):
         start = torch.tensor(self.knobs.l1_start, dtype=torch.float32)
         self.register_buffer("l1_coefficient", start)
         self.states = ("l1_coefficient",)
-        self.training_activity = self.knobs.target_activity
+        # A number that lies where the weights do: only who needs it on the host waits for it.
+        self.training_activity = torch.tensor(self.knobs.target_activity, dtype=torch.float64)
 
     def begin_run(self, warmup: int) -> None:
         """Start where l1_factor a step leads to 1 when the warmup ends, at l1_start or above."""
@@ -55,17 +56,17 @@ class ReLURoutingSelection(Declared):
 
     def carried(self) -> dict[str, float]:
         """The activity, which prices the next step."""
-        return {"training_activity": self.training_activity}
+        return {"training_activity": float(self.training_activity)}
 
     def carry(self, numbers: dict[str, float]) -> None:
         """Price the next step as if this layer had just run."""
-        self.training_activity = numbers["training_activity"]
+        self.training_activity = torch.tensor(numbers["training_activity"], dtype=torch.float64)
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing, and in training the penalty."""
         weight_TB = self.router(x_TD).relu()
         open_TB = weight_TB.detach() > 0
-        routing = Ragged.from_open(weight_TB, open_TB)
+        routing = open_pairs(weight_TB, open_TB)
         if not self.training:
             return Selected(routing)
         self.count_at_backward(weight_TB, (open_TB.sum(), open_TB.numel()))
@@ -77,9 +78,11 @@ class ReLURoutingSelection(Declared):
         seen = [layer for layer in layers if layer.counted]
         for layer in seen:
             n_open, n_pairs = (sum(part) for part in zip(*layer.counted, strict=True))
-            layer.training_activity = int(n_open) / n_pairs
-        activity = sum(layer.training_activity for layer in seen) / len(seen)
+            layer.training_activity = n_open.double() / n_pairs
+        first, *others = [layer.training_activity for layer in seen]
+        activity = sum(others, first) / len(seen)
         for layer in layers:
-            target = layer.knobs.target_activity
-            direction = (activity > target) - (activity < target)
-            layer.l1_coefficient.mul_(layer.knobs.l1_factor**direction).clamp_(LEAST, MOST)
+            target, factor = layer.knobs.target_activity, layer.knobs.l1_factor
+            falls = torch.where(activity < target, 1 / factor, 1.0)
+            move = torch.where(activity > target, factor, falls)
+            layer.l1_coefficient.mul_(move.to(layer.l1_coefficient)).clamp_(LEAST, MOST)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workers.kernels.pairs import Loads, Pairs
+from workers.kernels.place import kind
+
 
 @dataclass(frozen=True)
 class Full:
@@ -25,46 +28,102 @@ class Full:
 class Ragged:
     """Pairs sorted by expert: the layout of matrix products, one an expert.
 
-    token_P: the token of each pair.
-    counts: pairs of each expert.
+    token_P: the token of each pair. Of `Open.bounded`, pairs beyond the last expert's have token T.
+    loads: pairs of each expert.
     weight_P: (P,), or None for all ones.
+    choice_P: where all tokens have k pairs, the place of each among the T * k by token.
     """
 
     token_P: Tensor
-    counts: list[int]
+    loads: Loads
     weight_P: Tensor | None = None
+    choice_P: Tensor | None = None
 
     @staticmethod
     def from_choices(index_TK: Tensor, weight_TK: Tensor | None, n_experts: int) -> Ragged:
         """K experts a token: index_TK (T, K), and their weights (T, K) or None."""
-        flat = index_TK.reshape(-1)
-        order_P = torch.argsort(flat, stable=True)
-        weight_P = None if weight_TK is None else weight_TK.reshape(-1)[order_P]
-        counts = torch.bincount(flat, minlength=n_experts).tolist()
-        return Ragged(order_P // index_TK.shape[1], counts, weight_P)
+        expert_P, order_P = by_expert(index_TK.reshape(-1), n_experts)
+        # One source an element: the gradient is a plain copy.
+        weight_P = None if weight_TK is None else weight_TK.reshape(-1).gather(0, order_P)
+        loads = Loads.of_sorted(expert_P, n_experts)
+        return Ragged(order_P // index_TK.shape[1], loads, weight_P, order_P)
 
     @staticmethod
     def from_open(weight_TB: Tensor, open_TB: Tensor) -> Ragged:
-        """Any number of experts a token: those where open_TB (T, B, bool) holds."""
+        """Any number of experts a token: those where open_TB (T, B, bool) holds. Asks the device
+        how many there are: see `open_pairs`."""
         expert_P, token_P = open_TB.t().nonzero(as_tuple=True)
-        counts = torch.bincount(expert_P, minlength=open_TB.shape[1]).tolist()
-        return Ragged(token_P, counts, weight_TB[token_P, expert_P])
+        loads = Loads.of_sorted(expert_P, open_TB.shape[1])
+        return Ragged(token_P, loads, weight_TB[token_P, expert_P])
+
+    @property
+    def counts(self) -> list[int]:
+        """Pairs of each expert, for the host."""
+        return self.loads.listed
+
+    @property
+    def pairs(self) -> Pairs:
+        """As the operations take them."""
+        return Pairs(self.token_P, self.loads, self.choice_P)
 
     def pair_experts(self) -> Tensor:
         """The expert of each pair, (P,)."""
-        counts_B = torch.tensor(self.counts, device=self.token_P.device)
-        return torch.repeat_interleave(counts_B, output_size=self.token_P.numel())
+        count_B = self.loads.count_B(self.token_P.device)
+        return torch.repeat_interleave(count_B, output_size=self.token_P.numel())
 
     def by_token(self, n_tokens: int) -> Bags:
         """The same pairs sorted by token."""
-        order_P = torch.argsort(self.token_P, stable=True)
-        size_T = torch.bincount(self.token_P, minlength=n_tokens)
+        order_P, start_T1 = Pairs(self.token_P, self.loads).by_token(n_tokens)
         return Bags(
             expert_P=self.pair_experts()[order_P],
             token_P=self.token_P[order_P],
-            start_T=size_T.cumsum(0) - size_T,
+            start_T=start_T1[:-1],
             weight_P=None if self.weight_P is None else self.weight_P[order_P],
         )
+
+
+@dataclass(frozen=True)
+class Open:
+    """Any number of experts a token, on a device that is not asked how many.
+
+    weight_TB: (T, B), zero where a gate is shut.
+    open_TB: (T, B), bool.
+    """
+
+    weight_TB: Tensor
+    open_TB: Tensor
+
+    def bounded(self) -> Ragged:
+        """The open pairs sorted by expert, and after them room up to T * B, whose token is T."""
+        n_tokens, n_experts = self.open_TB.shape
+        expert_B1 = torch.arange(n_experts, device=self.open_TB.device)[:, None]
+        key_P = torch.where(self.open_TB.t(), expert_B1, n_experts).flatten()
+        expert_P, order_P = by_expert(key_P, n_experts)
+        token_P = torch.where(expert_P < n_experts, order_P % n_tokens, n_tokens)
+        # One source an element: its gradient is a plain copy.
+        weight_P = self.weight_TB.t().flatten().gather(0, order_P)
+        return Ragged(token_P, Loads.of_sorted(expert_P, n_experts), weight_P)
+
+
+def by_expert(expert_P: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
+    """The experts in order, and where each stood; of equal ones the first stays the first.
+
+    expert_P: 0 to n_experts, that included.
+    """
+    # A GPU sorts a byte at a time.
+    if kind(expert_P) != "cpu":
+        expert_P = expert_P.to(torch.int16 if n_experts < 1 << 15 else torch.int32)
+    return torch.sort(expert_P, stable=True)
+
+
+def open_pairs(weight_TB: Tensor, open_TB: Tensor) -> Ragged | Open:
+    """Any number of experts a token: those where open_TB (T, B, bool) holds.
+
+    A CPU is asked how many pairs there are, for it computes them alone; a GPU would be waited for.
+    """
+    if kind(open_TB) == "cpu":
+        return Ragged.from_open(weight_TB, open_TB)
+    return Open(weight_TB, open_TB)
 
 
 @dataclass(frozen=True)
@@ -101,13 +160,13 @@ class Bags:
 
     def by_expert(self, n_experts: int) -> Ragged:
         """The same pairs sorted by expert."""
-        order_P = torch.argsort(self.expert_P, stable=True)
-        counts = torch.bincount(self.expert_P, minlength=n_experts).tolist()
+        expert_P, order_P = by_expert(self.expert_P, n_experts)
         weight_P = None if self.weight_P is None else self.weight_P[order_P]
-        return Ragged(self.token_P[order_P], counts, weight_P)
+        loads = Loads.of_sorted(expert_P, n_experts)
+        return Ragged(self.token_P[order_P], loads, weight_P)
 
 
-Routing = Full | Ragged | Bags
+Routing = Full | Ragged | Open | Bags
 
 
 @dataclass(frozen=True)

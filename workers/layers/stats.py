@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.layers.routing import Bags, Full, Routing
+from workers.layers.routing import Bags, Full, Open, Ragged, Routing
 
 NEAR_ZERO = 0.1  # a hidden activation below this size counts as near zero (ours)
 
@@ -38,6 +38,8 @@ class RoutingStats:
                 ones_B if weight_TB is None else weight_TB.detach().cpu().double().sum(0)
             )
             return
+        if isinstance(routing, Open):
+            routing = Ragged.from_open(routing.weight_TB, routing.open_TB)
         expert_P = routing.expert_P if isinstance(routing, Bags) else routing.pair_experts()
         expert_P = expert_P.cpu()
         counts_B = torch.bincount(expert_P, minlength=self.n_experts).double()

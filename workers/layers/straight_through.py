@@ -12,7 +12,7 @@ from search_space.spec import FFNSpec
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
-from workers.layers.routing import Full, Ragged, Selected
+from workers.layers.routing import Full, Selected, open_pairs
 
 
 class StraightThroughSelection(Declared):
@@ -32,7 +32,7 @@ class StraightThroughSelection(Declared):
         self.router = Router(d_model, spec.n_experts)
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
-        """x_TD (T, D) -> a full routing in training, a ragged one in evaluation."""
+        """x_TD (T, D) -> a full routing in training, that of the open pairs in evaluation."""
         knobs = self.knobs
         p_TB = self.router(x_TD).sigmoid()
         above_TB = p_TB.detach() > knobs.tau
@@ -49,7 +49,7 @@ class StraightThroughSelection(Declared):
             weight_TB = weight_TB * (p_TB.shape[1] / open_TB.sum(1, keepdim=True, dtype=p_TB.dtype))
         if self.training:
             return Selected(Full(weight_TB), loss)
-        return Selected(Ragged.from_open(weight_TB, open_TB))
+        return Selected(open_pairs(weight_TB, open_TB))
 
 
 def straight_through(value_TB: Tensor, p_TB: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected
+from workers.layers.whole_batch import of_batch
 
 
 class TopKSelection(Declared):
@@ -52,7 +53,7 @@ class TopKSelection(Declared):
         routing = Ragged.from_choices(index_TK, weight_TK, p_TB.shape[1])
         if not self.training:
             return Selected(routing)
-        load_B = torch.tensor(routing.counts, dtype=p_TB.dtype, device=p_TB.device)
+        load_B = routing.loads.count_B(p_TB.device).to(p_TB.dtype)
         if knobs.bias_rate:
             self.count_at_backward(p_TB, load_B)
         return Selected(routing, self._loss(z_TB, p_TB, load_B))
@@ -72,15 +73,14 @@ class TopKSelection(Declared):
     def _loss(self, z_TB: Tensor, p_TB: Tensor, load_B: Tensor) -> Tensor | None:
         knobs, terms = self.knobs, []
         if knobs.balance_weight:  # Switch eq. 4: alpha B sum_b f_b P_b
-            fraction_B = load_B / load_B.sum()
+            fraction_B = of_batch(load_B / load_B.sum())
             # Sigmoid gates are brought to shares first (DeepSeek-V3 eq. 19).
             share_TB = p_TB if knobs.gate == "softmax" else p_TB / p_TB.sum(1, keepdim=True)
-            terms.append(
-                knobs.balance_weight * load_B.numel() * (fraction_B * share_TB.mean(0)).sum()
-            )
+            share_B = of_batch(share_TB.mean(0))
+            terms.append(knobs.balance_weight * load_B.numel() * (fraction_B * share_B).sum())
         if knobs.z_weight:  # ST-MoE eq. 5
             terms.append(knobs.z_weight * z_TB.logsumexp(1).square().mean())
         if knobs.entropy_weight:  # sigma-MoE eq. 20: minus the entropy of the mean choice
-            mean_B = z_TB.softmax(1).mean(0)
+            mean_B = of_batch(z_TB.softmax(1).mean(0))
             terms.append(knobs.entropy_weight * torch.xlogy(mean_B, mean_B).sum())
         return torch.stack(terms).sum() if terms else None

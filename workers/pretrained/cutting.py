@@ -28,12 +28,12 @@ ROUNDS = 10  # of k-means
 
 @dataclass(frozen=True)
 class Units:
-    """A gated FFN's weights, a row a hidden unit: y = (act(x G^T) * (x K^T)) V.
+    """An FFN's weights, a row a hidden unit: y = (act(x G^T) * (x K^T)) V, or act(x K^T) V.
 
-    gates_HD, keys_HD, values_HD: (H, D).
+    gates_HD, keys_HD, values_HD: (H, D); no gates of a plain one.
     """
 
-    gates_HD: Tensor
+    gates_HD: Tensor | None
     keys_HD: Tensor
     values_HD: Tensor
 
@@ -48,8 +48,8 @@ def unit_order(cut: Cut, units: Units, hidden_TH: Tensor, width: int) -> Tensor:
         return torch.arange(units.keys_HD.shape[0])
     reach_H = units.values_HD.norm(dim=1)
     if cut == "magnitude":
-        score_H = units.gates_HD.norm(dim=1) * units.keys_HD.norm(dim=1) * reach_H
-        return _falling(score_H)
+        score_H = units.keys_HD.norm(dim=1) * reach_H
+        return _falling(score_H if units.gates_HD is None else units.gates_HD.norm(dim=1) * score_H)
     if cut == "activation":
         return _falling(hidden_TH.abs().mean(0) * reach_H)
     return torch.sort(clusters(hidden_TH, width), stable=True).indices
@@ -114,13 +114,14 @@ def fill(experts: Experts, units: Units, order_H: Tensor) -> None:
     """Put a pretrained FFN's units into experts, in the order given; those beyond stay out."""
     n_experts, width, d_model = experts.keys_BGD.shape
     taken = order_H[: n_experts * width].to(units.keys_HD.device)
-    assert experts.gates_BGD is not None
     pairs = (
         (experts.gates_BGD, units.gates_HD),
         (experts.keys_BGD, units.keys_HD),
         (experts.values_BGD, units.values_HD),
     )
     for own_BGD, given_HD in pairs:
+        if own_BGD is None or given_HD is None:
+            continue
         own_BGD.copy_(given_HD[taken].view(n_experts, width, d_model))
 
 

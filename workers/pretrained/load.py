@@ -19,8 +19,10 @@ from search_space.routing import EVERY_EXPERT
 from search_space.spec import FFNSpec
 from workers.corpus import Corpus
 from workers.layers.experts import Experts
+from workers.model import LanguageModel
 from workers.pretrained.cutting import Units, fill, scale_to, unit_order
 from workers.pretrained.model import CutFFN, PretrainedLM, cut_ffns, put_in
+from workers.pretrained.own import cut_own
 from workers.training.initial import draw_by_name
 
 # Tokens of the train split, of which cuts and scales are made: the first batch of seed 0.
@@ -58,7 +60,7 @@ def load_base(base: Base) -> Any:
     return model.eval()
 
 
-def build_cut(spec: FFNSpec, backbone: Backbone, corpus: Corpus, seed: int) -> PretrainedLM:
+def build_cut(spec: FFNSpec, backbone: Backbone, corpus: Corpus, seed: int) -> LanguageModel:
     """The base model with its FFNs cut into `spec`: gates are drawn, all else is its own.
 
     Where a selection weighs experts, their outputs are scaled by one number a layer, of least
@@ -69,6 +71,8 @@ def build_cut(spec: FFNSpec, backbone: Backbone, corpus: Corpus, seed: int) -> P
     """
     base = backbone.base
     assert base is not None
+    if base.own:
+        return cut_own(spec, backbone, _calibration(corpus, backbone), seed)
     check_cut(spec, base, backbone.reference_d_ff)
     lm, ffns = load_base(base), cut_ffns(spec, backbone)
     draw_by_name(nn.ModuleList(ffns), seed)

@@ -116,6 +116,11 @@ class PretrainedLM(LanguageModel):
         """(V, D)."""
         return self.lm.lm_head.weight  # type: ignore[no-any-return]
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Its decoder layers."""
+        return self.lm.model.layers  # type: ignore[no-any-return]
+
     def forward(self, ids_NL: Tensor) -> Output:
         """ids_NL (N, L) token ids -> hidden states."""
         if self.training:

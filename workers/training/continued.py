@@ -17,12 +17,13 @@ from workers.corpus import Corpus
 from workers.evaluate import activity_by_layer
 from workers.exported import is_untrained
 from workers.kernels.dispatch import chosen_products
-from workers.model import ProxyLM
+from workers.model import LanguageModel
 from workers.training.keeping import States, discard_branch
-from workers.training.loop import BatchStep, Diverged, Trained, Training
+from workers.training.loop import BatchStep, Trained, Training
+from workers.training.losses import Diverged
 from workers.training.measure import EVAL_BATCH, Quality, Windows, measure_routing
 from workers.training.parts import InParts
-from workers.training.ranks import ALONE, InRanks, Ranks, rest, shard, whole_tensors
+from workers.training.ranks import ALONE, InRanks, Ranks, rest, shard, whole_tensors, without_values
 
 log = logging.getLogger(__name__)
 Watch = Callable[[Training], bool]  # after each step; whether to stop here
@@ -55,7 +56,7 @@ class Continued:
 
     def __init__(
         self,
-        model: ProxyLM,
+        model: LanguageModel,
         request: EvalRequest,
         corpus: Corpus,
         going: Going,
@@ -70,6 +71,7 @@ class Continued:
         step: BatchStep | None = InParts(going.micro_batch) if going.micro_batch else None
         if ranks.count > 1:
             ranks.check_batch(request.recipe.batch_size)
+            self.shell = without_values(self.model)
             shard(self.model, ranks, request.device)
             step = InRanks(ranks, going.micro_batch)
         self.training = Training(self.model, request, corpus, report, batch_step=step)
@@ -130,17 +132,15 @@ class Continued:
         shares = activity_by_layer(routing).values()
         return model_cost(request.spec, request.backbone, sum(shares) / len(shares)).active_flops
 
-    def whole_model(self) -> ProxyLM:
+    def whole_model(self) -> LanguageModel:
         """The model with all of its weights, on the CPU; of several processes the first has it."""
         if self.ranks.count == 1:
             return self.model.cpu()
         tensors = whole_tensors(self.model)
         if not self.ranks.first:
             return self.model
-        with torch.random.fork_rng(devices=[]):
-            model = ProxyLM(self.request.spec, self.request.backbone)
-        model.load_state_dict(tensors)
-        return model
+        self.shell.load_state_dict(tensors, assign=True)
+        return self.shell
 
     def forget_branch(self) -> None:
         """Remove the states of the decay, once its result is kept; the trunk's stay."""

@@ -5,9 +5,9 @@ N sequences, L tokens of a sequence.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,20 +17,19 @@ from torch import Tensor
 from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
+from workers.kernels.settings import settings
+from workers.layers.declared import declared
 from workers.model import LanguageModel, ProxyLM
 from workers.precision import mixed, settled
 from workers.training.carried import Carried
 from workers.training.curve import Curve
+from workers.training.graph import GraphedStep, sent
 from workers.training.initial import draw_by_name
 from workers.training.meter import Meter
 from workers.training.optimizers import Optimizers
 from workers.training.schedule import Schedule, Trunk, constant
 from workers.training.state import TrainState, gather, restore
 from workers.training.visit import Visit
-
-
-class Diverged(ArithmeticError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,10 @@ def build_proxy(request: EvalRequest, corpus: Corpus) -> LanguageModel:
 
 
 Hook = Callable[["Training"], None]
-# Model, inputs (N, L), targets (N, L), device, precision -> nats a token; gradients are left.
-BatchStep = Callable[[LanguageModel, NDArray[np.int64], NDArray[np.int64], str, Precision], float]
+Tokens = NDArray[np.int64] | Tensor
+# Model, inputs (N, L), targets (N, L), device, precision -> nats a token, a number or a tensor of
+# one; gradients are left.
+BatchStep = Callable[[LanguageModel, Any, Any, str, Precision], Tensor | float]
 
 
 def _nothing(training: Training) -> None:
@@ -76,8 +77,8 @@ def _nothing(training: Training) -> None:
 
 def batch_loss(
     model: LanguageModel,
-    inputs: NDArray[np.int64],
-    targets: NDArray[np.int64],
+    inputs: Tokens,
+    targets: Tokens,
     device: str,
     precision: Precision,
 ) -> tuple[Tensor, Tensor]:
@@ -86,8 +87,9 @@ def batch_loss(
     inputs: token ids, (N, L).
     targets: the next tokens, (N, L).
     """
-    inputs_NL = torch.from_numpy(inputs).to(device)
-    targets_NL = torch.from_numpy(targets).to(device)
+    inputs_NL, targets_NL = (
+        x if isinstance(x, Tensor) else sent(x, device) for x in (inputs, targets)
+    )
     with mixed(precision, device):
         out = model(inputs_NL)
         hidden_TD = out.hidden_NLD.flatten(0, 1)
@@ -97,15 +99,16 @@ def batch_loss(
 
 def train_step(
     model: LanguageModel,
-    inputs: NDArray[np.int64],
-    targets: NDArray[np.int64],
+    inputs: Tokens,
+    targets: Tokens,
     device: str,
     precision: Precision = "float32",
-) -> float:
-    """Forward and backward on one batch, as `batch_loss` takes it; returns the cross-entropy."""
+) -> Tensor:
+    """Forward and backward on one batch, as `batch_loss` takes it; returns the cross-entropy, which
+    a GPU has not been asked for."""
     loss, minimised = batch_loss(model, inputs, targets, device, precision)
     minimised.backward()
-    return loss.item()
+    return loss.detach()
 
 
 class Training:
@@ -137,6 +140,19 @@ class Training:
             model, request.recipe, request.rates, request.spec.lr_multiplier
         )
         self.steps = 0
+        self.graphed = None if batch_step else self._graphed()  # parts differ in size
+
+    def _graphed(self) -> GraphedStep | None:
+        """The step as one launch, where its device has graphs."""
+        if torch.device(self.request.device).type != "cuda" or not settings().graph:
+            return None
+        return GraphedStep(self.learn, self.optimizers.turn, self.optimizers.passed, self.undo)
+
+    def undo(self, turn: int) -> None:
+        """Forget the host's part of a step that was begun in this turn and not done."""
+        for _, layer in declared(self.model):
+            layer.counted.clear()
+        self.optimizers.undo(turn)
 
     @property
     def on_branch(self) -> bool:
@@ -144,19 +160,35 @@ class Training:
         return self.schedule.left is not None
 
     def step(self) -> None:
-        """One batch forward, backward and applied. Raises Diverged when the loss is no number."""
+        """One batch forward, backward and applied. Raises Diverged when the loss is no number: on a
+        GPU, which is not waited for, at the next point of the curve."""
         recipe, seq_len = self.request.recipe, self.request.backbone.seq_len
         inputs, targets = self.corpus.batch(
             self.steps, self.request.seed, recipe.batch_size, seq_len
         )
-        loss = self.batch_step(self.model, inputs, targets, self.request.device, recipe.precision)
-        if not math.isfinite(loss):
-            raise Diverged(f"the loss is {loss} at step {self.steps + 1}")
-        self.optimizers.step(self.schedule.factor(self.steps, self.meter))
+        factor = self.schedule.factor(self.steps, self.meter)
+        if self.graphed is None:
+            self.learn(inputs, targets, factor)
+        else:
+            self.graphed(inputs, targets, factor, self.request.device)
         self.meter.charge()
         self.visit.add(self.meter.spent)
         self.steps += 1
-        self.curve.add(self.steps, loss, self.meter)
+        self.curve.add(self.steps, self.meter)
+
+    def learn(self, inputs: Tokens, targets: Tokens, factor: float | Tensor) -> None:
+        """The device's part of a step, which asks a GPU nothing.
+
+        inputs, targets: (N, L).
+        factor: of the rates.
+        """
+        request = self.request
+        loss = self.batch_step(
+            self.model, inputs, targets, request.device, request.recipe.precision
+        )
+        self.curve.losses.add(loss, self.steps + 1)
+        self.optimizers.step(factor)
+        self.meter.note()
 
     def run(self, after_step: Hook = _nothing, at_branch: Hook = _nothing) -> Trained:
         """Train the trunk until its level pays for no further step, then the branch to the rung.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.kernels.place import kind
 from workers.training.carried import Carried
 
 # Quintic Newton-Schulz towards an orthogonal matrix. One step fewer than usual leaves small
@@ -30,6 +31,7 @@ UPDATE_RMS = 0.2
 PERIOD = 2
 # Numbers orthogonalised at once: they and the products beside them stay in a core's cache.
 CHUNK = 1 << 18
+CHUNK_ELSEWHERE = 1 << 28  # a bound on memory alone: products beside it take four times as much
 
 
 def orthogonalize(g_BMN: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class Muon(torch.optim.Optimizer, Carried):
                     triple = self._matrices(p, p.grad, group["momentum"], first)
                     by_shape[p.shape[-2:]].append(triple)
             for (rows, cols), triples in by_shape.items():
-                for batch in batches(triples, CHUNK // (rows * cols)):
+                for batch in batches(triples, at_once(triples[0][0]) // (rows * cols)):
                     update(batch, group)
         self.turn += 1
 
@@ -137,6 +139,11 @@ class Muon(torch.optim.Optimizer, Carried):
         )
 
 
+def at_once(like: Tensor) -> int:
+    """Numbers orthogonalised at once where `like` lies: a GPU takes all matrices of a shape."""
+    return CHUNK if kind(like) == "cpu" else CHUNK_ELSEWHERE
+
+
 def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
     """The same matrices in lists of about `size` each; at least one a list."""
     batch: list[Triple] = []
@@ -156,14 +163,16 @@ def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
 
 def update(batch: list[Triple], group: dict[str, Any]) -> None:
     """One Muon step of a few matrices of one shape."""
-    directions = [
-        grad_BMN.lerp(momentum_BMN, group["momentum"]) for _, grad_BMN, momentum_BMN in batch
-    ]
+    grads, momenta = [triple[1] for triple in batch], [triple[2] for triple in batch]
+    directions = torch._foreach_lerp(grads, momenta, group["momentum"])
     all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
     lr = group["lr"] * PERIOD
     step = lr * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
     updates = orthogonalize(all_BMN).split([len(d) for d in directions])
-    for (w_BMN, _, _), update_BMN in zip(batch, updates, strict=True):
-        if group["weight_decay"]:
-            w_BMN.mul_(1 - lr * group["weight_decay"])
-        w_BMN.add_(update_BMN, alpha=-step)
+    weights = [triple[0] for triple in batch]
+    if group["weight_decay"]:
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
+    if isinstance(step, Tensor):  # in a CUDA graph, whose rates change
+        updates = torch._foreach_mul(updates, step)
+        step = 1.0
+    torch._foreach_add_(weights, updates, alpha=-step)

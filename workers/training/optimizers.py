@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from search_space.contract import Recipe
 from search_space.rates import Rates
+from workers.kernels.place import kind as kind_of
 from workers.layers.declared import Declared, declared
 from workers.training import muon
 from workers.training.row_adam import RowAdam, coalesced
@@ -43,13 +45,15 @@ class Optimizers:
     ) -> None:
         self.recipe = recipe
         sharded = any(is_sharded(p) for p in model.parameters())
-        allow_sparse_gradients(model, not sharded)
+        # A GPU would be asked how many rows a gradient has.
+        on_cpu = all(kind_of(p) == "cpu" for p in model.parameters())
+        allow_sparse_gradients(model, on_cpu and not sharded)
         groups = group_parameters(model)
         self.optimizers: list[torch.optim.Optimizer] = []
         self.clipped = [p for (kind, _), ps in groups.items() if kind != Kind.MATRIX for p in ps]
         for kind in Kind:
             lr = rates.matrix_lr if kind is Kind.MATRIX else rates.lr
-            parts = [
+            parts: list[dict[str, Any]] = [
                 {"params": params, "lr": lr * (lr_multiplier if is_searched else 1.0)}
                 for (its_kind, is_searched), params in groups.items()
                 if its_kind is kind
@@ -74,8 +78,11 @@ class Optimizers:
             if any(p is own for group in optimizer.param_groups for own in group["params"]):
                 optimizer.state[p] = {name: placed_as(m, p) for name, m in moments.items()}
 
-    def step(self, factor: float) -> None:
-        """Apply the gradients at `factor` times the learning rates, and clear them."""
+    def step(self, factor: float | Tensor) -> None:
+        """Apply the gradients at `factor` times the learning rates, and clear them.
+
+        factor: a tensor where the step may be done again with another one: in a CUDA graph.
+        """
         if self.recipe.grad_clip:
             # Muon's update has the same size whatever the gradient's.
             clip_gradients(self.clipped, self.recipe.grad_clip)
@@ -85,10 +92,35 @@ class Optimizers:
             optimizer.step()
             optimizer.zero_grad()
 
+    def turn(self) -> int:
+        """Which of the steps that differ on the host comes next: whose turn it is with Muon."""
+        return next((o.turn % muon.PERIOD for o in self._muons()), 0)
+
+    def passed(self) -> None:
+        """A step was done that the optimizers did not see."""
+        for optimizer in self._muons():
+            optimizer.turn += 1
+
+    def undo(self, turn: int) -> None:
+        """A step was begun and not done: it was somebody's turn, who still has it."""
+        for optimizer in self._muons():
+            optimizer.turn -= (optimizer.turn - turn) % muon.PERIOD
+        for each in self.optimizers:
+            each.zero_grad()
+
+    def _muons(self) -> list[muon.Muon]:
+        return [o for o in self.optimizers if isinstance(o, muon.Muon)]
+
 
 def _optimizer(
-    kind: Kind, parts: list[dict[str, object]], lr: float, weight_decay: float, sharded: bool
+    kind: Kind,
+    parts: list[dict[str, Any]],
+    lr: float,
+    weight_decay: float,
+    sharded: bool,
 ) -> torch.optim.Optimizer:
+    # A graph of the step reads the rate from a tensor, which torch's AdamW takes if it is told.
+    on_gpu = parts[0]["params"][0].is_cuda
     if sharded and kind is not Kind.REST:
         from workers.training.sharded import ShardedMuon, ShardedRowAdam
 
@@ -99,7 +131,9 @@ def _optimizer(
         return muon.Muon(parts, lr, weight_decay=weight_decay)
     if kind is Kind.TABLE:
         return RowAdam(parts, lr, betas=BETAS)
-    return torch.optim.AdamW(parts, lr, betas=BETAS, weight_decay=0.0, fused=True)
+    return torch.optim.AdamW(
+        parts, lr, betas=BETAS, weight_decay=0.0, fused=True, capturable=on_gpu
+    )
 
 
 def group_parameters(model: nn.Module) -> dict[tuple[Kind, bool], list[nn.Parameter]]:
@@ -148,5 +182,4 @@ def clip_gradients(params: Iterable[nn.Parameter], limit: float) -> None:
         elif p.grad is not None:
             values.append(p.grad)
     scale = (limit / (total_norm(values) + 1e-6)).clamp(max=1.0)
-    for value in values:
-        local(value).mul_(scale)
+    torch._foreach_mul_([local(value) for value in values], scale)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from search_space.contract import Precision
 from workers.model import LanguageModel
@@ -32,13 +33,14 @@ class InParts:
         targets: NDArray[np.int64],
         device: str,
         precision: Precision,
-    ) -> float:
-        """As `train_step`."""
-        total = 0.0
+    ) -> Tensor:
+        """As `train_step`; in float64."""
+        total: Tensor | float = 0.0
         for start in range(0, len(inputs), self.sequences):
             part = slice(start, start + self.sequences)
             weight = len(inputs[part]) / len(inputs)
             loss, minimised = batch_loss(model, inputs[part], targets[part], device, precision)
             (minimised * weight).backward()
-            total += weight * loss.item()
+            total = total + weight * loss.detach().double()
+        assert isinstance(total, Tensor)  # a batch has a sequence
         return total

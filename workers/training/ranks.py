@@ -6,6 +6,7 @@ N sequences.
 
 from __future__ import annotations
 
+import copy
 import datetime
 import os
 import warnings
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from search_space.errors import require
 from workers.kernels.settings import Backend, override
 from workers.layers.declared import declared
-from workers.model import LanguageModel, Layer, Output, ProxyLM
+from workers.layers.whole_batch import spread_over
+from workers.model import LanguageModel, Output
 from workers.training.parts import InParts
 from workers.training.shards import gathered
 
@@ -65,6 +67,11 @@ class Ranks:
         found = torch.tensor(number, dtype=torch.float64, device=_device())
         dist.all_reduce(found)
         return float(found)
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Over all processes; each must ask, and go backward through it, in the same order."""
+        found: Tensor = _Mean.apply(tensor)  # type: ignore[no-untyped-call]
+        return found
 
     def share_counts(self, model: nn.Module) -> None:
         """Give every layer what the backwards of all processes have counted, in their order."""
@@ -120,7 +127,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
             dist.destroy_process_group()
 
 
-def shard(model: ProxyLM, ranks: Ranks, device: str) -> None:
+def shard(model: LanguageModel, ranks: Ranks, device: str) -> None:
     """Leave of every parameter this process's part; a layer is gathered while it is computed.
 
     model: whole, the same in every process, on its device.
@@ -141,10 +148,17 @@ def shard(model: ProxyLM, ranks: Ranks, device: str) -> None:
         few = p.dim() > 2 and p.shape[0] < ranks.count
         return Shard(1) if few and p.shape[1] % ranks.count == 0 else Shard(0)
 
-    for layer in model.layers:
-        assert isinstance(layer, Layer)
+    for layer in model.blocks:
         fully_shard(layer, mesh=mesh, shard_placement_fn=cut)
     fully_shard(model, mesh=mesh, shard_placement_fn=cut)
+
+
+def without_values(model: LanguageModel) -> LanguageModel:
+    """A copy whose parameters take no memory, to put those of a sharded model into at last."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(torch.empty_like(p, device="meta")) for p in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
 
 
 def rest(model: nn.Module) -> None:
@@ -164,8 +178,8 @@ def whole_tensors(model: nn.Module) -> dict[str, Tensor]:
 class InRanks:
     """A `BatchStep` in which each process reads its part of the batch, some sequences at a time.
 
-    The loss that it returns, and the gradients, are the batch's. Auxiliary losses of the load are
-    of what is read at once, as with `InParts`.
+    The loss that it returns, and the gradients, are the batch's. What a layer computes of all
+    tokens at once is of those that all processes read at once: the batch, unless it is in parts.
 
     sequences: that are read at once; 0 for all of the process's.
     """
@@ -180,9 +194,29 @@ class InRanks:
         mine = slice(self.ranks.rank * count, (self.ranks.rank + 1) * count)
         read = InParts(self.sequences or count)
         # Gradients are averaged over the processes, which have as many sequences each.
-        mean = read(model, inputs[mine], targets[mine], device, precision)
+        with spread_over(self.ranks.mean):
+            mean = float(read(model, inputs[mine], targets[mine], device, precision))
         self.ranks.share_counts(model)
         return self.ranks.sum(mean / self.ranks.count)
+
+
+class _Mean(torch.autograd.Function):
+    """The mean of a tensor over all processes. A process's loss depends on the tensors of all, and
+    gradients are averaged over processes at last: so the gradient is the mean of theirs, too."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return _averaged(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _averaged(gradients[0])
+
+
+def _averaged(tensor: Tensor) -> Tensor:
+    found = tensor.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(found)
+    return found / dist.get_world_size()
 
 
 def _device() -> str:

@@ -74,6 +74,7 @@ def step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[
         weight_decay=0.0,
         eps=group["eps"],
         maximize=False,
+        capturable=p.is_cuda,
     )
 
 

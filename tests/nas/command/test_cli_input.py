@@ -84,7 +84,10 @@ def test_a_wrong_command_line(nas, folder, arguments, said):
             ["budget.trial_flops 10 is below one training step", "raise trial_flops"],
         ),
         ({"budget": {"trials": 0, "trial_flops": 1e9}}, ["budget.trials", "at least 1", "got 0"]),
-        ({"workers": {"device": "cuda"}}, ["workers.device: cuda needs gpus_per_trial above 0"]),
+        (
+            {"workers": {"device": "cuda", "gpus_per_trial": 0}},
+            ["workers.device: cuda needs gpus_per_trial above 0"],
+        ),
         ({"objectives": ["active_flops"]}, ["the first must be bits_per_byte"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.exports import drawn_model
-from nas.models.custom import write_model
+import torch
+
+from nas.models.custom import new_model, write_model
 from nas.models.tokenizer import with_padding, write_tokenizer
 from search_space.backbone import Backbone
 from search_space.methods.product_key import ProductKey
@@ -48,13 +49,24 @@ def tokenizer_text() -> str:
     return train_bpe([TEXT * 20], BACKBONE.vocab_size).to_str()
 
 
+def drawn_model(spec: FFNSpec):
+    """transformers' model of a design, all of its weights drawn, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = new_model(spec.to_dict(), BACKBONE.to_dict(), {"eos_token_id": 0})
+        with torch.no_grad():
+            for p in model.parameters():
+                p.normal_(std=0.2)
+    return model
+
+
 def write_export(folder: Path, spec: FFNSpec, text: str) -> Path:
     """The directory of a drawn model.
 
     text: of its tokenizer.json.
     """
     text, pad_id = with_padding(text, 0, None)
-    model = drawn_model(spec, BACKBONE)
+    model = drawn_model(spec)
     model.config.pad_token_id = model.generation_config.pad_token_id = pad_id
     folder.mkdir(parents=True, exist_ok=True)
     write_model(folder, model)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from nas.models.export import export_trial
 from nas.models.found import Point, found
 from nas.models.picture import frontier_svg
-from nas.models.verify import check
+from nas.models.verify import Checked, check
 from nas.models.windows import windows_of
 from nas.store import Store
 from search_space.errors import WorkFailed
@@ -50,7 +50,8 @@ def exported(case, folder, **options):
 def test_the_loss_on_windows_is_the_runs(case, tmp_path):
     card = (exported(case, tmp_path / "model") / "README.md").read_text()
     assert "the loss on 16 validation windows differs from the run's by" in card
-    assert f"{case[2].cost['total_params']:,.0f} parameters." in card
+    assert f"{case[2].cost['total_params']:,.0f} parameters; " in card
+    assert "FLOPs a token of a short sequence, as torch counts them and the record's" in card
 
 
 @pytest.mark.parametrize(
@@ -61,16 +62,26 @@ def test_the_loss_on_windows_is_the_runs(case, tmp_path):
         ({"cached_equals_uncached": False}, None, "differs from the trained proxy"),
         ({}, 101.0, "100 parameters, the trained proxy 101"),
         ({"half": True, "loss_error": 0.05}, None, "differs from the trained proxy"),
+        ({"flops": 1020.0}, None, "computes 1,020 FLOPs a token, the trained proxy 1,000"),
+        ({"half": True, "flops": 900.0}, None, "computes 900 FLOPs a token"),
     ],
 )
 def test_what_differs_is_no_export(found, parameters, words):
     same = {"logits_error": 1e-6, "loss_error": 1e-6, "cached_equals_uncached": True}
-    answer = same | {"parameters": 100, "half": False}
+    answer = same | {"parameters": 100, "half": False, "flops": 1e3, "expected_flops": 1e3}
     check(answer, 100.0)
     check(answer | {"loss_error": None}, None)
     check(answer | {"half": True, "logits_error": 0.01}, None)
+    check(answer | {"half": True, "flops": 960.0}, None)
+    check(answer | {"flops": 4e3}, None, exact=False)
     with pytest.raises(WorkFailed, match=words):
         check(answer | found, parameters)
+
+
+def test_flops_that_a_class_computes_otherwise_are_told():
+    checked = Checked(0.0, None, 0, 100, 3e3, 1e3)
+    assert "3,000 FLOPs a token" in checked.words and "3.00 times the 1,000" in checked.words
+    assert "times" not in dataclasses.replace(checked, flops=1e3).words
 
 
 def test_the_windows_are_those_that_the_run_was_measured_on(case):

@@ -13,11 +13,13 @@ from transformers import (
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralForCausalLM,
     PreTrainedTokenizerFast,
 )
 
 from nas.base_model import read_base
 from nas.models.checkpoints import find_checkpoint, folder_name
+from nas.models.cut import load_cut
 from nas.models.export import export_trial
 from nas.store import Facts, Store
 from search_space.contract import EvalRequest, Recipe, Status
@@ -98,7 +100,7 @@ def trained(base, tmp_path_factory):
 
 @pytest.mark.parametrize(("name", "verify"), [("dsmoe", True), ("llama_moe", False)])
 def test_a_routed_cut_is_its_family_with_code(trained, base, tmp_path, name, verify):
-    folder = export_trial(*trained[name], tmp_path / "model", verify=verify)
+    folder = export_trial(*trained[name], tmp_path / "model", form="custom", verify=verify)
     config = json.loads((folder / "config.json").read_text())
     assert config["model_type"] == "ffn_nas_llama"
     assert config["ffn"]["backbone"]["base"]["model"] == "small-llama"
@@ -106,11 +108,25 @@ def test_a_routed_cut_is_its_family_with_code(trained, base, tmp_path, name, ver
     assert "small-llama" in (folder / "README.md").read_text()
 
 
+def test_a_cut_by_top_k_is_a_class_with_experts_and_needs_no_code(trained, base, tmp_path):
+    folder = export_trial(*trained["llama_moe"], tmp_path / "model", verify=True)
+    assert not list(folder.glob("*.py"))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert (type(model), model.config.num_local_experts) == (MixtralForCausalLM, 8)
+    assert str(base) not in "".join(p.read_text() for p in folder.glob("*.json"))
+    assert "transformers' own MixtralForCausalLM" in (folder / "README.md").read_text()
+
+
 def test_a_pruned_model_needs_no_code(trained, tmp_path):
-    folder = export_trial(*trained["pruned_magnitude"], tmp_path / "model", verify=True)
+    checkpoint, study, trial = trained["pruned_magnitude"]
+    folder = export_trial(checkpoint, study, trial, tmp_path / "model", verify=False)
     assert not list(folder.glob("*.py"))
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert (type(model), model.config.intermediate_size) == (LlamaForCausalLM, 32)
+    proxy, ids = load_cut(checkpoint), torch.arange(32)[None] * 7 % 300
+    with torch.no_grad():
+        want = proxy.logits(proxy(ids).hidden_NLD)
+        torch.testing.assert_close(model(ids).logits, want, rtol=1e-5, atol=1e-5)
 
 
 def test_the_tokenizer_is_the_bases_own(trained, base, tmp_path):
@@ -132,7 +148,10 @@ def test_a_base_that_is_gone_is_not_needed(trained, base, tmp_path):
 
 
 def test_native_is_refused_where_there_is_none(trained, tmp_path):
-    with pytest.raises(InputError, match=r"no llama has experts; .* dense 1x32 swiglu activation"):
+    with pytest.raises(
+        InputError,
+        match=r"no class selects as straight_through does; .* dense 1x32 swiglu activation",
+    ):
         export_trial(*trained["dsmoe"], tmp_path / "model", form="native")
     assert not (tmp_path / "model").exists()
 

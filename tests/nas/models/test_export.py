@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from typing import get_args
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
+from safetensors.torch import load_model
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from nas.models.bundle import bundle_sources
 from nas.models.checkpoints import find_checkpoint, folder_name
 from nas.models.export import export_trial
-from nas.models.verify import TOLERANCE, probe_ids
+from nas.models.probe import probe_ids
+from nas.models.verify import TOLERANCE
 from nas.store import Facts, Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
@@ -31,6 +34,7 @@ from search_space.spec import FFNSpec
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 from workers.hf import FFNNASConfig, FFNNASForCausalLM
+from workers.model import ProxyLM
 
 pytestmark = pytest.mark.slow
 
@@ -83,10 +87,9 @@ def trained(corpus, spec, folder):
         return find_checkpoint(store, study, trial), study, trial
 
 
-# Every other design: test_parity, in one process for all.
-@pytest.mark.parametrize("method", ["topk", "hash"])
-def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path, method):
-    exported = trained(corpus, SPECS[method], tmp_path)
+# Every other design, drawn: test_parity, in one process for all.
+def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path):
+    exported = trained(corpus, SPECS["topk"], tmp_path)
     folder = export_trial(*exported, tmp_path / "model", verify=True)
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= names
@@ -94,12 +97,28 @@ def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path
     assert not list(tmp_path.glob(".export-*"))
 
 
+def test_hash_tables_that_a_text_has_filled_come_along(corpus, tmp_path, remote_code):
+    checkpoint, study, trial = trained(corpus, SPECS["hash"], tmp_path)
+    folder = export_trial(checkpoint, study, trial, tmp_path / "model", verify=False)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    proxy, ids = ProxyLM(SPECS["hash"], BACKBONE).eval(), torch.tensor([probe_ids(300, 32)])
+    load_model(proxy, str(checkpoint.weights))
+    with torch.no_grad():
+        want = proxy.logits(proxy(ids).hidden_NLD)
+        torch.testing.assert_close(model(ids).logits, want, rtol=1e-5, atol=1e-5)
+
+
 def test_the_check_goes_red_when_weights_differ(corpus, tmp_path, monkeypatch):
     exported = trained(corpus, SPECS["dense"], tmp_path)
     from nas.models import export as module
 
     write = module._write
-    monkeypatch.setattr(module, "_write", lambda *a: write(*a) + 10 * TOLERANCE)
+
+    def other(*arguments):
+        probed = write(*arguments)
+        return dataclasses.replace(probed, logits=probed.logits + 10 * TOLERANCE)
+
+    monkeypatch.setattr(module, "_write", other)
     with pytest.raises(WorkFailed, match="differs from the trained proxy"):
         export_trial(*exported, tmp_path / "model")
     assert not (tmp_path / "model").exists()

@@ -60,7 +60,10 @@ def drop_tensor(folder):
 
 
 SPOILT = {
-    "native": (lambda f: spoil_config(f, model_type="qwen3"), "the model_type of model is 'qwen3'"),
+    "no export": (
+        lambda f: spoil_config(f, model_type="qwen3"),
+        "model (model_type 'qwen3') names no design",
+    ),
     "other design": (
         lambda f: spoil_config(f, spec=FFNSpec(d_ff=120).to_dict()),
         "does not fit its design: layers.0.ffn.layers.0.experts.keys_BGD",

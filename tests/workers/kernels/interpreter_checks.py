@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot as dispatched_dot
 from workers.kernels.api.rows import row_sum as dispatched_sum
+from workers.kernels.pairs import Loads
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, override
 from workers.kernels.triton import (
@@ -122,7 +123,7 @@ def opcheck(name: str) -> None:
         "grouped_mm": (x, w, end),
         "grouped_mm_weight_gradient": (x.detach(), leaf(7, 4), w.detach(), end),
         "row_sum": (weight, table, row_P, token_P, start_T),
-        "row_dot": (tokens, table, row_P, token_P, start_T, None),
+        "row_dot": (tokens, table, row_P, token_P, start_T, None, None, None),
         "row_gradient": (weight.detach(), tokens.detach(), row_P, token_P, 6),
     }[name]
     torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
@@ -134,7 +135,7 @@ def flops() -> None:
     x, w = torch.ones(7, 5, requires_grad=True), torch.ones(3, 5, 4, requires_grad=True)
     table, tokens = torch.ones(6, 8, requires_grad=True), torch.ones(3, 8, requires_grad=True)
     calls = (
-        (lambda: grouped.grouped_mm(x, w, [3, 0, 4]), 7 * 5 * 4),
+        (lambda: grouped.grouped_mm(x, w, Loads([3, 0, 4])), 7 * 5 * 4),
         (lambda: rows.dots_of_rows(tokens, table, row_P, token_P, start_T), 5 * 8),
         (lambda: rows.sum_of_rows(tokens[:, 0][token_P], table, row_P, token_P, start_T), 5 * 8),
     )
@@ -143,7 +144,7 @@ def flops() -> None:
             call().sum().backward()
         assert counter.get_total_flops() == 3 * 2 * products, counter.get_flop_counts()
     with FlopCounterMode(display=False) as counter:
-        rows.dots_of_rows(tokens, table, row_P, token_P, start_T, torch.ones(5))
+        rows.dots_of_rows(tokens, table, row_P, token_P, start_T, known_P=torch.ones(5))
     assert counter.get_total_flops() == 0
 
 

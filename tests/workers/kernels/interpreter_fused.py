@@ -24,7 +24,7 @@ from workers.kernels.api.rms_norm import rms_norm as dispatched_norm
 from workers.kernels.api.rotary import normed_heads
 from workers.kernels.pairs import Operands, Pairs
 from workers.kernels.settings import Backend, override
-from workers.kernels.triton import cross_entropy, gated, rms_norm
+from workers.kernels.triton import cross_entropy, gated, rms_norm, rotary
 from workers.kernels.triton.expert_ffn import expert_ffn as routed_ffn
 from workers.model import ProxyLM, rotary_table
 
@@ -113,10 +113,11 @@ def experts(dtype, counts, activation, gates, weights) -> None:
 
 
 def opcheck(name: str) -> None:
+    assert rotary  # whose operators are there once it is imported
     pairs = routed([3, 0, 4])
     x, keys, gates, values, weight = expert_tensors(pairs, torch.float32)
     order = torch.argsort(pairs.token_P, stable=True)
-    start = torch.searchsorted(pairs.token_P[order], torch.arange(TOKENS))
+    start = torch.searchsorted(pairs.token_P[order], torch.arange(TOKENS + 1))
     reads = (pairs.token_P, torch.tensor(pairs.counts).cumsum(0), order, start, "silu")
     gated_inputs = (x, keys, gates, values, weight.detach().flatten().requires_grad_(), *reads)
     plain_inputs = (x, keys, None, values, None, *reads)
@@ -126,12 +127,16 @@ def opcheck(name: str) -> None:
     target = torch.arange(TOKENS)
     head = normal(VOCABULARY, WIDTH, dtype=torch.float32).requires_grad_()
     unkept = (x.detach(), head.detach(), target, 4, False)  # nothing to check gradients of
+    qkv, gains = normal(2, 3, 3, 2, 4, dtype=torch.float32), normal(2, 4, dtype=torch.float32)
+    angles, heads = rotary_table(torch.arange(3)[None], 4, 100.0), qkv[:, :, 0].contiguous()
     cases = {
         "expert_ffn": [gated_inputs, plain_inputs],
         "expert_ffn_backward": [(x.detach(), made, made.clone(), *whole)],
         "rms_norm": [(x, row, 1e-6)],
         "rms_norm_backward": [(x.detach(), x.detach().clone(), row.detach(), scale)],
         "linear_cross_entropy": [(x, head, target, 4, True), unkept],
+        "normed_heads": [(qkv, gains, *angles, 1e-6)],
+        "normed_heads_backward": [(*[heads] * 3, qkv, gains, *angles, 1e-6)],
         "product_key": [(normal(2, 2, TOKENS, 5, dtype=torch.float32), 3)],
     }
     for arguments in cases[name]:
@@ -175,7 +180,7 @@ def functions(dtype: torch.dtype):
         ("expert_ffn", lambda *t: expert_ffn(*t[:4], pairs, t[4], "gelu"), tensors),
         ("expert_ffn", plain, [x, keys, values]),
         ("rms_norm", dispatched_norm, [heads.transpose(1, 2), row]),
-        ("rms_norm", lambda x, w: torch.stack(normed_heads(x, w, *angles)), [qkv, gains]),
+        ("normed_heads", lambda x, w: torch.stack(normed_heads(x, w, *angles)), [qkv, gains]),
         ("linear_cross_entropy", lambda x, w: linear_cross_entropy(x, w, target), [x, head]),
     ]
 
@@ -264,6 +269,8 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
         "rms_norm",
         "rms_norm_backward",
         "linear_cross_entropy",
+        "normed_heads",
+        "normed_heads_backward",
         "product_key",
     ):
         yield "opcheck, fused", name, functools.partial(opcheck, name)

@@ -94,7 +94,7 @@ assert "workers.kernels.triton" not in sys.modules
 def test_every_backend_has_a_form_of_every_operation_or_a_reason():
     """And all forms of an operation are called alike, as its public function calls them."""
     pytest.importorskip("triton", reason="the Triton forms need triton")
-    for operation in sorted(FILES.keys() - {"plain_ffn", "masked_attention", "dense_ffn"}):
+    for operation in sorted(FILES.keys() - {"plain_ffn", "masked_attention"}):
         torch_form = dispatch.load(Backend.TORCH, operation)
         for backend, takes in NAMED.items():
             if operation in takes.absent:
@@ -249,10 +249,13 @@ def test_fused_operations_of_mixed_dtypes_run_torch(no_triton):
         expert_ffn(x_TD, *[narrow[None]] * 3, Pairs(torch.arange(4), [4]), None, "silu")
 
 
-def test_one_expert_of_all_tokens_runs_torch(no_triton):
-    x_TD, matrix_BGD = torch.ones(4, 6), torch.ones(1, 2, 6)
-    y_TD = expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, Pairs(None, [4]), None, "relu")
-    assert torch.equal(y_TD, torch.full((4, 6), 12.0))
+def test_one_expert_of_all_tokens_runs_torch_where_it_is_weighted(no_triton):
+    x_TD, matrix_BGD, pairs = torch.ones(4, 6), torch.ones(1, 2, 6), Pairs(None, [4])
+    weight_T2 = torch.full((4, 2), 0.5)
+    y_TD = expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, weight_T2, "relu")
+    assert torch.equal(y_TD, torch.full((4, 6), 6.0))
+    with pytest.raises(Asked):
+        expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, None, "relu")
 
 
 def test_triton_forms_on_a_cpu_without_the_interpreter_run_torch_and_say_so(monkeypatch, caplog):

@@ -45,6 +45,17 @@ def given(shape, dtype, gated, weighted):
     return Operands(x_TD, keys, gates if gated else None, values, weight_P1), Pairs(token_P, counts)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n_experts", [1, 6])
+def test_a_token_that_opens_no_expert_gets_zero(n_experts, dtype):
+    experts = [torch.randn(n_experts, 16, 32, dtype=dtype) for _ in range(3)]
+    operands = Operands(torch.randn(1, 32, dtype=dtype), *experts, torch.empty(0, 1, dtype=dtype))
+    none = Pairs(torch.empty(0, dtype=torch.long), [0] * n_experts)
+    with torch.no_grad():
+        y_TD = expert_ffn(operands, none, "gelu", None)
+    assert y_TD.shape == (1, 32) and y_TD.dtype == dtype and not y_TD.any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])

@@ -46,7 +46,15 @@ def test_right_kernels_pass_and_are_remembered(check):
 
 @pytest.mark.parametrize(
     "name",
-    ["grouped_mm", "row_sum", "row_dot", "expert_ffn", "rms_norm", "linear_cross_entropy"],
+    [
+        "grouped_mm",
+        "row_sum",
+        "row_dot",
+        "expert_ffn",
+        "dense_ffn",
+        "rms_norm",
+        "linear_cross_entropy",
+    ],
 )
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_kernel_is_named_and_not_remembered(check, name, factor):

@@ -56,7 +56,7 @@ def moving(model: ProxyLM) -> dict[str, torch.Tensor]:
     for name, module in model.named_modules():
         activity = getattr(module, "training_activity", None)
         if activity is not None:
-            found[f"{name}.activity"] = torch.tensor(activity)
+            found[f"{name}.activity"] = torch.tensor(float(activity))
     return found
 
 

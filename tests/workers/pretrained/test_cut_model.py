@@ -27,9 +27,9 @@ from workers.evaluate import evaluate
 from workers.hf_cut import CLASSES
 from workers.kernels.api.flops import custom_flops
 from workers.pretrained.cutting import scale_to
-from workers.pretrained.dense import as_dense
 from workers.pretrained.load import CALIBRATION_TOKENS, build_cut, load_base
 from workers.pretrained.model import CutFFN
+from workers.pretrained.plain import as_dense
 from workers.training.optimizers import Kind, group_parameters
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,14 @@ from workers.kernels.settings import Backend, override
 from workers.layers.declared import Declared
 from workers.layers.router import Router
 from workers.model import ProxyLM
-from workers.precision import LEAST_GAIN, MOST_SHIFT, Shift, chosen, mixed
+from workers.precision import (
+    LEAST_GAIN,
+    MOST_SHIFT,
+    Shift,
+    chosen,
+    float32_products,
+    mixed,
+)
 from workers.training import keeping
 from workers.training.loop import Training, build_proxy, train_step
 
@@ -71,7 +78,7 @@ def gradients(spec, asked, backend):
         model = a_model(spec)
         loss = train_step(model, *a_batch(), "cpu", asked)
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return loss, {n: g.to_dense() if g.is_sparse else g for n, g in grads.items()}
+    return float(loss), {n: g.to_dense() if g.is_sparse else g for n, g in grads.items()}
 
 
 @pytest.mark.parametrize("backend", [Backend.NUMBA, Backend.TORCH])
@@ -271,3 +278,13 @@ def test_the_gain_is_measured_once_a_machine(monkeypatch, tmp_path):
 def test_the_gain_is_that_of_products(monkeypatch):
     monkeypatch.setattr(bfloat16, "REPEATS", 3)
     assert 0.1 < bfloat16.gain() < 100
+
+
+def test_a_gpus_record_says_how_float32_is_multiplied():
+    before = torch.get_float32_matmul_precision()
+    try:
+        assert (float32_products("cpu"), float32_products("cuda:1")) == ("", "ieee")
+        torch.set_float32_matmul_precision("high")
+        assert float32_products("cuda") == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)

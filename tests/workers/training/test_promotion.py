@@ -16,7 +16,8 @@ from workers import evaluate as evaluation
 from workers.evaluate import evaluate
 from workers.precision import settled
 from workers.training import keeping
-from workers.training.loop import Diverged, Training, build_proxy
+from workers.training.loop import Training, build_proxy
+from workers.training.losses import Diverged
 from workers.training.state import branch_of, load_state, save_state
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from workers.kernels.api.form import form
 from workers.kernels.api.mixed import unmixed
+from workers.kernels.place import kind
 from workers.kernels.torch.attention import attention as torch_form
 
 
@@ -27,7 +28,7 @@ def attention(
     plain = causal and mask is None and q_NHLC.shape == k_NHSC.shape == v_NHSC.shape
     name = "attention" if plain else "masked_attention"
     run = form(name, torch_form, q_NHLC, k_NHSC, v_NHSC, size=q_NHLC.shape[2])
-    if q_NHLC.device.type != "cpu":
+    if kind(q_NHLC) != "cpu":
         return run(q_NHLC, k_NHSC, v_NHSC, mask, causal, scale)
     with unmixed("cpu"):  # in 16 bits torch's gradients take up to five times as long
         return run(q_NHLC, k_NHSC, v_NHSC, mask, causal, scale)

@@ -143,6 +143,8 @@ class Gradients:
         ]
         if grads[0] is not None and pairs.token_P is not None:
             grads[0].zero_()
+        if grads[4] is not None:  # pairs that are none have a gradient, for somebody adds it up
+            grads[4][sum(pairs.counts) :] = 0
         unread = [expert for expert, count in enumerate(pairs.counts) if not count]
         for grad_BGD in grads[1:4]:
             if unread and grad_BGD is not None:

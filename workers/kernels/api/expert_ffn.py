@@ -14,6 +14,7 @@ from torch import Tensor
 from workers.kernels.api.form import form
 from workers.kernels.api.mixed import lowered
 from workers.kernels.pairs import Operands, Pairs, Watch
+from workers.kernels.place import kind
 from workers.kernels.torch.expert_ffn import expert_ffn as torch_form
 
 
@@ -49,7 +50,7 @@ def expert_ffn(
     width = keys_BGD.shape[1]
     # A CPU's own form rounds the factors of its large products alone, itself. Narrow experts it
     # multiplies in float32, faster than a library would in 16 bits (docs/speed.md).
-    on_cpu = x_TD.device.type == "cpu"
+    on_cpu = kind(x_TD) == "cpu"
     if not (on_cpu and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form):
         given = Operands._make(None if x is None else lowered(x) for x in given)
     run = form(name, torch_form, *(x for x in given if x is not None), size=width)

@@ -92,7 +92,7 @@ RULES: dict[str, Rule] = {
     "grouped_mm": _product,
     "grouped_mm_weight_gradient": _product,
     "row_sum": _weighted_rows,
-    "row_dot": lambda x, table, row, token, start, known=None, **_: (
+    "row_dot": lambda x, table, row, token, start, by=None, order=None, known=None, **_: (
         0 if known is not None else _dots(x, table, row)
     ),
     "expert_ffn": _expert_ffn,

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from workers.kernels.place import kind
+
 
 def unmixed(device_type: str) -> AbstractContextManager[object]:
     """Without autocast for the body."""
@@ -31,5 +33,5 @@ def lowered(x: Tensor) -> Tensor:
 def widened(x: Tensor) -> Tensor:
     """`x` in float32 where autocast made it narrow and it lies on a CPU, which is faster with what
     is no product in float32."""
-    mixed = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    mixed = kind(x) == "cpu" and torch.is_autocast_enabled("cpu")
     return x.float() if mixed and x.dtype == torch.get_autocast_dtype("cpu") else x

@@ -25,5 +25,5 @@ def normed_heads(
     sin: the same.
     """
     qkv_NL3HC = widened(qkv_NL3HC)
-    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
-    return form("normed_heads", torch_form, qkv_NL3HC, w_2C)(qkv_NL3HC, w_2C, cos, sin, EPS)
+    # Gains and angles may be wider: a form that needs them narrow makes them so.
+    return form("normed_heads", torch_form, qkv_NL3HC)(qkv_NL3HC, w_2C, cos, sin, EPS)

@@ -18,6 +18,7 @@ def normed_heads(
     qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C) over rows of tokens, as workers.kernels.api.rotary says."""
+    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
     heads: tuple[Tensor, Tensor, Tensor] = _NormedHeads.apply(qkv_NL3HC, w_2C, cos, sin, eps)
     return heads
 

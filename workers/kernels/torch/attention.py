@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workers.kernels.place import kind
 from workers.kernels.switch import OFF, ON, onednn, onednn_multiplies, turn_switch
 
 
@@ -22,7 +23,7 @@ def attention(
         F.scaled_dot_product_attention, attn_mask=mask, is_causal=causal, scale=scale
     )
     # The order matters: a compiler cannot follow the switch.
-    if q_NHLC.device.type != "cpu" or torch.compiler.is_compiling() or not onednn_multiplies():
+    if kind(q_NHLC) != "cpu" or torch.compiler.is_compiling() or not onednn_multiplies():
         return fused(q_NHLC, k_NHSC, v_NHSC)
     # Its many products of one head's few rows take six times as long by oneDNN.
     with onednn(False):

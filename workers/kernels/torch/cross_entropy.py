@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workers.kernels.place import kind
+
 # A chunk's logits stay in the processor's cache; on a GPU the chunk only bounds memory.
 CHUNK = {"cpu": 256}
 CHUNK_ELSEWHERE = 4096
@@ -33,7 +35,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dw_VD = torch.empty_like(w_VD, dtype=wide) if wants_w else None
         n_tokens = x_TD.shape[0]
         losses = []
-        chunk = CHUNK.get(x_TD.device.type, CHUNK_ELSEWHERE)
+        chunk = CHUNK.get(kind(x_TD), CHUNK_ELSEWHERE)
         for start in range(0, n_tokens, chunk):
             rows = slice(start, start + chunk)
             p_CV = (x_TD[rows] @ w_VD.t()).to(wide)

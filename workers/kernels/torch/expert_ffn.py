@@ -17,6 +17,7 @@ from workers.kernels.activations import ACTIVATIONS, value_and_slope
 from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
 from workers.kernels.pairs import Operands, Pairs, Tile, Watch
+from workers.kernels.place import kind
 from workers.kernels.switch import onednn
 from workers.kernels.torch.few_pairs import are_few, few
 
@@ -47,7 +48,7 @@ def _traceable(given: Operands, activation: str) -> Tensor:
 
 def tile_rows(x_TD: Tensor, width: int) -> int:
     """Rows of a tile."""
-    if x_TD.device.type != "cpu":
+    if kind(x_TD) != "cpu":
         return 1 << 62
     return max(1, TILE_ELEMENTS // max(x_TD.shape[1], width))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.pairs import Operands, Pairs, Watch
+from workers.kernels.place import kind
 from workers.kernels.switch import onednn
 
 # By measurement (benchmarks/decode.py): a product a token reads an expert's values at the speed of
@@ -31,13 +32,15 @@ def are_few(given: Operands, pairs: Pairs, tile_rows: int) -> bool:
     weight_PC = given.weight_PC
     if weight_PC is not None and (pairs.token_P is None or weight_PC.shape[1] > 1):
         return False
-    return given.x_TD.device.type == "cpu" and sum(pairs.counts) <= tile_rows
+    return kind(given.x_TD) == "cpu" and sum(pairs.counts) <= tile_rows
 
 
 @onednn(False)  # shapes differ from call to call: see ROUTED of expert_ffn
 def few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
     x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1 = given
+    if not any(pairs.counts):  # a token that is decoded by itself may open no expert
+        return torch.zeros_like(x_TD)
     x_PD = x_TD if pairs.token_P is None else x_TD.index_select(0, pairs.token_P)
     product, act = _product(pairs.counts, values_BGD), ACTIVATIONS[activation]
     h_PG = product(x_PD, keys_BGD.transpose(1, 2))

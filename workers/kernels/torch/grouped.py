@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workers.kernels.pairs import Loads
 from workers.kernels.switch import onednn
 
 
-def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
+def grouped_mm(x_PI: Tensor, w_BIO: Tensor, loads: Loads) -> Tensor:
     """(P, O), as workers.kernels.api.grouped says."""
-    y_PO: Tensor = _GroupedMM.apply(x_PI, w_BIO, counts)
+    y_PO: Tensor = _GroupedMM.apply(x_PI, w_BIO, loads.listed)
     return y_PO
 
 

@@ -19,6 +19,7 @@ def normed_heads(
     qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C), as workers.kernels.api.rotary says."""
+    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
     q, k, v = heads_3NHLC = qkv_NL3HC.permute(2, 0, 3, 1, 4)
     if not torch.is_grad_enabled():  # both at once, as nothing has to be kept of either
         qk = F.rms_norm(heads_3NHLC[:2], w_2C.shape[1:], eps=eps) * w_2C[:, None, None, None]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from workers.kernels.place import kind
+
 BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 CHUNK_BYTES = 1 << 20  # of a temporary: a few rows at a time stay in cache
 FEW = 1 << 13  # scores, among which the calls take longer than the comparisons
@@ -20,7 +22,7 @@ def top_indices(score: Tensor, k: int, ordered: bool) -> Tensor:
     that lie in the same order are compared in its place.
     """
     bits = BITS.get(score.dtype)
-    if score.device.type != "cpu" or bits is None or score.numel() <= FEW:
+    if kind(score) != "cpu" or bits is None or score.numel() <= FEW:
         return score.topk(k, sorted=ordered).indices
     rows = score.reshape(-1, score.shape[-1])
     chunk = max(1, CHUNK_BYTES // (rows.shape[1] * rows.itemsize))

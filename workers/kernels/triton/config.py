@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +40,30 @@ class Config:
         return {**dict(self.blocks), "num_warps": self.warps, "num_stages": self.stages}
 
 
+Seen = Callable[[Any, int, Config, tuple[Any, ...]], None]
+_seen: ContextVar[Seen | None] = ContextVar("launches_told", default=None)
+
+
+@contextlib.contextmanager
+def instead_of_launches(tell: Seen) -> Iterator[None]:
+    """Nothing is launched in the body: `tell` gets the kernel, the number of its programs, its
+    configuration and its arguments. For traces, whose tensors hold no numbers."""
+    token = _seen.set(tell)
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
 def launch(
     kernel: Any, programs: int | tuple[int, ...], config: Config, x: Tensor, /, *args: Any, **k: Any
 ) -> None:
     """Run `kernel` over a grid of programs on the device that holds its first argument."""
     grid = (programs,) if isinstance(programs, int) else programs
+    tell = _seen.get()
+    if tell is not None:
+        tell(kernel, math.prod(grid), config, (x, *args))
+        return
     # Triton launches on the current device, which need not be the tensors'.
     on_device = torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
     with on_device:

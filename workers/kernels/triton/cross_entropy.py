@@ -117,6 +117,8 @@ def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> No
     x_TD, w_VD, *_ = inputs
     _, dx_TD, dw_VD = output
     ctx.mark_non_differentiable(dx_TD, dw_VD)
+    # Outputs that are kept for backward have no gradient, and zeros for them would be made.
+    ctx.set_materialize_grads(False)
     # Kept undivided by T: float16 would lose what a loss scale has not lifted yet.
     ctx.save_for_backward(dx_TD, dw_VD)
     ctx.n_tokens, ctx.w_dtype = x_TD.shape[0], w_VD.dtype

@@ -2,7 +2,8 @@
 
 The vocabulary of workers.kernels.api.expert_ffn. The products read the tokens in place, so no
 (P, D) copy of x exists. `end_B` is the cumulative sum of the experts' counts, `order_P` lists the
-pairs by token, and in it each token's begin at `start_T`.
+pairs by token, and in it each token's begin at `start_T1`, whose last says where all end. P may be
+more than there are pairs: what lies beyond is room.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.kernels.activations import ACTIVATIONS, value_and_slope
+from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.flops import count
 from workers.kernels.pairs import Operands, Pairs, Watch
-from workers.kernels.triton.gated import gated_activation, gated_gradients
+from workers.kernels.triton.gated import gated_activation, hidden_gradients
 from workers.kernels.triton.grouped import grouped_product, grouped_weight_gradient
 from workers.kernels.triton.rows import weighted_row_sum
 
@@ -28,15 +29,12 @@ def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | No
     *tensors, weight_P1 = given
     token_P, x_TD = pairs.token_P, given.x_TD
     assert token_P is not None
-    sorted_P, order_P = torch.sort(token_P, stable=True)
-    token_T = torch.arange(x_TD.shape[0], device=x_TD.device)
     found: tuple[Tensor, Tensor, Tensor] = expert_ffn_forward(
         *tensors,
         None if weight_P1 is None else weight_P1.flatten(),
         token_P,
-        torch.tensor(pairs.counts, device=x_TD.device).cumsum(0),
-        order_P,
-        torch.searchsorted(sorted_P, token_T),
+        pairs.loads.end_B(x_TD.device),
+        *pairs.by_token(x_TD.shape[0]),
         activation,
     )
     y_TD, key_PG, gate_PG = found
@@ -55,7 +53,7 @@ def expert_ffn_forward(
     token_P: Tensor,
     end_B: Tensor,
     order_P: Tensor,
-    start_T: Tensor,
+    start_T1: Tensor,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (T, D), and the pre-activations by key and by gate, (P, G) each; (0,) without gates."""
@@ -66,7 +64,9 @@ def expert_ffn_forward(
     key_PG = read(keys_BGD)
     gate_PG = key_PG.new_empty(0) if gates_BGD is None else read(gates_BGD)
     o_PD = grouped_product(_hidden(key_PG, gate_PG, activation), values_BGD, end_B)
-    return _sum_by_token(o_PD, weight_P, order_P, start_T), key_PG, gate_PG
+    n_tokens = x_TD.shape[0]
+    y_TD = weighted_row_sum(weight_P, o_PD, order_P, start_T1, n_tokens=n_tokens, by_row=True)
+    return y_TD, key_PG, gate_PG
 
 
 @expert_ffn_forward.register_fake
@@ -92,33 +92,36 @@ def expert_ffn_backward(
     token_P: Tensor,
     end_B: Tensor,
     order_P: Tensor,
-    start_T: Tensor,
+    start_T1: Tensor,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients in x, keys, gates, values and weight; (0,) for what is None."""
-    h_PG = _hidden(key_PG, gate_PG, activation)
+    n_tokens = x_TD.shape[0]
+    gated = gates_BGD is not None
     dh_PG = grouped_product(dy_TD, values_BGD.transpose(1, 2), end_B, token_P=token_P)
+    h_PG, dkey_PG, dgate_PG, dweight_P = hidden_gradients(
+        key_PG, gate_PG if gated else None, dh_PG, weight_P, end_B[-1:], activation
+    )
     dvalues_BGD = grouped_weight_gradient(
         h_PG, dy_TD, values_BGD, end_B, place_P=token_P, gate_P=weight_P
     )
-    dweight_P = dh_PG.new_empty(0)
-    if weight_P is not None:
-        dweight_P = (h_PG * dh_PG).sum(1)
-        dh_PG.mul_(weight_P.unsqueeze(1))
-    dkey_PG, dgate_PG = _hidden_gradients(key_PG, gate_PG, dh_PG, activation)
-
-    def through(d_PG: Tensor, w_BGD: Tensor) -> tuple[Tensor, Tensor]:
-        w_BDG = w_BGD.transpose(1, 2)
-        dw_BDG = grouped_weight_gradient(x_TD, d_PG, w_BDG, end_B, token_P=token_P)
-        dx_PD = grouped_product(d_PG, w_BGD, end_B)
-        return _sum_by_token(dx_PD, None, order_P, start_T), dw_BDG.transpose(1, 2)
-
-    dx_TD, dkeys_BGD = through(dkey_PG, keys_BGD)
+    dx_PD = grouped_product(dkey_PG, keys_BGD, end_B)
+    dkeys_BGD = _weight_gradient(x_TD, dkey_PG, keys_BGD, end_B, token_P)
     dgates_BGD = dh_PG.new_empty(0)
-    if gates_BGD is not None:
-        more_TD, dgates_BGD = through(dgate_PG, gates_BGD)
-        dx_TD += more_TD
-    return dx_TD, dkeys_BGD, dgates_BGD, dvalues_BGD, dweight_P
+    if gates_BGD is not None and dgate_PG is not None:
+        dx_PD = grouped_product(dgate_PG, gates_BGD, end_B, add_to=dx_PD)
+        dgates_BGD = _weight_gradient(x_TD, dgate_PG, gates_BGD, end_B, token_P)
+    dx_TD = weighted_row_sum(None, dx_PD, order_P, start_T1, n_tokens=n_tokens)
+    none = dh_PG.new_empty(0)
+    return dx_TD, dkeys_BGD, dgates_BGD, dvalues_BGD, none if dweight_P is None else dweight_P
+
+
+def _weight_gradient(
+    x_TD: Tensor, d_PG: Tensor, w_BGD: Tensor, end_B: Tensor, token_P: Tensor
+) -> Tensor:
+    """(B, G, D) of what reads the tokens."""
+    dw_BDG = grouped_weight_gradient(x_TD, d_PG, w_BGD.transpose(1, 2), end_B, token_P=token_P)
+    return dw_BDG.transpose(1, 2)
 
 
 @expert_ffn_backward.register_fake
@@ -129,6 +132,8 @@ def _(dy_TD: Tensor, key_PG: Tensor, gate_PG: Tensor, *inputs: Any) -> tuple[Ten
 def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:
     *tensors, ctx.activation = inputs
     ctx.mark_non_differentiable(*output[1:])
+    # Outputs that are kept for backward have no gradient, and zeros for them would be made.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:], *tensors)
 
 
@@ -147,24 +152,6 @@ def _hidden(key_PG: Tensor, gate_PG: Tensor, activation: str) -> Tensor:
     if gate_PG.ndim == 1:
         return ACTIVATIONS[activation](key_PG)
     return gated_activation(gate_PG, key_PG, activation)
-
-
-def _hidden_gradients(
-    key_PG: Tensor, gate_PG: Tensor, dh_PG: Tensor, activation: str
-) -> tuple[Tensor, Tensor]:
-    """In the key's and the gate's pre-activations."""
-    if gate_PG.ndim == 1:
-        return dh_PG.mul_(value_and_slope(activation, key_PG)[1]), gate_PG
-    dgate_PG, dkey_PG = gated_gradients(gate_PG, key_PG, dh_PG, activation)
-    return dkey_PG, dgate_PG
-
-
-def _sum_by_token(
-    o_PD: Tensor, weight_P: Tensor | None, order_P: Tensor, start_T: Tensor
-) -> Tensor:
-    """(T, D): the weighted rows of each token's pairs, summed."""
-    ordered_P = o_PD.new_ones(order_P.shape) if weight_P is None else weight_P[order_P]
-    return weighted_row_sum(ordered_P, o_PD, order_P, start_T)
 
 
 count(torch.ops.ffn_nas.expert_ffn)

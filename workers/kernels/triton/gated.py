@@ -1,4 +1,8 @@
-"""Gated activation act(g) * u in one pass over memory, forward and backward (SwiGLU and kin)."""
+"""Gated activation act(g) * u in one pass over memory, forward and backward (SwiGLU and kin), and
+all that the backward pass of experts makes of their pre-activations.
+
+P rows (token, expert pairs sorted by expert), G units of an expert.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,10 @@ from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
 ACTIVATIONS = ("gelu", "relu", "silu")
+HIDDEN_CONFIGS = (
+    Config.of(BLOCK_P=4, BLOCK_G=256, warps=4),
+    Config.of(BLOCK_P=16, BLOCK_G=64, warps=4),
+)
 CONFIGS = (Config.of(BLOCK=1024, warps=4), Config.of(BLOCK=2048, warps=8))
 
 
@@ -60,6 +68,61 @@ def gated_backward_kernel(
     tl.store(dup_ptr + at, (dh * act).to(dup_ptr.dtype.element_ty), mask=at < n)
 
 
+@triton.jit
+def hidden_gradients_kernel(
+    key_ptr,
+    gate_ptr,
+    dh_ptr,
+    weight_ptr,
+    h_ptr,
+    dkey_ptr,
+    dgate_ptr,
+    dweight_ptr,
+    end_ptr,
+    n_pairs,
+    width,
+    stride_p,
+    ACTIVATION: tl.constexpr,
+    GATED: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    BOUNDED: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """BLOCK_P rows: h, the gradients of both pre-activations for w h, and that of w."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    live = row < n_pairs
+    if BOUNDED:
+        live = row < tl.load(end_ptr)
+    weight = tl.full((BLOCK_P,), 1.0, tl.float32)
+    if WEIGHT:
+        weight = tl.load(weight_ptr + row, mask=live, other=0.0).to(tl.float32)
+    total = tl.zeros((BLOCK_P,), tl.float32)
+    for start in range(0, width, BLOCK_G):
+        g = start + tl.arange(0, BLOCK_G)
+        at = row[:, None] * stride_p + g[None, :]
+        mask = live[:, None] & (g < width)[None, :]
+        key = tl.load(key_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        dh = tl.load(dh_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if GATED:
+            gate = tl.load(gate_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            act, slope = _activation(gate, ACTIVATION)
+            h, dkey = act * key, act * dh
+            dgate = dh * key * slope * weight[:, None]
+            tl.store(dgate_ptr + at, dgate.to(dgate_ptr.dtype.element_ty), mask=mask)
+        else:
+            h, slope = _activation(key, ACTIVATION)
+            dkey = dh * slope
+        total += tl.sum(h * dh, axis=1)
+        tl.store(h_ptr + at, h.to(h_ptr.dtype.element_ty), mask=mask)
+        dkey = dkey * weight[:, None]
+        tl.store(dkey_ptr + at, dkey.to(dkey_ptr.dtype.element_ty), mask=mask)
+    if WEIGHT:
+        # Rows that are no pairs have a gradient too: 0, for somebody may add it up.
+        y = tl.where(live, total, 0.0).to(dweight_ptr.dtype.element_ty)
+        tl.store(dweight_ptr + row, y, mask=row < n_pairs)
+
+
 def gated_activation(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     """act(gate) * up for equal shapes. Not differentiable: see `gated_gradients`."""
     if activation not in ACTIVATIONS:
@@ -78,6 +141,45 @@ def gated_gradients(gate: Tensor, up: Tensor, dh: Tensor, activation: str) -> tu
     dgate, dup = torch.empty_like(gate), torch.empty_like(up)
     _run(gated_backward_kernel, (gate, up, dh, dgate, dup), activation)
     return dgate, dup
+
+
+def hidden_gradients(
+    key_PG: Tensor,
+    gate_PG: Tensor | None,
+    dh_PG: Tensor,
+    weight_P: Tensor | None,
+    end_1: Tensor | None,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """h (P, G), and for the gradient dh of w h those of the keys' and of the gates' pre-activations
+    and of the weight (P,); None for what is None.
+
+    end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and
+        their weight has gradient 0. None for all.
+    """
+    n_pairs, width = key_PG.shape
+    h_PG, dkey_PG = torch.empty_like(key_PG), torch.empty_like(key_PG)
+    dgate_PG = None if gate_PG is None else torch.empty_like(key_PG)
+    dweight_P = None if weight_P is None else torch.empty_like(weight_P)
+    if n_pairs == 0:
+        return h_PG, dkey_PG, dgate_PG, dweight_P
+    weight_P = None if weight_P is None else weight_P.contiguous()
+
+    def run(config: Config) -> None:
+        launch(
+            hidden_gradients_kernel,
+            triton.cdiv(n_pairs, config["BLOCK_P"]),
+            config,
+            *(key_PG, gate_PG, dh_PG, weight_P, h_PG, dkey_PG, dgate_PG, dweight_P, end_1),
+            *(n_pairs, width, key_PG.stride(0)),
+            ACTIVATION=activation,
+            GATED=gate_PG is not None,
+            WEIGHT=weight_P is not None,
+            BOUNDED=end_1 is not None,
+        )
+
+    run(choose("hidden_gradients", HIDDEN_CONFIGS, key_PG, (width,), run))
+    return h_PG, dkey_PG, dgate_PG, dweight_P
 
 
 def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str) -> None:

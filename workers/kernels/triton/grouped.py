@@ -3,7 +3,8 @@ kernels, and the product alone as an operator that torch knows.
 
 P rows (token, expert pairs sorted by expert), B experts, I and O inner and outer widths,
 M tiles of BLOCK_P rows. `end_B` tells where each expert's rows end: the cumulative sum of its
-counts, int64, the last of them P.
+counts, int64. The last of them is P or less: the host need not know how many rows there are. Rows
+beyond it are neither read nor written.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from workers.kernels.api.flops import count
+from workers.kernels.pairs import Loads
 from workers.kernels.triton.config import Config, launch, matmul_precision
 from workers.kernels.triton.tune import choose
 
@@ -31,6 +33,29 @@ GRADIENT_CONFIGS = (
     Config.of(BLOCK_I=128, BLOCK_O=128, BLOCK_P=64, warps=8, stages=2),
     Config.of(BLOCK_I=64, BLOCK_O=128, BLOCK_P=64, warps=4, stages=3),
 )
+# Experts whose ends a program holds in registers while it looks for its own.
+MOST_AT_ONCE = 1024
+
+
+@triton.jit
+def _tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constexpr):
+    """A tile's expert, n_experts for a tile beyond the last, and its first row."""
+    expert = tl.zeros((), tl.int32)
+    row = tl.zeros((), tl.int64)
+    before = tl.zeros((), tl.int64)  # tiles of the experts of former blocks
+    for start in range(0, n_experts, BLOCK_B):
+        b = start + tl.arange(0, BLOCK_B)
+        known = b < n_experts
+        end = tl.load(end_ptr + b, mask=known, other=0)
+        first = tl.load(end_ptr + b - 1, mask=known & (b > 0), other=0)
+        n_tiles = tl.where(known, (end - first + BLOCK_P - 1) // BLOCK_P, 0)
+        last = before + tl.cumsum(n_tiles, axis=0)
+        passed = known & (last <= tile)
+        expert += tl.sum(passed.to(tl.int32), axis=0)
+        mine = known & (last > tile) & (last - n_tiles <= tile)
+        row += tl.sum(tl.where(mine, first + (tile - (last - n_tiles)) * BLOCK_P, 0), axis=0)
+        before += tl.sum(n_tiles, axis=0)
+    return expert.to(tl.int64), row.to(tl.int64)
 
 
 @triton.jit
@@ -38,8 +63,6 @@ def product_kernel(
     x_ptr,
     w_ptr,
     y_ptr,
-    tile_expert_ptr,
-    tile_row_ptr,
     end_ptr,
     token_ptr,
     place_ptr,
@@ -55,18 +78,19 @@ def product_kernel(
     GATHER: tl.constexpr,
     SCATTER: tl.constexpr,
     GATE: tl.constexpr,
+    ADD: tl.constexpr,
     PRECISION: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
     """A tile of rows of one expert by a block of columns of its matrix."""
     n_outer = tl.cdiv(outer, BLOCK_O)
-    tile = tl.program_id(0) // n_outer
-    expert = tl.load(tile_expert_ptr + tile).to(tl.int64)
+    expert, first_row = _tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
     if expert >= n_experts:
         return
-    row = tl.load(tile_row_ptr + tile).to(tl.int64) + tl.arange(0, BLOCK_P)
+    row = first_row + tl.arange(0, BLOCK_P)
     live = row < tl.load(end_ptr + expert)
     source = row
     if GATHER:
@@ -93,6 +117,8 @@ def product_kernel(
         acc = acc * gate[:, None]
     y = y_ptr + target[:, None] * stride_yp + o[None, :]
     mask = live[:, None] & (o < outer)[None, :]
+    if ADD:
+        acc += tl.load(y, mask=mask, other=0.0).to(tl.float32)
     tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -158,22 +184,6 @@ def weight_gradient_kernel(
     tl.store(dw, acc.to(dw_ptr.dtype.element_ty), mask=mask)
 
 
-def tile_map(end_B: Tensor, n_rows: int, block: int) -> tuple[Tensor, Tensor]:
-    """The expert (B for none) and first row of each tile, (M,) both.
-
-    M is a bound that needs no answer from the device: n_rows / block, and one more an expert.
-    """
-    n_experts = end_B.numel()
-    count_B = torch.diff(end_B, prepend=end_B.new_zeros(1))
-    tiles_B = (count_B + block - 1) // block
-    last_B = tiles_B.cumsum(0)
-    tile_M = torch.arange(triton.cdiv(n_rows, block) + n_experts, device=end_B.device)
-    expert_M = torch.searchsorted(last_B, tile_M, right=True)
-    known_M = expert_M.clamp(max=n_experts - 1)
-    rank_M = tile_M - (last_B - tiles_B)[known_M]
-    return expert_M, (end_B - count_B)[known_M] + rank_M * block
-
-
 def grouped_product(
     x_RI: Tensor,
     w_BIO: Tensor,
@@ -182,38 +192,45 @@ def grouped_product(
     token_P: Tensor | None = None,
     place_P: Tensor | None = None,
     gate_P: Tensor | None = None,
+    add_to: Tensor | None = None,
 ) -> Tensor:
     """y[place p] = gate[p] * x[token p] @ w[expert of p], shape (P, O).
 
-    Left out, token and place are p itself (R = P rows of x) and the gate is 1. place_P is a
-    permutation of the P rows: no two programs write one row, so equal inputs give equal bits.
-    w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
+    The grid is a bound that needs no answer from the device: P / BLOCK_P tiles, and one more an
+    expert. Each finds its expert and rows by `end_B`; those beyond the last leave at once.
+    `add_to` (P, O) is added to, and is y. Left out, token and place are p itself (R = P rows of x)
+    and the gate is 1. place_P is a permutation of the P rows: no two programs write one row, so
+    equal inputs give equal bits. w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
     """
     n_rows = x_RI.shape[0] if token_P is None else token_P.numel()
     n_experts, inner, outer = w_BIO.shape
     x_RI = x_RI if x_RI.stride(1) == 1 else x_RI.contiguous()
-    y_PO = x_RI.new_empty(n_rows, outer)
+    y_PO = x_RI.new_empty(n_rows, outer) if add_to is None else add_to
     if y_PO.numel() == 0:
         return y_PO
 
-    def run(config: Config) -> None:
-        expert_M, row_M = tile_map(end_B, n_rows, config["BLOCK_P"])
-        programs = expert_M.numel() * triton.cdiv(outer, config["BLOCK_O"])
+    def run_on(y_PO: Tensor, config: Config) -> None:
+        tiles = triton.cdiv(n_rows, config["BLOCK_P"]) + n_experts
         launch(
             product_kernel,
-            programs,
+            tiles * triton.cdiv(outer, config["BLOCK_O"]),
             config,
-            *(x_RI, w_BIO, y_PO, expert_M, row_M, end_B),
+            *(x_RI, w_BIO, y_PO, end_B),
             *(token_P, place_P, gate_P, n_experts, inner, outer),
             *(x_RI.stride(0), *w_BIO.stride(), y_PO.stride(0)),
             GATHER=token_P is not None,
             SCATTER=place_P is not None,
             GATE=gate_P is not None,
+            ADD=add_to is not None,
             PRECISION=matmul_precision(x_RI.dtype),
+            BLOCK_B=min(MOST_AT_ONCE, triton.next_power_of_2(n_experts)),
         )
 
+    def trial(config: Config) -> None:
+        run_on(y_PO if add_to is None else torch.empty_like(y_PO), config)
+
     widths = (n_experts, inner, outer)
-    run(choose("grouped_product", PRODUCT_CONFIGS, x_RI, widths, run))
+    run_on(y_PO, choose("grouped_product", PRODUCT_CONFIGS, x_RI, widths, trial))
     return y_PO
 
 
@@ -252,9 +269,9 @@ def grouped_weight_gradient(
     return dw_BIO
 
 
-def grouped_mm(x_PI: Tensor, w_BIO: Tensor, counts: list[int]) -> Tensor:
+def grouped_mm(x_PI: Tensor, w_BIO: Tensor, loads: Loads) -> Tensor:
     """(P, O), as workers.kernels.api.grouped says."""
-    end_B = torch.tensor(counts, device=x_PI.device).cumsum(0)
+    end_B = loads.end_B(x_PI.device)
     y_PO: Tensor = product_of_experts(x_PI, w_BIO, end_B)
     return y_PO
 

@@ -162,6 +162,8 @@ def _(dy_TD: Tensor, x_TD: Tensor, w_D: Tensor, scale_T: Tensor) -> tuple[Tensor
 def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
     x_TD, w_D, _ = inputs
     ctx.mark_non_differentiable(output[1])
+    # Outputs that are kept for backward have no gradient, and zeros for them would be made.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x_TD, w_D, output[1])
 
 

@@ -1,25 +1,262 @@
-"""Attention's heads on RMSNorm's kernels; torch turns them.
+"""Attention's heads in one pass over memory, forward and backward: RMS-normed, turned, and queries,
+keys and values apart.
 
-N sequences, L tokens of each, H heads, C width of a head.
+N sequences, L tokens of each, H heads, C width of a head, R rows of one kind (N * L * H),
+G programs of the backward, each with its own partial sums of dw.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from workers.kernels.triton.rms_norm import rms_norm
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from workers.kernels.triton.config import Config, launch
+from workers.kernels.triton.tune import choose
+
+CONFIGS = (Config.of(warps=4), Config.of(warps=8))
+PARTIAL_SUMS = 128  # programs a kind
+BLOCK = 1024  # elements of a program at least: heads are narrow
+
+
+@triton.jit
+def _row_at(row, n_heads, length, stride_t, stride_an, stride_al):
+    """Where a row lies in qkv, and its token's angles, of a row (R,) in 64 bits."""
+    token = row // n_heads
+    head = row % n_heads
+    return token * stride_t, head, (token // length) * stride_an + (token % length) * stride_al
+
+
+@triton.jit
+def normed_heads_forward_kernel(
+    qkv_ptr,
+    w_ptr,
+    cos_ptr,
+    sin_ptr,
+    q_ptr,
+    k_ptr,
+    n_rows,
+    n_heads,
+    length,
+    width,
+    eps,
+    stride_t,
+    stride_an,
+    stride_al,
+    BLOCK_C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """BLOCK_R rows of queries (program 0 of the second axis) or keys (1)."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    kind = tl.program_id(1).to(tl.int64)
+    half = width // 2
+    c = tl.arange(0, BLOCK_C)
+    mask = (row < n_rows)[:, None] & (c < half)[None, :]
+    at, head, angle = _row_at(row, n_heads, length, stride_t, stride_an, stride_al)
+    x_ptr = qkv_ptr + (at + (kind * n_heads + head) * width)[:, None] + c[None, :]
+    a = tl.load(x_ptr, mask=mask, other=0.0).to(tl.float32)
+    b = tl.load(x_ptr + half, mask=mask, other=0.0).to(tl.float32)
+    cos = tl.load(cos_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
+    w_ptr += kind * width + c
+    w_a = tl.load(w_ptr, mask=c < half, other=0.0).to(tl.float32)
+    w_b = tl.load(w_ptr + half, mask=c < half, other=0.0).to(tl.float32)
+    scale = 1.0 / tl.sqrt((tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1)) / width + eps)
+    a = a * scale[:, None] * w_a[None, :]
+    b = b * scale[:, None] * w_b[None, :]
+    y_ptr = q_ptr if kind == 0 else k_ptr
+    y_ptr += (row * width)[:, None] + c[None, :]
+    tl.store(y_ptr, (a * cos - b * sin).to(q_ptr.dtype.element_ty), mask=mask)
+    tl.store(y_ptr + half, (b * cos + a * sin).to(q_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def normed_heads_backward_kernel(
+    qkv_ptr,
+    w_ptr,
+    cos_ptr,
+    sin_ptr,
+    dq_ptr,
+    dk_ptr,
+    dv_ptr,
+    dqkv_ptr,
+    dw_ptr,
+    n_rows,
+    n_heads,
+    length,
+    width,
+    eps,
+    stride_t,
+    stride_an,
+    stride_al,
+    BLOCK_C: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Every n-th BLOCK_R rows of queries, keys or values (second axis), and their sum of dw."""
+    kind = tl.program_id(1).to(tl.int64)
+    program = tl.program_id(0).to(tl.int64)
+    half = width // 2
+    c = tl.arange(0, BLOCK_C)
+    w_ptr += tl.minimum(kind, 1) * width + c  # values have none
+    w_a = tl.load(w_ptr, mask=c < half, other=0.0).to(tl.float32)
+    w_b = tl.load(w_ptr + half, mask=c < half, other=0.0).to(tl.float32)
+    dw_a = tl.zeros((BLOCK_C,), tl.float32)
+    dw_b = tl.zeros((BLOCK_C,), tl.float32)
+    for start in range(tl.program_id(0) * BLOCK_R, n_rows, tl.num_programs(0) * BLOCK_R):
+        row = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_R)
+        mask = (row < n_rows)[:, None] & (c < half)[None, :]
+        at, head, angle = _row_at(row, n_heads, length, stride_t, stride_an, stride_al)
+        x_at = (at + (kind * n_heads + head) * width)[:, None] + c[None, :]
+        y_at = (row * width)[:, None] + c[None, :]
+        if kind == 2:
+            dv_a = tl.load(dv_ptr + y_at, mask=mask, other=0.0)
+            dv_b = tl.load(dv_ptr + y_at + half, mask=mask, other=0.0)
+            tl.store(dqkv_ptr + x_at, dv_a, mask=mask)
+            tl.store(dqkv_ptr + x_at + half, dv_b, mask=mask)
+        else:
+            dy_ptr = dq_ptr if kind == 0 else dk_ptr
+            dy_a = tl.load(dy_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
+            dy_b = tl.load(dy_ptr + y_at + half, mask=mask, other=0.0).to(tl.float32)
+            a = tl.load(qkv_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
+            b = tl.load(qkv_ptr + x_at + half, mask=mask, other=0.0).to(tl.float32)
+            turn = angle[:, None] + c[None, :]
+            cos = tl.load(cos_ptr + turn, mask=mask, other=0.0).to(tl.float32)
+            sin = tl.load(sin_ptr + turn, mask=mask, other=0.0).to(tl.float32)
+            square = tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1)
+            scale = (1.0 / tl.sqrt(square / width + eps))[:, None]
+            a, b = a * scale, b * scale
+            d_a = dy_a * cos + dy_b * sin
+            d_b = dy_b * cos - dy_a * sin
+            dw_a += tl.sum(d_a * a, axis=0)
+            dw_b += tl.sum(d_b * b, axis=0)
+            d_a, d_b = d_a * w_a[None, :], d_b * w_b[None, :]
+            mean = ((tl.sum(d_a * a, axis=1) + tl.sum(d_b * b, axis=1)) / width)[:, None]
+            dx_a, dx_b = scale * (d_a - a * mean), scale * (d_b - b * mean)
+            tl.store(dqkv_ptr + x_at, dx_a.to(dqkv_ptr.dtype.element_ty), mask=mask)
+            tl.store(dqkv_ptr + x_at + half, dx_b.to(dqkv_ptr.dtype.element_ty), mask=mask)
+    if kind < 2:
+        sum_ptr = dw_ptr + (program * 2 + kind) * width + c
+        tl.store(sum_ptr, dw_a, mask=c < half)
+        tl.store(sum_ptr + half, dw_b, mask=c < half)
+
+
+def blocks(width: int) -> dict[str, int]:
+    """Half a row, and as many rows as one program takes at a time."""
+    block = triton.next_power_of_2(width // 2)
+    return {"BLOCK_C": block, "BLOCK_R": max(1, BLOCK // (2 * block))}
 
 
 def normed_heads(
     qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Three of (N, H, L, C), as workers.kernels.api.rotary says."""
-    q, k, v = qkv_NL3HC.permute(2, 0, 3, 1, 4)
-    q, k = (_turned(rms_norm(x, w_C, eps), cos, sin) for x, w_C in ((q, w_2C[0]), (k, w_2C[1])))
+    """Three of (N, H, L, C), as workers.kernels.api.rotary says; computed in float32."""
+    q, k, v = _NormedHeads.apply(qkv_NL3HC, w_2C, cos, sin, eps)
     return q, k, v
 
 
-def _turned(x_NHLC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    a, b = x_NHLC.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+class _NormedHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    ) -> tuple[Tensor, ...]:
+        qkv_NL3HC = qkv_NL3HC.contiguous()
+        ctx.save_for_backward(qkv_NL3HC, w_2C, cos, sin)
+        ctx.eps = eps
+        q_NLHC, k_NLHC = normed_heads_forward(qkv_NL3HC, w_2C, cos, sin, eps)
+        return tuple(x.transpose(1, 2) for x in (q_NLHC, k_NLHC, qkv_NL3HC[:, :, 2]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        # Attention writes them so, and then this copies nothing.
+        dq, dk, dv = (x.transpose(1, 2).contiguous() for x in grads)
+        dqkv, dw_2C = normed_heads_backward(dq, dk, dv, *ctx.saved_tensors, ctx.eps)
+        return dqkv, dw_2C, None, None, None
+
+
+@torch.library.custom_op("ffn_nas::normed_heads", mutates_args=())
+def normed_heads_forward(
+    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys, (N, L, H, C) each."""
+    N, L, _, H, C = qkv_NL3HC.shape
+    q_NLHC, k_NLHC = (qkv_NL3HC.new_empty(N, L, H, C) for _ in range(2))
+    block = blocks(C)
+
+    def run(config: Config) -> None:
+        launch(
+            normed_heads_forward_kernel,
+            (triton.cdiv(N * L * H, block["BLOCK_R"]), 2),
+            config,
+            *(qkv_NL3HC, w_2C.contiguous(), *_angles(cos, sin), q_NLHC, k_NLHC),
+            *(N * L * H, H, L, C, eps, 3 * H * C, *_strides(cos)),
+            **block,
+        )
+
+    if q_NLHC.numel():
+        run(choose("normed_heads", CONFIGS, qkv_NL3HC, (H, C), run))
+    return q_NLHC, k_NLHC
+
+
+@torch.library.custom_op("ffn_nas::normed_heads_backward", mutates_args=())
+def normed_heads_backward(
+    dq_NLHC: Tensor,
+    dk_NLHC: Tensor,
+    dv_NLHC: Tensor,
+    qkv_NL3HC: Tensor,
+    w_2C: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradients in qkv and w; that in w is summed in float32."""
+    N, L, _, H, C = qkv_NL3HC.shape
+    dqkv_NL3HC = torch.empty_like(qkv_NL3HC)
+    if not dqkv_NL3HC.numel():
+        return dqkv_NL3HC, torch.zeros_like(w_2C)
+    block, n_rows = blocks(C), N * L * H
+    programs = min(PARTIAL_SUMS, triton.cdiv(n_rows, block["BLOCK_R"]))
+    dw_G2C = qkv_NL3HC.new_empty(programs, 2, C, dtype=torch.float32)
+
+    def run(config: Config) -> None:
+        launch(
+            normed_heads_backward_kernel,
+            (programs, 3),
+            config,
+            *(qkv_NL3HC, w_2C.contiguous(), *_angles(cos, sin)),
+            *(dq_NLHC, dk_NLHC, dv_NLHC, dqkv_NL3HC, dw_G2C),
+            *(n_rows, H, L, C, eps, 3 * H * C, *_strides(cos)),
+            **block,
+        )
+
+    run(choose("normed_heads_backward", CONFIGS, qkv_NL3HC, (H, C), run))
+    return dqkv_NL3HC, dw_G2C.sum(0).to(w_2C.dtype)
+
+
+def _angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    return cos.contiguous(), sin.contiguous()
+
+
+def _strides(cos: Tensor) -> tuple[int, int]:
+    """From a sequence's angles to the next one's, which may be the same, and a token's."""
+    n_sequences, _, length, half = cos.shape
+    return (0 if n_sequences == 1 else length * half), half
+
+
+@normed_heads_forward.register_fake
+def _(
+    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    N, L, _, H, C = qkv_NL3HC.shape
+    return qkv_NL3HC.new_empty(N, L, H, C), qkv_NL3HC.new_empty(N, L, H, C)
+
+
+@normed_heads_backward.register_fake
+def _(
+    dq_NLHC: Tensor, dk_NLHC: Tensor, dv_NLHC: Tensor, qkv_NL3HC: Tensor, w_2C: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(qkv_NL3HC), torch.empty_like(w_2C)

@@ -36,16 +36,17 @@ GRADIENT_CONFIGS = (
 
 @triton.jit
 def row_sum_kernel(
-    weight_ptr,
     table_ptr,
+    weight_ptr,
     row_ptr,
     start_ptr,
     y_ptr,
-    n_tokens,
+    n_starts,
     n_pairs,
     width,
     stride_n,
     stride_yt,
+    WEIGHT: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
@@ -53,19 +54,24 @@ def row_sum_kernel(
     token = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     first = tl.load(start_ptr + token)
-    end = tl.load(start_ptr + token + 1, mask=token + 1 < n_tokens, other=n_pairs)
+    end = tl.load(start_ptr + token + 1, mask=token + 1 < n_starts, other=n_pairs)
     acc = tl.zeros((BLOCK_D,), dtype=tl.float32)
     for start in range(first, end, BLOCK_P):
         pair = start + tl.arange(0, BLOCK_P)
         live = pair < end
         row = tl.load(row_ptr + pair, mask=live, other=0).to(tl.int64)
-        weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
         values = tl.load(
             table_ptr + row[:, None] * stride_n + d[None, :],
             mask=live[:, None] & (d < width)[None, :],
             other=0.0,
-        )
-        acc += tl.sum(weight[:, None] * values.to(tl.float32), axis=0)
+        ).to(tl.float32)
+        if WEIGHT == "pair":
+            weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
+            values = weight[:, None] * values
+        elif WEIGHT == "row":
+            weight = tl.load(weight_ptr + row, mask=live, other=0.0).to(tl.float32)
+            values = weight[:, None] * values
+        acc += tl.sum(values, axis=0)
     tl.store(y_ptr + token * stride_yt + d, acc.to(y_ptr.dtype.element_ty), mask=d < width)
 
 
@@ -138,10 +144,25 @@ def row_gradient_kernel(
     tl.store(out_ptr + row * stride_n + d, acc.to(out_ptr.dtype.element_ty), mask=d < width)
 
 
-def weighted_row_sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T: Tensor) -> Tensor:
-    """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], (T, D); 0 for no pair."""
-    n_tokens, width = start_T.numel(), table_ND.shape[1]
-    weight_P, table_ND = weight_P.contiguous(), _rows_contiguous(table_ND)
+def weighted_row_sum(
+    weight: Tensor | None,
+    table_ND: Tensor,
+    row_P: Tensor,
+    start_T: Tensor,
+    *,
+    n_tokens: int | None = None,
+    by_row: bool = False,
+) -> Tensor:
+    """y[t] = sum over the pairs p of t of weight[p] * table[row[p]], (T, D); 0 for no pair.
+
+    weight: (P,), with `by_row` (N,) and that of the row; None for ones.
+    start_T: where each token's pairs begin; one more says where the last one's end.
+    n_tokens: where there is one more, T.
+    """
+    width = table_ND.shape[1]
+    n_tokens = start_T.numel() if n_tokens is None else n_tokens
+    table_ND = _rows_contiguous(table_ND)
+    weight = None if weight is None else weight.contiguous()
     y_TD = table_ND.new_empty(n_tokens, width)
     if y_TD.numel() == 0:
         return y_TD
@@ -151,8 +172,10 @@ def weighted_row_sum(weight_P: Tensor, table_ND: Tensor, row_P: Tensor, start_T:
             row_sum_kernel,
             (n_tokens, triton.cdiv(width, config["BLOCK_D"])),
             config,
-            *(weight_P, table_ND, row_P, start_T, y_TD, n_tokens, row_P.numel(), width),
+            table_ND,
+            *(weight, row_P, start_T, y_TD, start_T.numel(), row_P.numel(), width),
             *(table_ND.stride(0), y_TD.stride(0)),
+            WEIGHT="" if weight is None else "row" if by_row else "pair",
         )
 
     run(choose("row_sum", SUM_CONFIGS, table_ND, (width,), run))
@@ -165,7 +188,7 @@ def _rows_contiguous(x_ND: Tensor) -> Tensor:
 
 def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given)
+    y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given, *_by_row(order))
     return y_TD
 
 
@@ -173,21 +196,34 @@ def row_dot(
     x_TD: Tensor, table: Tensor, order: RowOrder, known_P: Tensor | None, sparse: bool
 ) -> Tensor:
     """(P,), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
-    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, known_P)
+    y_P: Tensor = dots_of_rows(x_TD, table.flatten(0, -2), *order.given, *_by_row(order), known_P)
     return y_P
+
+
+def _by_row(order: RowOrder) -> tuple[Tensor | None, Tensor | None]:
+    """The rows in order and where each stood, sorted once for all tables that the pairs read; a
+    gradient needs them."""
+    return (order.row_P, order.place_P) if torch.is_grad_enabled() else (None, None)
 
 
 @torch.library.custom_op("ffn_nas::row_sum", mutates_args=())
 def sum_of_rows(
-    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+    weight_P: Tensor,
+    table_ND: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
 ) -> Tensor:
-    """(T, D): each token's weighted rows, summed."""
+    """(T, D): each token's weighted rows, summed. The rows sorted, and where each stood, are for
+    the gradient, which finds them itself where they are left out."""
     return weighted_row_sum(weight_P, table_ND, row_P, start_T)
 
 
 @sum_of_rows.register_fake
 def _(
-    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor
+    weight_P: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor, *rest: Any
 ) -> Tensor:
     return table_ND.new_empty(start_T.shape[0], table_ND.shape[1])
 
@@ -199,6 +235,8 @@ def dots_of_rows(
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
     known_P: Tensor | None = None,
 ) -> Tensor:
     """(P,): x[token p] . table[row p]; a copy of `known_P` where the caller has them."""
@@ -230,6 +268,8 @@ def _(
     row_P: Tensor,
     token_P: Tensor,
     start_T: Tensor,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
     known_P: Tensor | None = None,
 ) -> Tensor:
     return x_TD.new_empty(row_P.shape[0]) if known_P is None else torch.empty_like(known_P)
@@ -237,7 +277,13 @@ def _(
 
 @torch.library.custom_op("ffn_nas::row_gradient", mutates_args=())
 def row_gradient(
-    weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int
+    weight_P: Tensor,
+    x_TD: Tensor,
+    row_P: Tensor,
+    token_P: Tensor,
+    n_rows: int,
+    sorted_P: Tensor | None = None,
+    order_P: Tensor | None = None,
 ) -> Tensor:
     """weight[p] * x[token p] summed into row p of (N, D), the rest 0.
 
@@ -248,7 +294,8 @@ def row_gradient(
     out_ND = x_TD.new_zeros(n_rows, x_TD.shape[1])
     if row_P.numel() == 0 or out_ND.numel() == 0:
         return out_ND
-    sorted_P, order_P = torch.sort(row_P, stable=True)
+    if sorted_P is None or order_P is None:
+        sorted_P, order_P = torch.sort(row_P, stable=True)
     end_P = torch.searchsorted(sorted_P, sorted_P, right=True)
 
     def run(config: Config) -> None:
@@ -265,32 +312,34 @@ def row_gradient(
 
 
 @row_gradient.register_fake
-def _(weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int) -> Tensor:
+def _(
+    weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int, *rest: Any
+) -> Tensor:
     return x_TD.new_empty(n_rows, x_TD.shape[1])
 
 
 def _row_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
+    ctx.save_for_backward(*inputs[:7])
 
 
 def _row_sum_backward(ctx: Any, dy_TD: Tensor) -> tuple[Tensor | None, ...]:
-    weight_P, table_ND, row_P, token_P, start_T = ctx.saved_tensors
+    weight_P, table_ND, row_P, token_P, start_T, *by_row = ctx.saved_tensors
     d_weight_P = d_table_ND = None
     if ctx.needs_input_grad[0]:
         d_weight_P = dots_of_rows(dy_TD, table_ND, row_P, token_P, start_T)
     if ctx.needs_input_grad[1]:
-        d_table_ND = row_gradient(weight_P, dy_TD, row_P, token_P, table_ND.shape[0])
-    return d_weight_P, d_table_ND, None, None, None
+        d_table_ND = row_gradient(weight_P, dy_TD, row_P, token_P, table_ND.shape[0], *by_row)
+    return d_weight_P, d_table_ND, *[None] * 5
 
 
 def _row_dot_backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
-    x_TD, table_ND, row_P, token_P, start_T = ctx.saved_tensors
+    x_TD, table_ND, row_P, token_P, start_T, *by_row = ctx.saved_tensors
     dx_TD = d_table_ND = None
     if ctx.needs_input_grad[0]:
         dx_TD = sum_of_rows(dy_P, table_ND, row_P, token_P, start_T)
     if ctx.needs_input_grad[1]:
-        d_table_ND = row_gradient(dy_P, x_TD, row_P, token_P, table_ND.shape[0])
-    return dx_TD, d_table_ND, None, None, None, None
+        d_table_ND = row_gradient(dy_P, x_TD, row_P, token_P, table_ND.shape[0], *by_row)
+    return dx_TD, d_table_ND, *[None] * 6
 
 
 sum_of_rows.register_autograd(_row_sum_backward, setup_context=_row_context)

@@ -1,0 +1,46 @@
+"""The trace's table: what it counts, and that a step which asks the device is told of."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("triton", reason="a GPU's forms need triton")
+
+from benchmarks import gpu_trace
+from search_space.backbone import Backbone
+from workers.layers.router import Router
+
+pytestmark = pytest.mark.slow
+
+SMALL = Backbone(d_model=32, n_layers=4, n_heads=2, vocab_size=100, seq_len=16)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(gpu_trace, "BACKBONE", SMALL)
+
+
+def rows(name: str) -> dict:
+    return {row.name.partition(": ")[2]: row for row in gpu_trace.preset_rows(name, "float32")}
+
+
+def test_a_dense_layer_is_within_the_bar():
+    found = rows("dense")
+    assert all(row.holds for row in found.values())
+    assert 20 < found["launches a layer"].value <= gpu_trace.MOST_LAUNCHES
+    assert found["launches a step"].value > SMALL.n_layers * found["launches a layer"].value
+    deeper = dataclasses.replace(SMALL, n_layers=6)
+    counts = [gpu_trace.traced("dense", b, "float32")[0] for b in (SMALL, deeper)]
+    layers = [trace.parts[gpu_trace.LAYERS] for trace in counts]
+    assert layers[1].count - layers[0].count == 2 * found["launches a layer"].value
+    assert layers[1].moved > layers[0].moved
+
+
+def test_a_step_that_asks_is_a_row_that_does_not_hold(monkeypatch):
+    forward = Router.forward
+    monkeypatch.setattr(Router, "forward", lambda self, x: forward(self, x * x.sum().item()))
+    (row,) = gpu_trace.preset_rows("switch", "float32")
+    assert not row.holds and "_local_scalar_dense" in row.value
+    assert "(bar <= 0)" in gpu_trace.markdown([row])
