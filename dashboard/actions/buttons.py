@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard.actions.following import actions, draw_actions, recent
 from dashboard.actions.permission import require_permission, why_not
-from dashboard.context import Context
+from dashboard.context import Context, again
 from dashboard.text import verbatim
 from nas.process.holder import is_gone
 from nas.store import StudyRecord, StudyState
@@ -51,7 +51,21 @@ def possible(study: StudyRecord, lease_left: float) -> Possible:
 
 
 def draw_buttons(context: Context, study: StudyRecord) -> None:
-    """The buttons, why those are off that are, and what was started of late with its output."""
+    """The buttons, why those are off that are, and what was started of late with its output.
+
+    They follow the study: somebody else, or another server, may stop or resume it.
+    """
+    again(_board, context, study.name, study.state)
+
+
+def _board(context: Context, name: str, drawn: StudyState) -> None:
+    """drawn: the state that the rest of the page shows."""
+    study = next((each for each in context.source.studies() if each.name == name), None)
+    if study is None:
+        st.warning(f"Study {verbatim(name)} is not in the database any more.")
+        return
+    if study.state is not drawn:
+        st.rerun()
     can = possible(study, context.source.lease_left(study.id) if study.owner else 0.0)
     off = why_not()
     with st.container(horizontal=True, key=f"buttons-{study.id}"):
@@ -63,7 +77,7 @@ def draw_buttons(context: Context, study: StudyRecord) -> None:
     sentence, said_at = st.session_state.get(_said(study), ("", 0.0))
     if sentence and time.monotonic() - said_at < SAID_S:
         st.warning(verbatim(sentence))
-    draw_actions(recent(actions(context).of_study(study.name, *VERBS)))
+    draw_actions(recent(actions(context).of_study(study.name, *VERBS)), live=False)
 
 
 _LOOKS = {

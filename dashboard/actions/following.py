@@ -38,19 +38,29 @@ def recent(found: Sequence[Action]) -> list[Action]:
     ]
 
 
-def draw_actions(found: Sequence[Action]) -> None:
-    """Each with its output: live while it runs; the page is drawn again when one ends."""
+def draw_actions(found: Sequence[Action], live: bool = True) -> None:
+    """Each with its output.
+
+    live: keep those that run up to date, and draw the page again when one ends; not in a part of
+        the page that is drawn again and again itself.
+    """
     for each in found:
         with st.container(border=True, key=f"action-{each.folder.name}"):
-            if each.code is None:
-                again(_running, each)
-            else:
+            if each.code is not None:
                 _ended(each)
+            elif live:
+                again(_followed, each)
+            else:
+                _running(each)
+
+
+def _followed(action: Action) -> None:
+    if action.code is not None:
+        st.rerun()  # the whole page: what can be done has changed
+    _running(action)
 
 
 def _running(action: Action) -> None:
-    if action.code is not None:
-        st.rerun()  # the whole page: what can be done has changed
     _title(action, "runs", ":material/progress_activity:")
     _output(action)
     st.button(

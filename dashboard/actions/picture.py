@@ -42,7 +42,7 @@ def draw_picture(url: str, name: str) -> None:
     if not st.toggle("Draw it as a picture", key="export-picture"):
         return
     svg = frontier_svg(url, name)
-    st.image(svg, width=WIDTH)
+    st.image(svg, width=WIDTH, alt=f"The frontier of {name}: bits per byte against cost")
     with st.container(horizontal=True, key="export-pictures"):
         st.download_button(
             "SVG", svg, f"{name}-frontier.svg", mime="image/svg+xml", key="export-svg"

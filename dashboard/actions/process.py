@@ -22,7 +22,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import nas
+import dashboard
 from dashboard.actions import TOKEN
 from nas.process.holder import is_gone, is_here, new_owner
 from search_space.errors import InputError, WorkFailed
@@ -213,7 +213,7 @@ def _environment(url: str) -> dict[str, str]:
     """The child's: it finds the very `nas` that runs here, and this database."""
     dropped = {TOKEN, *_COLOURS}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    root = str(Path(nas.__file__).parents[1])
+    root = str(Path(dashboard.__file__).parents[1])  # nas lies beside it
     path = os.pathsep.join([root, *filter(None, [kept.get("PYTHONPATH")])])
     more = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
     return kept | more | {DB_VARIABLE: url}

@@ -12,7 +12,7 @@ from dashboard.actions.following import actions, draw_actions, recent
 from dashboard.actions.permission import require_permission, why_not
 from dashboard.actions.picture import draw_picture
 from dashboard.actions.sizes import SIZES, changes, option, sized
-from dashboard.context import Context, once
+from dashboard.context import REFRESH_S, Context, once
 from dashboard.data.files import frontier_csv, frontier_json, report_html
 from dashboard.data.reading import Reading
 from dashboard.text import verbatim
@@ -54,8 +54,9 @@ def _model(context: Context, study: StudyRecord) -> None:
     if number is None:
         st.info(
             "No design has finished yet, so there is none to export. Follow the study on the page "
-            "Live, and come back when the frontier has a point."
+            "Live; this one goes on by itself when the frontier has a point."
         )
+        st.fragment(_wait, run_every=REFRESH_S)(context)
         return
     spec = FFNSpec.from_dict(dict(reading.specs[number]))
     backbone = Backbone.from_dict(study.config.get("backbone") or {})
@@ -98,6 +99,12 @@ def _model(context: Context, study: StudyRecord) -> None:
     if st.session_state.get(_SAID):
         st.error(verbatim(st.session_state[_SAID]))
     _draw_exports(context, study)
+
+
+def _wait(context: Context) -> None:
+    """Draw the page again once there is something to export."""
+    if context.reading().front:
+        st.rerun()
 
 
 def _choose(reading: Reading) -> int | None:

@@ -182,8 +182,7 @@ def _draw_forecast(context: Context, studies: Sequence[StudyRecord], config: Stu
         for rung, (level, runs) in enumerate(zip(found.levels, found.runs, strict=True))
     ]
     st.markdown(
-        "| rung | training FLOPs of a run | designs measured there |\n| --- | --- | --- |\n"
-        + "\n".join(lines)
+        "| rung | FLOPs of a run | designs there |\n| --- | --- | --- |\n" + "\n".join(lines)
     )
     if config.budget.repeats.share:
         share = config.budget.repeats.share

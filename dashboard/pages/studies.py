@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import links
+from dashboard.actions.buttons import draw_buttons
 from dashboard.context import Context, again
 from dashboard.data.studies import Summary, summary_frame
 from dashboard.text import verbatim
@@ -18,7 +19,7 @@ _PICKED = "studies-picked"
 ROW_PX, MOST_ROWS = 35, 14
 MOST_NAMED = 5  # studies that one sentence names
 # What is drawn below the table for the chosen study, from the top to the bottom.
-BELOW: tuple[Callable[[Context, StudyRecord], None], ...] = ()
+BELOW: tuple[Callable[[Context, StudyRecord], None], ...] = (draw_buttons,)
 
 
 def draw(context: Context) -> None:

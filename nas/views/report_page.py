@@ -89,4 +89,6 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
         anchor = f' id="{escape(name)}"' if name else ""
         lines.append(f"<tr{anchor}>{''.join(cells)}</tr>")
     top = f"<thead><tr>{head}</tr></thead>" if heads else ""
-    return f'<div class="wide"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>\n'
+    # Where it is wider than the page, the keyboard must reach it to move it.
+    wide = 'class="wide" role="region" tabindex="0" aria-label="A table"'
+    return f"<div {wide}><table>{top}<tbody>{''.join(lines)}</tbody></table></div>\n"

@@ -73,10 +73,11 @@ def figure_svg(
     x = _axis(traces, figure["layout"], "x", (_LEFT, width - _RIGHT))
     y = _axis(traces, figure["layout"], "y", (height - _BOTTOM, _TITLE + rows * _ROW + 10))
     ink = ' color="#31333f"' if alone else ""
+    role = "group" if linked else "img"  # links within an image would not be reached
     pixels = f' width="{width}" height="{height}"' if alone else ""
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"{pixels} '
-        f'role="img" aria-label={quoteattr(title)} font-family="sans-serif" font-size="12" '
+        f'role="{role}" aria-label={quoteattr(title)} font-family="sans-serif" font-size="12" '
         f'fill="currentColor"{ink}>',
         f'<rect width="{width}" height="{height}" fill="white"/>' if alone else "",
         f'<text x="{_LEFT}" y="17" font-size="14" font-weight="bold">{escape(title)}</text>',

@@ -107,7 +107,7 @@ def test_two_people_press_stop(folder, at_home, fill):
     with Store.open(URL) as store:
         study = fill(store, "demo", StudyState.RUNNING)
         store.update_study(study.id, facts=Facts(training=TRAINING))
-    one, two = open_page("buttons", "demo"), open_page("buttons", "demo")
+    one, two, late = (open_page("buttons", "demo") for _ in range(3))
     assert not one.button(key="stop-1").disabled
     press(one, "stop-1")
     press(two, "stop-1")
@@ -115,6 +115,8 @@ def test_two_people_press_stop(folder, at_home, fill):
     said = texts(two)
     assert "is under way already" in said or "Only a running study can be stopped" in said
     assert ended(stop) == 0, stop.output()
+    press(late, "stop-1")  # on a page that was drawn while it ran
+    assert "nothing was started. Only a running study can be stopped: it is stopped." in texts(late)
     page = open_page("buttons", "demo")
     assert "`nas stop demo`" in texts(page) or "nas stop demo" in texts(page)
     assert page.button(key="stop-1").disabled
