@@ -56,12 +56,12 @@ def board(context: Context) -> None:
     # Drawn first, shown below: the other panels show the moment that is chosen there.
     front, past = st.container(), st.container()
     with past:
-        reading = draw_past(context, reading)
+        then = draw_past(context, reading)
     with front:
-        draw_front(context, reading)
-        draw_selection(context, reading)
-    draw_runs(context, reading)
-    draw_table(context, reading)
+        draw_front(context, reading, then)
+        draw_selection(context, then)
+    draw_runs(context, then)
+    draw_table(context, then)
     links.publish()
 
 
@@ -72,6 +72,9 @@ def draw_front(context: Context, now: Reading, reading: Reading) -> None:
     """
     st.subheader("Quality against cost")
     measured = reading.evaluations["bits_per_byte"].notna().any()
+    if not measured and reading is not now:
+        st.info("Nothing had been measured then. Move the slider below to the right.")
+        return
     if not measured:
         ended = reading.study.state is not StudyState.RUNNING
         st.info(
