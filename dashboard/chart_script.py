@@ -9,6 +9,13 @@ const shared = window.ffnNas = window.ffnNas || {charts: {}, marks: {}};
 
 const number = (row) => Array.isArray(row) ? row[0] : row;
 
+// The palette's darkest grey is not seen on a dark page.
+function legible(figure, element) {
+  const ink = getComputedStyle(element).color.match(/\d+/g) || [0, 0, 0];
+  const dark = Number(ink[0]) + Number(ink[1]) + Number(ink[2]) > 384;
+  return dark ? figure.replaceAll("#555555", "#A6A6A6") : figure;
+}
+
 function themed(figure, element) {
   const style = getComputedStyle(element);
   const ink = style.getPropertyValue("--st-text-color").trim() || "#31333f";
@@ -26,8 +33,9 @@ function themed(figure, element) {
 // Rings around the selected trials; in traces of points alone the others are dimmed.
 function marked(figure, chosen, ink) {
   const wanted = new Set(chosen), x = [], y = [];
-  for (const trace of figure.data) {
-    if (!trace.customdata) continue;
+  const drawn = figure.data.filter((trace) => trace.customdata);
+  const any = drawn.some((trace) => trace.customdata.some((row) => row && wanted.has(number(row))));
+  for (const trace of drawn) {
     const own = [];
     trace.customdata.forEach((row, i) => {
       if (row !== null && wanted.has(number(row))) own.push(i);
@@ -35,7 +43,7 @@ function marked(figure, chosen, ink) {
     if (trace.visible !== "legendonly" && !trace.xaxis) {
       own.forEach((i) => { x.push(trace.x[i]); y.push(trace.y[i]); });
     }
-    if (wanted.size && trace.mode && !trace.mode.includes("lines")) {
+    if (any && trace.mode && !trace.mode.includes("lines")) {
       trace.selectedpoints = own;
       trace.unselected = {marker: {opacity: trace.opacity < 1 ? 0.75 : 0.4}};
     }
@@ -103,7 +111,7 @@ export default function ({data, parentElement, setTriggerValue}) {
   element.draw = async () => {
     if (!element.isConnected || element.wanted !== data.figure) return;
     if (!window.Plotly) { setTimeout(element.draw, 50); return; }
-    const figure = JSON.parse(data.figure);
+    const figure = JSON.parse(legible(data.figure, element));
     marked(figure, element.chosen(), themed(figure, element));
     if (data.selects) figure.layout.margin = {...figure.layout.margin, r: 56};  // of the tools
     const unused = data.selects ? [] : ["select2d", "lasso2d"];

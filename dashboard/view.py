@@ -74,7 +74,8 @@ def choose_view(reading: Reading, knobs: pd.DataFrame) -> View:
 def _display(reading: Reading) -> tuple[int | None, str, str]:
     """Rung, scales and what is hidden."""
     study = reading.study
-    at, scales, hide = st.columns([6, 3, 6], vertical_alignment="bottom")
+    widths = [6, 3, 6] if study.rungs > 1 else [1, 3, 11]
+    at, scales, hide = st.columns(widths, vertical_alignment="bottom")
     rung = ""
     with at:
         if study.rungs > 1:

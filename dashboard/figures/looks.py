@@ -137,6 +137,7 @@ class Style:
     names: of presets, by trial; empty where they are not to be shown.
     dense: the trial of the dense reference design.
     references: whether reference lines are drawn.
+    reach: by "x" and "y" the least and the largest value that an axis shows at least.
     keep: trials that are drawn whatever is left out: the selected ones.
     """
 
@@ -148,4 +149,5 @@ class Style:
     names: Mapping[int, str] = field(default_factory=dict)
     dense: int | None = None
     references: bool = True
+    reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     keep: frozenset[int] = frozenset()

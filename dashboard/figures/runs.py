@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from dashboard.figures.scatter import numbers, thinned
 from nas.store import StudyRecord
+from nas.views.runs import Kind, run_trace
 from nas.views.style import GREY, PAUSED, Data, colour, layout, shown, si, symbol
 from search_space.contract import FAILURES
 from search_space.methods import names
@@ -20,23 +20,13 @@ _EDGE = 0.06  # of the range: so far above all measures stands a run that failed
 _ERROR_LENGTH = 100  # of an error in a hover text
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """How the runs of one kind look."""
-
-    name: str
-    width: float
-    size: float
-    opacity: float
-
-
 # From the back to the front.
 _KINDS = (
-    _Kind(PAUSED, 1, 5, 0.4),
-    _Kind("promoted", 1.5, 6, 0.9),
-    _Kind("on the Pareto frontier", 3, 9, 1.0),
+    Kind(PAUSED, 1, 5, 0.4),
+    Kind("promoted", 1.5, 6, 0.9),
+    Kind("on the Pareto frontier", 3, 9, 1.0),
 )
-_SELECTED = _Kind("selected", 3, 9, 1.0)
+_SELECTED = Kind("selected", 3, 9, 1.0)
 
 
 def runs(
@@ -99,7 +89,7 @@ def _some(runs_: pd.Index) -> pd.Index:
     return runs_[runs_.get_level_values("trial").isin(kept)]
 
 
-def _lines(rows: pd.DataFrame, trials: pd.DataFrame, method: str, kind: _Kind) -> Data:
+def _lines(rows: pd.DataFrame, trials: pd.DataFrame, method: str, kind: Kind) -> Data:
     """All the runs of a method and a kind as one trace, with gaps: thousands would be slow."""
     x: list[float | None] = []
     y: list[float | None] = []
@@ -120,21 +110,7 @@ def _lines(rows: pd.DataFrame, trials: pd.DataFrame, method: str, kind: _Kind) -
         y.append(bits)
         marks.append([trial])
         texts.append(f"<b>#{trial} {shown(design)}</b><br>rung {rung}, seed {seed}")
-    return {
-        "type": "scatter",
-        "x": x,
-        "y": y,
-        "customdata": marks,
-        "text": texts,
-        "hovertemplate": "%{text}<br>%{y:.4f} bits/byte<extra></extra>",
-        "mode": "lines+markers",
-        "name": shown(method),
-        "legendgroup": method,
-        "showlegend": False,
-        "opacity": kind.opacity,
-        "line": {"color": colour(method), "width": kind.width},
-        "marker": {"symbol": symbol(method), "size": kind.size, "color": colour(method)},
-    }
+    return run_trace((x, y, marks, texts), method, kind)
 
 
 def _crosses(whole: pd.DataFrame, trials: pd.DataFrame) -> list[Data]:
@@ -182,7 +158,7 @@ def _methods(there: Collection[str]) -> list[Data]:
     ]
 
 
-def _entry(kind: _Kind, drawn: int, there: int) -> Data:
+def _entry(kind: Kind, drawn: int, there: int) -> Data:
     """A kind's entry of the legend, which has no point of its own."""
     name = kind.name if drawn == there else f"{kind.name} ({drawn:,} of {there:,})"
     line = {"color": GREY, "width": kind.width}

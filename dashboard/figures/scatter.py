@@ -61,6 +61,8 @@ def scatter(study: StudyRecord, found: Points, style: Style, paused: pd.DataFram
     for letter, axis in (("x", x), ("y", y)):
         log = letter in style.log
         figure[f"{letter}axis"] |= {"type": "log" if log else "linear"}
+        if letter in style.reach:
+            figure[f"{letter}axis"]["autorangeoptions"] = {"include": list(style.reach[letter])}
         if axis.name != "bits_per_byte":
             figure[f"{letter}axis"] |= {"tickformat": "~s"}
         if log:

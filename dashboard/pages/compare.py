@@ -106,15 +106,15 @@ def _table(frame: pd.DataFrame, found: Sequence[Side], key: str) -> None:
     """A row a knob or a figure, a column a design."""
     if frame.empty:
         return
+    names = (frame["differs"] + " " + frame["what"]).str.strip()
     st.dataframe(
-        frame,
+        frame.assign(what=names).drop(columns="differs"),
         hide_index=True,
         key=key,
         placeholder="",
         height="content",
         column_config={
-            "differs": st.column_config.TextColumn("≠", width=36, help="≠: not all are alike"),
-            "what": st.column_config.TextColumn(" ", width="medium"),
+            "what": st.column_config.TextColumn(" ", help="≠: not all are alike"),
             **{side.name: st.column_config.TextColumn(side.name) for side in found},
         },
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -55,19 +56,25 @@ def board(context: Context) -> None:
     # Drawn first, shown below: the other panels show the moment that is chosen there.
     front, past = st.container(), st.container()
     with past:
-        reading = draw_past(context, reading)
+        then = draw_past(context, reading)
     with front:
-        draw_front(context, reading)
-        draw_selection(context, reading)
-    draw_runs(context, reading)
-    draw_table(context, reading)
+        draw_front(context, reading, then)
+        draw_selection(context, then)
+    draw_runs(context, then)
+    draw_table(context, then)
     links.publish()
 
 
-def draw_front(context: Context, reading: Reading) -> None:
-    """The scatter with its controls."""
+def draw_front(context: Context, now: Reading, reading: Reading) -> None:
+    """The scatter with its controls.
+
+    reading: `now`, or the study as it stood once, on the axes that it has now.
+    """
     st.subheader("Quality against cost")
     measured = reading.evaluations["bits_per_byte"].notna().any()
+    if not measured and reading is not now:
+        st.info("Nothing had been measured then. Move the slider below to the right.")
+        return
     if not measured:
         ended = reading.study.state is not StudyState.RUNNING
         st.info(
@@ -78,15 +85,9 @@ def draw_front(context: Context, reading: Reading) -> None:
             f"follow the study with: `nas status {reading.study.name}`"
         )
         return
-    knobs = reading.knobs
-    view = choose_view(reading, knobs)
+    view = choose_view(now, now.knobs)
     selected = links.selected()
-    found: Points = context.source.once(
-        ("points", reading.stamp, view.axes, view.rung),
-        lambda: points(
-            reading.study, reading.trials, reading.evaluations, reading.bounds, view.axes, view.rung
-        ),
-    )
+    found = _points(context, reading, view)
     if found.frame.empty:
         st.info(
             "No design has been measured at this rung yet. Choose a lower one under *Measured at*, "
@@ -96,7 +97,7 @@ def draw_front(context: Context, reading: Reading) -> None:
     outside = frozenset(selected) & frozenset(found.frame.index)
     drawn, figure = context.source.once(
         ("scatter", reading.stamp, view, _thin(found, outside)),
-        lambda: _figure(reading, view, found, outside),
+        lambda: _figure(reading, view, found, outside, _reach(context, now, reading, view)),
     )
     order = {int(n): place for place, n in enumerate(_by_rank(found))}
 
@@ -118,6 +119,23 @@ def draw_front(context: Context, reading: Reading) -> None:
     st.caption(_caption(reading, view, drawn))
 
 
+def _points(context: Context, reading: Reading, view: View) -> Points:
+    study, trials, evaluations = reading.study, reading.trials, reading.evaluations
+    make = partial(points, study, trials, evaluations, reading.bounds, view.axes, view.rung)
+    return context.source.once(("points", reading.stamp, view.axes, view.rung), make)
+
+
+def _reach(
+    context: Context, now: Reading, reading: Reading, view: View
+) -> Mapping[str, tuple[float, float]]:
+    """How far the axes go at least: in the past as far as now, so that points move and not axes."""
+    if reading is now:
+        return {}
+    frame = _points(context, now, view).frame
+    names = {"y": view.axes[0], "x": view.axes[1]}
+    return {at: (float(frame[n].min()), float(frame[n].max())) for at, n in names.items()}
+
+
 def _thin(found: Points, selected: frozenset[int]) -> frozenset[int]:
     """The selected trials that a figure must keep: none where it leaves nothing out, so that the
     same figure serves every selection."""
@@ -125,7 +143,11 @@ def _thin(found: Points, selected: frozenset[int]) -> frozenset[int]:
 
 
 def _figure(
-    reading: Reading, view: View, found: Points, selected: frozenset[int]
+    reading: Reading,
+    view: View,
+    found: Points,
+    selected: frozenset[int],
+    reach: Mapping[str, tuple[float, float]],
 ) -> tuple[Drawn, str]:
     study, knobs = reading.study, reading.knobs
     colour, shape = looks_of(view, reading, knobs, found.frame)
@@ -140,6 +162,7 @@ def _figure(
         names=dict(zip(map(int, names.index), names, strict=True)),
         dense=dense_reference(study, knobs, reading.specs),
         keep=selected,
+        reach=reach,
     )
     paused = reading.trials[reading.trials["status"] == "paused"]
     drawn = scatter(study, found, style, paused if view.rung is None else paused.iloc[:0])

@@ -187,6 +187,8 @@ def _curves(context: Context, trial: TrialRecord) -> None:
     st.caption(
         "A line is a run's trunk through its rungs and the branch of the last one; thin lines are "
         "the branches of lower rungs, which were measured and dropped. Dotted: the rungs."
+        if study.rungs > 1
+        else "A line is a run, a training of this design with one seed."
     )
 
 

@@ -32,7 +32,7 @@ _ERROR_LENGTH = 100  # of an error in a hover text
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """How the runs of one kind look."""
 
     name: str
@@ -42,9 +42,9 @@ class _Kind:
 
 
 # From the back to the front.
-_PAUSED = _Kind(PAUSED, 1, 5, 0.4)
-_PROMOTED = _Kind("promoted", 1.5, 6, 0.9)
-_FRONTIER = _Kind("on the Pareto frontier", 3, 9, 1.0)
+_PAUSED = Kind(PAUSED, 1, 5, 0.4)
+_PROMOTED = Kind("promoted", 1.5, 6, 0.9)
+_FRONTIER = Kind("on the Pareto frontier", 3, 9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class _Run:
     """A run: its evaluations by rung, and those that were measured."""
 
     trial: TrialRecord
-    kind: _Kind
+    kind: Kind
     evaluations: Sequence[EvaluationRecord]
     measured: Sequence[EvaluationRecord]
 
@@ -114,10 +114,23 @@ def _runs(
     return runs
 
 
-def _lines(runs: Sequence[_Run], method: str, kind: _Kind) -> Data:
+def _lines(runs: Sequence[_Run], method: str, kind: Kind) -> Data:
     """All the runs of a method and a kind as one trace, with gaps: thousands would be slow."""
     points = [_points(run) for run in runs]
     x, y, numbers, texts = ([item for each in points for item in each[i]] for i in range(4))
+    return run_trace((x, y, numbers, texts), method, kind)
+
+
+def run_trace(
+    points: Sequence[Sequence[object]],
+    method: str,
+    kind: Kind,
+) -> Data:
+    """Runs of a method and a kind as a trace.
+
+    points: x, y, customdata and hover texts, with a gap between two runs.
+    """
+    x, y, numbers, texts = points
     return {
         "type": "scatter",
         "x": x,

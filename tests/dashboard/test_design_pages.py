@@ -96,7 +96,8 @@ def test_a_running_study_shows_everything(page, url: str, fill) -> None:
     assert figures["Best bits per byte"] == ("2.000", "± 0.010, 5-gram: 1.900")
     assert figures["Pareto frontier"] == ("2", "designs")
     headers = [header.value for header in app.subheader]
-    assert headers == ["Quality against cost", "Trials"], "of one rung there are no runs to show"
+    wanted = ["Quality against cost", "How it came about", "Trials"]
+    assert headers == wanted, "of one rung there are no runs to show"
     assert len(app.dataframe[-1].value) == 5
 
     # The filters of the table, all on the server.
@@ -165,7 +166,11 @@ def test_a_study_with_rungs_speaks_of_runs_and_rungs(page, url, fill_with_rungs)
     assert figures["Designs finished"] == ("2", "1 running, 1 paused, 1 failed")
     assert figures["Best bits per byte"] == ("2.200", "± 0.100, 2 seeds")
     headers = [header.value for header in app.subheader]
-    assert headers == ["Quality against cost", "Runs over the rungs", "Trials"]
+    wanted = ["Quality against cost", "How it came about", "Runs over the rungs", "Trials"]
+    assert headers == wanted
+    assert "Nothing had been measured then" in page("frontier", at="0").info[0].value
+    past = page("frontier", at="2", trials="0,4")
+    assert past.dataframe[-1].value["status"].tolist() != app.dataframe[-1].value["status"].tolist()
     assert app.dataframe[-1].value["rung"].tolist() == [2, 2, 0, 0, 0]
     app.selectbox(key="link-rung").set_value("1").run()
     assert not app.exception and app.query_params["rung"] == "1"
@@ -189,11 +194,11 @@ def test_designs_are_compared_with_the_first(page, url, fill_with_rungs) -> None
     said = [each.value for each in app.markdown if each.value.startswith("- ")]
     assert len(said) == 3 and "bits per byte" in said[0]
     knobs, figures = (app.dataframe[i].value for i in (0, 1))
-    assert list(knobs.columns) == ["differs", "what", "#1", "#0", "#2", "#4"]
-    assert set(knobs["differs"]) == {"≠"}
+    assert list(knobs.columns) == ["what", "#1", "#0", "#2", "#4"]
+    assert all(what.startswith("≠ ") for what in knobs["what"])
     app.toggle(key=f"differing-{study.id}").set_value(False).run()
     assert not app.exception
-    assert "" in app.dataframe[0].value["differs"].tolist()
+    assert "output_gate" in app.dataframe[0].value["what"].tolist()
     assert len(app.dataframe[1].value) > len(figures)
 
 
