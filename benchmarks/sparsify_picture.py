@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from benchmarks.rates_picture import SIZE
 from nas.views.style import GREY, PALETTE
 
+SIDES = ("top right", "bottom right", "middle left")  # of a point: neighbours' names lie apart
 MARKS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
@@ -28,7 +29,7 @@ def draw(file: Path) -> go.Figure:
                 y=[row["perplexity"] for row in own.values()],
                 text=[name.removeprefix(method).strip() for name in own],
                 mode="markers+text",
-                textposition="middle right",
+                textposition=[SIDES[place % len(SIDES)] for place in range(len(own))],
                 textfont_size=9,
                 marker={"size": 9, "symbol": MARKS[number % len(MARKS)]},
                 marker_color=PALETTE[number % len(PALETTE)],
@@ -39,6 +40,7 @@ def draw(file: Path) -> go.Figure:
     figure.update_xaxes(title_text="active FLOPs a token, of the dense model's")
     figure.update_yaxes(title_text="perplexity a token (dotted: the dense model, trained on)")
     figure.update_layout(template="plotly_white", legend={"orientation": "h", "y": 1.1}, **SIZE)
+    figure.update_layout(height=640, margin_t=40)
     return figure
 
 
