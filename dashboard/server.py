@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import dashboard.pages  # noqa: F401  so that the first visit need not import them
 from dashboard import plotly_script
 from dashboard.data.source import source_of
 from search_space.errors import InputError, WorkFailed
@@ -47,8 +48,7 @@ async def warmed(_app: st.App) -> AsyncIterator[None]:
 
 
 def warm() -> None:
-    """Import what pages need, and read the newest study. What fails here fails there, in words."""
-    import dashboard.pages  # noqa: F401
+    """Read the newest study. What fails here fails on a page, in words."""
 
     plotly_script.packed()
     source = source_of(os.environ.get(DB_VARIABLE, DEFAULT_DB))

@@ -32,7 +32,8 @@ class Source:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._lock = threading.RLock()  # of the store, and of what is kept of its studies
+        self._lock = threading.RLock()  # of the store and the tables below; held for a moment only
+        self._reading: dict[str, threading.RLock] = {}  # by study: two never read the same twice
         self._making = threading.RLock()  # two pages never make one thing twice
         self._remembering = threading.Lock()
         self._store: Store | None = None
@@ -61,13 +62,13 @@ class Source:
 
     def curves(self, reading: Reading) -> dict[int, Curve]:
         """The curves of the evaluations that run, and of the lower rungs of their runs."""
-        with self._lock:
+        with self._alone(reading.study.name):
             follower = self._curves.setdefault(reading.study.uid, Curves())
             return self._ask(lambda store: follower.read(store, reading))
 
     def summaries(self) -> list[Summary]:
         """All studies in a row each, the newest first."""
-        with self._lock:
+        with self._alone(""):  # no study's name
             return self._ask(lambda store: self._summaries.read(store))
 
     def lease_left(self, study_id: int) -> float:
@@ -76,7 +77,7 @@ class Source:
 
     def snapshot(self, name: str) -> Snapshot:
         """The study as it stands; only what happened since the last call is read."""
-        with self._lock:
+        with self._alone(name):
             found = self._ask(lambda store: read(store, name, self._snapshots.get(name)))
             self._snapshots[name] = found
             return found
@@ -86,7 +87,7 @@ class Source:
 
         The same object as before, as long as nothing but curves has changed.
         """
-        with self._lock:
+        with self._alone(name):
             return self._ask(lambda store: self._follower(name).read(store, name))
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
@@ -137,35 +138,44 @@ class Source:
             while len(self._drawn) > KEPT:
                 del self._drawn[next(iter(self._drawn))]
 
+    def _alone(self, name: str) -> threading.RLock:
+        with self._lock:
+            return self._reading.setdefault(name, threading.RLock())
+
     def _follower(self, name: str) -> Follower:
-        found = self._followers.pop(name, None) or Follower()
-        self._followers[name] = found
-        while len(self._followers) > FOLLOWED:
-            del self._followers[next(iter(self._followers))]
-        return found
+        with self._lock:
+            found = self._followers.pop(name, None) or Follower()
+            self._followers[name] = found
+            while len(self._followers) > FOLLOWED:
+                del self._followers[next(iter(self._followers))]
+            return found
 
     def _ask(self, body: Callable[[Store], T]) -> T:
-        with self._lock:
-            try:
-                return body(self._opened())
-            except StoreUnavailable:
-                # Another file may be there by now, or the server back: once more from the start.
-                self._close()
-                return body(self._opened())
+        store = self._opened()
+        try:
+            return body(store)
+        except StoreUnavailable:
+            # Another file may be there by now, or the server back: once more from the start.
+            self._close(store)
+            return body(self._opened())
 
     def _opened(self) -> Store:
-        if self._store is None:
-            self._store = Store.open(self.url, create=False)
-        return self._store
+        with self._lock:
+            if self._store is None:
+                self._store = Store.open(self.url, create=False)
+            return self._store
 
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = None
-        self._snapshots.clear()
-        self._followers.clear()
-        self._curves.clear()
-        self._summaries = Summaries()
+    def _close(self, store: Store) -> None:
+        """Forget a store that cannot be read, unless another thread has done so."""
+        with self._lock:
+            if self._store is not store:
+                return
+            store.close()
+            self._store = None
+            self._snapshots.clear()
+            self._followers.clear()
+            self._curves.clear()
+            self._summaries = Summaries()
         with self._remembering:
             self._drawn.clear()
 
