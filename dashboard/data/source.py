@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dashboard.data.curves import Curve, Curves
@@ -20,7 +22,20 @@ T = TypeVar("T")
 KEPT = 120  # drawn things that are remembered, over all pages and studies
 KEPT_ALIKE = 8  # of these, whose keys begin alike: most are of a reading that has passed
 CURVE_POINTS = 300  # of one curve that are read: a page is not much wider
+FRESH_S = 1.0  # for which what is live is not read again
 FOLLOWED = 4  # studies whose columns are kept: one of 50,000 trials takes some 100 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """A study and the curves of what runs.
+
+    at: when it was read, by `time.monotonic`: the name of this look.
+    """
+
+    reading: Reading
+    curves: Mapping[int, Curve]
+    at: float
 
 
 class Source:
@@ -41,6 +56,7 @@ class Source:
         self._followers: dict[str, Follower] = {}
         self._curves: dict[str, Curves] = {}
         self._summaries = Summaries()
+        self._lives: dict[str, Live] = {}
         self._drawn: dict[Hashable, Any] = {}
 
     def studies(self) -> list[StudyRecord]:
@@ -65,6 +81,17 @@ class Source:
         with self._alone(reading.study.name):
             follower = self._curves.setdefault(reading.study.uid, Curves())
             return self._ask(lambda store: follower.read(store, reading))
+
+    def live(self, name: str) -> Live:
+        """The study and its curves as they stood at most `FRESH_S` seconds ago: readers who look
+        within that time share one look."""
+        with self._alone(name):
+            found = self._lives.get(name)
+            if found is None or time.monotonic() - found.at >= FRESH_S:
+                reading = self.reading(name)
+                found = Live(reading, self.curves(reading), time.monotonic())
+                self._lives[name] = found
+            return found
 
     def summaries(self) -> list[Summary]:
         """All studies in a row each, the newest first."""
@@ -175,6 +202,7 @@ class Source:
             self._snapshots.clear()
             self._followers.clear()
             self._curves.clear()
+            self._lives.clear()
             self._summaries = Summaries()
         with self._remembering:
             self._drawn.clear()
