@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from dashboard.data.curves import Curve, Curves
 from dashboard.data.follower import Follower
 from dashboard.data.reading import Reading
-from dashboard.data.snapshot import Snapshot, read
 from dashboard.data.studies import Summaries, Summary
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
 from nas.store.tallies import Speed
@@ -52,7 +51,6 @@ class Source:
         self._making = threading.RLock()  # two pages never make one thing twice
         self._remembering = threading.Lock()
         self._store: Store | None = None
-        self._snapshots: dict[str, Snapshot] = {}
         self._followers: dict[str, Follower] = {}
         self._curves: dict[str, Curves] = {}
         self._summaries = Summaries()
@@ -101,13 +99,6 @@ class Source:
     def lease_left(self, study_id: int) -> float:
         """Seconds until the hold of the study's driver runs out; at most 0 without a driver."""
         return self._ask(lambda store: store.lease_left(study_id))
-
-    def snapshot(self, name: str) -> Snapshot:
-        """The study as it stands; only what happened since the last call is read."""
-        with self._alone(name):
-            found = self._ask(lambda store: read(store, name, self._snapshots.get(name)))
-            self._snapshots[name] = found
-            return found
 
     def reading(self, name: str) -> Reading:
         """The study as it stands, in columns; only what happened since the last call is read.
@@ -199,7 +190,6 @@ class Source:
                 return
             store.close()
             self._store = None
-            self._snapshots.clear()
             self._followers.clear()
             self._curves.clear()
             self._lives.clear()
