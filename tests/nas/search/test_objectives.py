@@ -139,7 +139,7 @@ def test_the_page_shows_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     measures = dict(outcome_frame(found, trials[0]).itertuples(index=False))
     assert "Weights and active weights (kB)" in measures
     monkeypatch.setenv("NAS_DB", url)
-    app = Path(dashboard.__file__).parent / "app.py"
+    app = Path(dashboard.__file__).parent / "start" / "page.py"
     page = AppTest.from_file(str(app), default_timeout=60).run()
     assert not page.exception
     table = page.dataframe[-1]
