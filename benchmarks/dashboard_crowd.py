@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
-from benchmarks.dashboard_server import served, training
+from benchmarks.dashboard_server import cpu_seconds, served, training
 from benchmarks.reading_store import NAME, Shape
 from benchmarks.report import Row, at_most
 
@@ -27,24 +27,32 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 def crowd_rows(url: str, shape: Shape, pairs: int = PAIRS, span: float = SPAN_S) -> Iterator[Row]:
     """How much slower a study's work goes beside the readers, measured in pairs."""
-    with served(url) as (_, address), training(url, shape):
-        ratios = []
+    with served(url) as (server, address), training(url, shape):
+        ratios, shares = [], []
         for pair in range(pairs):
             # Half of the pairs begin with the readers: what changes with time then cancels.
-            order = (False, True) if pair % 2 else (True, False)
-            done = {read: _worked(address, span, read) for read in order}
+            done = {}
+            for read in (False, True) if pair % 2 else (True, False):
+                done[read], share = _worked(address, server.pid, span, read)
+                shares += [share] if read else []
             ratios.append(1 - done[True] / done[False])
     shown = ", ".join(f"{100 * ratio:+.1f}%" for ratio in ratios)
     yield Row(f"slower by pair, {PAGES_OPEN} live pages open", shown)
+    name = f"server's share of a core, {PAGES_OPEN} live pages open beside busy cores"
+    yield Row(name, median(shares), "cores")
     name = f"a study on all {os.cpu_count()} cores beside {PAGES_OPEN} open pages: slower by"
     yield at_most(name, 100 * median(ratios), 100 * SLOWER, "%")
 
 
-def _worked(address: str, span: float, read: bool) -> float:
-    """Rounds of work that as many processes as cores did in `span` seconds."""
-    with readers(address, PAGES_OPEN if read else 0), _CONTEXT.Pool(os.cpu_count()) as pool:
-        pool.map(work, [0.2] * (os.cpu_count() or 1))  # they have started
-        return sum(pool.map(work, [span] * (os.cpu_count() or 1), chunksize=1))
+def _worked(address: str, pid: int, span: float, read: bool) -> tuple[float, float]:
+    """Rounds of work that as many processes as cores did in `span` seconds, and the share of a core
+    that the server of `pid` used meanwhile."""
+    cores = os.cpu_count() or 1
+    with readers(address, PAGES_OPEN if read else 0), _CONTEXT.Pool(cores) as pool:
+        pool.map(work, [0.2] * cores, chunksize=1)  # they have started
+        before = cpu_seconds(pid)
+        rounds = sum(pool.map(work, [span] * cores, chunksize=1))
+        return rounds, (cpu_seconds(pid) - before) / span
 
 
 def work(span: float) -> int:

@@ -75,9 +75,7 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
         names = {study.name: study for study in studies}
         wanted = links.get("study")
         st.session_state["study"] = wanted if wanted in names else studies[0].name
-        name = st.selectbox("Study", list(names), key="study")
-        if wanted and name != wanted:
-            links.select(())  # another study's trials have other numbers
+        name = st.selectbox("Study", list(names), key="study", on_change=_take)
         links.put("study", name)
         study = names[name]
         st.caption(f"{study.state}, started {study.created_at:{MINUTE}} UTC")
@@ -88,6 +86,12 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
         with st.expander("Facts"):
             st.json(study.facts.to_dict(), expanded=2)
     return study
+
+
+def _take() -> None:
+    """What the reader chose goes before what the address says."""
+    links.put("study", st.session_state["study"])
+    links.select(())  # another study's trials have other numbers
 
 
 def hint(study: StudyRecord, held: bool) -> None:

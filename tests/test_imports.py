@@ -24,6 +24,11 @@ ALLOWED = {
         "nas.search.objectives",
         "nas.views",
         "nas.process.holder",  # the standard library alone
+        # How sure a frontier is, kept from look to look and not worked out anew: a page asks for
+        # the parts of `nas.views.certainty`. They import the standard library alone.
+        "nas.search.chances",
+        "nas.search.paired",
+        "nas.search.seeds",
         # The page Launch makes its form of the schema of a study's file, and what is typed is read,
         # checked and priced as `nas launch` does it: the modules that do, loaded by that page.
         "nas.config",

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from dashboard.data.reading import Reading
+from nas.search.objectives import OBJECTIVES
 from nas.store import EvaluationRecord, StudyRecord, TrialRecord
 from nas.views.certainty import chance_row, neighbour_words
 from nas.views.style import si
@@ -95,6 +96,9 @@ def outcome_frame(reading: Reading, trial: TrialRecord) -> pd.DataFrame:
         rows.append(("± one standard error", f"{row['noise']:.4f}"))
     if study.deviation is not None:
         rows.append(("Deviation of one seed", f"{study.deviation:.4f}"))
+    for name in study.objectives:
+        figure = OBJECTIVES[name].value(trial) if name not in ("bits_per_byte", *COSTS) else None
+        rows += [(OBJECTIVES[name].title, si(figure))] if figure is not None else []
     rows += _chance_rows(chance_row(reading.chances.get(trial.number)))
     rows.append(("FLOPs spent", si(trial.flops)))
     return pd.DataFrame(rows + _result_rows(trial), columns=["measure", "value"])

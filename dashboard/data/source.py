@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dashboard.data.curves import Curve, Curves
 from dashboard.data.follower import Follower
 from dashboard.data.reading import Reading
-from dashboard.data.snapshot import Snapshot, read
 from dashboard.data.studies import Summaries, Summary
 from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
 from nas.store.tallies import Speed
@@ -20,7 +21,20 @@ T = TypeVar("T")
 KEPT = 120  # drawn things that are remembered, over all pages and studies
 KEPT_ALIKE = 8  # of these, whose keys begin alike: most are of a reading that has passed
 CURVE_POINTS = 300  # of one curve that are read: a page is not much wider
+FRESH_S = 1.0  # for which what is live is not read again
 FOLLOWED = 4  # studies whose columns are kept: one of 50,000 trials takes some 100 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """A study and the curves of what runs.
+
+    at: when it was read, by `time.monotonic`: the name of this look.
+    """
+
+    reading: Reading
+    curves: Mapping[int, Curve]
+    at: float
 
 
 class Source:
@@ -32,14 +46,15 @@ class Source:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._lock = threading.RLock()  # of the store, and of what is kept of its studies
+        self._lock = threading.RLock()  # of the store and the tables below; held for a moment only
+        self._reading: dict[str, threading.RLock] = {}  # by study: two never read the same twice
         self._making = threading.RLock()  # two pages never make one thing twice
         self._remembering = threading.Lock()
         self._store: Store | None = None
-        self._snapshots: dict[str, Snapshot] = {}
         self._followers: dict[str, Follower] = {}
         self._curves: dict[str, Curves] = {}
         self._summaries = Summaries()
+        self._lives: dict[str, Live] = {}
         self._drawn: dict[Hashable, Any] = {}
 
     def studies(self) -> list[StudyRecord]:
@@ -61,32 +76,36 @@ class Source:
 
     def curves(self, reading: Reading) -> dict[int, Curve]:
         """The curves of the evaluations that run, and of the lower rungs of their runs."""
-        with self._lock:
+        with self._alone(reading.study.name):
             follower = self._curves.setdefault(reading.study.uid, Curves())
             return self._ask(lambda store: follower.read(store, reading))
 
+    def live(self, name: str) -> Live:
+        """The study and its curves as they stood at most `FRESH_S` seconds ago: readers who look
+        within that time share one look."""
+        with self._alone(name):
+            found = self._lives.get(name)
+            if found is None or time.monotonic() - found.at >= FRESH_S:
+                reading = self.reading(name)
+                found = Live(reading, self.curves(reading), time.monotonic())
+                self._lives[name] = found
+            return found
+
     def summaries(self) -> list[Summary]:
         """All studies in a row each, the newest first."""
-        with self._lock:
+        with self._alone(""):  # no study's name
             return self._ask(lambda store: self._summaries.read(store))
 
     def lease_left(self, study_id: int) -> float:
         """Seconds until the hold of the study's driver runs out; at most 0 without a driver."""
         return self._ask(lambda store: store.lease_left(study_id))
 
-    def snapshot(self, name: str) -> Snapshot:
-        """The study as it stands; only what happened since the last call is read."""
-        with self._lock:
-            found = self._ask(lambda store: read(store, name, self._snapshots.get(name)))
-            self._snapshots[name] = found
-            return found
-
     def reading(self, name: str) -> Reading:
         """The study as it stands, in columns; only what happened since the last call is read.
 
         The same object as before, as long as nothing but curves has changed.
         """
-        with self._lock:
+        with self._alone(name):
             return self._ask(lambda store: self._follower(name).read(store, name))
 
     def trial(self, study_id: int, number: int) -> TrialRecord:
@@ -137,35 +156,44 @@ class Source:
             while len(self._drawn) > KEPT:
                 del self._drawn[next(iter(self._drawn))]
 
+    def _alone(self, name: str) -> threading.RLock:
+        with self._lock:
+            return self._reading.setdefault(name, threading.RLock())
+
     def _follower(self, name: str) -> Follower:
-        found = self._followers.pop(name, None) or Follower()
-        self._followers[name] = found
-        while len(self._followers) > FOLLOWED:
-            del self._followers[next(iter(self._followers))]
-        return found
+        with self._lock:
+            found = self._followers.pop(name, None) or Follower()
+            self._followers[name] = found
+            while len(self._followers) > FOLLOWED:
+                del self._followers[next(iter(self._followers))]
+            return found
 
     def _ask(self, body: Callable[[Store], T]) -> T:
-        with self._lock:
-            try:
-                return body(self._opened())
-            except StoreUnavailable:
-                # Another file may be there by now, or the server back: once more from the start.
-                self._close()
-                return body(self._opened())
+        store = self._opened()
+        try:
+            return body(store)
+        except StoreUnavailable:
+            # Another file may be there by now, or the server back: once more from the start.
+            self._close(store)
+            return body(self._opened())
 
     def _opened(self) -> Store:
-        if self._store is None:
-            self._store = Store.open(self.url, create=False)
-        return self._store
+        with self._lock:
+            if self._store is None:
+                self._store = Store.open(self.url, create=False)
+            return self._store
 
-    def _close(self) -> None:
-        if self._store is not None:
-            self._store.close()
-        self._store = None
-        self._snapshots.clear()
-        self._followers.clear()
-        self._curves.clear()
-        self._summaries = Summaries()
+    def _close(self, store: Store) -> None:
+        """Forget a store that cannot be read, unless another thread has done so."""
+        with self._lock:
+            if self._store is not store:
+                return
+            store.close()
+            self._store = None
+            self._followers.clear()
+            self._curves.clear()
+            self._lives.clear()
+            self._summaries = Summaries()
         with self._remembering:
             self._drawn.clear()
 

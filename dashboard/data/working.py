@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -115,12 +114,3 @@ def endings(reading: Reading, most: int = ENDINGS) -> pd.DataFrame:
             "error": over["error"].to_numpy(),
         }
     )
-
-
-def ago(then: datetime, now: datetime) -> str:
-    """How long ago, for people: `40 s ago`, `3 min ago`."""
-    seconds = max(0, int((now - then).total_seconds()))
-    for size, word in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {word} ago"
-    return f"{seconds} s ago"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from dashboard.data.curves import Curve
 from dashboard.data.reading import Reading
@@ -25,8 +26,9 @@ def live_data(reading: Reading, curves: Mapping[int, Curve]) -> Data:
     running = reading.running.iloc[-MOST:]
     traces: list[Data] = []
     seen: dict[str, int] = {}
+    known = reading.some(curves)
     for id, row in running.iterrows():
-        x, y = _line(reading, int(row["trial"]), int(row["seed"]), int(id), curves)  # type: ignore[call-overload]
+        x, y = _line(_of_run(known, row), int(id), curves, _decay(reading))  # type: ignore[call-overload]
         trial = reading.trials.loc[row["trial"]]
         method = trial["method"]
         turn = seen[method] = seen.get(method, -1) + 1
@@ -51,16 +53,21 @@ def live_data(reading: Reading, curves: Mapping[int, Curve]) -> Data:
     return {"data": traces, "layout": found}
 
 
+def _of_run(known: pd.DataFrame, row: pd.Series) -> pd.DataFrame:
+    """The evaluations of the row's run, by rung."""
+    mine = (known["trial"] == row["trial"]) & (known["seed"] == row["seed"])
+    own: pd.DataFrame = known[mine].sort_values("rung")
+    return own
+
+
 def _line(
-    reading: Reading, trial: int, seed: int, running: int, curves: Mapping[int, Curve]
+    own: pd.DataFrame, running: int, curves: Mapping[int, Curve], decay: float
 ) -> tuple[list[float], list[float]]:
     """x and y: of lower rungs the part that the next one goes on from, then all of the running."""
-    own = reading.some(curves)
-    own = own[(own["trial"] == trial) & (own["seed"] == seed)].sort_values("rung")
     xs, ys = [], []
     for id, until, trunk in zip(own.index, own["until_flops"], own["trunk_flops"], strict=True):
         points = curves[id].points
-        fork = np.inf if id == running else trunk or (1 - _decay(reading)) * until
+        fork = np.inf if id == running else trunk or (1 - decay) * until
         kept = points["flops"] <= fork
         xs.append(points["flops"][kept])
         ys.append(points["loss"][kept])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.charts import live_chart
 from dashboard.context import Context, again
-from dashboard.data.curves import Curve
 from dashboard.data.reading import Reading
-from dashboard.data.working import Work, ago, endings, quickest, work
+from dashboard.data.source import Live, Source
+from dashboard.data.working import Work, endings, quickest, work
 from dashboard.figures.live import MOST, live_data
 from dashboard.text import verbatim
 from nas.store import StudyState
@@ -35,16 +36,22 @@ def draw(context: Context) -> None:
 
 def board(context: Context) -> None:
     """All of it: it is drawn again together, so that its numbers agree."""
-    source, reading = context.source, context.reading()
-    curves = source.curves(reading)
+    assert context.study is not None
+    source, live = context.source, context.source.live(context.study.name)
+    reading = live.reading
     # A machine's pace changes little: it is not worked out at every ending.
     best = source.once(
         ("quickest", reading.study.uid, len(reading.evaluations) // 50), lambda: quickest(reading)
     )
-    now = work(reading, curves, best)
+    now = source.once(("work", live.at), lambda: work(reading, live.curves, best))
     _numbers(reading, now)
-    _runs(reading, now, curves)
-    _endings(reading, source.once(("endings", reading.stamp), lambda: endings(reading)))
+    _runs(source, live, now)
+    _endings(reading, source.once(("endings", reading.stamp), lambda: _table(endings(reading))))
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    """As it travels, so that it is made once for all readers."""
+    return pa.Table.from_pandas(frame, preserve_index=False)
 
 
 def _numbers(reading: Reading, now: Work) -> None:
@@ -86,13 +93,13 @@ def _metric(
     )
 
 
-def _runs(reading: Reading, now: Work, curves: dict[int, Curve]) -> None:
-    count = len(now.running)
+def _runs(source: Source, live: Live, now: Work) -> None:
+    reading, count = live.reading, len(now.running)
     st.subheader(f"Under way: {count} {_plural(count, 'evaluation')}")
     if not count:
         st.info(_why_idle(reading))
         return
-    figure = json.dumps(live_data(reading, curves))
+    figure = source.once(("live", live.at), lambda: json.dumps(live_data(reading, live.curves)))
     live_chart(figure, f"live-{reading.study.id}", HEIGHT)
     newest = f"Of {count} the newest {MOST} are drawn. " if count > MOST else ""
     st.caption(
@@ -101,17 +108,12 @@ def _runs(reading: Reading, now: Work, curves: dict[int, Curve]) -> None:
     )
     number = st.column_config.NumberColumn
     st.dataframe(
-        now.running.drop(columns=["id", "method"]).assign(
-            done=100 * now.running["done"],
-            share=100 * now.running["share"].astype(float),
-            rate=now.running["rate"].astype(float) / 1e9,
-        ),
+        source.once(("runs-table", live.at), lambda: _table(_shown(reading, now.running))),
         hide_index=True,
         key=f"live-runs-{reading.study.id}",
         height=_height(count),
         placeholder="",
         alt="The evaluations under way, a row each",
-        column_order=_shown(reading),
         column_config={
             "trial": number("trial", pinned=True, width="small"),
             "done": st.column_config.ProgressColumn(
@@ -127,12 +129,17 @@ def _runs(reading: Reading, now: Work, curves: dict[int, Curve]) -> None:
     )
 
 
-def _shown(reading: Reading) -> list[str]:
+def _shown(reading: Reading, running: pd.DataFrame) -> pd.DataFrame:
     rungs = ["rung"] if reading.study.rungs > 1 else []
-    return [
+    names = [
         *("trial", "design", *rungs, "seed", "done", "step", "steps"),
         *("loss", "rate", "share", "attempt"),
     ]
+    return running[names].assign(
+        done=100 * running["done"],
+        share=100 * running["share"].astype(float),
+        rate=running["rate"].astype(float) / 1e9,
+    )
 
 
 def _why_idle(reading: Reading) -> str:
@@ -145,33 +152,39 @@ def _why_idle(reading: Reading) -> str:
     return f"This study is {study.state}: nothing runs. Its results are on the page Frontier."
 
 
-def _endings(reading: Reading, found: pd.DataFrame) -> None:
+def _endings(reading: Reading, found: pa.Table) -> None:
     st.subheader("Ended of late")
     if not len(found):
         st.info("No evaluation has ended yet. The first ends when a design reaches its first rung.")
         return
-    now = datetime.now(UTC)
-    hidden = set() if any(found["error"]) else {"error"}
+    both = zip(*_columns(found, "trial", "error"), strict=True)
+    errors = [(number, error) for number, error in both if error]
+    hidden = set() if errors else {"error"}
     hidden |= set() if reading.study.rungs > 1 else {"rung"}
     number = st.column_config.NumberColumn
     st.dataframe(
-        found.assign(ended=[ago(each.to_pydatetime(), now) for each in found["ended"]]),
+        found,
         hide_index=True,
         key=f"live-endings-{reading.study.id}",
         height=_height(len(found)),
         placeholder="",
         alt="The newest endings, a row each",
-        column_order=[name for name in found.columns if name not in hidden],
+        column_order=[name for name in found.column_names if name not in hidden],
         column_config={
+            # The browser works out how long ago that is: nothing is sent until one more has ended.
+            "ended": st.column_config.DatetimeColumn("ended", format="distance", width="small"),
             "trial": number("trial", width="small"),
             "bits_per_byte": number("bits/byte", format="%.4f"),
             "error": st.column_config.TextColumn("why", width="large"),
         },
     )
-    failed = found[found["error"] != ""]
-    if len(failed):
-        last = failed.iloc[0]
-        st.caption(f"The last that failed is trial {last['trial']}: {verbatim(last['error'])}")
+    if errors:
+        last, error = errors[0]
+        st.caption(f"The last that failed is trial {last}: {verbatim(error)}")
+
+
+def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
+    return [table[name].to_pylist() for name in names]
 
 
 def _height(rows: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -12,14 +11,11 @@ from dashboard.actions.buttons import draw_buttons
 from dashboard.context import Context, again
 from dashboard.data.studies import Summary, summary_frame
 from dashboard.text import verbatim
-from nas.store import StudyRecord
 
 KEY = "studies-table"
 _PICKED = "studies-picked"
 ROW_PX, MOST_ROWS = 35, 14
 MOST_NAMED = 5  # studies that one sentence names
-# What is drawn below the table for the chosen study, from the top to the bottom.
-BELOW: tuple[Callable[[Context, StudyRecord], None], ...] = (draw_buttons,)
 
 
 def draw(context: Context) -> None:
@@ -32,8 +28,7 @@ def draw(context: Context) -> None:
     with st.container(key="studies-board"):
         again(board, context)
     st.subheader(verbatim(context.study.name))
-    for part in BELOW:
-        part(context, context.study)
+    draw_buttons(context, context.study)
 
 
 def board(context: Context) -> None:

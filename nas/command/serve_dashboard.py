@@ -14,6 +14,8 @@ from nas.store import NoStudiesYet, Store
 from search_space.errors import InputError, shown
 from search_space.places import DB_VARIABLE
 
+# Of the palette that the figures have. The page follows the reader's choice of light or dark.
+THEME = ("--theme.light.primaryColor", "#0072B2", "--theme.dark.primaryColor", "#56B4E9")
 END_SECONDS = 5.0  # for the server to end in order
 
 
@@ -33,7 +35,7 @@ def serve(db: str, host: str, port: int) -> int:
     command = [sys.executable, "-P", "-m", "nas.process.tether", "streamlit", "run", str(app)]
     command += ["--server.address", host, "--server.port", str(port), "--server.headless", "true"]
     command += ["--server.fileWatcherType", "none", "--browser.gatherUsageStats", "false"]
-    command += ["--client.toolbarMode", "viewer"]
+    command += ["--client.toolbarMode", "viewer", *THEME]
     print(f"dashboard at http://{host}:{port} (Ctrl-C stops it)", file=sys.stderr)
     environment = os.environ | {DB_VARIABLE: db, "PYTHONPATH": _with_this_package()}
     with interrupts.listening(), interrupts.held():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nas.store.records import MeasuredRun
 from nas.store.standing import mean
@@ -28,6 +28,7 @@ SHARED = 4.0  # repeats that all other designs count as, beside a design's own
 BELIEVED = 4.0
 FEWEST = 4  # designs with repeats, below which a common part cannot be told from their own
 ROUNDS = 12  # of the fit; it moves no digit that is shown after half of them
+MANY = 200  # designs with repeats, from which on the fit takes whole columns
 
 Values = Mapping[int, Mapping[int, float]]  # trial -> seed -> bits per byte
 
@@ -63,12 +64,29 @@ def seed_noise(runs: Sequence[MeasuredRun]) -> SeedNoise:
         values.setdefault(run.trial, {})[run.seed] = run.bits_per_byte
     values = {trial: own for trial, own in values.items() if len(own) > 1}
     repeats = sum(len(own) - 1 for own in values.values())
+    if len(values) >= MANY:
+        return _of_many(values, repeats)
     freedom = {trial: len(mine) - 1.0 for trial, mine in values.items()}
     deviation, own = _shrunk(_squares(values, {}), freedom)
     noise = SeedNoise(deviation=deviation, own=own, repeats=repeats)
     if len(values) < FEWEST:
         return noise
     return _with_common_part(values, noise)
+
+
+def _of_many(values: Values, repeats: int) -> SeedNoise:
+    """The same fit, for so many designs that numpy's import is soon paid back."""
+    from nas.search.seed_fit import Fit
+
+    fit = Fit(values, PRIOR_DEVIATION, PRIOR_FREEDOM, SHARED)
+    alone = SeedNoise(deviation=fit.deviation, own=fit.own, repeats=repeats)
+    for _ in range(ROUNDS):
+        fit.round()
+    chance = float((1 / fit.behind_S).mean())
+    spread = float((fit.common_S**2).sum()) / (len(fit.common_S) - 1)
+    if spread < BELIEVED * chance:
+        return alone
+    return replace(alone, deviation=fit.deviation, common=spread - chance, own=fit.own)
 
 
 def _with_common_part(values: Values, alone: SeedNoise) -> SeedNoise:

@@ -14,10 +14,11 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 from dashboard.text import verbatim
 from nas.store import Store, StudyState
+from search_space.contract import EvalResult, Status
 
 pytestmark = pytest.mark.slow
 
-APP = Path(dashboard.__file__).parent / "app.py"
+APP = Path(dashboard.__file__).parent / "start" / "page.py"
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def change(url: str, statement: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("table", ["curve_point", "trial", "evaluation", "study"])
+@pytest.mark.parametrize("table", ["trial", "evaluation", "study"])
 @pytest.mark.parametrize("state", [StudyState.RUNNING, StudyState.FINISHED])
 def test_a_lost_table_is_a_sentence_until_it_is_back(page, url, fill, table, state) -> None:
     with Store.open(url) as store:
@@ -127,6 +128,72 @@ def test_a_lost_table_is_a_sentence_until_it_is_back(page, url, fill, table, sta
     page.run()
     assert not page.exception and not page.error
     assert page.title[0].value == "demo"
+
+
+def alone(path: str) -> None:
+    """One page of the newest study; what it needs is imported here, where it runs."""
+    import os
+
+    import streamlit as st
+
+    from dashboard import links
+    from dashboard.context import Context, guarded
+    from dashboard.data.source import Source
+    from dashboard.pages import PAGES
+
+    links.recall()
+    source = st.session_state.setdefault("source", Source(os.environ["NAS_DB"]))
+    (page,) = (page for page in PAGES if page.path == path)
+    guarded(lambda: page.draw(Context(source, source.studies()[0])))
+
+
+def open_page(path: str) -> AppTest:
+    return AppTest.from_function(alone, default_timeout=30, args=(path,)).run()
+
+
+def test_the_live_page_says_what_runs_and_survives_lost_curves(
+    url, fill_with_rungs, monkeypatch
+) -> None:
+    monkeypatch.setenv("NAS_DB", url)
+    monkeypatch.setattr("dashboard.data.source.FRESH_S", 0.0)
+    with Store.open(url) as store:
+        fill_with_rungs(store, "demo")
+        live = open_page("live")
+        assert not live.exception and not live.error
+        metrics = {metric.label: metric.value for metric in live.metric}
+        assert (metrics["At work"], metrics["Queue"]) == ("1", "0")
+        assert "Under way: 1 evaluation" in [each.value for each in live.subheader]
+        runs, ended = (each.value for each in live.dataframe)
+        assert (runs["trial"].tolist(), runs["step"].tolist()) == ([3], [8.0])
+        assert ended["outcome"].tolist()[:2] == ["measured", "diverged"]
+        assert "The last that failed is trial 4" in live.caption[-1].value
+        change(url, "ALTER TABLE curve_point RENAME TO away")
+        assert "no such table: curve_point" in the_sentence(live.run())
+        change(url, "ALTER TABLE away RENAME TO curve_point")
+        assert not live.run().error and len(live.dataframe) == 2
+        (running,) = (e for e in store.evaluations(1) if e.status is Status.RUNNING)
+        store.end_evaluation(EvalResult(evaluation=running.id, status=Status.STOPPED, flops=1.0))
+        live.run()
+        assert {metric.label: metric.value for metric in live.metric}["Queue"] == "1"
+        assert "Nothing runs at the moment" in live.info[0].value
+
+
+def test_the_studies_page_has_a_row_a_study(url, fill, monkeypatch) -> None:
+    monkeypatch.setenv("NAS_DB", url)
+    with Store.open(url) as store:
+        fill(store, "old", StudyState.FINISHED)
+        fill(store, "demo", StudyState.RUNNING)
+    studies = open_page("studies")
+    assert not studies.exception and not studies.error
+    table = studies.dataframe[0].value
+    assert table["study"].tolist() == ["demo", "old"]
+    assert table["best"].tolist() == [2.0, 2.0]
+    assert "Nobody drives demo" in studies.warning[0].value
+    change(url, "ALTER TABLE trial RENAME TO away")
+    with Store.open(url) as store:
+        store.update_study(store.study("demo").id, state=StudyState.STOPPED)
+    studies.run()
+    assert not studies.exception and "2 studies" in studies.caption[1].value, "nothing to count"
 
 
 def test_a_database_that_is_removed_and_put_back(page, url, fill) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import plotly.graph_objects as go
 import pytest
 
-from dashboard.data.snapshot import headline, outcome_frame, read, trial_frame
+from dashboard.data.detail import outcome_frame
+from dashboard.data.headline import headline
+from dashboard.data.source import Source
 from nas.command.cli import run
 from nas.config import StudyConfig
 from nas.search.bounds import excess, limits, violations, words
@@ -112,16 +114,18 @@ def test_the_sampler_is_told_the_same_violations(db: str) -> None:
 
 def test_the_page_and_the_figure_mark_it(db: str) -> None:
     with Store.open(db, create=False) as store:
-        snapshot = read(store, "bound")
-    head = headline(snapshot)
+        study = store.study("bound")
+        trials = store.trials(study.id)
+    found = Source(db).reading("bound")
+    head = headline(found)
     assert (head.best, head.frontier, head.finished, head.infeasible) == (2.2, 1, 2, 1)
     assert head.hypervolume == 0.0, "one feasible point spans no box"
-    frame = trial_frame(snapshot)
+    frame = found.trials
     assert frame["frontier"].tolist() == [True, False]
     assert frame["infeasible"].tolist() == ["", "active_flops 1.70x of the bound"]
-    outcome = dict(outcome_frame(snapshot, snapshot.trials[1]).itertuples(index=False))
+    outcome = dict(outcome_frame(found, trials[1]).itertuples(index=False))
     assert outcome["infeasible"] == "active_flops 1.70x of the bound"
-    figure = go.Figure(pareto_data(snapshot.study, snapshot.trials))
+    figure = go.Figure(pareto_data(study, trials))
     hollow = next(trace for trace in figure.data if trace.name == "breaks a bound")
     assert [list(row) for row in hollow.customdata] == [[1]]
     assert hollow.marker.symbol[0].endswith("-open") and hollow.showlegend is not False

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard
 from benchmarks.simulated_pool import SimulatedPool
-from dashboard.data.snapshot import outcome_frame, read, trial_frame
+from dashboard.data.detail import outcome_frame
+from dashboard.data.source import Source
 from nas.command.cli import run
 from nas.config import StudyConfig
 from nas.running.launcher import launch_study
@@ -132,13 +133,13 @@ def test_the_figure_has_its_axis_and_its_words(url: str) -> None:
 
 def test_the_page_shows_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.open(url) as store:
-        snapshot = read(store, "small")
-    frame = trial_frame(snapshot)
-    assert frame[NAME].tolist() == [expected(trial) for trial in snapshot.trials]
-    measures = dict(outcome_frame(snapshot, snapshot.trials[0]).itertuples(index=False))
+        trials = store.trials(store.study("small").id)
+    found = Source(url).reading("small")
+    assert found.trials[NAME].tolist() == [expected(trial) for trial in trials]
+    measures = dict(outcome_frame(found, trials[0]).itertuples(index=False))
     assert "Weights and active weights (kB)" in measures
     monkeypatch.setenv("NAS_DB", url)
-    app = Path(dashboard.__file__).parent / "app.py"
+    app = Path(dashboard.__file__).parent / "start" / "page.py"
     page = AppTest.from_file(str(app), default_timeout=60).run()
     assert not page.exception
     table = page.dataframe[-1]

@@ -8,6 +8,7 @@ from statistics import mean
 
 import pytest
 
+from nas.search import seeds as seeds_module
 from nas.search.seeds import (
     FEWEST,
     PRIOR_DEVIATION,
@@ -103,3 +104,25 @@ def test_designs_need_not_have_the_same_seeds() -> None:
     whole, part = seed_noise(runs), seed_noise(kept)
     assert part.common == pytest.approx(whole.common, rel=0.3)
     assert part.deviation == pytest.approx(whole.deviation, rel=0.4)
+
+
+@pytest.mark.parametrize("common", [0.0, 0.02])
+def test_many_designs_are_fitted_in_columns_to_the_same_figures(common, monkeypatch) -> None:
+    source = random.Random(1)
+    luck = [source.gauss(0, common) for _ in range(4)]
+    runs = [
+        MeasuredRun(trial, seed, 1e9, 2 + 0.001 * trial + luck[seed] + source.gauss(0, 0.01), 0.01)
+        for trial in range(seeds_module.MANY)
+        for seed in range(2 + trial % 3)
+    ]
+    columns = seed_noise(runs)
+    monkeypatch.setattr(seeds_module, "MANY", 10**9)
+    one_by_one = seed_noise(runs)
+    assert (columns.common > 0) == (one_by_one.common > 0) and (columns.common > 1e-5) == (
+        common > 0
+    )
+    assert columns.deviation == pytest.approx(one_by_one.deviation, rel=1e-12)
+    assert columns.common == pytest.approx(one_by_one.common, rel=1e-9)
+    assert columns.repeats == one_by_one.repeats
+    for trial, own in one_by_one.own.items():
+        assert columns.own[trial] == pytest.approx(own, rel=1e-12)
