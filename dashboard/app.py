@@ -24,6 +24,9 @@ from search_space.places import DB_VARIABLE, DEFAULT_DB
 
 MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
+# What is chosen in a row of buttons has the text's colour: in the dark no one colour has contrast
+# enough as its ground, with white on it, and as its ink. `tests/dashboard` notices if it goes away.
+CHOSEN = '<style>button[data-selected="true"] { color: inherit !important; }</style>'
 
 
 def main() -> None:
@@ -42,6 +45,7 @@ def main() -> None:
         for page in PAGES
     ]
     chosen = st.navigation(pages)
+    st.html(CHOSEN)
     chosen.run()
     links.publish()
 
