@@ -25,8 +25,12 @@ from search_space.places import DB_VARIABLE, DEFAULT_DB
 MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
 # What is chosen in a row of buttons has the text's colour: in the dark no one colour has contrast
-# enough as its ground, with white on it, and as its ink. `tests/dashboard` notices if it goes away.
-CHOSEN = '<style>button[data-selected="true"] { color: inherit !important; }</style>'
+# enough as its ground, with white on it, and as its ink. And a link of the menu shows that it has
+# the focus.
+STYLE = """<style>
+button[data-selected="true"] { color: inherit !important; }
+[data-testid="stSidebarNavLink"]:focus-visible { outline: 2px solid; outline-offset: -2px; }
+</style>"""
 
 
 def main() -> None:
@@ -45,7 +49,7 @@ def main() -> None:
         for page in PAGES
     ]
     chosen = st.navigation(pages)
-    st.html(CHOSEN)
+    st.html(STYLE)
     chosen.run()
     links.publish()
 
@@ -78,10 +82,9 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
     with st.sidebar:
         names = {study.name: study for study in studies}
         wanted = links.get("study")
+        # The link is the truth: the box shows it, and writes to it before the page is drawn.
         st.session_state["study"] = wanted if wanted in names else studies[0].name
-        name = st.selectbox("Study", list(names), key="study")
-        if wanted and name != wanted:
-            links.select(())  # another study's trials have other numbers
+        name = st.selectbox("Study", list(names), key="study", on_change=changed_study)
         links.put("study", name)
         study = names[name]
         st.caption(f"{study.state}, started {study.created_at:{MINUTE}} UTC")
@@ -92,6 +95,12 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
         with st.expander("Facts"):
             st.json(study.facts.to_dict(), expanded=2)
     return study
+
+
+def changed_study() -> None:
+    """The reader chose another study, whose trials have other numbers."""
+    links.select(())
+    links.put("study", st.session_state["study"])
 
 
 def hint(study: StudyRecord, held: bool) -> None:
