@@ -24,6 +24,13 @@ from search_space.places import DB_VARIABLE, DEFAULT_DB
 
 MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
+# What is chosen in a row of buttons has the text's colour: in the dark no one colour has contrast
+# enough as its ground, with white on it, and as its ink. And a link of the menu shows that it has
+# the focus.
+STYLE = """<style>
+button[data-selected="true"] { color: inherit !important; }
+[data-testid="stSidebarNavLink"]:focus-visible { outline: 2px solid; outline-offset: -2px; }
+</style>"""
 
 
 def main() -> None:
@@ -42,6 +49,7 @@ def main() -> None:
         for page in PAGES
     ]
     chosen = st.navigation(pages)
+    st.html(STYLE)
     chosen.run()
     links.publish()
 
@@ -74,8 +82,9 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
     with st.sidebar:
         names = {study.name: study for study in studies}
         wanted = links.get("study")
+        # The link is the truth: the box shows it, and writes to it before the page is drawn.
         st.session_state["study"] = wanted if wanted in names else studies[0].name
-        name = st.selectbox("Study", list(names), key="study", on_change=_take)
+        name = st.selectbox("Study", list(names), key="study", on_change=changed_study)
         links.put("study", name)
         study = names[name]
         st.caption(f"{study.state}, started {study.created_at:{MINUTE}} UTC")
@@ -88,10 +97,10 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
     return study
 
 
-def _take() -> None:
-    """What the reader chose goes before what the address says."""
+def changed_study() -> None:
+    """The reader chose another study, whose trials have other numbers."""
+    links.select(())
     links.put("study", st.session_state["study"])
-    links.select(())  # another study's trials have other numbers
 
 
 def hint(study: StudyRecord, held: bool) -> None:

@@ -81,7 +81,7 @@ def _trials(reading: Reading, evaluations: pd.DataFrame) -> pd.DataFrame:
     found["seeds"] = peers.groupby("trial").size().reindex(numbers, fill_value=0)
     found["bits_per_byte"] = means["bits_per_byte"]
     found["active_flops"] = means["active_flops"].fillna(found["active_flops"])
-    shown = mine[mine["status"] != RUNNING].groupby("trial").last().reindex(numbers)
+    shown = _shown(mine).reindex(numbers)
     found["bits_per_byte_se"] = shown["bits_per_byte_se"]
     found["error"] = shown["error"].fillna("")
     found["flops_spent"] = by_trial["flops"].sum()
@@ -93,6 +93,15 @@ def _trials(reading: Reading, evaluations: pd.DataFrame) -> pd.DataFrame:
     found["infeasible"] = _infeasible(reading, found)
     found["frontier"] = _frontier(reading, found)
     return found
+
+
+def _shown(mine: pd.DataFrame) -> pd.DataFrame:
+    """By trial, the evaluation whose ending is the trial's: the last that has one, or stopped."""
+    ended = mine[mine["status"] != RUNNING]
+    ended = ended.assign(final=ended["status"] != STOPPED)
+    ended = ended.sort_values(["trial", "final", "rung"], kind="stable")
+    # `last` of a group would fill what is missing from the rows before.
+    return ended.drop_duplicates("trial", keep="last").set_index("trial")
 
 
 def _status(mine: pd.DataFrame, top: int) -> pd.Series[str]:

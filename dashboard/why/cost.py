@@ -37,7 +37,12 @@ def draw_spending(context: Context, reading: Reading) -> None:
             st.markdown(f"**{title}**")
             make = partial(spending_figure, tables[way], f"spending-{way}")
             figure = drawn(context, reading, ("spending", way), make)
-            live_chart(figure, f"why-{way}-{reading.study.id}", spending_height({way: tables[way]}))
+            live_chart(
+                figure,
+                f"why-{way}-{reading.study.id}",
+                spending_height({way: tables[way]}),
+                label=f"Training FLOPs by {title.lower()}",
+            )
 
 
 def draw_promotions(context: Context, reading: Reading) -> None:
@@ -65,7 +70,13 @@ def draw_promotions(context: Context, reading: Reading) -> None:
         make = partial(promotions_figure, found.pairs, rung, designs, revision)
         figure = drawn(context, reading, ("promotions", rung), make)
         with place:
-            live_chart(figure, f"why-rung-{rung}-{reading.study.id}", HEIGHT, on_click=select_one)
+            live_chart(
+                figure,
+                f"why-rung-{rung}-{reading.study.id}",
+                HEIGHT,
+                on_click=select_one,
+                label=f"Places of designs at rung {rung} against the top",
+            )
 
 
 def _promotion_table(found: Promotions) -> pd.DataFrame:

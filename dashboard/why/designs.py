@@ -43,7 +43,13 @@ def draw_parallel(context: Context, reading: Reading, there: AtRung) -> None:
         ("parallel", there.rung, tuple(chosen)),
         lambda: parallel_figure(there, chosen, reading.trials["method"], front, "parallel"),
     )
-    live_chart(figure, f"why-parallel-{reading.study.id}", HEIGHT + 60, on_click=select_one)
+    live_chart(
+        figure,
+        f"why-parallel-{reading.study.id}",
+        HEIGHT + 60,
+        on_click=select_one,
+        label="Designs as lines through their knobs and objectives",
+    )
     notes = []
     if len(there.values) > MOST_LINES:
         notes.append(
@@ -72,6 +78,12 @@ def draw_fronts(context: Context, reading: Reading) -> None:
     )
     figure = drawn(context, reading, ("fronts",), lambda: fronts_figure(reading, "fronts"))
     if json.loads(figure)["data"]:
-        live_chart(figure, f"why-fronts-{reading.study.id}", HEIGHT, on_click=select_one)
+        live_chart(
+            figure,
+            f"why-fronts-{reading.study.id}",
+            HEIGHT,
+            on_click=select_one,
+            label="The frontier of each method",
+        )
     else:
         st.info("No design has finished at the top rung yet. Fronts appear here when some have.")

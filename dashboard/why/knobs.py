@@ -53,7 +53,12 @@ def draw_importance(context: Context, reading: Reading, there: AtRung) -> None:
     figure = drawn(
         context, reading, ("importance", there.rung), lambda: importance_figure(table, "importance")
     )
-    live_chart(figure, f"why-importance-{reading.study.id}", importance_height(len(knobs)))
+    live_chart(
+        figure,
+        f"why-importance-{reading.study.id}",
+        importance_height(len(knobs)),
+        label="Share of each objective that each knob explains, with intervals",
+    )
     rare = table[table["alone"].isna()].drop_duplicates("knob")
     notes = [
         "In brackets: designs that have the knob; it is judged among these.",
@@ -109,7 +114,13 @@ def draw_slices(context: Context, reading: Reading, there: AtRung) -> None:
             ("slice", there.rung, rev),
             lambda: slice_figure(there, objective, across, methods, rev),
         )
-        live_chart(figure, f"why-slice-{study}", HEIGHT, on_click=select_one)
+        live_chart(
+            figure,
+            f"why-slice-{study}",
+            HEIGHT,
+            on_click=select_one,
+            label="An objective of each design over one knob",
+        )
         return
     both = there.knobs[[across, up]].notna().all(axis=1)
     if not both.any():
@@ -123,7 +134,12 @@ def draw_slices(context: Context, reading: Reading, there: AtRung) -> None:
         ("heat", there.rung, rev),
         lambda: heat_figure(there, objective, across, up, rev),
     )
-    live_chart(figure, f"why-heat-{study}", HEIGHT)
+    live_chart(
+        figure,
+        f"why-heat-{study}",
+        HEIGHT,
+        label="Median of an objective over two knobs, with numbers of designs",
+    )
     if not both.all():
         st.caption(f"{int(both.sum()):,} of {len(both):,} designs have both knobs.")
 

@@ -30,11 +30,11 @@ from search_space.spec import FFNSpec
 pytestmark = pytest.mark.slow
 
 ROOT = Path(dashboard.__file__).parents[1]
-SCRIPT = next(p for n in ("server", "app") if (p := ROOT / "dashboard" / f"{n}.py").exists())
+SCRIPT = ROOT / "dashboard" / "server.py"
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-WAIT_MS = 60_000
+WAIT_MS = 15_000
 NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; <script>alert(1)</script> # h"
 THEMES, WIDTHS = ("light", "dark"), (1280, 1920)
 
@@ -278,8 +278,11 @@ LISTEN = """() => {
     if (element.tabIndex < 0 || element.disabled || !element.checkVisibility()) return false;
     if (element.tagName === 'MAIN') return false;  // takes keys to scroll, and is no control
     if (!box.width || !box.height || element.closest('[inert], [aria-hidden=true]')) return false;
-    if (element.type !== 'radio') return true;
-    return !groups.has(element.name) && Boolean(groups.add(element.name));  // arrows do the rest
+    const group = element.type === 'radio' ? element.name : element.closest('[role=radiogroup]');
+    if (!group) return true;
+    // Of such a group Tab reaches the chosen one; arrows do the rest.
+    const chosen = element.checked || element.getAttribute('aria-checked') === 'true';
+    return chosen && !groups.has(group) && Boolean(groups.add(group));
   });
   window.before = new Map(free.map((element) => [element, window.looks(element)]));
   window.seen = new Map();
