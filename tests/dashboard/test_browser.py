@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 30_000
 CHART = ".ffn-nas-chart"
+RUNS = f"{CHART}[aria-label^='Bits per byte of each run']"
 
 
 @pytest.fixture
@@ -148,12 +149,13 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
 ) -> None:
     with Store.open(url) as store:
         study = fill_with_rungs(store, "demo")
-        page = browser.new_page(viewport={"width": 1400, "height": 1800})
+        page = browser.new_page(viewport={"width": 1400, "height": 2600})
         page.goto(server)
         page.wait_for_function(
             f"() => document.querySelectorAll('{CHART} .legend').length >= 2", timeout=WAIT_MS
         )
-        scatter, runs = (page.locator(CHART).nth(i) for i in (0, 1))
+        scatter, runs = page.locator(CHART).first, page.locator(RUNS)
+        runs.locator(".xtick").first.wait_for(timeout=WAIT_MS)
         ticks = runs.locator(".xaxislayer-above .xtick").all_text_contents()
         assert ["".join(text.split()) for text in ticks] == [
             "rung01TFLOPs",
@@ -182,8 +184,7 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
         ending = {"evaluation": running.id, "status": Status.FINISHED, "bits_per_byte": 2.55}
         store.end_evaluation(EvalResult(**ending, flops=1e12))
         page.wait_for_function(
-            f"() => document.querySelectorAll('{CHART}')[1].data"
-            ".some((trace) => trace.y.includes(2.55))",
+            f'() => document.querySelector("{RUNS}").data.some((trace) => trace.y.includes(2.55))',
             timeout=WAIT_MS,
         )
         assert page.locator("[data-testid=stException], [data-testid=stAlert]").count() == 0
