@@ -13,13 +13,14 @@ from safetensors import SafetensorError
 
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
-from search_space.errors import InputError
+from search_space.errors import InputError, WorkFailed
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.device import resolve_device
 from workers.kernels.dispatch import chosen_products, describe
 from workers.model import LanguageModel
 from workers.precision import float32_products, settled
+from workers.stepcheck import trusted
 from workers.training.keeping import States, discard_branch, discard_states
 from workers.training.loop import Trained, Training, build_proxy
 from workers.training.losses import Diverged
@@ -56,13 +57,13 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
         if request.device == "cpu":
             torch.set_num_threads(request.threads)
         request = settled(request)
-        with chosen_products(request.device):
+        with chosen_products(request.device), trusted(request.device):
             return _evaluate(request, report, note, began)
     except Diverged as error:
         return ending(Status.DIVERGED, str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
         return ending(Status.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
-    except InputError as error:
+    except (InputError, WorkFailed) as error:
         return ending(Status.FAILED, str(error))
     except Exception as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's

@@ -302,13 +302,18 @@ def upgrade_database(db: str) -> None:
 
 @cli.command()
 @db_option
+@click.option(
+    "--gpu",
+    is_flag=True,
+    help="Check instead what this machine's GPUs compute, and how fast: minutes at the first time.",
+)
 @json_option
-def doctor(db: str, as_json: bool) -> None:
+def doctor(db: str, gpu: bool, as_json: bool) -> None:
     """Check this machine: versions, processors, database, workers."""
-    from nas.command.doctor import checks
+    from nas.command.doctor import checks, gpu_checks
     from nas.command.tables import print_rows
 
-    rows = checks(db)
+    rows = gpu_checks() if gpu else checks(db)
     print_rows(rows, as_json)
     if any(row["state"] == "broken" for row in rows):
         sys.exit(1)

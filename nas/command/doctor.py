@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 from nas.process import interrupts
 from nas.process.child import run_child
 from nas.store import NeedsMigration, NoStudiesYet, Store
-from search_space.errors import InputError, WorkFailed
+from search_space.errors import InputError, WorkFailed, require
 from search_space.places import cache_dir
 
 PACKAGES = ("torch", "triton", "optuna", "ray", "sqlalchemy", "streamlit", "datasets")
@@ -65,6 +66,24 @@ def _kernels() -> list[dict[str, Any]]:
         _row("kernels", "note" if kernels.startswith("torch") else "ok", kernels),
         _row("products", "ok", products),
     ]
+
+
+def gpu_checks() -> list[dict[str, Any]]:
+    """The same rows of this machine's GPUs: the kernels, a whole training step, shares of their
+    bandwidth and arithmetic. Raises InputError where there is no GPU."""
+    import torch
+
+    require(
+        torch.cuda.is_available(),
+        "--gpu checks a GPU, and torch sees none here: without it, nas doctor says what there is",
+    )
+    # In a process of its own, as above.
+    done = run_child([sys.executable, "-m", "workers.gpu_report"])
+    rows: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        rows.append(_row("gpu", "broken", f"its check ended with {done.returncode}: {last}"))
+    return rows
 
 
 def _ray() -> dict[str, Any]:

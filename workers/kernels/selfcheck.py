@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,6 +24,7 @@ from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.dispatch import load
 from workers.kernels.pairs import Loads, Operands, Pairs
+from workers.kernels.remembered import passed, remember
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, cache_folder, override
 
@@ -47,14 +47,14 @@ def verdict(device: torch.device) -> str:
     """ "" where every operation agrees with float64 on `device`, else what did not."""
     entry = f"{torch.cuda.get_device_name(device)} triton {triton.__version__} {source_digest()}"
     path = cache_folder() / KERNELS / "self-check.json"
-    if entry in _passed(path):
+    if entry in passed(path):
         return ""
     try:
         reason = first_fault(device)
     except (RuntimeError, triton.TritonError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if not reason:
-        _remember(path, entry)
+        remember(path, entry)
     return reason
 
 
@@ -226,18 +226,3 @@ def source_digest() -> str:
     for path in sorted((Path(__file__).parent / "triton").glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _passed(path: Path) -> list[str]:
-    try:
-        return list(json.loads(path.read_text()))
-    except (OSError, ValueError):
-        return []
-
-
-def _remember(path: Path, entry: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(sorted({*_passed(path), entry}), indent=2) + "\n")
-    except OSError as error:
-        log.warning("the kernels' check will run again: %s is not writable: %s", path, error)
