@@ -6,20 +6,12 @@ One server, one browser, a light and a dark window. A page is opened from the me
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
+from browser_tools import CHROMIUM, FLAGS, ROOT, WAIT_MS, Window, served
 
-import dashboard
 from benchmarks.reading_store import NAME as MANY
 from benchmarks.reading_store import fill as fill_many
 from dashboard.pages import PAGES
@@ -29,17 +21,10 @@ from search_space.spec import FFNSpec
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(dashboard.__file__).parents[1]
-SCRIPT = ROOT / "dashboard" / "server.py"
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-WAIT_MS = 15_000
 NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; <script>alert(1)</script> # h"
 THEMES, WIDTHS = ("light", "dark"), (1280, 1920)
 
-# Opened from a link, Streamlit's page asks for these below its own address before the right one.
-PROBES = ("/_stcore/health", "/_stcore/host-config")
 # What is Streamlit's own, and why it cannot be mended here: (rule, a part of the selector). A rule
 # that axe finds broken anywhere else is red.
 KNOWN = {
@@ -48,48 +33,6 @@ KNOWN = {
         ".token",
     ): "the colours of YAML in st.code: no option of the theme sets them",
 }
-
-
-@dataclass
-class Window:
-    """A browser's window, and what was wrong in it.
-
-    page: Playwright's.
-    address: the server's.
-    wrong: errors of the console and of scripts, and requests that left the server.
-    """
-
-    page: object
-    address: str
-    wrong: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
-        self.page.on("console", self._said)
-        self.page.on("request", self._asked)
-
-    def _said(self, message) -> None:
-        where = message.location.get("url", "")
-        if message.type == "error" and not where.endswith(PROBES):
-            self.wrong.append(f"console: {message.text} ({where})")
-
-    def _asked(self, request) -> None:
-        if not request.url.startswith((self.address, "data:", "blob:")):
-            self.wrong.append(f"request: {request.url}")
-
-    def settle(self) -> None:
-        """Until the page is drawn, its charts too."""
-        self.page.wait_for_function(SETTLED, timeout=WAIT_MS)
-
-
-SETTLED = """() => {
-  const app = document.querySelector('[data-testid=stApp]');
-  const main = document.querySelector('[data-testid=stMainBlockContainer]');
-  if (!app || app.dataset.testScriptState !== 'notRunning' || !main) return false;
-  if (document.querySelector('[data-stale=true]')) return false;
-  return [...document.querySelectorAll('.ffn-nas-chart')].every(
-      (chart) => chart.querySelector('.main-svg'));
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -109,37 +52,6 @@ def address(tmp_path_factory, fill, fill_with_rungs) -> Iterator[str]:
         store.update_study(study.id, state=StudyState.FAILED)
     with served(url) as found:
         yield found
-
-
-class served:
-    """The dashboard over a database: its address on the loopback."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT)]
-        command += [f"--server.port={port}", "--server.address=127.0.0.1"]
-        command += ["--server.fileWatcherType=none", "--server.headless=true"]
-        command += ["--browser.gatherUsageStats=false"]
-        environment = os.environ | {"NAS_DB": self._url, "PYTHONPATH": str(ROOT)}
-        self._process = subprocess.Popen(command, env=environment)
-        address, end = f"http://127.0.0.1:{port}", monotonic() + 60
-        while monotonic() < end:
-            try:
-                with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
-                    return address
-            except (urllib.error.URLError, OSError):
-                sleep(0.1)
-        self.__exit__()
-        pytest.fail("the dashboard did not answer within 60 seconds")
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=20)
 
 
 @pytest.fixture(scope="module")
