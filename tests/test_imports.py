@@ -49,6 +49,7 @@ PARTS = (
 # The places where nas reaches workers, inside functions.
 REACHES_WORKERS = {
     "nas/running/ray_workers.py",
+    "nas/running/ray_preparation.py",
     "nas/running/gpu_sharing.py",
     "nas/models/custom.py",
     "nas/models/scale.py",

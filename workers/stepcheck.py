@@ -13,6 +13,7 @@ import hashlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ SEQUENCES = 4
 
 def specs() -> dict[str, FFNSpec]:
     """Designs that among them use every kernel."""
-    experts = {"d_ff": 128, "expert_width": 16}
+    experts: dict[str, Any] = {"d_ff": 128, "expert_width": 16}
     keys = ProductKey(heads=2, k=4, key_dim=16, query_norm="layer")
     return {
         "dense": FFNSpec(d_ff=128),

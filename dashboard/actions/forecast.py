@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.config import StudyConfig
-from nas.machines import this_machine
+from nas.machines import Workers, this_machine
 from nas.search.rungs import expected_flops, expected_runs
 from nas.store import StudyRecord
 from nas.store.tallies import Speed
@@ -16,6 +16,7 @@ from search_space.contract import TRAINING
 from search_space.cost import model_cost
 from search_space.errors import InputError
 from search_space.placement import reference
+from search_space.rates import AUTO
 
 ALIKE = 4.0  # times as large or small a model says little of the time
 
@@ -107,16 +108,21 @@ def _model_flops(backbone: Backbone) -> float:
 
 
 def _workers(study: StudyRecord) -> tuple[object, ...]:
-    workers = study.config.get("workers") or {}
-    return tuple(workers.get(name, default) for name, default in _SAME.items())
+    stored = study.config.get("workers") or {}
+    return tuple(_speed(stored.get(name, getattr(Workers(), name))) for name in _SAME)
 
 
 def _workers_of(config: StudyConfig) -> tuple[object, ...]:
-    return tuple(getattr(config.workers, name) for name in _SAME)
+    return tuple(_speed(getattr(config.workers, name)) for name in _SAME)
+
+
+def _speed(value: object) -> object:
+    # Without a GPU "auto" reserves none, and the machine is the same, so what it has is, too.
+    return 0.0 if value == AUTO else value
 
 
 # A worker is as fast as another only where these are the same.
-_SAME: dict[str, object] = {"gpus_per_trial": 0.0, "threads": 1, "ray_address": ""}
+_SAME = ("gpus_per_trial", "threads", "ray_address")
 
 
 def duration(seconds: float) -> str:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from nas.running.gpu_sharing import Shares
 from nas.running.pool import Event
 from nas.running.ray_limits import Limits
+from nas.running.ray_preparation import sweep
 from nas.running.ray_process import NoAnswer, RayProcess
-from nas.running.ray_workers import sweep
 from search_space.contract import EvalRequest, Precision, Progress, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed

@@ -22,8 +22,9 @@ import psutil
 from nas.running.gpu_sharing import Shares, measured, start_mps
 from nas.running.ray_folder import INSIDE
 from nas.running.ray_limits import Limits
+from nas.running.ray_preparation import prepare
 from nas.running.ray_process import end_session, ended, remove
-from nas.running.ray_workers import Workers, fitting, prepare
+from nas.running.ray_workers import Workers, fitting
 from search_space.contract import EvalRequest
 from search_space.errors import InputError, WorkFailed
 

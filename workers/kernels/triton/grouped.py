@@ -96,9 +96,8 @@ def product_kernel(
     if GATHER:
         source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
     o = (tl.program_id(0) % n_outer) * BLOCK_O + tl.arange(0, BLOCK_O)
-    o64 = o.to(tl.int64)
     x_row_ptr = x_ptr + source[:, None] * stride_xp
-    w_col_ptr = w_ptr + expert * stride_wb + o64[None, :] * stride_wo
+    w_col_ptr = w_ptr + expert * stride_wb + o.to(tl.int64)[None, :] * stride_wo
     acc = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
     for start in range(0, inner, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)

@@ -32,6 +32,13 @@ def _row_at(row, n_heads, length, stride_t, stride_an, stride_al):
 
 
 @triton.jit
+def _halves(ptr, half, mask):
+    """Both halves of rows, in float32."""
+    a = tl.load(ptr, mask=mask, other=0.0).to(tl.float32)
+    return a, tl.load(ptr + half, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def normed_heads_forward_kernel(
     qkv_ptr,
     w_ptr,
@@ -58,13 +65,10 @@ def normed_heads_forward_kernel(
     mask = (row < n_rows)[:, None] & (c < half)[None, :]
     at, head, angle = _row_at(row, n_heads, length, stride_t, stride_an, stride_al)
     x_ptr = qkv_ptr + (at + (kind * n_heads + head) * width)[:, None] + c[None, :]
-    a = tl.load(x_ptr, mask=mask, other=0.0).to(tl.float32)
-    b = tl.load(x_ptr + half, mask=mask, other=0.0).to(tl.float32)
+    a, b = _halves(x_ptr, half, mask)
     cos = tl.load(cos_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    w_ptr += kind * width + c
-    w_a = tl.load(w_ptr, mask=c < half, other=0.0).to(tl.float32)
-    w_b = tl.load(w_ptr + half, mask=c < half, other=0.0).to(tl.float32)
+    w_a, w_b = _halves(w_ptr + kind * width + c, half, c < half)
     scale = 1.0 / tl.sqrt((tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1)) / width + eps)
     a = a * scale[:, None] * w_a[None, :]
     b = b * scale[:, None] * w_b[None, :]
@@ -98,14 +102,11 @@ def normed_heads_backward_kernel(
 ):
     """Every n-th BLOCK_R rows of queries, keys or values (second axis), and their sum of dw."""
     kind = tl.program_id(1).to(tl.int64)
-    program = tl.program_id(0).to(tl.int64)
     half = width // 2
     c = tl.arange(0, BLOCK_C)
-    w_ptr += tl.minimum(kind, 1) * width + c  # values have none
-    w_a = tl.load(w_ptr, mask=c < half, other=0.0).to(tl.float32)
-    w_b = tl.load(w_ptr + half, mask=c < half, other=0.0).to(tl.float32)
-    dw_a = tl.zeros((BLOCK_C,), tl.float32)
-    dw_b = tl.zeros((BLOCK_C,), tl.float32)
+    # Values have none.
+    w_a, w_b = _halves(w_ptr + tl.minimum(kind, 1) * width + c, half, c < half)
+    dw_a, dw_b = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
     for start in range(tl.program_id(0) * BLOCK_R, n_rows, tl.num_programs(0) * BLOCK_R):
         row = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_R)
         mask = (row < n_rows)[:, None] & (c < half)[None, :]
@@ -113,16 +114,12 @@ def normed_heads_backward_kernel(
         x_at = (at + (kind * n_heads + head) * width)[:, None] + c[None, :]
         y_at = (row * width)[:, None] + c[None, :]
         if kind == 2:
-            dv_a = tl.load(dv_ptr + y_at, mask=mask, other=0.0)
-            dv_b = tl.load(dv_ptr + y_at + half, mask=mask, other=0.0)
-            tl.store(dqkv_ptr + x_at, dv_a, mask=mask)
-            tl.store(dqkv_ptr + x_at + half, dv_b, mask=mask)
+            tl.store(dqkv_ptr + x_at, tl.load(dv_ptr + y_at, mask=mask), mask=mask)
+            tl.store(dqkv_ptr + x_at + half, tl.load(dv_ptr + y_at + half, mask=mask), mask=mask)
         else:
             dy_ptr = dq_ptr if kind == 0 else dk_ptr
-            dy_a = tl.load(dy_ptr + y_at, mask=mask, other=0.0).to(tl.float32)
-            dy_b = tl.load(dy_ptr + y_at + half, mask=mask, other=0.0).to(tl.float32)
-            a = tl.load(qkv_ptr + x_at, mask=mask, other=0.0).to(tl.float32)
-            b = tl.load(qkv_ptr + x_at + half, mask=mask, other=0.0).to(tl.float32)
+            dy_a, dy_b = _halves(dy_ptr + y_at, half, mask)
+            a, b = _halves(qkv_ptr + x_at, half, mask)
             turn = angle[:, None] + c[None, :]
             cos = tl.load(cos_ptr + turn, mask=mask, other=0.0).to(tl.float32)
             sin = tl.load(sin_ptr + turn, mask=mask, other=0.0).to(tl.float32)
@@ -139,7 +136,7 @@ def normed_heads_backward_kernel(
             tl.store(dqkv_ptr + x_at, dx_a.to(dqkv_ptr.dtype.element_ty), mask=mask)
             tl.store(dqkv_ptr + x_at + half, dx_b.to(dqkv_ptr.dtype.element_ty), mask=mask)
     if kind < 2:
-        sum_ptr = dw_ptr + (program * 2 + kind) * width + c
+        sum_ptr = dw_ptr + (tl.program_id(0) * 2 + kind) * width + c
         tl.store(sum_ptr, dw_a, mask=c < half)
         tl.store(sum_ptr + half, dw_b, mask=c < half)
 
