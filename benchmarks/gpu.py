@@ -1,9 +1,11 @@
 """The one command for a machine with a GPU: every Triton kernel checked, then timed beside peers.
 
 Each operation is held against float64, then timed with its peers: the torch form, F.grouped_mm, the
-grouped experts of transformers, and Liger Kernel where it is installed. The roofline is that of a
-copy's bandwidth and a matrix product's rate, both measured first. With --interpret every operation
-is checked at toy sizes in Triton's interpreter on the CPU, and nothing is timed.
+grouped experts of transformers, and Liger Kernel and scattermoe where they are installed. The
+roofline is that of a copy's bandwidth and a matrix product's rate, both measured first. Then whole
+training steps beside transformers', and how many trials should share the GPU: send us the JSON.
+With --interpret every operation and a whole step are checked at toy sizes in Triton's interpreter
+on the CPU, and nothing is timed.
 """
 
 from __future__ import annotations
@@ -28,9 +30,12 @@ def checked(dtype: str) -> Iterator[Row]:
     import torch
 
     from benchmarks.gpu_cases import cases
+    from benchmarks.gpu_steps import interpreted_rows
 
     for case in cases("cpu", getattr(torch, dtype), toy=True):
         yield error_row(case, dtype)
+    if dtype == "float32":  # what a step is held to
+        yield from interpreted_rows()
 
 
 def measured(dtype: str) -> Iterator[Row]:
@@ -38,6 +43,7 @@ def measured(dtype: str) -> Iterator[Row]:
     import torch
 
     from benchmarks.gpu_cases import cases
+    from benchmarks.gpu_steps import sharing_rows, step_rows
 
     kind = getattr(torch, dtype)
     bandwidth, flops = measured_rates(kind)
@@ -51,6 +57,9 @@ def measured(dtype: str) -> Iterator[Row]:
             if form == "triton":
                 share = max(case.moved / bandwidth, case.flops / flops) / seconds
                 yield Row(f"{case.name}: share of the roofline", share)
+    if dtype != "float16":  # no recipe trains in it
+        yield from step_rows("bfloat16" if dtype == "bfloat16" else "float32", "cuda", flops)
+    yield from sharing_rows("cuda")
 
 
 def measured_rates(dtype: torch.dtype) -> tuple[float, float]:

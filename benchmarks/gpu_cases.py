@@ -182,6 +182,11 @@ def layer(make: Maker, n: Sizes) -> Iterator[Case]:
     routing = Ragged.from_choices(index_TK, weight_TK, n.experts)
     forms = both(lambda: ours(x_TD, routing))
     forms["transformers"] = lambda: theirs(x_TD, index_TK, weight_TK)
+    if importlib.util.find_spec("scattermoe"):
+        from scattermoe.mlp import GLUMLP
+
+        scattered = GLUMLP(n.width, n.hidden, n.experts, n.k, activation=nn.SiLU()).to(**place)
+        forms["scattermoe"] = lambda: scattered(x_TD, weight_TK, index_TK)
     weights = 3 * ours.keys_BGD.numel() * x_TD.element_size()
     moved = weights + 2 * x_TD.numel() * x_TD.element_size()
     flops = 6.0 * n.tokens * n.k * n.width * n.hidden
