@@ -54,10 +54,10 @@ class Running:
 
     worker: Worker
     request: EvalRequest
-    trials: int = 1
     silent: float = 0.0
     still: float = 0.0
     longest: float = 0.0
+    trials: int = 1
 
 
 class Workers:
@@ -147,7 +147,7 @@ class Workers:
         worker = next(w for w in self._workers if w not in busy and not w.retired)
         run = worker.actor.run.options(num_returns="streaming")
         self._running[run.remote(request, 1 / self._trials)] = Running(
-            worker, request, self._trials
+            worker, request, trials=self._trials
         )
 
     def events(self, timeout: float) -> list[Event]:

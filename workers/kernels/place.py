@@ -18,6 +18,8 @@ _acted: ContextVar[str | None] = ContextVar("kind_of_device", default=None)
 
 def kind(tensor: Tensor) -> str:
     """`cpu`, `cuda` or another of torch's names: whose forms run on this tensor."""
+    if torch.compiler.is_compiling():  # a compiler cannot follow a context's variable
+        return tensor.device.type
     return _acted.get() or tensor.device.type
 
 

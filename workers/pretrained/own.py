@@ -54,17 +54,17 @@ def cut_own(spec: FFNSpec, backbone: Backbone, ids_NL: Tensor, seed: int) -> Pro
     base = backbone.base
     assert base is not None
     check_cut(spec, base, backbone.reference_d_ff)
-    dense = load_own(base)
+    proxy = load_own(base)
     with torch.random.fork_rng(devices=[]):
         model = ProxyLM(spec, backbone)
     draw_by_name(model, seed)
-    model.embed.load_state_dict(dense.embed.state_dict())
-    model.norm.load_state_dict(dense.norm.state_dict())
+    model.embed.load_state_dict(proxy.embed.state_dict())
+    model.norm.load_state_dict(proxy.norm.state_dict())
     handles = [
-        _take_over(old, new, spec) for old, new in zip(dense.layers, model.layers, strict=True)
+        _take_over(old, new, spec) for old, new in zip(proxy.layers, model.layers, strict=True)
     ]
     try:
-        dense(ids_NL)
+        proxy(ids_NL)
     finally:
         for handle in handles:
             handle.remove()

@@ -126,7 +126,8 @@ def test_the_process_that_holds_ray_may_die_or_stop(number, says):
 WHOLE = "from nas.running.ray_pool import RayPool; pool = RayPool(count=1); side = pool._process"
 HALF = (
     "from nas.running.ray_limits import Limits; from nas.running.ray_process import RayProcess\n"
-    "side = RayProcess(local=True, leave=1.0); side._pipe.send(('start', ('', Limits(), 1, 1)))"
+    "side = RayProcess(local=True, leave=1.0)\n"
+    "side._pipe.send(('start', ('', Limits(), 1, 1, False)))"
 )
 
 
@@ -172,7 +173,7 @@ class StartingRay:
     def get(self, ready):
         if ready <= self.deaths:
             raise self.exceptions.RayError("killed")
-        return 1000 + ready
+        return 1000 + ready, ""
 
 
 def starting(deaths: int) -> tuple[Workers, StartingRay]:

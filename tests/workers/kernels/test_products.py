@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from workers.kernels import products
 from workers.kernels.api.attention import attention
 from workers.kernels.dispatch import chosen_products, describe, describe_products
-from workers.kernels.pairs import Operands, Pairs
+from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.products import MARGIN, TOLERANCE, Choice, Measured, choose
 from workers.kernels.settings import Backend, Products, override
 from workers.kernels.switch import onednn, onednn_multiplies
@@ -89,7 +89,7 @@ def test_nor_do_grouped_products(monkeypatch):
     )
     x, w = torch.randn(6, 4, requires_grad=True), torch.randn(2, 4, 3, requires_grad=True)
     with onednn(True):
-        grouped.grouped_mm(x, w, [4, 2]).sum().backward()
+        grouped.grouped_mm(x, w, Loads([4, 2])).sum().backward()
     assert seen == [False] * 6
 
 

@@ -90,14 +90,14 @@ def product_kernel(
     expert, first_row = _tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
     if expert >= n_experts:
         return
-    row = first_row + tl.arange(0, BLOCK_P)
+    row = first_row.to(tl.int64) + tl.arange(0, BLOCK_P)
     live = row < tl.load(end_ptr + expert)
     source = row
     if GATHER:
         source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
     o = (tl.program_id(0) % n_outer) * BLOCK_O + tl.arange(0, BLOCK_O)
     x_row_ptr = x_ptr + source[:, None] * stride_xp
-    w_col_ptr = w_ptr + expert * stride_wb + o.to(tl.int64)[None, :] * stride_wo
+    w_col_ptr = w_ptr + expert.to(tl.int64) * stride_wb + o.to(tl.int64)[None, :] * stride_wo
     acc = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
     for start in range(0, inner, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)

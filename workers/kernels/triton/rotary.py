@@ -26,7 +26,7 @@ BLOCK = 1024  # elements of a program at least: heads are narrow
 @triton.jit
 def _row_at(row, n_heads, length, stride_t, stride_an, stride_al):
     """Where a row lies in qkv, and its token's angles, of a row (R,) in 64 bits."""
-    token = row // n_heads
+    token = (row // n_heads).to(tl.int64)
     head = row % n_heads
     return token * stride_t, head, (token // length) * stride_an + (token % length) * stride_al
 
@@ -114,8 +114,9 @@ def normed_heads_backward_kernel(
         x_at = (at + (kind * n_heads + head) * width)[:, None] + c[None, :]
         y_at = (row * width)[:, None] + c[None, :]
         if kind == 2:
-            tl.store(dqkv_ptr + x_at, tl.load(dv_ptr + y_at, mask=mask), mask=mask)
-            tl.store(dqkv_ptr + x_at + half, tl.load(dv_ptr + y_at + half, mask=mask), mask=mask)
+            dv_a, dv_b = _halves(dv_ptr + y_at, half, mask)
+            tl.store(dqkv_ptr + x_at, dv_a.to(dqkv_ptr.dtype.element_ty), mask=mask)
+            tl.store(dqkv_ptr + x_at + half, dv_b.to(dqkv_ptr.dtype.element_ty), mask=mask)
         else:
             dy_ptr = dq_ptr if kind == 0 else dk_ptr
             dy_a, dy_b = _halves(dy_ptr + y_at, half, mask)
