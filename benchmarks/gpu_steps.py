@@ -149,7 +149,7 @@ def sharing_rows(device: str, counts: tuple[int, ...] = (1, 2, 4, 8, 16)) -> Ite
 
 def interpreted_rows() -> Iterator[Row]:
     """A step of a small design in Triton's interpreter, against the torch forms."""
-    fault = step_fault(torch.device("cpu"), Backend.TRITON, only=("topk",))
+    fault = step_fault(torch.device("cpu"), Backend.TRITON, only=("mixtral",))
     yield at_most(f"whole steps that differ{fault and ': '}{fault}", float(bool(fault)), 0)
 
 

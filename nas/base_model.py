@@ -16,6 +16,7 @@ from search_space.backbone import Backbone
 from search_space.base import CONFIG, FILES, Base, Family, Own, digest_of
 from search_space.checks import TOKENS, whole
 from search_space.errors import InputError, check_keys, require, shown
+from search_space.placement import reference
 from search_space.plain import read_json
 from search_space.spec import FFNSpec
 
@@ -104,7 +105,7 @@ def _own(model: str, folder: Path, config: Mapping[str, Any], seq_len: int) -> B
     backbone = Backbone.from_dict(config.get("backbone"))  # type: ignore[arg-type]
     one = spec.depth == 1 and not spec.output_gate and spec.placement == "all"
     require(
-        spec.method == "dense" and one,
+        spec.method == reference(backbone).method and one,
         f"base_model {model!r} is {spec.label}, and what is cut is one dense FFN in every layer; "
         "give an export of such a design",
     )

@@ -13,7 +13,6 @@ import hashlib
 import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +21,8 @@ from torch import Tensor
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.errors import InputError, WorkFailed
-from search_space.methods.product_key import ProductKey
-from search_space.methods.relu_routing import ReLURouting
-from search_space.methods.straight_through import StraightThrough
-from search_space.methods.topk import TopK
 from search_space.places import KERNELS
+from search_space.presets import PRESETS
 from search_space.rates import AT_BASE
 from search_space.spec import FFNSpec
 from workers.kernels.remembered import passed, remember
@@ -47,18 +43,8 @@ SEQUENCES = 4
 
 
 def specs() -> dict[str, FFNSpec]:
-    """Designs that among them use every kernel."""
-    experts: dict[str, Any] = {"d_ff": 128, "expert_width": 16}
-    keys = ProductKey(heads=2, k=4, key_dim=16, query_norm="layer")
-    return {
-        "dense": FFNSpec(d_ff=128),
-        "topk": FFNSpec(
-            **experts, activation="silu", gated=True, selection=TopK(k=2, balance_weight=0.01)
-        ),
-        "straight_through": FFNSpec(**experts, selection=StraightThrough()),
-        "relu_routing": FFNSpec(**experts, selection=ReLURouting()),
-        "product_key": FFNSpec(d_ff=64, expert_width=1, selection=keys),
-    }
+    """The presets, which among them use every kernel."""
+    return {name: make(BACKBONE) for name, make in PRESETS.items()}
 
 
 class _Step:

@@ -8,7 +8,7 @@ from html import escape
 
 from nas.views.style import colour
 from search_space.backbone import Backbone
-from search_space.placement import placed
+from search_space.placement import placed, reference
 from search_space.spec import FFNSpec
 
 WIDTH, _LEFT, _RIGHT = 540, 122, 536
@@ -177,7 +177,11 @@ def _sub_layer(drawing: _Drawing, spec: FFNSpec, backbone: Backbone) -> float:
     y = _selection(drawing, spec, middle, y + 44)
     y = _experts(drawing, spec, middle, y + 22)
     drawing.arrow(f"{middle:g},{y:g} {middle:g},{y + 22:g}")
-    summed = "sum" if spec.method == "dense" and not spec.output_gate else "weighted sum"
+    summed = (
+        "sum"
+        if spec.method == reference(backbone).method and not spec.output_gate
+        else "weighted sum"
+    )
     summed = "sum of what each gate lets through" if spec.output_gate else summed
     drawing.box(middle - 110, y + 22, 220, 24)
     drawing.text(middle, y + 38, summed)

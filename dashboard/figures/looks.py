@@ -135,7 +135,7 @@ class Style:
     weak: "faded" or "hidden": points that are dominated or break a bound.
     chances: by trial; empty where there are none for these axes.
     names: of presets, by trial; empty where they are not to be shown.
-    dense: the trial of the dense reference design.
+    dense_trial: the trial of the dense reference design.
     references: whether reference lines are drawn.
     reach: by "x" and "y" the least and the largest value that an axis shows at least.
     keep: trials that are drawn whatever is left out: the selected ones.
@@ -147,7 +147,7 @@ class Style:
     weak: str = "faded"
     chances: Mapping[int, Chance] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
-    dense: int | None = None
+    dense_trial: int | None = None
     references: bool = True
     reach: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     keep: frozenset[int] = frozenset()

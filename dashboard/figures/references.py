@@ -51,7 +51,7 @@ def preset_names(trials: pd.DataFrame) -> pd.Series:
 
 
 def reference_lines(
-    study: StudyRecord, frame: pd.DataFrame, dense: int | None, y: str, x: str, log_y: bool
+    study: StudyRecord, frame: pd.DataFrame, dense_trial: int | None, y: str, x: str, log_y: bool
 ) -> tuple[list[Data], list[Data]]:
     """Shapes and their notes: the dense reference on both axes, the n-gram models that lie in the
     range of the frame's bits per byte.
@@ -60,10 +60,10 @@ def reference_lines(
     """
     at = (lambda value: math.log10(value)) if log_y else float
     shapes, notes = [], []
-    if dense is not None and dense in frame.index:
-        row: Any = frame.loc[dense]
+    if dense_trial is not None and dense_trial in frame.index:
+        row: Any = frame.loc[dense_trial]
         shapes += [_across(float(row[y])), _upright(float(row[x]))]
-        notes.append(_note(at(row[y]), f"dense reference (#{dense})", left=True))
+        notes.append(_note(at(row[y]), f"dense reference (#{dense_trial})", left=True))
     if y == "bits_per_byte" and len(frame):
         low, high = float(frame[y].min()), float(frame[y].max())
         pad = 0.05 * (high - low)

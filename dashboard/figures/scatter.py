@@ -56,7 +56,7 @@ def scatter(study: StudyRecord, found: Points, style: Style, paused: pd.DataFram
     figure = layout(y.title, x.title, "/".join([study.name, *(a.name for a in found.axes)]))
     if style.references:
         log_y = "y" in style.log
-        lines = reference_lines(study, found.frame, style.dense, y.name, x.name, log_y)
+        lines = reference_lines(study, found.frame, style.dense_trial, y.name, x.name, log_y)
         figure |= {"shapes": lines[0], "annotations": lines[1]}
     for letter, axis in (("x", x), ("y", y)):
         log = letter in style.log

@@ -160,7 +160,7 @@ def _figure(
         weak=view.weak,
         chances=reading.chances if of_study else {},
         names=dict(zip(map(int, names.index), names, strict=True)),
-        dense=dense_reference(study, knobs, reading.specs),
+        dense_trial=dense_reference(study, knobs, reading.specs),
         keep=selected,
         reach=reach,
     )

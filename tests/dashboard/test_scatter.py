@@ -111,16 +111,16 @@ def test_names_and_references_are_drawn_where_they_are_asked_for() -> None:
     trials = TRIALS.assign(source=["dense", "tpe", "switch at active_flops", "random"])
     names = preset_names(trials)
     assert names.to_dict() == {0: "dense", 2: "switch at active_flops"}
-    figure = drawn(trials, names=names.to_dict(), dense=0).figure
+    figure = drawn(trials, names=names.to_dict(), dense_trial=0).figure
     texts = next(t for t in figure["data"] if t.get("text") == ["dense", "switch at active_flops"])
     assert texts["x"] == [9e5, 1e5]
     notes = [note["text"] for note in figure["layout"]["annotations"]]
     assert notes == ["dense reference (#0)", "4-gram 2.10"], "3 and 5 lie out of the range"
     lines = figure["layout"]["shapes"]
     assert [line["x0"] for line in lines if line["yref"] == "y domain"] == [9e5]
-    logs = drawn(trials, dense=0, log="xy").figure["layout"]["annotations"]
+    logs = drawn(trials, dense_trial=0, log="xy").figure["layout"]["annotations"]
     assert logs[0]["y"] == pytest.approx(np.log10(2.3)), "notes on a log axis are logarithms"
-    assert "shapes" not in drawn(trials, dense=0, references=False).figure["layout"]
+    assert "shapes" not in drawn(trials, dense_trial=0, references=False).figure["layout"]
 
 
 def test_the_dense_reference_is_found_by_its_design() -> None:

@@ -18,9 +18,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def one_design(monkeypatch):
-    """The check of top-k experts alone: the others take as long."""
-    kept = stepcheck.specs()["topk"]
-    monkeypatch.setattr(stepcheck, "specs", lambda: {"topk": kept})
+    """The check of one design alone."""
+    kept = stepcheck.specs()["mixtral"]
+    monkeypatch.setattr(stepcheck, "specs", lambda: {"mixtral": kept})
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_wrong_step_is_named_and_torch_runs(gpu, monkeypatch, caplog, factor):
     wrong(monkeypatch, factor)
     with stepcheck.trusted("cuda"):
         assert settings().backend is Backend.TORCH
-    assert "the torch forms run on Test GPU: a training step of topk: the" in caplog.text
+    assert "the torch forms run on Test GPU: a training step of mixtral: the" in caplog.text
     assert not gpu.exists()
 
 
@@ -89,8 +89,8 @@ def test_a_cpu_is_not_asked(monkeypatch):
 
 
 def test_the_optimizers_step_is_looked_at_too(one_design):
-    step = stepcheck._Step(stepcheck.specs()["topk"], CPU)
-    other = stepcheck._Step(stepcheck.specs()["topk"], CPU)
+    step = stepcheck._Step(stepcheck.specs()["mixtral"], CPU)
+    other = stepcheck._Step(stepcheck.specs()["mixtral"], CPU)
     name = next(iter(other.ways))
     other.ways[name] = 1.1 * other.ways[name]
     assert f"the step of {name} is off by 0.1" in stepcheck._difference(other, step)
