@@ -39,6 +39,12 @@ def _halves(ptr, half, mask):
 
 
 @triton.jit
+def _inverse_rms(a, b, width, eps):
+    """One over the root of rows' mean square, of both halves."""
+    return 1.0 / tl.sqrt((tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1)) / width + eps)
+
+
+@triton.jit
 def normed_heads_forward_kernel(
     qkv_ptr,
     w_ptr,
@@ -69,7 +75,7 @@ def normed_heads_forward_kernel(
     cos = tl.load(cos_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     w_a, w_b = _halves(w_ptr + kind * width + c, half, c < half)
-    scale = 1.0 / tl.sqrt((tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1)) / width + eps)
+    scale = _inverse_rms(a, b, width, eps)
     a = a * scale[:, None] * w_a[None, :]
     b = b * scale[:, None] * w_b[None, :]
     y_ptr = q_ptr if kind == 0 else k_ptr
@@ -124,8 +130,7 @@ def normed_heads_backward_kernel(
             turn = angle[:, None] + c[None, :]
             cos = tl.load(cos_ptr + turn, mask=mask, other=0.0).to(tl.float32)
             sin = tl.load(sin_ptr + turn, mask=mask, other=0.0).to(tl.float32)
-            square = tl.sum(a * a, axis=1) + tl.sum(b * b, axis=1)
-            scale = (1.0 / tl.sqrt(square / width + eps))[:, None]
+            scale = _inverse_rms(a, b, width, eps)[:, None]
             a, b = a * scale, b * scale
             d_a = dy_a * cos + dy_b * sin
             d_b = dy_b * cos - dy_a * sin
