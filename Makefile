@@ -20,10 +20,10 @@ demo: setup
 	$(BIN)/nas export --to demo-model
 	$(BIN)/nas generate demo-model --prompt "def "
 
-# Five on two cores: many tests wait for processes of Ray and PostgreSQL. Files in their order: the
+# Four on two cores: many tests wait for processes of Ray and PostgreSQL. Files in their order: the
 # largest first would leave the slowest, which have few tests, to the end.
 test: setup
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 quick: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
