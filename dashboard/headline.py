@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.context import Context
 from dashboard.data.headline import Headline, headline
 from dashboard.data.reading import Reading
+from dashboard.metric import draw_metric
 from dashboard.text import verbatim
 from nas.store import StudyRecord
 from nas.views.style import si
@@ -18,6 +20,7 @@ def draw_headline(context: Context, reading: Reading) -> None:
     study, source = reading.study, context.source
     head: Headline = source.once(("headline", reading.stamp), lambda: headline(reading))
     row = st.container(horizontal=True, gap="small")
+    draw = partial(draw_metric, row, width="content")
     others = [
         f"{count} {word}"
         for count, word in (
@@ -29,8 +32,7 @@ def draw_headline(context: Context, reading: Reading) -> None:
         )
         if count
     ]
-    _metric(
-        row,
+    draw(
         "Designs finished",
         str(head.finished),
         ", ".join(others) or "none running",
@@ -38,12 +40,11 @@ def draw_headline(context: Context, reading: Reading) -> None:
         "were measured at a lower rung, and go on when they are promoted.",
     )
     share = f"{head.spent / head.budget:.0%} of {si(head.budget)}"
-    _metric(row, "Training FLOPs spent", si(head.spent), share)
+    draw("Training FLOPs spent", si(head.spent), share)
     error = f"± {head.best_noise:.3f}" if head.best_noise is not None else None
     seeds = f"{head.best_seeds} seeds" if head.best_seeds > 1 else None
     baseline = f"{verbatim(head.ngram[0])}-gram: {head.ngram[1]:.3f}" if head.ngram else None
-    _metric(
-        row,
+    draw(
         "Best bits per byte",
         "-" if head.best is None else f"{head.best:.3f}",
         ", ".join(filter(None, (error, seeds, baseline))) or None,
@@ -51,9 +52,8 @@ def draw_headline(context: Context, reading: Reading) -> None:
         "beside the best n-gram model of the same text.",
     )
     plural = "design" if head.frontier == 1 else "designs"
-    _metric(row, "Pareto frontier", str(head.frontier), plural)
-    _metric(
-        row,
+    draw("Pareto frontier", str(head.frontier), plural)
+    draw(
         "Hypervolume",
         f"{head.hypervolume:.3f}",
         "higher is better",
@@ -67,19 +67,3 @@ def noise_words(study: StudyRecord) -> str:
     if study.deviation is None:
         return "over the validation windows of one seed"
     return f"of the mean over seeds, one of which deviates by {study.deviation:.4f}"
-
-
-def _metric(
-    place: DeltaGenerator, label: str, value: str, note: str | None, hint: str | None = None
-) -> None:
-    place.metric(
-        label,
-        value,
-        note,
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        width="content",
-        height="stretch",
-        help=hint,
-    )

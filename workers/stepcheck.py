@@ -27,6 +27,7 @@ from search_space.rates import AT_BASE
 from search_space.spec import FFNSpec
 from workers.kernels.remembered import passed, remember
 from workers.kernels.settings import Backend, cache_folder, override
+from workers.kernels.switch import exact_products
 from workers.model import ProxyLM
 from workers.training.initial import draw_by_name
 from workers.training.loop import train_step
@@ -85,7 +86,7 @@ def step_fault(
     backend: of the device's forms.
     only: names of the designs; () for all.
     """
-    with _exact_products():
+    with exact_products():
         for name, spec in specs().items():
             if only and name not in only:
                 continue
@@ -119,16 +120,6 @@ def _difference(got: _Step, want: _Step) -> str:
 
 def _largest(tensor: Tensor) -> float:
     return float(tensor.abs().max())
-
-
-@contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def verdict(device: torch.device) -> str:

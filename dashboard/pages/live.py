@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from dashboard.charts import live_chart
 from dashboard.context import Context, again
@@ -16,6 +15,7 @@ from dashboard.data.reading import Reading
 from dashboard.data.source import Live, Source
 from dashboard.data.working import Work, endings, quickest, work
 from dashboard.figures.live import MOST, live_data
+from dashboard.metric import draw_metric
 from dashboard.text import verbatim
 from nas.store import StudyState
 from nas.views.style import si
@@ -58,11 +58,11 @@ def _numbers(reading: Reading, now: Work) -> None:
     """Workers, throughput, queue and account."""
     ledger, count = reading.ledger, len(now.running)
     at_work, pace, queue, spent, left = st.columns(5)
-    _metric(at_work, "At work", str(count), _plural(count, "evaluation"))
+    draw_metric(at_work, "At work", str(count), _plural(count, "evaluation"))
     compared = "no evaluation to compare with"
     if now.rate and now.best and count:
         compared = f"{now.rate / now.best / count:.0%} of the quickest"
-    _metric(
+    draw_metric(
         pace,
         "FLOP/s now",
         si(now.rate) if now.rate else "-",
@@ -71,25 +71,12 @@ def _numbers(reading: Reading, now: Work) -> None:
         "evaluation of this study reached on this machine, times those that run now.",
     )
     waits = "Evaluations that were stopped: the study's driver takes them up first."
-    _metric(queue, "Queue", str(now.waiting), "to be taken up", waits)
+    draw_metric(queue, "Queue", str(now.waiting), "to be taken up", waits)
     share = ledger.spent / ledger.budget if ledger.budget else 0.0
-    _metric(spent, "FLOPs spent", si(ledger.spent), f"{share:.0%} of {si(ledger.budget)}")
+    draw_metric(spent, "FLOPs spent", si(ledger.spent), f"{share:.0%} of {si(ledger.budget)}")
     free = "Training FLOPs that may still be reserved for new evaluations."
-    _metric(left, "FLOPs left", si(max(0.0, ledger.left)), f"{si(ledger.reserved)} reserved", free)
-
-
-def _metric(
-    place: DeltaGenerator, label: str, value: str, note: str, hint: str | None = None
-) -> None:
-    place.metric(
-        label,
-        value,
-        note,
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        height="stretch",
-        help=hint,
+    draw_metric(
+        left, "FLOPs left", si(max(0.0, ledger.left)), f"{si(ledger.reserved)} reserved", free
     )
 
 

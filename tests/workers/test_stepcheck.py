@@ -85,7 +85,7 @@ def test_a_gpu_that_is_wrong_with_torch_too_is_refused(gpu, monkeypatch):
 def test_a_cpu_is_not_asked(monkeypatch):
     monkeypatch.setattr(stepcheck, "step_fault", None)
     with stepcheck.trusted("cpu"):
-        pass
+        assert settings().backend is Backend.AUTO
 
 
 def test_the_optimizers_step_is_looked_at_too(one_design):

@@ -8,7 +8,6 @@ been a passing one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.remembered import passed, remember
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, cache_folder, override
+from workers.kernels.switch import exact_products
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def verdict(device: torch.device) -> str:
 
 def first_fault(device: torch.device) -> str:
     """The first disagreement with float64 in words, "" for none."""
-    with override(autotune=False), _exact_products():
+    with override(autotune=False), exact_products():
         for dtype, tolerance in TOLERANCE.items():
             for name, call, leaves in problems(dtype):
                 error = worst_error(name.partition(" ")[0], call, leaves, device)
@@ -69,16 +69,6 @@ def first_fault(device: torch.device) -> str:
                     kind = str(dtype).removeprefix("torch.")
                     return f"{name} in {kind} is off by {error:.2g}, more than {tolerance:g}"
     return ""
-
-
-@contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class _Maker:

@@ -2,7 +2,7 @@
 
 Its word says bfloat16, for it lets oneDNN round the factors. Most processors have no instruction
 for that, and then oneDNN multiplies in float32 all the same (workers.kernels.products looks).
-The switch is the whole process's.
+The switch is the whole process's. `exact_products` is its like on a GPU.
 """
 
 from __future__ import annotations
@@ -38,3 +38,14 @@ def onednn(on: bool) -> Iterator[None]:
 def turn_switch(word: str) -> None:
     """Set the switch to one of torch's words."""
     _mkldnn.matmul.fp32_precision = word
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Float32 products of the body are float32's on a GPU, too: without TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
