@@ -4,8 +4,8 @@ Each operation is held against float64, then timed with its peers: the torch for
 grouped experts of transformers, and Liger Kernel and scattermoe where they are installed. The
 roofline is that of a copy's bandwidth and a matrix product's rate, both measured first. Then whole
 training steps beside transformers', and how many trials should share the GPU: send us the JSON.
-With --interpret every operation and a whole step are checked at toy sizes in Triton's interpreter
-on the CPU, and nothing is timed.
+With --interpret every operation is checked at toy sizes in Triton's interpreter on the CPU, and
+nothing is timed; whole steps are held there by tests/workers/kernels/test_gpu_form.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,9 @@ def checked(dtype: str) -> Iterator[Row]:
     import torch
 
     from benchmarks.gpu_cases import cases
-    from benchmarks.gpu_steps import interpreted_rows
 
     for case in cases("cpu", getattr(torch, dtype), toy=True):
         yield error_row(case, dtype)
-    if dtype == "float32":  # what a step is held to
-        yield from interpreted_rows()
 
 
 def measured(dtype: str) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.report import Row, at_most
+from benchmarks.report import Row
 from benchmarks.train import COARSE, DENSE, FINE, PROXY, Shape, transformers_model
 from nas.running.gpu_sharing import probe
 from search_space.backbone import Backbone
@@ -22,10 +22,8 @@ from search_space.contract import EvalRequest, Precision, Recipe
 from search_space.cost import step_flops
 from search_space.presets import dense, olmoe
 from search_space.spec import FFNSpec
-from workers.kernels.settings import Backend
 from workers.model import ProxyLM
 from workers.sharing import measure
-from workers.stepcheck import step_fault
 from workers.training.loop import Training
 
 WARM_UP, STEPS, TURNS = 20, 20, 5
@@ -145,12 +143,6 @@ def sharing_rows(device: str, counts: tuple[int, ...] = (1, 2, 4, 8, 16)) -> Ite
     for count, rate in found.rates:
         yield Row(f"{count} trials a GPU", rate, "tokens/s in all")
     yield Row("trials that share a GPU", found.trials, found.why)
-
-
-def interpreted_rows() -> Iterator[Row]:
-    """A step of a small design in Triton's interpreter, against the torch forms."""
-    fault = step_fault(torch.device("cpu"), Backend.TRITON, only=("mixtral",))
-    yield at_most(f"whole steps that differ{fault and ': '}{fault}", float(bool(fault)), 0)
 
 
 def toy() -> dict[str, tuple[FFNSpec, Backbone, int, Shape | None]]:

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,19 +77,14 @@ def _here(tensor: Tensor | None) -> Tensor:
     return (tensor.to_dense() if tensor.is_sparse else tensor).cpu().double().clone()
 
 
-def step_fault(
-    device: torch.device, backend: Backend = Backend.AUTO, only: Collection[str] = ()
-) -> str:
+def step_fault(device: torch.device, backend: Backend = Backend.AUTO) -> str:
     """What a step on `device` computes otherwise than the torch forms on the CPU, in words; "" for
     nothing.
 
     backend: of the device's forms.
-    only: names of the designs; () for all.
     """
     with exact_products():
         for name, spec in specs().items():
-            if only and name not in only:
-                continue
             with override(backend=Backend.TORCH):
                 want = _Step(spec, torch.device("cpu"))
             with override(backend=backend):

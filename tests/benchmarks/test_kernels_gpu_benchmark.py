@@ -42,26 +42,25 @@ def test_every_operation_is_checked(tmp_path):
         "gated activation",
         "RMSNorm",
         "linear + cross-entropy",
-        "whole steps that differ",
     }
     assert all(0 <= row["value"] <= 1e-5 for row in rows)
 
 
 def test_steps_and_shares_have_their_rows(monkeypatch):
     from benchmarks import gpu_steps
-    from search_space.backbone import Backbone
+    from workers.sharing import Sharing
 
-    small = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=97, seq_len=16)
     for name, value in {"WARM_UP": 1, "STEPS": 1, "TURNS": 1, "CASES": gpu_steps.toy()}.items():
         monkeypatch.setattr(gpu_steps, name, value)
     rows = {row.name: row for row in gpu_steps.step_rows("float32", "cpu", rate=1e12)}
     ours, theirs = (rows[f"toy: {whose}"].value for whose in ("ours", "transformers"))
     assert rows["toy: ours against transformers"].value == pytest.approx(ours / theirs)
     assert 0 < rows["toy: model FLOPs, of the product's rate"].value < 1
-    monkeypatch.setattr(gpu_steps, "PROXY", small)
-    shares = list(gpu_steps.sharing_rows("cpu", counts=(1,)))
-    assert [row.name for row in shares] == ["1 trials a GPU", "trials that share a GPU"]
-    assert shares[1].value == 1
+    found = Sharing(2, ((1, 100.0), (2, 190.0)), 0.0, 0.0, "more would stand in their way")
+    monkeypatch.setattr(gpu_steps, "measure", lambda probe, counts: found)
+    assert [(row.name, row.value) for row in gpu_steps.sharing_rows("cpu")] == [
+        *(("1 trials a GPU", 100.0), ("2 trials a GPU", 190.0), ("trials that share a GPU", 2))
+    ]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what to do where there is no GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,13 @@ SPECS = (
     FFNSpec(d_ff=2048, expert_width=128, selection=TopK(k=1)),
     FFNSpec(d_ff=512, activation="relu"),
 )
+
+
+@pytest.fixture(autouse=True)
+def the_same_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streamlit's AppTest makes its script `__main__`, and leaves it: whatever starts processes in
+    a later test would have them run that script first."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 def fill_study(store: Store, name: str, state: StudyState) -> StudyRecord:
