@@ -55,7 +55,9 @@ class SubLayer(Declared):
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
         if torch.compiler.is_compiling() and not self.selection.traceable:
-            answer: tuple[Tensor, Tensor | None] = _as_it_is(self, h_TD, ids_T)
+            from workers.layers.uncompiled import as_it_is  # torch's compiler takes seconds to load
+
+            answer: tuple[Tensor, Tensor | None] = as_it_is(self, h_TD, ids_T)
             return answer
         return self.compute(h_TD, ids_T)
 
@@ -70,19 +72,6 @@ class SubLayer(Declared):
         if self.shared is not None:
             y_TD = y_TD + self.shared(n_TD, Full(), self.stats)
         return h_TD + y_TD, selected.loss
-
-
-def _compute(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
-    # Else a compiler would break at each count and begin anew with other tokens.
-    if torch.compiler.is_exporting():
-        raise ValueError(
-            "torch.export takes designs whose shapes do not depend on the tokens (dense): this one "
-            "routes them; use torch.compile, which leaves its experts as they are"
-        )
-    return layer.compute(h_TD, ids_T)
-
-
-_as_it_is = torch.compiler.disable(_compute, reason="tokens an expert gets are known when routed")
 
 
 class FFN(nn.Module):
