@@ -28,12 +28,18 @@ from benchmarks.report import Row, at_most, parser, publish
 STUDY_FAULTS = 10  # of one study, at most
 
 
-def rows(count: int, kinds: Iterable[str], seed: int, seconds: float = 0.0) -> Iterator[Row]:
-    """Make `count` faults, or as many as begin within `seconds` where that is not 0."""
+def rows(
+    count: int, kinds: Iterable[str], seed: int, seconds: float = 0.0, trials: int = 0
+) -> Iterator[Row]:
+    """Make `count` faults, or as many as begin within `seconds` where that is not 0.
+
+    trials: of each study; 0 for as many as are usual.
+    """
     began = time.monotonic()
     kinds = tuple(kinds)
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
-        tally, found, studies = disturb(Path(folder), plan_of(count, kinds, seed), seed, seconds)
+        faults = plan_of(count, kinds, seed)
+        tally, found, studies = disturb(Path(folder), faults, seed, seconds, trials)
     for what in ("stuck", "endings"):
         say(what, getattr(tally, what))
     for what in ("lost", "twice", "different"):
@@ -76,7 +82,7 @@ def plan_of(count: int, kinds: tuple[str, ...], seed: int) -> list[str]:
 
 
 def disturb(
-    folder: Path, faults: list[str], seed: int, seconds: float = 0.0
+    folder: Path, faults: list[str], seed: int, seconds: float = 0.0, trials: int = 0
 ) -> tuple[Tally, Findings, int]:
     """Run studies until all faults have happened to them; what happened, what is wrong, how many.
 
@@ -96,7 +102,7 @@ def disturb(
             on_server = server is not None and (number % 2 == 0 or set(faults) == {"postgres"})
             url = server.url if server and on_server else f"sqlite:///{own}/nas.db"
             own.mkdir()
-            study = Study(own, url, folder / "cache", seed + number % SEEDS)
+            study = Study(own, url, folder / "cache", seed + number % SEEDS, trials)
             disturber = Disturber(
                 study, faults, STUDY_FAULTS, draw, tally, server if on_server else None
             )

@@ -19,6 +19,7 @@ from nas.config import StudyConfig
 
 LIMIT_SECONDS = 240.0  # for anything that is waited for, on a busy machine
 ACTOR = "ray::TrialActor"
+TRIALS = 12
 SEEDS = 2  # of studies: designs come again, and so does what they are compared with
 CONFIG: dict[str, Any] = {
     "backbone": {"d_model": 32, "n_layers": 1, "n_heads": 2, "vocab_size": 300, "seq_len": 32},
@@ -35,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "constraints": {"training_flops": 2.0},
     "sampler": "random",
     "budget": {
-        "trials": 12,
+        "trials": TRIALS,
         "trial_flops": 2.1e9,
         "rungs": 3,
         "reduction": 2,
@@ -65,13 +66,17 @@ class Study:
 
     cache: where all studies prepare the one corpus.
     seed: of the study.
+    trials: that it has; 0 for as many as are usual.
     """
 
-    def __init__(self, folder: Path, url: str, cache: Path, seed: int) -> None:
+    def __init__(
+        self, folder: Path, url: str, cache: Path, seed: int, trials: int = TRIALS
+    ) -> None:
         self.folder, self.url, self.cache, self.name = folder, url, cache, folder.name
         self.config = CONFIG | {
             "name": self.name,
             "seed": seed,
+            "budget": CONFIG["budget"] | {"trials": trials or TRIALS},
             "corpus": {"source": str(write_corpus(cache.parent))},
         }
         StudyConfig.from_dict(self.config)  # what is wrong is told here, not by a driver

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-FULL, SHORT = 500, 24
+FULL, SHORT = 500, 12
 SECONDS = 5.0  # that one attempt may take
 EXPORT_SHARE = 4  # every so many attempts is one on an export
 TEXT = "".join(f"def add_{n}(a, b):\n    return a + b + {n * n}\n\n" for n in range(4000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -14,8 +15,8 @@ from search_space.space import SearchSpace, suggest
 from search_space.spec import FFNSpec
 
 # The same examples everywhere: a red run can be run again.
-THOUSAND = settings(
-    max_examples=1000,
+DRAWN = settings(
+    max_examples=int(os.environ.get("NAS_TEST_EXAMPLES", "250")),
     database=None,
     derandomize=True,
     deadline=None,

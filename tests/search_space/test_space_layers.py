@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from drawing import THOUSAND, legal_design, tiny
+from drawing import DRAWN, legal_design, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,7 +41,7 @@ def built(spec, backbone) -> ProxyLM:
     return model
 
 
-@THOUSAND
+@DRAWN
 @given(data=st.data())
 def test_every_design_trains_and_evaluates(data):
     space, backbone = data.draw(st.sampled_from(SPACES)), data.draw(st.sampled_from(BACKBONES))

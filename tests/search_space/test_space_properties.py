@@ -6,7 +6,7 @@ import json
 import random
 
 import pytest
-from drawing import THOUSAND, legal_design, tiny
+from drawing import DRAWN, legal_design, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
@@ -46,7 +46,7 @@ def assert_sized(spec: FFNSpec, space: SearchSpace, backbone: Backbone) -> None:
     assert abs(found / target - 1) <= TOLERANCE
 
 
-@THOUSAND
+@DRAWN
 @given(data=st.data())
 def test_every_design_of_a_space_goes_round(data):
     space = data.draw(st.sampled_from(SPACES))

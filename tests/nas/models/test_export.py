@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
+import os
 import sys
 from typing import get_args
 
@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from nas.models import verify
 from nas.models.bundle import bundle_sources
 from nas.models.checkpoints import find_checkpoint, folder_name
 from nas.models.export import export_trial
 from nas.models.probe import probe_ids
 from nas.models.verify import TOLERANCE
+from nas.process.child import run_child
 from nas.store import Facts, Store
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe, Status
@@ -88,7 +90,8 @@ def trained(corpus, spec, folder):
 
 
 # Every other design, drawn: test_parity, in one process for all.
-def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path):
+def test_a_fresh_process_without_this_project_computes_the_same(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "run_child", run_child)  # really fresh, not tests/prepared.py
     exported = trained(corpus, SPECS["topk"], tmp_path)
     folder = export_trial(*exported, tmp_path / "model", verify=True)
     names = {path.name for path in folder.iterdir()}
@@ -125,7 +128,7 @@ def test_the_check_goes_red_when_weights_differ(corpus, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".export-*"))
 
 
-def test_an_export_trains_on_with_transformers_and_lowers_its_loss(corpus, tmp_path):
+def test_an_export_trains_on_with_transformers_and_lowers_its_loss(corpus, tmp_path, prepared):
     exported = trained(corpus, SPECS["topk"], tmp_path)
     folder = export_trial(*exported, tmp_path / "model", verify=False)
     script = """
@@ -145,7 +148,8 @@ model.save_pretrained(sys.argv[2] + "/again")
 AutoModelForCausalLM.from_pretrained(sys.argv[2] + "/again", trust_remote_code=True)
 """
     arguments = [sys.executable, "-I", "-c", script, str(folder), str(tmp_path / "out")]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
+    env = os.environ | {"HF_MODULES_CACHE": str(tmp_path / "modules")}
+    done = prepared.run(arguments, env=env, cwd=str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
@@ -14,17 +13,15 @@ pytestmark = pytest.mark.slow
 NAMES = ["model.v1.2", "1st model", "class", "it's", "模型 🎉", "q?#%20", "x" * 200]
 
 
-def in_a_fresh_process(script, *arguments, cwd):
+def in_a_process(prepared, script, *arguments, cwd):
     environment = os.environ | {"HF_MODULES_CACHE": str(cwd / "modules"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-I", "-c", script, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=120
-    )
+    done = prepared.run(command, env=environment, cwd=str(cwd))
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def test_names_and_relative_paths(exports, tmp_path):
+def test_names_and_relative_paths(exports, tmp_path, prepared):
     for name in NAMES:
         shutil.copytree(exports("dense"), tmp_path / name)
     script = """
@@ -46,10 +43,10 @@ os.mkdir("below"); os.chdir("below")
 add("..")
 assert all(torch.allclose(each, seen[0], atol=1e-5) for each in seen)
 """
-    in_a_fresh_process(script, *NAMES, cwd=tmp_path)
+    in_a_process(prepared, script, *NAMES, cwd=tmp_path)
 
 
-def test_two_designs_under_one_name_and_a_tuned_copy_without_its_original(exports, tmp_path):
+def test_two_designs_of_one_name_and_a_tuned_copy_without_its_original(exports, tmp_path, prepared):
     for parent, name in (("a", "switch"), ("b", "peer")):
         shutil.copytree(exports(name), tmp_path / parent / "model")
     script = """
@@ -63,7 +60,7 @@ again, bare = load("./tuned"), load("./tuned", AutoModel)
 assert type(bare).__name__ == "FFNNASModel"
 print(*(m.config.spec["selection"]["method"] for m in (first, second, again, bare)))
 """
-    assert in_a_fresh_process(script, cwd=tmp_path).split() == [
+    assert in_a_process(prepared, script, cwd=tmp_path).split() == [
         "topk",
         "product_key",
         "topk",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 from dataclasses import replace
 
@@ -131,7 +131,7 @@ print(json.dumps(answers))
 """
 
 
-def fresh_answers(root):
+def fresh_answers(root, prepared):
     """What a fresh process finds of each design's native form."""
     folders = {}
     ids = torch.randint(300, (2, 32), generator=torch.Generator().manual_seed(1))
@@ -143,18 +143,14 @@ def fresh_answers(root):
         assert want.abs().max() > 1
         torch.save((ids, want), folder / "probe.pt")
         folders[name] = str(folder)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", _LOAD, json.dumps(folders)],
-        capture_output=True,
-        text=True,
-        cwd=root,
-    )
+    command = [sys.executable, "-I", "-c", _LOAD, json.dumps(folders)]
+    done = prepared.run(command, env=os.environ | {"HF_MODULES_CACHE": str(root)}, cwd=str(root))
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_every_design_with_a_native_form_is_it_in_a_fresh_process(tmp_path):
-    answers = fresh_answers(tmp_path)  # one test, so that one process does for all
+def test_every_design_with_a_native_form_is_it_in_a_fresh_process(tmp_path, prepared):
+    answers = fresh_answers(tmp_path, prepared)  # one test, so that one process does for all
     assert answers.keys() == DESIGNS.keys()
     for name, answer in answers.items():
         assert answer["class"] == native_form(DESIGNS[name], BACKBONE).architecture, name

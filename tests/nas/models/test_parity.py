@@ -12,7 +12,8 @@ from search_space.presets import PRESETS
 pytestmark = pytest.mark.slow
 
 
-def test_every_preset_and_drawn_designs():
+def test_every_preset_and_drawn_designs(prepared, monkeypatch):
+    monkeypatch.setattr(exports, "run_child", prepared.run)
     designs = cases(6, families=("llama",))
     custom = {name: case for name, case in designs.items() if case.form == CUSTOM}
     assert set(PRESETS) < custom.keys() and len(custom) == len(PRESETS) + 6
