@@ -51,19 +51,41 @@ def _half(backbone: Backbone) -> int:
     return max(1, backbone.reference_d_ff // 2)
 
 
-CUTS: dict[str, Callable[[Backbone], FFNSpec]] = {
-    # The model as it is, trained on: what a cut loses is seen beside it.
-    "original": reference,
-    # DSMoE (2502.12455): 8 experts, tau 0.5, lambda 1.
-    "dsmoe": lambda b: cut_into(b, EXPERTS, StraightThrough()),
-    # LLaMA-MoE (2406.16554): experts of contiguous units, weights of top-k that sum to 1.
-    "llama_moe": lambda b: cut_into(
-        b, EXPERTS, TopK(k=EXPERTS // 2, normalize=True, balance_weight=0.01)
-    ),
-    # Avg-K (2305.13999), whose means come from the pretrained gates.
-    "avgk": lambda b: cut_into(b, EXPERTS, AvgK(k=EXPERTS // 2)),
-    # ReMoE's routing (2412.14711).
-    "remoe": lambda b: cut_into(b, EXPERTS, ReLURouting(target_activity=0.5)),
-    "pruned_magnitude": lambda b: pruned(b, _half(b), "magnitude"),
-    "pruned_activation": lambda b: pruned(b, _half(b), "activation"),
-}
+def original(backbone: Backbone) -> FFNSpec:
+    """The model as it is, trained on: what a cut loses is seen beside it."""
+    return reference(backbone)
+
+
+def dsmoe(backbone: Backbone) -> FFNSpec:
+    """DSMoE (Lv et al. 2025, 2502.12455): 8 experts, tau 0.5, lambda 1."""
+    return cut_into(backbone, EXPERTS, StraightThrough())
+
+
+def llama_moe(backbone: Backbone) -> FFNSpec:
+    """LLaMA-MoE (Zhu et al. 2024, 2406.16554): 4 of 8 contiguous experts, weights that sum to 1."""
+    selection = TopK(k=EXPERTS // 2, normalize=True, balance_weight=0.01)
+    return cut_into(backbone, EXPERTS, selection)
+
+
+def avgk(backbone: Backbone) -> FFNSpec:
+    """Avg-K (Liu et al. 2023, 2305.13999): 4 of 8 experts, means of the pretrained gates."""
+    return cut_into(backbone, EXPERTS, AvgK(k=EXPERTS // 2))
+
+
+def remoe(backbone: Backbone) -> FFNSpec:
+    """ReMoE's routing (Wang et al. 2024, 2412.14711) over 8 experts, half of them active."""
+    return cut_into(backbone, EXPERTS, ReLURouting(target_activity=0.5))
+
+
+def pruned_magnitude(backbone: Backbone) -> FFNSpec:
+    """Structured pruning: the half of the units with the largest weights."""
+    return pruned(backbone, _half(backbone), "magnitude")
+
+
+def pruned_activation(backbone: Backbone) -> FFNSpec:
+    """Structured pruning: the half of the units that a calibration text activates most."""
+    return pruned(backbone, _half(backbone), "activation")
+
+
+_ALL = (original, dsmoe, llama_moe, avgk, remoe, pruned_magnitude, pruned_activation)
+CUTS: dict[str, Callable[[Backbone], FFNSpec]] = {each.__name__: each for each in _ALL}

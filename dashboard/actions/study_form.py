@@ -338,9 +338,9 @@ def _alone(path: Path, value: str) -> str:
     return ""
 
 
-def label_of(typed: str) -> str:
-    """A warm start in words."""
-    words = warm_starts("pretrain") | warm_starts("sparsify")
+def label_of(typed: str, kind: str = "pretrain") -> str:
+    """A warm start in words, of a study of that kind."""
+    words = warm_starts(kind)
     if typed in words:
         return words[typed]
     value = parse_value(typed)

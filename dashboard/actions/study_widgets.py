@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -103,14 +104,15 @@ def _draw(entry: Entry) -> None:
         st.selectbox(_label(entry), known, **options)
     elif entry.kind == "words":
         known = list(entry.options)
+        words: Callable[[str], str] = str
         if entry.path == ("warm_start",):
-            kind = st.session_state.get("launch-kind", "pretrain")
-            known = list(warm_starts(str(kind)))
+            kind = str(st.session_state.get("launch-kind", "pretrain"))
+            known, words = list(warm_starts(kind)), functools.partial(label_of, kind=kind)
         known += [word for word in held or () if word not in known]
         st.multiselect(
             _label(entry),
             known,
-            format_func=label_of if entry.path == ("warm_start",) else str,
+            format_func=words,
             placeholder=_placeholder(entry),
             accept_new_options=entry.path in (("space", "methods"), ("warm_start",)),
             **options,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actions_tools import ended, furnish, study_text, until
+import yaml
+from actions_tools import STUDY, TEXT, ended, furnish, study_text, until
 from streamlit.testing.v1 import AppTest
 
 from dashboard.actions import TOKEN
@@ -170,6 +171,46 @@ def test_a_study_is_launched_from_the_form_and_shows_itself(folder, at_home, mon
     launched.cancel()
     assert ended(launched) in (130, 0), launched.output()
     assert "tiny" in texts(page.run())
+
+
+def test_a_study_that_cuts_a_pretrained_model_is_priced_and_launched_from_the_form(
+    folder, at_home, monkeypatch
+):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from workers.corpus.tokenizer import train_bpe
+
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    LlamaForCausalLM(LlamaConfig(**shape, **heads, **ends, vocab_size=300)).save_pretrained("base")
+    train_bpe([TEXT], 300).save("base/tokenizer.json")
+    changes = {"kind": "sparsify", "base_model": "base", "backbone": {"seq_len": 32}}
+    changes |= {"warm_start": ["original", "dsmoe"], "name": "cut", "budget": {"trials": 2}}
+    changes["budget"] |= {"trial_flops": 2e8}
+    text = study_text(**changes).replace(yaml.safe_dump({"space": STUDY["space"]}), "")
+    monkeypatch.setattr("dashboard.links.go", lambda page: None)
+    Store.open(URL).close()
+    page = open_page("launch")
+    page.session_state["launch-kind"] = "sparsify"  # the warm starts to choose from follow it
+    page.run()
+    for path, value in from_yaml(text, "cut").items():
+        page.session_state[f"launch-{'.'.join(path)}"] = value
+    page.run()
+    assert not page.exception
+    offered = page.multiselect(key="launch-warm_start").options
+    assert any(word.startswith("llama_moe: LLaMA-MoE (Zhu") for word in offered)
+    assert not page.button(key="launch").disabled, texts(page)
+    assert "training FLOPs, at most" in texts(page)
+    press(page, "launch")
+    (launched,) = Actions(URL, folder).all()
+    assert ended(launched) == 0, launched.output()
+    with Store.open(URL, create=False) as store:
+        (study,) = store.studies()
+        trials = store.trials(study.id)
+        assert [trial.spec.selection.method for trial in trials] == ["dense", "straight_through"]
+    for each in ("trial", "frontier", "export"):
+        open_page(each, "cut")
 
 
 def test_export_says_what_there_is_and_what_it_costs(folder, at_home, fill):
