@@ -22,6 +22,7 @@ from search_space.spec import FFNSpec
 from workers.kernels.api.attention import attention
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
+from workers.kernels.prepared import prepared
 from workers.layers.declared import Declared, declared
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
@@ -64,7 +65,7 @@ class Attention(Declared):
         self.out_DD = nn.Parameter(torch.empty(d_model, d_model))
         self.q_norm = RMSNorm(self.head_dim)
         self.k_norm = RMSNorm(self.head_dim)
-        self.matrices = ("qkv_3DD", "out_DD")
+        self.matrices = self.factors = ("qkv_3DD", "out_DD")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -82,7 +83,7 @@ class Attention(Declared):
         cache: keys and values so far, or None.
         """
         N, L, D = x_NLD.shape
-        qkv = F.linear(self.norm(x_NLD), self.qkv_3DD.flatten(0, 1))
+        qkv = F.linear(self.norm(x_NLD), prepared(self.qkv_3DD).flatten(0, 1))
         gain_2C = torch.stack((self.q_norm.weight, self.k_norm.weight))
         qkv = qkv.view(N, L, 3, self.n_heads, self.head_dim)
         q, k, v = normed_heads(qkv, gain_2C, *rotary)
@@ -92,7 +93,7 @@ class Attention(Declared):
         causal = mask is None and L > 1
         scale = SHARPEST_SCORE / self.head_dim
         y = attention(q, k, v, mask, causal, scale)
-        return x_NLD + F.linear(y.transpose(1, 2).reshape(N, L, D), self.out_DD)
+        return x_NLD + F.linear(y.transpose(1, 2).reshape(N, L, D), prepared(self.out_DD))
 
 
 def rotary_table(position_NL: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,9 @@ class Declared(nn.Module):
     matrices: names of its parameters that are matrices in their last two dims, with dims before
         them a batch (experts, or q, k and v).
     tables: names of its parameters that are read row by row (the last dim is a row).
+    factors: names of its parameters that products of mixed precision read, as
+        `workers.kernels.prepared` gives them.
+    gains: names of its parameters that are a norm's gains.
     sparse_gradients: whether the gradients of its tables may be sparse. Our trainer asks for them;
         most other optimizers refuse them.
     stats: where it records its routing while somebody listens, else None.
@@ -36,6 +39,8 @@ class Declared(nn.Module):
 
     matrices: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
+    gains: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     sparse_gradients: bool = False
     traceable: bool = False

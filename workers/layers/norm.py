@@ -11,6 +11,8 @@ from workers.layers.declared import Declared
 class RMSNorm(nn.RMSNorm, Declared):
     """x / sqrt(mean(x^2) + 1e-6) * weight over the last dim."""
 
+    gains = ("weight",)
+
     def __init__(self, width: int) -> None:
         super().__init__(width, eps=EPS)
 
