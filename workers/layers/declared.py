@@ -29,6 +29,8 @@ class Declared(nn.Module):
     stats: where it records its routing while somebody listens, else None.
     traceable: of a selection, whether a compiler can follow it: no shape depends on what the
         numbers are.
+    reads_tokens: of a selection, whether it looks at what it is given of tokens, not their ids
+        alone.
     training_activity: of a layer whose work in training depends on the data, the share of
         (token, expert) pairs that the last step read, a number or a tensor of one; None for all
         others.
@@ -44,6 +46,7 @@ class Declared(nn.Module):
     states: tuple[str, ...] = ()
     sparse_gradients: bool = False
     traceable: bool = False
+    reads_tokens: bool = True
     stats: RoutingStats | None = None
     training_activity: Tensor | float | None = None
 

@@ -19,6 +19,10 @@ from workers.layers.stats import RoutingStats
 from workers.layers.value_table import ValueTable
 
 
+# The residual stream (T, D), what is to be added to it (T, D), and a loss.
+Apart = tuple[Tensor, Tensor, Tensor | None]
+
+
 def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
     """The experts that one sub-layer's selection picks from."""
     if spec.selection.value_rows:
@@ -54,32 +58,47 @@ class SubLayer(Declared):
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
-        if torch.compiler.is_compiling() and not self.selection.traceable:
-            answer: tuple[Tensor, Tensor | None] = _as_it_is(self, h_TD, ids_T)
-            return answer
-        return self.compute(h_TD, ids_T)
+        return _whole(self.apart(h_TD, None, ids_T))
 
-    def compute(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `forward`."""
-        n_TD = self.norm(h_TD)
+    def apart(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
+        """As `forward`, of the sum of h_TD and added_TD (T, D), None for nothing; the sum, and what
+        this adds to it, stay apart, for the next norm adds them."""
+        if torch.compiler.is_compiling() and not self.selection.traceable:
+            answer: Apart = _as_it_is(self, h_TD, added_TD, ids_T)
+            return answer
+        return self.compute(h_TD, added_TD, ids_T)
+
+    def compute(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
+        """As `apart`."""
+        by_rows = not self.experts.factors
+        h_TD, n_TD, narrow_TD = self.norm.of_sum(
+            h_TD, added_TD, wide=by_rows or self.selection.reads_tokens
+        )
         with unmixed(n_TD.device.type):  # which expert is read is decided in float32
             selected = self.selection(n_TD, ids_T, self.experts)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
-        y_TD = self.experts(n_TD, selected.routing, self.stats)
+        y_TD = self.experts(n_TD if by_rows else narrow_TD, selected.routing, self.stats)
         if self.shared is not None:
-            y_TD = y_TD + self.shared(n_TD, Full(), self.stats)
-        return h_TD + y_TD, selected.loss
+            y_TD = y_TD + self.shared(narrow_TD, Full(), self.stats)
+        return h_TD, y_TD, selected.loss
 
 
-def _compute(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
+def _whole(apart: Apart) -> tuple[Tensor, Tensor | None]:
+    h_TD, added_TD, loss = apart
+    return h_TD + added_TD, loss
+
+
+def _compute(
+    layer: SubLayer, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor
+) -> Apart:
     # Else a compiler would break at each count and begin anew with other tokens.
     if torch.compiler.is_exporting():
         raise ValueError(
             "torch.export takes designs whose shapes do not depend on the tokens (dense): this one "
             "routes them; use torch.compile, which leaves its experts as they are"
         )
-    return layer.compute(h_TD, ids_T)
+    return layer.compute(h_TD, added_TD, ids_T)
 
 
 _as_it_is = torch.compiler.disable(_compute, reason="tokens an expert gets are known when routed")
@@ -102,9 +121,15 @@ class FFN(nn.Module):
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the mean loss of the sub-layers, or None."""
+        return _whole(self.apart(h_TD, None, ids_T))
+
+    def apart(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
+        """As `forward`, of the sum of h_TD and added_TD (T, D), None for nothing; the sum, and what
+        the last sub-layer adds to it, stay apart."""
         losses = []
         for layer in self.layers:
-            h_TD, loss = layer(h_TD, ids_T)
+            h_TD, added_TD, loss = layer.apart(h_TD, added_TD, ids_T)
             if loss is not None:
                 losses.append(loss)
-        return h_TD, torch.stack(losses).mean() if losses else None
+        assert added_TD is not None  # there is a sub-layer
+        return h_TD, added_TD, torch.stack(losses).mean() if losses else None
