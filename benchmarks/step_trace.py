@@ -46,6 +46,7 @@ KERNELS = {
     "scatter_add": 1,
     "_foreach_norm": 3,  # zeros, the blocks' norms, and theirs
 }
+CAT = 128  # tensors that one kernel of `cat` or `stack` takes
 # How torch's grouped operations (`_foreach_*`, `_fused_*`) cut their lists of tensors into launches,
 # with arguments of 4 KB: tensors of a launch by the number of lists, its blocks, and a block's
 # elements.
@@ -122,6 +123,8 @@ def _kernels(name: str, args: tuple[Any, ...], result: Any) -> int:
     """How many kernels an operation of torch launches."""
     if name == "sort":
         return 2 + int(args[0].itemsize)
+    if name in ("cat", "stack"):
+        return -(-len(args[0]) // CAT)
     if name.startswith(("_foreach_", "_fused_")):
         lists = [x for x in args if isinstance(x, list | tuple) and x and isinstance(x[0], Tensor)]
         if name.startswith("_fused_"):

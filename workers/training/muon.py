@@ -103,14 +103,14 @@ class Muon(torch.optim.Optimizer, Carried):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is given
         """One update of the matrices whose turn it is, of those that have a gradient."""
         for group in self.param_groups:
+            self._follow(group)
             by_shape = defaultdict(list)
             place = 0  # of a parameter's first matrix among all of the group
             for p in group["params"]:
                 first = (self.turn - place) % PERIOD
                 place += p.numel() // (p.shape[-2] * p.shape[-1])
                 if p.grad is not None:
-                    triple = self._matrices(p, p.grad, group["momentum"], first)
-                    by_shape[p.shape[-2:]].append(triple)
+                    by_shape[p.shape[-2:]] += parts(self._matrices(p, p.grad, first))
             for (rows, cols), triples in by_shape.items():
                 for batch in batches(triples, at_once(triples[0][0]) // (rows * cols)):
                     update(batch, group)
@@ -124,12 +124,20 @@ class Muon(torch.optim.Optimizer, Carried):
         """Go on with the turns."""
         self.turn = int(numbers["turn"])
 
-    def _matrices(self, p: Tensor, grad: Tensor, momentum: float, first: int) -> Triple:
-        """Weights, gradients and new momenta of a parameter's matrices whose turn it is."""
+    def _follow(self, group: dict[str, Any]) -> None:
+        """Move the momenta of all that have a gradient."""
+        moved = [p for p in group["params"] if p.grad is not None]
+        for p in moved:
+            if not self.state[p]:
+                zero = torch.zeros_like(p, memory_format=torch.contiguous_format)
+                self.state[p]["momentum"] = zero
+        momenta, grads = [self.state[p]["momentum"] for p in moved], [p.grad for p in moved]
+        if moved:
+            torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+
+    def _matrices(self, p: Tensor, grad: Tensor, first: int) -> Triple:
+        """Weights, gradients and momenta of a parameter's matrices whose turn it is."""
         state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-        state["momentum"].lerp_(grad, 1 - momentum)
         shape = (-1, *p.shape[-2:])
         turn = slice(first, None, PERIOD)
         return (
@@ -142,6 +150,14 @@ class Muon(torch.optim.Optimizer, Carried):
 def at_once(like: Tensor) -> int:
     """Numbers orthogonalised at once where `like` lies: a GPU takes all matrices of a shape."""
     return CHUNK if kind(like) == "cpu" else CHUNK_ELSEWHERE
+
+
+def parts(triple: Triple) -> list[Triple]:
+    """The same matrices; on a GPU each apart, for its grouped operations take what lies in one
+    piece together, and anything else one by one."""
+    if kind(triple[0]) == "cpu" or len(triple[0]) == 1:
+        return [triple]
+    return list(zip(*(x_BMN.split(1) for x_BMN in triple), strict=True))
 
 
 def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
@@ -168,11 +184,11 @@ def update(batch: list[Triple], group: dict[str, Any]) -> None:
     all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
     lr = group["lr"] * PERIOD
     step = lr * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
-    updates = orthogonalize(all_BMN).split([len(d) for d in directions])
+    update_BMN = orthogonalize(all_BMN)
     weights = [triple[0] for triple in batch]
     if group["weight_decay"]:
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
     if isinstance(step, Tensor):  # in a CUDA graph, whose rates change
-        updates = torch._foreach_mul(updates, step)
+        update_BMN = update_BMN * step
         step = 1.0
-    torch._foreach_add_(weights, updates, alpha=-step)
+    torch._foreach_add_(weights, update_BMN.split([len(w) for w in weights]), alpha=-step)

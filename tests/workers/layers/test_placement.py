@@ -56,7 +56,6 @@ def test_which_layers_have_the_design(placement):
     assert shapes == [(4, 16, 16) if here else reference_shape for here in LAYERS[placement]]
 
 
-@every_placement
 def noted(apart, losses):
     """The same, and a list of the losses that it gives."""
 
@@ -68,6 +67,7 @@ def noted(apart, losses):
     return noting
 
 
+@every_placement
 @pytest.mark.parametrize("training", [True, False])
 def test_each_layer_is_its_oracle(placement, training):
     model = built(placement).train(training)
