@@ -156,7 +156,13 @@ def heads() -> tuple[Entry, Entry]:
     width = WIDTH // HEADS
     sizes = {"n_rows": TOKENS * HEADS, "n_heads": HEADS, "length": 1024, "width": width}
     sizes |= {"stride_t": 3 * WIDTH, "stride_an": 0, "stride_al": width // 2}
-    types = {"eps": "fp32", "wq_ptr": "*fp32", "wk_ptr": "*fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
+    types = {
+        "eps": "fp32",
+        "wq_ptr": "*fp32",
+        "wk_ptr": "*fp32",
+        "cos_ptr": "*fp32",
+        "sin_ptr": "*fp32",
+    }
     forward, backward = rotary.normed_heads_forward_kernel, rotary.normed_heads_backward_kernel
     blocks, sums = rotary.blocks(width), types | {"dw_ptr": "*fp32"}
     return (

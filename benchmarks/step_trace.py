@@ -47,7 +47,7 @@ KERNELS = {
     "_foreach_norm": 3,  # zeros, the blocks' norms, and theirs
 }
 CAT = 128  # tensors that one kernel of `cat` or `stack` takes
-# How torch's grouped operations (`_foreach_*`, `_fused_*`) cut their lists of tensors into launches,
+# How torch's grouped operations (`_foreach_*`, `_fused_*`) cut their lists of tensors into launches
 # with arguments of 4 KB: tensors of a launch by the number of lists, its blocks, and a block's
 # elements.
 MOST_TENSORS = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}

@@ -1,8 +1,8 @@
 """What a step has made of its weights beforehand, all of them at once.
 
-A training step on a GPU rounds all weights that its products read in one grouped operation, and adds
-up the gradients of all norms' gains in another (`workers.training.once`). Layers and forms ask here
-for what was made of a weight; where nothing was, they get the weight, and do it for themselves.
+A training step on a GPU rounds all weights that its products read in one grouped operation, and
+adds up the gradients of all norms' gains in another (`workers.training.once`). Layers and forms ask
+here for what was made of a weight; where nothing was, they get the weight, and do it themselves.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-# Parts whose sum is the gradient of a gain, where it was made ready: programs of a norm's backward.
-PARTS = 256
-
 _made: ContextVar[Mapping[int, Tensor] | None] = ContextVar("made_of_weights", default=None)
 
 
 def prepared(weight: Tensor) -> Tensor:
-    """What was made of a weight: of a matrix its copy in the products' dtype, of a norm's gain (D,)
-    its `PARTS` views (PARTS, D), one for each part of its gradient. The weight itself where nothing
-    was made of it."""
+    """What was made of a weight: of a matrix its copy in the products' dtype; of a norm's gain (D,)
+    itself G times, (G, D), for a gradient in G parts, which are as many programs of a backward
+    pass. The weight itself where nothing was made of it."""
     if torch.compiler.is_compiling():  # a compiler cannot follow a context's variable
         return weight
     made = _made.get()

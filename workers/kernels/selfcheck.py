@@ -190,7 +190,7 @@ def _sums(make: _Maker, width: int) -> Iterator[Problem]:
     def twice(run: Call, x: Tensor, added: Tensor, w: Tensor) -> Tensor:
         mixed = x.dtype.itemsize == 2
         given = (x.float(), added, w.float()) if mixed else (x, added, w)
-        return torch.stack(run(*given, EPS, True, x.dtype))
+        return torch.stack(list(run(*given, EPS, True, x.dtype)))
 
     def once(run: Call, x: Tensor, w: Tensor) -> Tensor:
         sum_TD, _, y_TD = run(x, None, w, EPS, False, x.dtype)

@@ -18,7 +18,6 @@ from workers.layers.routing import Full
 from workers.layers.stats import RoutingStats
 from workers.layers.value_table import ValueTable
 
-
 # The residual stream (T, D), what is to be added to it (T, D), and a loss.
 Apart = tuple[Tensor, Tensor, Tensor | None]
 
@@ -89,9 +88,7 @@ def _whole(apart: Apart) -> tuple[Tensor, Tensor | None]:
     return h_TD + added_TD, loss
 
 
-def _compute(
-    layer: SubLayer, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor
-) -> Apart:
+def _compute(layer: SubLayer, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
     # Else a compiler would break at each count and begin anew with other tokens.
     if torch.compiler.is_exporting():
         raise ValueError(
@@ -128,6 +125,7 @@ class FFN(nn.Module):
         the last sub-layer adds to it, stay apart."""
         losses = []
         for layer in self.layers:
+            assert isinstance(layer, SubLayer)
             h_TD, added_TD, loss = layer.apart(h_TD, added_TD, ids_T)
             if loss is not None:
                 losses.append(loss)

@@ -17,10 +17,10 @@ from torch import Tensor
 from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
+from workers.kernels.prepared import prepared
 from workers.kernels.settings import settings
 from workers.layers.declared import declared
 from workers.model import LanguageModel, ProxyLM
-from workers.kernels.prepared import prepared
 from workers.precision import mixed, settled
 from workers.training.carried import Carried
 from workers.training.curve import Curve

@@ -104,7 +104,7 @@ class Muon(torch.optim.Optimizer, Carried):
         """One update of the matrices whose turn it is, of those that have a gradient."""
         for group in self.param_groups:
             self._follow(group)
-            by_shape = defaultdict(list)
+            by_shape: dict[Any, list[Triple]] = defaultdict(list)
             place = 0  # of a parameter's first matrix among all of the group
             for p in group["params"]:
                 first = (self.turn - place) % PERIOD

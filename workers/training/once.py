@@ -20,10 +20,12 @@ from torch.autograd.function import once_differentiable
 
 from workers.kernels.api.mixed import product_dtype
 from workers.kernels.place import kind
-from workers.kernels.prepared import PARTS, made_of
+from workers.kernels.prepared import made_of
 from workers.layers.declared import declared
 from workers.model import LanguageModel
 from workers.training.shards import is_sharded
+
+PARTS = 256  # of a gain's gradient: programs enough to fill a GPU, few enough that a sum is cheap
 
 
 @contextmanager
@@ -38,7 +40,9 @@ def once(model: LanguageModel) -> Iterator[None]:
         yield
         return
     weights, made = _rounded(model)
-    gains = [layer.get_parameter(name) for _, layer in declared(model) for name in layer.gains]
+    gains: list[Tensor] = [
+        layer.get_parameter(name) for _, layer in declared(model) for name in layer.gains
+    ]
     if gains:
         made += _InParts.apply(*gains)  # type: ignore[no-untyped-call]
     with made_of(weights + gains, made):

@@ -92,7 +92,9 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
     """The norm of all tensors as one, over all processes."""
     if not any(is_sharded(t) for t in tensors):
         if tensors and kind(tensors[0]) != "cpu":
-            return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+            norms: list[Tensor] = list(torch._foreach_norm(tensors))
+            norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+            return norm
         return torch.nn.utils.get_total_norm(tensors)
     squares = torch.stack([local(t).double().square().sum() for t in tensors]).sum()
     mesh = next(t for t in tensors if is_sharded(t)).device_mesh  # type: ignore[attr-defined]

@@ -22,7 +22,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot as dispatched_dot
 from workers.kernels.api.rows import row_sum as dispatched_sum
-from workers.kernels import prepared
 from workers.kernels.pairs import Loads
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, override
@@ -31,9 +30,7 @@ from workers.kernels.triton import (
     gated,
     grouped,
     product_key,
-    residual_norm,
     rms_norm,
-    rotary,
     rows,
 )
 
@@ -205,7 +202,6 @@ def checks() -> Iterator[Check]:
     rms_norm.BLOCK = 128  # so that a program takes two rows of 64 at a time, and one of 300
     norms = [((9, 300),), ((11, 37),), ((1, 64),)]
     yield from configured("RMSNorm", rms_norm, norms, fused.norm)
-    prepared.PARTS = residual_norm.PARTS = rotary.PARTS = 3
     sums = [((9, 70), added, wide) for added in (True, False) for wide in (True, False)]
     yield from configured("residual norm", rms_norm, sums, fused.residual)
     yield from configured("cross-entropy", cross_entropy, [(7, 5000), (1, 3)], fused.cross)

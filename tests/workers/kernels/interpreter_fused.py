@@ -17,13 +17,14 @@ from search_space.methods.product_key import ProductKey
 from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
-from workers.kernels import prepared, selfcheck
+from workers.kernels import selfcheck
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.residual_norm import residual_norm as dispatched_sum
 from workers.kernels.api.rms_norm import rms_norm as dispatched_norm
 from workers.kernels.api.rotary import normed_heads
 from workers.kernels.pairs import Operands, Pairs
+from workers.kernels.prepared import made_of
 from workers.kernels.settings import Backend, override
 from workers.kernels.triton import cross_entropy, gated, residual_norm, rms_norm, rotary
 from workers.kernels.triton.expert_ffn import expert_ffn as routed_ffn
@@ -54,8 +55,8 @@ def residual(dtype, shape, added, wide) -> None:
     narrow = torch.float16 if dtype == torch.float32 and wide else dtype
     x, w = normal(*shape, dtype=dtype).requires_grad_(), normal(shape[1], dtype=dtype, seed=2)
     y = normal(*shape, dtype=narrow, seed=1).requires_grad_() if added else None
-    gain = w.expand(prepared.PARTS, -1).clone().requires_grad_()
-    with prepared.made_of([w], [gain]):
+    gain = w.expand(3, -1).clone().requires_grad_()
+    with made_of([w], [gain]):
         found = residual_norm.residual_norm(x, y, w, 1e-5, wide, narrow)
     found = found if wide else found[::2]
     dys = [normal(*shape, dtype=f.dtype, seed=seed) for seed, f in enumerate(found, 5)]
@@ -168,12 +169,12 @@ def opcheck(name: str) -> None:
             (x.detach(), None, row.detach(), 1e-6, True, torch.float32),
         ],
         "residual_norm_backward": [
-            (*[x.detach().clone() for _ in range(4)], row.detach(), scale, torch.float16, True),
-            (x.detach(), None, None, x.detach().clone(), row.detach(), scale, x.dtype, False),
+            (*[x.detach().clone() for _ in range(4)], row.detach(), scale, torch.float16, 3),
+            (x.detach(), None, None, x.detach().clone(), row.detach(), scale, x.dtype, 0),
         ],
         "normed_heads": [(qkv, *gains, *angles, 1e-6)],
         "normed_heads_backward": [
-            (*[heads] * 3, qkv, *gains, *angles, 1e-6, in_parts) for in_parts in (False, True)
+            (*[heads] * 3, qkv, *gains, *angles, 1e-6, parts) for parts in (0, 3)
         ],
         "product_key": [(normal(2, 2, TOKENS, 5, dtype=torch.float32), 3)],
     }

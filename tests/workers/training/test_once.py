@@ -10,10 +10,11 @@ import torch
 from search_space.backbone import Backbone
 from search_space.presets import PRESETS
 from workers.kernels.place import as_on
-from workers.kernels.prepared import PARTS, prepared
+from workers.kernels.prepared import prepared
 from workers.kernels.settings import Backend, override
 from workers.model import ProxyLM
 from workers.training import loop, once
+from workers.training.once import PARTS
 from workers.training.parts import InParts
 
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=50, seq_len=8)
@@ -67,7 +68,7 @@ def test_a_step_has_the_bits_of_one_that_rounds_each_use(monkeypatch, name):
 
 
 def test_so_has_a_batch_in_parts(monkeypatch):
-    assert_same_without(monkeypatch, "deepseek_moe", InParts(3))
+    assert_same_without(monkeypatch, "dense", InParts(3))
 
 
 def test_every_weight_of_a_product_is_rounded_once_and_no_other():

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.prepared import PARTS, prepared
+from workers.kernels.prepared import prepared
 from workers.kernels.triton.rms_norm import Given, backward, forward, programs_of
 
 
@@ -48,7 +48,7 @@ class _ResidualNorm(torch.autograd.Function):
         sum_TD, y_TD, narrow_TD, scale_T = made
         ctx.save_for_backward(x_TD if added_TD is None else sum_TD, w_D, scale_T)
         ctx.added = None if added_D is None else added_D.dtype
-        ctx.one, ctx.in_parts = one, w.dim() > 1
+        ctx.one, ctx.parts = one, len(w) if w.dim() > 1 else 0
         ctx.set_materialize_grads(False)
         last_TD = y_TD.view_as(y_TD) if same else narrow_TD
         sum_D = x_D.view_as(x_D) if added_D is None else sum_TD.view(x_D.shape)
@@ -65,9 +65,7 @@ class _ResidualNorm(torch.autograd.Function):
             dadded = None if ctx.added is None or dsum_D is None else dsum_D.to(ctx.added)
             return dsum_D, dadded, *[None] * 4
         own = x_TD.dtype if ctx.added is None else ctx.added
-        dx_TD, dadded_TD, dw = residual_norm_backward(
-            *given, x_TD, w_D, scale_T, own, ctx.in_parts
-        )
+        dx_TD, dadded_TD, dw = residual_norm_backward(*given, x_TD, w_D, scale_T, own, ctx.parts)
         dx_D = dx_TD.view(shape)
         dadded_D = dx_D if own == x_TD.dtype else dadded_TD.view(shape)
         return dx_D, None if ctx.added is None else dadded_D, dw, *[None] * 3
@@ -93,9 +91,7 @@ def residual_norm_forward(
     made = forward(x_TD, added_TD, w_D, eps, wide=wide, narrow=other)
     sum_TD, y_TD, narrow_TD, scale_T = made
     none = (x_TD.new_empty(0) for _ in range(3))
-    sum_TD, y_TD, narrow_TD = (
-        next(none) if t is None else t for t in (sum_TD, y_TD, narrow_TD)
-    )
+    sum_TD, y_TD, narrow_TD = (next(none) if t is None else t for t in (sum_TD, y_TD, narrow_TD))
     return sum_TD, y_TD, narrow_TD, scale_T
 
 
@@ -128,18 +124,18 @@ def residual_norm_backward(
     w_D: Tensor,
     scale_T: Tensor,
     added: torch.dtype,
-    in_parts: bool,
+    parts: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients in x, the same in the dtype `added`, (0,) where that is x's, and in w, (D,), or
-    (G, D) in parts; that in w is summed in float32.
+    (G, D) in G `parts`, 0 for their sum, which is in float32.
 
     x_TD: what was normed.
     """
     other = None if added == x_TD.dtype else added
-    programs = PARTS if in_parts else programs_of(*x_TD.shape)
+    programs = parts or programs_of(*x_TD.shape)
     given = Given(dy_TD, dnarrow_TD, dsum_TD)
     dx_TD, dadded_TD, dw = backward(given, x_TD, w_D, scale_T, programs=programs, added=other)
-    dw = dw if in_parts else dw.sum(0)
+    dw = dw if parts else dw.sum(0)
     none = x_TD.new_empty(0)
     return dx_TD, none if dadded_TD is None else dadded_TD, dw.to(w_D.dtype)
 
@@ -153,8 +149,8 @@ def _(
     w_D: Tensor,
     scale_T: Tensor,
     added: torch.dtype,
-    in_parts: bool,
+    parts: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = (0,) if added == x_TD.dtype else x_TD.shape
-    dw = w_D.new_empty((PARTS, *w_D.shape) if in_parts else w_D.shape)
+    dw = w_D.new_empty((parts, *w_D.shape) if parts else w_D.shape)
     return torch.empty_like(x_TD), x_TD.new_empty(shape, dtype=added), dw

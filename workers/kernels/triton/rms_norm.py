@@ -1,5 +1,5 @@
-"""RMSNorm in one pass over memory, forward and backward, as an operator that torch knows; the same of
-a sum, which `residual_norm` has.
+"""RMSNorm in one pass over memory, forward and backward, as an operator that torch knows. Its
+kernels also take a sum, for `residual_norm`.
 
 T rows, D their width, G programs of the backward, each with its own partial sum of dw.
 """
@@ -231,7 +231,8 @@ def backward(
 
 def programs_of(n_rows: int, width: int) -> int:
     """Of a backward pass: no more than have rows."""
-    return max(1, min(PARTIAL_SUMS, triton.cdiv(n_rows, blocks(width)["BLOCK_T"])))
+    tiles: int = triton.cdiv(n_rows, blocks(width)["BLOCK_T"])
+    return max(1, min(PARTIAL_SUMS, tiles))
 
 
 @torch.library.custom_op("ffn_nas::rms_norm", mutates_args=())

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.prepared import PARTS, prepared
+from workers.kernels.prepared import prepared
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
@@ -177,7 +177,7 @@ class _NormedHeads(torch.autograd.Function):
         qkv_NL3HC = qkv_NL3HC.contiguous()
         gains = [w if w.dim() == 1 else w[0] for w in (wq, wk)]
         ctx.save_for_backward(qkv_NL3HC, *gains, cos, sin)
-        ctx.eps, ctx.in_parts = eps, wq.dim() > 1
+        ctx.eps, ctx.parts = eps, len(wq) if wq.dim() > 1 else 0
         q_NLHC, k_NLHC = normed_heads_forward(qkv_NL3HC, *gains, cos, sin, eps)
         return tuple(x.transpose(1, 2) for x in (q_NLHC, k_NLHC, qkv_NL3HC[:, :, 2]))
 
@@ -186,7 +186,7 @@ class _NormedHeads(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # Attention writes them so, and then this copies nothing.
         dq, dk, dv = (x.transpose(1, 2).contiguous() for x in grads)
-        dqkv, dw = normed_heads_backward(dq, dk, dv, *ctx.saved_tensors, ctx.eps, ctx.in_parts)
+        dqkv, dw = normed_heads_backward(dq, dk, dv, *ctx.saved_tensors, ctx.eps, ctx.parts)
         return dqkv, *dw.unbind(0), None, None, None
 
 
@@ -225,14 +225,14 @@ def normed_heads_backward(
     cos: Tensor,
     sin: Tensor,
     eps: float,
-    in_parts: bool,
+    parts: int,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in qkv and in both gains, (2, C), or (2, G, C) in parts; these are summed in
-    float32."""
+    """Gradients in qkv and in both gains, (2, C), or (2, G, C) in G `parts`, 0 for their sums,
+    which are in float32."""
     N, L, _, H, C = qkv_NL3HC.shape
     dqkv_NL3HC = torch.empty_like(qkv_NL3HC)
     block, n_rows = blocks(C), N * L * H
-    programs = PARTS if in_parts else min(PARTIAL_SUMS, triton.cdiv(n_rows, block["BLOCK_R"]))
+    programs = parts or min(PARTIAL_SUMS, triton.cdiv(n_rows, block["BLOCK_R"]))
     dw_2GC = qkv_NL3HC.new_empty(2, programs, C, dtype=torch.float32)
 
     def run(config: Config) -> None:
@@ -250,7 +250,7 @@ def normed_heads_backward(
         run(choose("normed_heads_backward", CONFIGS, qkv_NL3HC, (H, C), run))
     else:
         dw_2GC.zero_()
-    return dqkv_NL3HC, (dw_2GC if in_parts else dw_2GC.sum(1)).to(wq_C.dtype)
+    return dqkv_NL3HC, (dw_2GC if parts else dw_2GC.sum(1)).to(wq_C.dtype)
 
 
 def _angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -275,6 +275,6 @@ def _(
 def _(
     dq_NLHC: Tensor, dk_NLHC: Tensor, dv_NLHC: Tensor, qkv_NL3HC: Tensor, wq_C: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    *_, in_parts = rest
-    parts = (PARTS,) if in_parts else ()
-    return torch.empty_like(qkv_NL3HC), wq_C.new_empty(2, *parts, *wq_C.shape)
+    *_, parts = rest
+    shape = (2, parts, *wq_C.shape) if parts else (2, *wq_C.shape)
+    return torch.empty_like(qkv_NL3HC), wq_C.new_empty(shape)
