@@ -69,6 +69,8 @@ def test_a_dense_layer_is_within_the_bar():
     layers = [trace.parts[gpu_trace.LAYERS] for trace in counts]
     assert layers[1].count - layers[0].count == 2 * found["launches a layer"].value
     assert layers[1].moved > layers[0].moved
+    # The optimizers take what all layers have together.
+    assert len({trace.parts[gpu_trace.REST].count for trace in counts}) == 1
 
 
 def test_a_step_that_asks_is_a_row_that_does_not_hold(monkeypatch):

@@ -110,7 +110,7 @@ class Muon(torch.optim.Optimizer, Carried):
                 first = (self.turn - place) % PERIOD
                 place += p.numel() // (p.shape[-2] * p.shape[-1])
                 if p.grad is not None:
-                    by_shape[p.shape[-2:]] += parts(self._matrices(p, p.grad, first))
+                    by_shape[p.shape[-2:]].append(self._matrices(p, p.grad, first))
             for (rows, cols), triples in by_shape.items():
                 for batch in batches(triples, at_once(triples[0][0]) // (rows * cols)):
                     update(batch, group)
@@ -152,14 +152,6 @@ def at_once(like: Tensor) -> int:
     return CHUNK if kind(like) == "cpu" else CHUNK_ELSEWHERE
 
 
-def parts(triple: Triple) -> list[Triple]:
-    """The same matrices; on a GPU each apart, for its grouped operations take what lies in one
-    piece together, and anything else one by one."""
-    if kind(triple[0]) == "cpu" or len(triple[0]) == 1:
-        return [triple]
-    return list(zip(*(x_BMN.split(1) for x_BMN in triple), strict=True))
-
-
 def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
     """The same matrices in lists of about `size` each; at least one a list."""
     batch: list[Triple] = []
@@ -179,16 +171,30 @@ def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
 
 def update(batch: list[Triple], group: dict[str, Any]) -> None:
     """One Muon step of a few matrices of one shape."""
-    grads, momenta = [triple[1] for triple in batch], [triple[2] for triple in batch]
+    weights, grads, momenta = (_pieces(tensors) for tensors in zip(*batch, strict=True))
     directions = torch._foreach_lerp(grads, momenta, group["momentum"])
-    all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
+    if directions[0].dim() == 2:
+        all_BMN = torch.stack(directions)
+    else:
+        all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
     lr = group["lr"] * PERIOD
     step = lr * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
     update_BMN = orthogonalize(all_BMN)
-    weights = [triple[0] for triple in batch]
     if group["weight_decay"]:
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
     if isinstance(step, Tensor):  # in a CUDA graph, whose rates change
         update_BMN = update_BMN * step
         step = 1.0
-    torch._foreach_add_(weights, update_BMN.split([len(w) for w in weights]), alpha=-step)
+    if weights[0].dim() == 2:  # of the weights' strides, as grouped operations want them
+        updates = update_BMN.contiguous().unbind(0)
+    else:
+        updates = update_BMN.split([len(w) for w in weights])
+    torch._foreach_add_(weights, updates, alpha=-step)
+
+
+def _pieces(tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    """The same matrices, (B, M, N) each; on a GPU each apart, (M, N), for its grouped operations
+    take together what lies in one piece alone, and anything else one by one."""
+    if kind(tensors[0]) == "cpu":
+        return list(tensors)
+    return [x_MN for x_BMN in tensors for x_MN in x_BMN.unbind(0)]
