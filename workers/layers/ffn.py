@@ -5,6 +5,8 @@ D model width, T tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +48,9 @@ class SubLayer(Declared):
         self.norm = RMSNorm(d_model)
         self.selection = build_selection(spec, d_model, vocab_size)
         self.experts = build_experts(spec, d_model)
+        # Asked here, where nobody has wrapped the experts yet, as adapters do.
+        self.reads_rows = not self.experts.factors
+        self.reads_wide = self.reads_rows or self.selection.reads_tokens
         self.shared = None
         if spec.shared_width:
             width = spec.shared_width // spec.depth
@@ -69,15 +74,12 @@ class SubLayer(Declared):
 
     def compute(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
         """As `apart`."""
-        by_rows = not self.experts.factors
-        h_TD, n_TD, narrow_TD = self.norm.of_sum(
-            h_TD, added_TD, wide=by_rows or self.selection.reads_tokens
-        )
+        h_TD, n_TD, narrow_TD = self.norm.of_sum(h_TD, added_TD, wide=self.reads_wide)
         with unmixed(n_TD.device.type):  # which expert is read is decided in float32
             selected = self.selection(n_TD, ids_T, self.experts)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
-        y_TD = self.experts(n_TD if by_rows else narrow_TD, selected.routing, self.stats)
+        y_TD = self.experts(n_TD if self.reads_rows else narrow_TD, selected.routing, self.stats)
         if self.shared is not None:
             y_TD = y_TD + self.shared(narrow_TD, Full(), self.stats)
         return h_TD, y_TD, selected.loss
@@ -124,8 +126,8 @@ class FFN(nn.Module):
         """As `forward`, of the sum of h_TD and added_TD (T, D), None for nothing; the sum, and what
         the last sub-layer adds to it, stay apart."""
         losses = []
+        layer: Any
         for layer in self.layers:
-            assert isinstance(layer, SubLayer)
             h_TD, added_TD, loss = layer.apart(h_TD, added_TD, ids_T)
             if loss is not None:
                 losses.append(loss)

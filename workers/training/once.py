@@ -35,8 +35,7 @@ def once(model: LanguageModel) -> Iterator[None]:
     On a CPU nothing is made: its forms round what they multiply themselves, and add as they go.
     Nor of weights that several processes share: a layer's are whole while it is computed alone.
     """
-    parameters = list(model.parameters())
-    if kind(parameters[0]) == "cpu" or any(map(is_sharded, parameters)):
+    if kind(model.head) == "cpu" or any(map(is_sharded, model.parameters())):
         yield
         return
     weights, made = _rounded(model)
