@@ -60,7 +60,9 @@ def test_a_dense_layer_is_within_the_bar():
     # Mixed precision casts outside of the layers.
     both = (found[f"launches a layer, {p}"].value for p in ("float32", "bfloat16"))
     assert len(set(both)) == 1
-    assert found["launches a step"].value > SMALL.n_layers * found["launches a layer, float32"].value
+    assert (
+        found["launches a step"].value > SMALL.n_layers * found["launches a layer, float32"].value
+    )
     deeper = dataclasses.replace(SMALL, n_layers=6)
     counts = [gpu_trace.traced("dense", b, "float32")[0] for b in (SMALL, deeper)]
     layers = [trace.parts[gpu_trace.LAYERS] for trace in counts]

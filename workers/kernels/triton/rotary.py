@@ -112,8 +112,7 @@ def normed_heads_backward_kernel(
 ):
     """Every n-th BLOCK_R rows of queries, keys or values (second axis), and their sum of dw."""
     kind = tl.program_id(1).to(tl.int64)
-    half = width // 2
-    c = tl.arange(0, BLOCK_C)
+    half, c = width // 2, tl.arange(0, BLOCK_C)
     w_ptr = wq_ptr if kind == 0 else wk_ptr  # values have none
     w_a, w_b = _halves(w_ptr + c, half, c < half)
     dw_a, dw_b = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
