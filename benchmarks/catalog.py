@@ -139,6 +139,7 @@ def catalog() -> tuple[Entry, ...]:
         *heads(),
         *norms("", TOKENS, WIDTH),
         *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
+        *residual_norms(),
         Entry(
             "cross-entropy",
             cross_entropy.cross_entropy_kernel,
@@ -155,7 +156,13 @@ def heads() -> tuple[Entry, Entry]:
     width = WIDTH // HEADS
     sizes = {"n_rows": TOKENS * HEADS, "n_heads": HEADS, "length": 1024, "width": width}
     sizes |= {"stride_t": 3 * WIDTH, "stride_an": 0, "stride_al": width // 2}
-    types = {"eps": "fp32", "w_ptr": "*fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32"}
+    types = {
+        "eps": "fp32",
+        "wq_ptr": "*fp32",
+        "wk_ptr": "*fp32",
+        "cos_ptr": "*fp32",
+        "sin_ptr": "*fp32",
+    }
     forward, backward = rotary.normed_heads_forward_kernel, rotary.normed_heads_backward_kernel
     blocks, sums = rotary.blocks(width), types | {"dw_ptr": "*fp32"}
     return (
@@ -164,14 +171,38 @@ def heads() -> tuple[Entry, Entry]:
     )
 
 
+NORM_ALONE = {"added_ptr": None, "sum_ptr": None, "narrow_ptr": None}
+NORM_ALONE |= {"ADDED": False, "WIDE": True, "NARROW": False}
+NORM_ALONE_BACK = {"dnarrow_ptr": None, "dsum_ptr": None, "dadded_ptr": None}
+NORM_ALONE_BACK |= {"WIDE": True, "NARROW": False, "SUM": False, "ADDED": False}
+
+
 def norms(suffix: str, n_rows: int, width: int) -> tuple[Entry, Entry]:
     """RMSNorm of rows of one width."""
-    strides = dict.fromkeys(("stride_xt", "stride_yt", "stride_dxt", "stride_dwg"), width)
-    sizes, blocks = strides | {"n_rows": n_rows, "width": width}, rms_norm.blocks(width)
-    types = {"scale_ptr": "*fp32", "eps": "fp32"}
+    sizes, types, blocks = _rows(n_rows, width)
     forward, backward = rms_norm.rms_norm_forward_kernel, rms_norm.rms_norm_backward_kernel
-    sums = types | {"dw_ptr": "*fp32"}
+    ahead, back = blocks | NORM_ALONE, blocks | NORM_ALONE_BACK
     return (
-        Entry(f"RMSNorm forward{suffix}", forward, rms_norm.CONFIGS, sizes, blocks, types),
-        Entry(f"RMSNorm backward{suffix}", backward, rms_norm.CONFIGS, sizes, blocks, sums),
+        Entry(f"RMSNorm forward{suffix}", forward, rms_norm.CONFIGS, sizes, ahead, types),
+        Entry(f"RMSNorm backward{suffix}", backward, rms_norm.CONFIGS, sizes, back, types),
     )
+
+
+def residual_norms() -> tuple[Entry, Entry]:
+    """The same of a residual sum in float32, read in both dtypes."""
+    sizes, types, blocks = _rows(TOKENS, WIDTH)
+    wide = ("x_ptr", "w_ptr", "sum_ptr", "y_ptr", "dy_ptr", "dsum_ptr", "dx_ptr")
+    types = types | dict.fromkeys(wide, "*fp32")
+    forward, backward = rms_norm.rms_norm_forward_kernel, rms_norm.rms_norm_backward_kernel
+    ahead = blocks | {"ADDED": True, "WIDE": True, "NARROW": True}
+    back = ahead | {"SUM": True}
+    return (
+        Entry("residual norm forward", forward, rms_norm.CONFIGS, sizes, ahead, types),
+        Entry("residual norm backward", backward, rms_norm.CONFIGS, sizes, back, types),
+    )
+
+
+def _rows(n_rows: int, width: int) -> tuple[dict[str, int], dict[str, str], dict[str, int]]:
+    sizes = {"n_rows": n_rows, "width": width, "stride_t": width, "stride_dwg": width}
+    types = {"scale_ptr": "*fp32", "eps": "fp32", "dw_ptr": "*fp32"}
+    return sizes, types, rms_norm.blocks(width)

@@ -2,9 +2,9 @@
 
 Each preset's whole step is traced (benchmarks.step_trace). Launches a layer are those of forward
 and backward of two depths, subtracted: every operation counts as one, but for those of torch that
-are known to be several. Bytes are each operation's tensors, once each. Predicted times are the
-slower of bytes and FLOPs at data-sheet rates, and do not know what a launch costs: that is a line
-of its own.
+are known to be several, and for its grouped ones, which launch once for as many tensors as a kernel
+takes. Bytes are each operation's tensors, once each. Predicted times are the slower of bytes and
+FLOPs at data-sheet rates, and do not know what a launch costs: that is a line of its own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ BATCH = 8
 MOST_LAUNCHES = 40  # a layer, forward and backward
 # A launch by Python and torch, and one inside a graph: common figures, not measured here.
 EAGER, IN_GRAPH = 5e-6, 1.5e-6
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 LAYERS, REST = "forward and backward", "optimizer"
 
 
@@ -73,7 +74,9 @@ def preset_rows(name: str, precision: Precision) -> Iterator[Row]:
         yield Row(f"{name}: host reads", f"at {error.func}", bar="<= 0", holds=False)
         return
     yield at_most(f"{name}: host reads", 0, 0)
-    yield at_most(f"{name}: launches a layer", launches_a_layer(name, precision), MOST_LAUNCHES)
+    for each in PRECISIONS:
+        row = f"{name}: launches a layer, {each}"
+        yield at_most(row, launches_a_layer(name, each), MOST_LAUNCHES)
     layers, rest = trace.parts[LAYERS], trace.parts[REST]
     launches, moved = layers.count + rest.count, layers.moved + rest.moved
     flops = step_flops(PRESETS[name](BACKBONE), BACKBONE, BATCH) + optimizer_flops
@@ -119,7 +122,7 @@ def _cell(row: Row | None) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command."""
     command = parser(__doc__)
-    command.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    command.add_argument("--precision", choices=PRECISIONS, default="bfloat16")
     command.add_argument("--presets", nargs="+", choices=list(PRESETS), default=list(PRESETS))
     command.add_argument("--markdown", type=Path, metavar="FILE", help="a table for documents")
     options = command.parse_args(arguments)

@@ -66,6 +66,9 @@ def works() -> tuple[Work, ...]:
         Work("gated backward", 5 * hidden_rows, 0.0),
         Work("RMSNorm forward", 2 * token_rows, 0.0),
         Work("RMSNorm backward", 3 * token_rows, 0.0),
+        # The stream and its gradient are float32, what products read and give bfloat16.
+        Work("residual norm forward", 8 * token_rows, 0.0),
+        Work("residual norm backward", 10 * token_rows, 0.0),
         Work(
             "linear + cross-entropy",
             8 * BF16 * tokens * vocabulary + 2 * FP32 * vocabulary * width,

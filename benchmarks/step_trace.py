@@ -34,6 +34,7 @@ OURS = "ffn_nas"
 # Operations that launch nothing: they make room, or answer from the host.
 SILENT = {"empty", "new_empty", "empty_like", "empty_strided", "detach", "alias", "device"}
 SILENT |= {"promote_types", "_unsafe_view", "lift_fresh", "result_type", "is_same_size"}
+SILENT |= {"_record_function_enter_new", "_record_function_exit"}
 # Kernels of one operation, by reading torch 2.13's CUDA sources; one for all others. A sort is
 # cub's radix sort, a pass for each byte of its keys, between a histogram and a scan.
 KERNELS = {
@@ -43,7 +44,14 @@ KERNELS = {
     "topk": 2,
     "cumsum": 2,
     "scatter_add": 1,
+    "_foreach_norm": 3,  # zeros, the blocks' norms, and theirs
 }
+CAT = 128  # tensors that one kernel of `cat` or `stack` takes
+# How torch's grouped operations (`_foreach_*`, `_fused_*`) cut their lists of tensors into launches
+# with arguments of 4 KB: tensors of a launch by the number of lists, its blocks, and a block's
+# elements.
+MOST_TENSORS = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}
+MOST_BLOCKS, BLOCK = 320, 1 << 16
 
 
 class Corpus:
@@ -95,8 +103,7 @@ class Trace(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not (func.is_view or name in SILENT or func.namespace == "prim"):
             tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
-            kernels = 2 + tensors[0].itemsize if name == "sort" else KERNELS.get(name, 1)
-            self.add(name, tensors, kernels)
+            self.add(name, tensors, _kernels(name, args, result))
         return result
 
     def kernel(self, kernel: Any, programs: int, config: Any, arguments: tuple[Any, ...]) -> None:
@@ -110,6 +117,42 @@ class Trace(TorchDispatchMode):
         seen.launches[name] += kernels
         storages = {x.untyped_storage()._cdata: x.numel() * x.itemsize for x in tensors}
         seen.moved += sum(storages.values())
+
+
+def _kernels(name: str, args: tuple[Any, ...], result: Any) -> int:
+    """How many kernels an operation of torch launches."""
+    if name == "sort":
+        return 2 + int(args[0].itemsize)
+    if name in ("cat", "stack"):
+        return -(-len(args[0]) // CAT)
+    if name.startswith(("_foreach_", "_fused_")):
+        lists = [x for x in args if isinstance(x, list | tuple) and x and isinstance(x[0], Tensor)]
+        if name.startswith("_fused_"):
+            lists = [x for x in lists if x[0].dim() or not lists[0][0].dim()]  # not the steps
+        lists += [result] if isinstance(result, list) and name not in KERNELS else []
+        return grouped_launches(lists, name) * KERNELS.get(name, 1)
+    return KERNELS.get(name, 1)
+
+
+def grouped_launches(lists: list[list[Tensor]], name: str = "") -> int:
+    """Of a grouped operation on these lists of tensors: one for as many as fit, but one a tensor
+    where their strides or dtypes are not those that its kernel takes."""
+    mixed = name == "_foreach_copy_"
+    for tensors in zip(*lists, strict=True):
+        plain = all(torch.ops.aten.is_non_overlapping_and_dense(x) for x in tensors)
+        alike = all(x.stride() == tensors[0].stride() for x in tensors)
+        if not (plain and alike and (mixed or all(x.dtype == tensors[0].dtype for x in tensors))):
+            return len(lists[0])
+    launches = n_tensors = n_blocks = 0
+    for x in lists[0]:
+        n_tensors += 1
+        left = -(-x.numel() // BLOCK)
+        while left:
+            taken = min(left, MOST_BLOCKS - n_blocks)
+            left, n_blocks = left - taken, n_blocks + taken
+            if n_blocks == MOST_BLOCKS or (not left and n_tensors == MOST_TENSORS[len(lists)]):
+                launches, n_blocks, n_tensors = launches + 1, 0, int(left > 0)
+    return launches + (n_blocks > 0)
 
 
 @contextmanager

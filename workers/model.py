@@ -22,6 +22,7 @@ from search_space.spec import FFNSpec
 from workers.kernels.api.attention import attention
 from workers.kernels.api.rms_norm import EPS
 from workers.kernels.api.rotary import normed_heads
+from workers.kernels.prepared import prepared
 from workers.layers.declared import Declared, declared
 from workers.layers.ffn import FFN
 from workers.layers.norm import RMSNorm
@@ -39,7 +40,7 @@ SHARPEST_SCORE = 12.0
 class Output:
     """What a proxy makes of token ids.
 
-    hidden_NLD: the last norm's output, (N, L, D).
+    hidden_NLD: the last norm's output, (N, L, D), as products read it.
     aux_loss: mean of the FFN's losses over the layers that have one, or None, so a loss of weight
         alpha has alpha / L in each of these L. So has OLMoE (megablocks divides by the layers, and
         by them its z-loss), and ReMoE its penalty; Switch adds the layers up (Mesh TensorFlow), and
@@ -64,7 +65,7 @@ class Attention(Declared):
         self.out_DD = nn.Parameter(torch.empty(d_model, d_model))
         self.q_norm = RMSNorm(self.head_dim)
         self.k_norm = RMSNorm(self.head_dim)
-        self.matrices = ("qkv_3DD", "out_DD")
+        self.matrices = self.factors = ("qkv_3DD", "out_DD")
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -73,26 +74,32 @@ class Attention(Declared):
         nn.init.zeros_(self.out_DD)
 
     def forward(
-        self, x_NLD: Tensor, rotary: tuple[Tensor, Tensor], sight: Sight | None, cache: Any
-    ) -> Tensor:
-        """x_NLD (N, L, D) -> (N, L, D), the residual included.
+        self,
+        x_NLD: Tensor,
+        added_NLD: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        sight: Sight | None,
+        cache: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of x_NLD and added_NLD (N, L, D), and what attention adds to it, (N, L, D).
 
+        added_NLD: None for nothing.
         rotary: as `rotary_table` makes it.
         sight: None for causal.
         cache: keys and values so far, or None.
         """
         N, L, D = x_NLD.shape
-        qkv = F.linear(self.norm(x_NLD), self.qkv_3DD.flatten(0, 1))
-        gain_2C = torch.stack((self.q_norm.weight, self.k_norm.weight))
+        x_NLD, _, n_NLD = self.norm.of_sum(x_NLD, added_NLD, wide=False)
+        qkv = F.linear(n_NLD, prepared(self.qkv_3DD).flatten(0, 1))
         qkv = qkv.view(N, L, 3, self.n_heads, self.head_dim)
-        q, k, v = normed_heads(qkv, gain_2C, *rotary)
+        q, k, v = normed_heads(qkv, self.q_norm.weight, self.k_norm.weight, *rotary)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         mask = None if sight is None else sight.mask(k)
         causal = mask is None and L > 1
         scale = SHARPEST_SCORE / self.head_dim
         y = attention(q, k, v, mask, causal, scale)
-        return x_NLD + F.linear(y.transpose(1, 2).reshape(N, L, D), self.out_DD)
+        return x_NLD, F.linear(y.transpose(1, 2).reshape(N, L, D), prepared(self.out_DD))
 
 
 def rotary_table(position_NL: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -114,30 +121,32 @@ class Layer(nn.Module):
     def forward(
         self,
         x_NLD: Tensor,
+        added_NLD: Tensor | None,
         ids_T: Tensor,
         rotary: tuple[Tensor, Tensor],
         sight: Sight | None,
         real_R: Tensor | None,
         cache: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        """x_NLD (N, L, D), ids_T (T,) -> (N, L, D) and the FFN's loss, or None.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The residual stream so far and what is to be added to it, (N, L, D) each, and the FFN's
+        loss, or None. The next norm adds: it reads the sum anyway.
 
+        x_NLD, added_NLD: the same of the layer before; None for nothing to be added.
         ids_T: empty where there are embeddings in place of ids.
         real_R: the tokens that the FFN sees, None for all. So padding has no part in losses, loads
             and statistics, and costs nothing there.
         rotary, sight, cache: as `Attention` takes them.
         """
-        x_NLD = self.attention(x_NLD, rotary, sight, cache)
-        x_TD = x_NLD.flatten(0, 1)
+        x_NLD, own_NLD = self.attention(x_NLD, added_NLD, rotary, sight, cache)
         if real_R is None:
-            y_TD, loss = self.ffn(x_TD, ids_T)
-        elif real_R.numel():
-            ids_R = ids_T[real_R] if ids_T.numel() else ids_T
-            y_RD, loss = self.ffn(x_TD.index_select(0, real_R), ids_R)
-            y_TD = x_TD.index_copy(0, real_R, y_RD)
-        else:
-            return x_NLD, None
-        return y_TD.view_as(x_NLD), loss
+            x_TD, own_TD, loss = self.ffn.apart(x_NLD.flatten(0, 1), own_NLD.flatten(0, 1), ids_T)
+            return x_TD.view_as(x_NLD), own_TD.view_as(x_NLD), loss
+        if not real_R.numel():
+            return x_NLD, own_NLD, None
+        ids_R = ids_T[real_R] if ids_T.numel() else ids_T
+        x_TD = (x_NLD + own_NLD).flatten(0, 1)
+        y_RD, loss = self.ffn(x_TD.index_select(0, real_R), ids_R)
+        return x_TD.index_copy(0, real_R, y_RD).view_as(x_NLD), None, loss
 
 
 class LanguageModel(nn.Module):
@@ -198,7 +207,7 @@ class ProxyLM(LanguageModel):
     """
 
     gradient_checkpointing: bool = False
-    _gradient_checkpointing_func: Callable[..., tuple[Tensor, Tensor | None]]
+    _gradient_checkpointing_func: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]]
 
     def __init__(self, spec: FFNSpec, backbone: Backbone) -> None:
         super().__init__()
@@ -253,17 +262,20 @@ class ProxyLM(LanguageModel):
         # What a layer adds is then of a known size beside it, however far the embedding has grown
         # (docs/recipe.md).
         x_NLD = F.rms_norm(embedded_NLD, (self.backbone.d_model,), eps=EPS)
-        losses = []
+        losses: list[Tensor] = []
+        added_NLD: Tensor | None = None
         for layer in self.layers:
             if watch is not None:
-                watch(x_NLD)
-            x_NLD, loss = self._run(layer)(x_NLD, ids_T, rotary, view.sight, view.real_R, cache)
+                watch(x_NLD if added_NLD is None else x_NLD + added_NLD)
+            x_NLD, added_NLD, loss = self._run(layer)(
+                x_NLD, added_NLD, ids_T, rotary, view.sight, view.real_R, cache
+            )
             if loss is not None:
                 losses.append(loss)
         aux = torch.stack(losses).mean() if losses else None
-        return Output(self.norm(x_NLD), aux)
+        return Output(self.norm.of_sum(x_NLD, added_NLD, wide=False).narrow_D, aux)
 
-    def _run(self, layer: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    def _run(self, layer: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None, Tensor | None]]:
         if self.gradient_checkpointing and self.training:
             return partial(self._gradient_checkpointing_func, layer)
         return layer

@@ -10,7 +10,7 @@ import torch
 
 from search_space.errors import WorkFailed
 from workers import stepcheck
-from workers.kernels.api import rms_norm
+from workers.kernels.api import residual_norm
 from workers.kernels.settings import Backend, override, settings
 
 CPU = torch.device("cpu")
@@ -53,15 +53,18 @@ def test_a_step_that_was_right_is_not_asked_again(gpu, monkeypatch):
 
 def wrong(monkeypatch, factor, everywhere=False):
     """The norm is off by a factor: in its own form alone, or in torch's, too."""
-    own = rms_norm.form
+    own = residual_norm.form
 
     def formed(name, torch_form, *tensors, **sizes):
         run = own(name, torch_form, *tensors, **sizes)
         twisted = everywhere and settings().backend is Backend.TORCH and next(turns) % 2
-        return (lambda *a: factor * run(*a)) if run is not torch_form or twisted else run
+        return (lambda *a: scaled(run(*a))) if run is not torch_form or twisted else run
+
+    def scaled(normed):
+        return normed[0], *(factor * y for y in normed[1:])
 
     turns = iter(range(10**6))
-    monkeypatch.setattr(rms_norm, "form", formed)
+    monkeypatch.setattr(residual_norm, "form", formed)
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])

@@ -43,6 +43,7 @@ FILES = {
     "linear_cross_entropy": "cross_entropy",
     "normed_heads": "rotary",
     "product_key_search": "product_key",
+    "residual_norm": "residual_norm",
     "rms_norm": "rms_norm",
     "row_dot": "rows",
     "row_sum": "rows",

@@ -173,6 +173,7 @@ def _rows_alone(make: _Maker) -> Iterator[Problem]:
     for width in (WIDTH, HEAD):
         leaves = [make.normal(TOKENS, width), make.normal(width)]
         yield f"rms_norm of {width}", lambda run, x, w: run(x, w, EPS), leaves
+        yield from _sums(make, width)
     yield _heads(make)
     target_T = make.below(VOCABULARY, TOKENS)
     yield (
@@ -182,15 +183,33 @@ def _rows_alone(make: _Maker) -> Iterator[Problem]:
     )
 
 
+def _sums(make: _Maker, width: int) -> Iterator[Problem]:
+    """A residual sum and its norm, read once and twice; in 16 bits as mixed precision has it, whose
+    stream is float32."""
+
+    def twice(run: Call, x: Tensor, added: Tensor, w: Tensor) -> Tensor:
+        mixed = x.dtype.itemsize == 2
+        given = (x.float(), added, w.float()) if mixed else (x, added, w)
+        return torch.stack(list(run(*given, EPS, True, x.dtype)))
+
+    def once(run: Call, x: Tensor, w: Tensor) -> Tensor:
+        sum_TD, _, y_TD = run(x, None, w, EPS, False, x.dtype)
+        return torch.stack((sum_TD, y_TD))
+
+    leaves = [make.normal(TOKENS, width) for _ in range(2)]
+    yield f"residual_norm of {width}, twice", twice, [*leaves, make.normal(width)]
+    yield f"residual_norm of {width}, once", once, [leaves[0], make.normal(width)]
+
+
 def _heads(make: _Maker) -> Problem:
     angle = torch.arange(TOKENS * HEAD // 2).view(1, 1, TOKENS, HEAD // 2).float()
 
-    def heads(run: Call, qkv: Tensor, w: Tensor) -> Tensor:
+    def heads(run: Call, qkv: Tensor, q_gain: Tensor, k_gain: Tensor) -> Tensor:
         cos, sin = (x.to(qkv.device, qkv.dtype) for x in (angle.cos(), angle.sin()))
-        q, k, v = run(qkv, w, cos, sin, EPS)
+        q, k, v = run(qkv, q_gain, k_gain, cos, sin, EPS)
         return torch.stack((q, k, v))
 
-    leaves = [make.normal(2, TOKENS, 3, 2, HEAD), make.normal(2, HEAD)]
+    leaves = [make.normal(2, TOKENS, 3, 2, HEAD), make.normal(HEAD), make.normal(HEAD)]
     return "normed_heads", heads, leaves
 
 

@@ -21,11 +21,16 @@ class Declared(nn.Module):
     matrices: names of its parameters that are matrices in their last two dims, with dims before
         them a batch (experts, or q, k and v).
     tables: names of its parameters that are read row by row (the last dim is a row).
+    factors: names of its parameters that products of mixed precision read, as
+        `workers.kernels.prepared` gives them.
+    gains: names of its parameters that are a norm's gains.
     sparse_gradients: whether the gradients of its tables may be sparse. Our trainer asks for them;
         most other optimizers refuse them.
     stats: where it records its routing while somebody listens, else None.
     traceable: of a selection, whether a compiler can follow it: no shape depends on what the
         numbers are.
+    reads_tokens: of a selection, whether it looks at what it is given of tokens, not their ids
+        alone.
     training_activity: of a layer whose work in training depends on the data, the share of
         (token, expert) pairs that the last step read, a number or a tensor of one; None for all
         others.
@@ -36,9 +41,12 @@ class Declared(nn.Module):
 
     matrices: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
+    factors: tuple[str, ...] = ()
+    gains: tuple[str, ...] = ()
     states: tuple[str, ...] = ()
     sparse_gradients: bool = False
     traceable: bool = False
+    reads_tokens: bool = True
     stats: RoutingStats | None = None
     training_activity: Tensor | float | None = None
 

@@ -14,6 +14,7 @@ class DenseSelection(Declared):
     """S(x) = all experts, w = 1."""
 
     traceable = True
+    reads_tokens = False
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
+from workers.kernels.prepared import prepared
 from workers.kernels.row_order import RowOrder
 from workers.layers.declared import Declared
 from workers.layers.routing import Bags, Full, Open, Ragged, Routing
@@ -56,6 +57,9 @@ class Experts(Declared):
         self.matrices = ("keys_BGD", "gates_BGD", "values_BGD") if width >= MATRIX_ROWS else ()
         tables = ("keys_BGD", "gates_BGD", "values_BGD")
         self.tables = tables if self.by_rows else ()
+        named = (*tables, "output_gate_BD")
+        present = (name for name in named if getattr(self, name) is not None)
+        self.factors = () if self.by_rows else tuple(present)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -107,17 +111,21 @@ class Experts(Declared):
         if self.output_gate_BD is not None:
             return self._all_output_gated(x_TD, self.output_gate_BD, routing, stats)
         # All experts are one of their whole width, whose units are weighted in groups.
-        keys, values = _whole(self.keys_BGD), _whole(self.values_BGD)
-        gates = None if self.gates_BGD is None else _whole(self.gates_BGD)
+        keys, gates, values = (None if w is None else _whole(w) for w in self._matrices())
         pairs = Pairs(None, [x_TD.shape[0]])
+        assert keys is not None and values is not None
         return self._fused(x_TD, (keys, gates, values), pairs, routing.weight_TB, stats)
+
+    def _matrices(self) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Keys, gates and values, as products read them."""
+        gates = None if self.gates_BGD is None else prepared(self.gates_BGD)
+        return prepared(self.keys_BGD), gates, prepared(self.values_BGD)
 
     def _pairs(self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None) -> Tensor:
         if self.output_gate_BD is not None:
             return self._pairs_output_gated(x_TD, self.output_gate_BD, routing, stats)
-        matrices = self.keys_BGD, self.gates_BGD, self.values_BGD
         weight_P1 = None if routing.weight_P is None else routing.weight_P.unsqueeze(1)
-        return self._fused(x_TD, matrices, routing.pairs, weight_P1, stats)
+        return self._fused(x_TD, self._matrices(), routing.pairs, weight_P1, stats)
 
     def _fused(
         self,
@@ -135,13 +143,13 @@ class Experts(Declared):
         self, x_TD: Tensor, gate_BD: Tensor, routing: Full, stats: RoutingStats | None
     ) -> Tensor:
         n_experts, width, _ = self.keys_BGD.shape
-        gates_BGD = self.gates_BGD
+        (keys_BGD, gates_BGD, values_BGD), gate_BD = self._matrices(), prepared(gate_BD)
         gate_out = None if gates_BGD is None else F.linear(x_TD, gates_BGD.flatten(0, 1))
-        h_TH = self._hidden(F.linear(x_TD, self.keys_BGD.flatten(0, 1)), gate_out)
+        h_TH = self._hidden(F.linear(x_TD, keys_BGD.flatten(0, 1)), gate_out)
         if stats is not None:
             stats.add_hidden(h_TH)
         h_TBG = h_TH.view(-1, n_experts, width)
-        o_BTD = torch.bmm(h_TBG.transpose(0, 1), self.values_BGD)
+        o_BTD = torch.bmm(h_TBG.transpose(0, 1), values_BGD)
         scale_BT1 = torch.sigmoid(torch.bmm(o_BTD, gate_BD.unsqueeze(2)))
         if routing.weight_TB is not None:
             scale_BT1 = scale_BT1 * routing.weight_TB.to(o_BTD.dtype).t().unsqueeze(2)
@@ -150,16 +158,16 @@ class Experts(Declared):
     def _pairs_output_gated(
         self, x_TD: Tensor, gate_BD: Tensor, routing: Ragged, stats: RoutingStats | None
     ) -> Tensor:
-        loads, gates_BGD = routing.loads, self.gates_BGD
+        (keys_BGD, gates_BGD, values_BGD), loads = self._matrices(), routing.loads
         x_PD = x_TD.index_select(0, routing.token_P)
         gate_out = None
         if gates_BGD is not None:
             gate_out = grouped_mm(x_PD, gates_BGD.transpose(1, 2), loads)
-        h_PG = self._hidden(grouped_mm(x_PD, self.keys_BGD.transpose(1, 2), loads), gate_out)
+        h_PG = self._hidden(grouped_mm(x_PD, keys_BGD.transpose(1, 2), loads), gate_out)
         if stats is not None:
             stats.add_hidden(h_PG)
-        o_PD = grouped_mm(h_PG, self.values_BGD, loads)
-        scale_P1 = torch.sigmoid(grouped_mm(o_PD, gate_BD.unsqueeze(2), loads))
+        o_PD = grouped_mm(h_PG, values_BGD, loads)
+        scale_P1 = torch.sigmoid(grouped_mm(o_PD, prepared(gate_BD).unsqueeze(2), loads))
         if routing.weight_P is not None:
             scale_P1 = scale_P1 * routing.weight_P.to(o_PD.dtype).unsqueeze(1)
         y_PD = (o_PD * scale_P1).to(x_TD.dtype)

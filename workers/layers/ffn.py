@@ -5,6 +5,8 @@ D model width, T tokens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,9 @@ from workers.layers.norm import RMSNorm
 from workers.layers.routing import Full
 from workers.layers.stats import RoutingStats
 from workers.layers.value_table import ValueTable
+
+# The residual stream (T, D), what is to be added to it (T, D), and a loss.
+Apart = tuple[Tensor, Tensor, Tensor | None]
 
 
 def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
@@ -43,6 +48,9 @@ class SubLayer(Declared):
         self.norm = RMSNorm(d_model)
         self.selection = build_selection(spec, d_model, vocab_size)
         self.experts = build_experts(spec, d_model)
+        # Asked here, where nobody has wrapped the experts yet, as adapters do.
+        self.reads_rows = not self.experts.factors
+        self.reads_wide = self.reads_rows or self.selection.reads_tokens
         self.shared = None
         if spec.shared_width:
             width = spec.shared_width // spec.depth
@@ -54,24 +62,34 @@ class SubLayer(Declared):
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the selection's loss."""
+        return _whole(self.apart(h_TD, None, ids_T))
+
+    def apart(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
+        """As `forward`, of the sum of h_TD and added_TD (T, D), None for nothing; the sum, and what
+        this adds to it, stay apart, for the next norm adds them."""
         if torch.compiler.is_compiling() and not self.selection.traceable:
             from workers.layers.uncompiled import as_it_is  # torch's compiler takes seconds to load
 
-            answer: tuple[Tensor, Tensor | None] = as_it_is(self, h_TD, ids_T)
+            answer: Apart = as_it_is(self, h_TD, added_TD, ids_T)
             return answer
-        return self.compute(h_TD, ids_T)
+        return self.compute(h_TD, added_TD, ids_T)
 
-    def compute(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `forward`."""
-        n_TD = self.norm(h_TD)
+    def compute(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
+        """As `apart`."""
+        h_TD, n_TD, narrow_TD = self.norm.of_sum(h_TD, added_TD, wide=self.reads_wide)
         with unmixed(n_TD.device.type):  # which expert is read is decided in float32
             selected = self.selection(n_TD, ids_T, self.experts)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
-        y_TD = self.experts(n_TD, selected.routing, self.stats)
+        y_TD = self.experts(n_TD if self.reads_rows else narrow_TD, selected.routing, self.stats)
         if self.shared is not None:
-            y_TD = y_TD + self.shared(n_TD, Full(), self.stats)
-        return h_TD + y_TD, selected.loss
+            y_TD = y_TD + self.shared(narrow_TD, Full(), self.stats)
+        return h_TD, y_TD, selected.loss
+
+
+def _whole(apart: Apart) -> tuple[Tensor, Tensor | None]:
+    h_TD, added_TD, loss = apart
+    return h_TD + added_TD, loss
 
 
 class FFN(nn.Module):
@@ -91,9 +109,16 @@ class FFN(nn.Module):
 
     def forward(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """h_TD (T, D), ids_T (T,) -> (T, D) and the mean loss of the sub-layers, or None."""
+        return _whole(self.apart(h_TD, None, ids_T))
+
+    def apart(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
+        """As `forward`, of the sum of h_TD and added_TD (T, D), None for nothing; the sum, and what
+        the last sub-layer adds to it, stay apart."""
         losses = []
+        layer: Any
         for layer in self.layers:
-            h_TD, loss = layer(h_TD, ids_T)
+            h_TD, added_TD, loss = layer.apart(h_TD, added_TD, ids_T)
             if loss is not None:
                 losses.append(loss)
-        return h_TD, torch.stack(losses).mean() if losses else None
+        assert added_TD is not None  # there is a sub-layer
+        return h_TD, added_TD, torch.stack(losses).mean() if losses else None

@@ -22,6 +22,7 @@ SPREAD = 0.5  # log-scale noise on the counts that makes the k balanced tables d
 class HashSelection(Declared):
     """S = {table_1[id], ..., table_k[id]}, w = 1. The tables are saved with the model."""
 
+    reads_tokens = False
     table_KV: Tensor
 
     def __init__(self, spec: FFNSpec, d_model: int, vocab_size: int) -> None:

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from workers.layers.ffn import SubLayer
+    from workers.layers.ffn import Apart, SubLayer
 
 
-def _compute(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
+def _compute(layer: SubLayer, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
     # Else a compiler would break at each count and begin anew with other tokens.
     if torch.compiler.is_exporting():
         raise ValueError(
             "torch.export takes designs whose shapes do not depend on the tokens (dense): this one "
             "routes them; use torch.compile, which leaves its experts as they are"
         )
-    return layer.compute(h_TD, ids_T)
+    return layer.compute(h_TD, added_TD, ids_T)
 
 
 as_it_is = torch.compiler.disable(_compute, reason="tokens an expert gets are known when routed")

@@ -16,6 +16,7 @@ from search_space.backbone import Backbone
 from search_space.placement import placed, reference
 from search_space.spec import FFNSpec
 from workers.kernels.api.mixed import unmixed
+from workers.kernels.prepared import prepared
 from workers.layers.build import build_selection
 from workers.layers.declared import Declared
 from workers.layers.ffn import build_experts
@@ -69,6 +70,7 @@ class Projection(Declared):
     """A linear layer of attention, whose weight is a matrix to the optimizers."""
 
     matrices = ("weight",)
+    factors = ("weight",)
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -76,7 +78,7 @@ class Projection(Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., D) -> (..., D')."""
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, prepared(self.weight), self.bias)
 
 
 def cut_ffns(spec: FFNSpec, backbone: Backbone) -> list[CutFFN]:

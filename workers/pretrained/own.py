@@ -61,7 +61,8 @@ def cut_own(spec: FFNSpec, backbone: Backbone, ids_NL: Tensor, seed: int) -> Pro
     model.embed.load_state_dict(proxy.embed.state_dict())
     model.norm.load_state_dict(proxy.norm.state_dict())
     handles = [
-        _take_over(old, new, spec) for old, new in zip(proxy.layers, model.layers, strict=True)
+        _take_over(old, new, spec, ids_NL.flatten())
+        for old, new in zip(proxy.layers, model.layers, strict=True)
     ]
     try:
         proxy(ids_NL)
@@ -71,15 +72,15 @@ def cut_own(spec: FFNSpec, backbone: Backbone, ids_NL: Tensor, seed: int) -> Pro
     return model
 
 
-def _take_over(old: Any, new: Any, spec: FFNSpec) -> Any:
+def _take_over(old: Any, new: Any, spec: FFNSpec, ids_T: Tensor) -> Any:
     """Give a layer the attention and norms of the dense one, and its experts once that has read the
     calibration text; returns the handle of what waits for it."""
     new.attention.load_state_dict(old.attention.state_dict())
     (whole,), (cut,) = old.ffn.layers, new.ffn.layers
     cut.norm.load_state_dict(whole.norm.state_dict())
 
-    def fill_in(whole: SubLayer, inputs: tuple[Tensor, Tensor], output: Any) -> None:
-        h_TD, ids_T = inputs
+    def fill_in(attention: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        h_TD = (output[0] + output[1]).flatten(0, 1)
         units = _units(whole)
         width = cut.experts.keys_BGD.shape[1]
         order_H = unit_order(spec.cut, units, _hidden(whole, units, h_TD), width)
@@ -87,10 +88,10 @@ def _take_over(old: Any, new: Any, spec: FFNSpec) -> Any:
         if cut.searched and spec.selection.native(spec) != EVERY_EXPERT:
             cut.eval()
             y_TD = cut(h_TD, ids_T)[0] - h_TD
-            cut.experts.values_BGD.mul_(scale_to(y_TD, output[0] - h_TD))
+            cut.experts.values_BGD.mul_(scale_to(y_TD, whole(h_TD, ids_T)[0] - h_TD))
             cut.train()
 
-    return whole.register_forward_hook(fill_in)
+    return old.attention.register_forward_hook(fill_in)
 
 
 def _hidden(whole: SubLayer, units: Units, h_TD: Tensor) -> Tensor:

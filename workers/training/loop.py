@@ -17,6 +17,7 @@ from torch import Tensor
 from search_space.contract import EvalRequest, Precision, Progress
 from workers.corpus import Corpus
 from workers.kernels.api.cross_entropy import linear_cross_entropy
+from workers.kernels.prepared import prepared
 from workers.kernels.settings import settings
 from workers.layers.declared import declared
 from workers.model import LanguageModel, ProxyLM
@@ -26,6 +27,7 @@ from workers.training.curve import Curve
 from workers.training.graph import GraphedStep, sent
 from workers.training.initial import draw_by_name
 from workers.training.meter import Meter
+from workers.training.once import once
 from workers.training.optimizers import Optimizers
 from workers.training.schedule import Schedule, Trunk, constant
 from workers.training.state import TrainState, gather, restore
@@ -90,10 +92,10 @@ def batch_loss(
     inputs_NL, targets_NL = (
         x if isinstance(x, Tensor) else sent(x, device) for x in (inputs, targets)
     )
-    with mixed(precision, device):
+    with mixed(precision, device), once(model):
         out = model(inputs_NL)
         hidden_TD = out.hidden_NLD.flatten(0, 1)
-        loss = linear_cross_entropy(hidden_TD, model.head, targets_NL.flatten())
+        loss = linear_cross_entropy(hidden_TD, prepared(model.head), targets_NL.flatten())
     return loss, loss if out.aux_loss is None else loss + out.aux_loss
 
 

@@ -103,14 +103,14 @@ class Muon(torch.optim.Optimizer, Carried):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is given
         """One update of the matrices whose turn it is, of those that have a gradient."""
         for group in self.param_groups:
-            by_shape = defaultdict(list)
+            self._follow(group)
+            by_shape: dict[Any, list[Triple]] = defaultdict(list)
             place = 0  # of a parameter's first matrix among all of the group
             for p in group["params"]:
                 first = (self.turn - place) % PERIOD
                 place += p.numel() // (p.shape[-2] * p.shape[-1])
                 if p.grad is not None:
-                    triple = self._matrices(p, p.grad, group["momentum"], first)
-                    by_shape[p.shape[-2:]].append(triple)
+                    by_shape[p.shape[-2:]].append(self._matrices(p, p.grad, first))
             for (rows, cols), triples in by_shape.items():
                 for batch in batches(triples, at_once(triples[0][0]) // (rows * cols)):
                     update(batch, group)
@@ -124,12 +124,20 @@ class Muon(torch.optim.Optimizer, Carried):
         """Go on with the turns."""
         self.turn = int(numbers["turn"])
 
-    def _matrices(self, p: Tensor, grad: Tensor, momentum: float, first: int) -> Triple:
-        """Weights, gradients and new momenta of a parameter's matrices whose turn it is."""
+    def _follow(self, group: dict[str, Any]) -> None:
+        """Move the momenta of all that have a gradient."""
+        moved = [p for p in group["params"] if p.grad is not None]
+        for p in moved:
+            if not self.state[p]:
+                zero = torch.zeros_like(p, memory_format=torch.contiguous_format)
+                self.state[p]["momentum"] = zero
+        momenta, grads = [self.state[p]["momentum"] for p in moved], [p.grad for p in moved]
+        if moved:
+            torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+
+    def _matrices(self, p: Tensor, grad: Tensor, first: int) -> Triple:
+        """Weights, gradients and momenta of a parameter's matrices whose turn it is."""
         state = self.state[p]
-        if not state:
-            state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
-        state["momentum"].lerp_(grad, 1 - momentum)
         shape = (-1, *p.shape[-2:])
         turn = slice(first, None, PERIOD)
         return (
@@ -163,16 +171,30 @@ def batches(triples: list[Triple], size: int) -> Iterator[list[Triple]]:
 
 def update(batch: list[Triple], group: dict[str, Any]) -> None:
     """One Muon step of a few matrices of one shape."""
-    grads, momenta = [triple[1] for triple in batch], [triple[2] for triple in batch]
+    weights, grads, momenta = (_pieces(tensors) for tensors in zip(*batch, strict=True))
     directions = torch._foreach_lerp(grads, momenta, group["momentum"])
-    all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
+    if directions[0].dim() == 2:
+        all_BMN = torch.stack(directions)
+    else:
+        all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
     lr = group["lr"] * PERIOD
     step = lr * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
-    updates = orthogonalize(all_BMN).split([len(d) for d in directions])
-    weights = [triple[0] for triple in batch]
+    update_BMN = orthogonalize(all_BMN)
     if group["weight_decay"]:
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
     if isinstance(step, Tensor):  # in a CUDA graph, whose rates change
-        updates = torch._foreach_mul(updates, step)
+        update_BMN = update_BMN * step
         step = 1.0
+    if weights[0].dim() == 2:  # of the weights' strides, as grouped operations want them
+        updates = update_BMN.contiguous().unbind(0)
+    else:
+        updates = update_BMN.split([len(w) for w in weights])
     torch._foreach_add_(weights, updates, alpha=-step)
+
+
+def _pieces(tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    """The same matrices, (B, M, N) each; on a GPU each apart, (M, N), for its grouped operations
+    take together what lies in one piece alone, and anything else one by one."""
+    if kind(tensors[0]) == "cpu":
+        return list(tensors)
+    return [x_MN for x_BMN in tensors for x_MN in x_BMN.unbind(0)]

@@ -41,6 +41,7 @@ class RowAdam(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is given
         """Apply the gradients."""
         for group in self.param_groups:
+            whole = []
             for p in group["params"]:
                 if p.grad is None:
                     continue
@@ -54,19 +55,26 @@ class RowAdam(torch.optim.Optimizer):
                 if p.grad.is_sparse or state["step"].dim():
                     step_rows(p, touched_rows(p.grad), state, group)
                 else:
-                    step_all(p, p.grad, state, group)
+                    whole.append((p, p.grad, state))
+            if whole:
+                step_all(whole, group)
 
 
-def step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    """All rows have done the same steps: AdamW itself."""
+def step_all(tables: list[tuple[Tensor, Tensor, dict[str, Tensor]]], group: dict[str, Any]) -> None:
+    """All rows have done the same steps: AdamW itself, of all such tables together.
+
+    tables: each with its gradient and its moments.
+    """
+    given, gradients, states = zip(*tables, strict=True)
+    place = given[0].device
     adamw(
-        [p],
-        [gradient],
-        [state["exp_avg"]],
-        [state["exp_avg_sq"]],
+        list(given),
+        list(gradients),
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
         [],
-        [state["step"]],
-        fused=p.device.type in ("cpu", "cuda"),
+        [state["step"] for state in states],
+        fused=place.type in ("cpu", "cuda"),
         amsgrad=False,
         beta1=group["betas"][0],
         beta2=group["betas"][1],
@@ -74,7 +82,7 @@ def step_all(p: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[
         weight_decay=0.0,
         eps=group["eps"],
         maximize=False,
-        capturable=p.is_cuda,
+        capturable=place.type == "cuda",
     )
 
 

@@ -124,7 +124,7 @@ class ShardedRowAdam(RowAdam):
             state["step"] = torch.full_like(p[..., 0], done, dtype=torch.float32)
         ours = {name: local(moment) for name, moment in state.items()}
         if not state["step"].dim():
-            step_all(local(p), local(gradient), ours, group)
+            step_all([(local(p), local(gradient), ours)], group)
             return
         ours["step"] = ours["step"].view(-1)
         step_rows(local(p), (row_U, g_RD.index_select(0, row_U)), ours, group)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.kernels.place import kind
+
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds a part of it."""
@@ -89,6 +91,10 @@ def extent(tensor: Tensor) -> tuple[int, int, int]:
 def total_norm(tensors: list[Tensor]) -> Tensor:
     """The norm of all tensors as one, over all processes."""
     if not any(is_sharded(t) for t in tensors):
+        if tensors and kind(tensors[0]) != "cpu":
+            norms: list[Tensor] = list(torch._foreach_norm(tensors))
+            norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+            return norm
         return torch.nn.utils.get_total_norm(tensors)
     squares = torch.stack([local(t).double().square().sum() for t in tensors]).sum()
     mesh = next(t for t in tensors if is_sharded(t)).device_mesh  # type: ignore[attr-defined]

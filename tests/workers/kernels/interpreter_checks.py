@@ -202,6 +202,8 @@ def checks() -> Iterator[Check]:
     rms_norm.BLOCK = 128  # so that a program takes two rows of 64 at a time, and one of 300
     norms = [((9, 300),), ((11, 37),), ((1, 64),)]
     yield from configured("RMSNorm", rms_norm, norms, fused.norm)
+    sums = [((9, 70), added, wide) for added in (True, False) for wide in (True, False)]
+    yield from configured("residual norm", rms_norm, sums, fused.residual)
     yield from configured("cross-entropy", cross_entropy, [(7, 5000), (1, 3)], fused.cross)
     for name in ("grouped_mm", "grouped_mm_weight_gradient", "row_sum", "row_dot", "row_gradient"):
         yield "opcheck", name, functools.partial(opcheck, name)

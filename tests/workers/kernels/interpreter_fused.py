@@ -20,11 +20,13 @@ from search_space.spec import FFNSpec
 from workers.kernels import selfcheck
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.residual_norm import residual_norm as dispatched_sum
 from workers.kernels.api.rms_norm import rms_norm as dispatched_norm
 from workers.kernels.api.rotary import normed_heads
 from workers.kernels.pairs import Operands, Pairs
+from workers.kernels.prepared import made_of
 from workers.kernels.settings import Backend, override
-from workers.kernels.triton import cross_entropy, gated, rms_norm, rotary
+from workers.kernels.triton import cross_entropy, gated, residual_norm, rms_norm, rotary
 from workers.kernels.triton.expert_ffn import expert_ffn as routed_ffn
 from workers.model import ProxyLM, rotary_table
 
@@ -46,6 +48,32 @@ def norm(dtype, shape) -> None:
     y, scale = rms_norm.rms_norm_rows(x, w, 1e-5)
     grads = rms_norm.rms_norm_rows_backward(dy, x, w, scale)
     agree([y, *grads], functools.partial(reference.rms_norm, eps=1e-5), [x, w], dy, dtype)
+
+
+def residual(dtype, shape, added, wide) -> None:
+    """A sum and its norm, read in one dtype or two, and the gradients of all in parts of two."""
+    narrow = torch.float16 if dtype == torch.float32 and wide else dtype
+    x, w = normal(*shape, dtype=dtype).requires_grad_(), normal(shape[1], dtype=dtype, seed=2)
+    y = normal(*shape, dtype=narrow, seed=1).requires_grad_() if added else None
+    gain = w.expand(3, -1).clone().requires_grad_()
+    with made_of([w], [gain]):
+        found = residual_norm.residual_norm(x, y, w, 1e-5, wide, narrow)
+    found = found if wide else found[::2]
+    dys = [normal(*shape, dtype=f.dtype, seed=seed) for seed, f in enumerate(found, 5)]
+    leaves = [x, *([y] if added else []), gain]
+    grads = torch.autograd.grad(found, leaves, dys)
+    assert [g.dtype for g in grads] == [leaf.dtype for leaf in leaves]
+    assert [f.dtype for f in found] == [dtype, *([dtype] if wide else []), narrow]
+
+    def slow(x, *rest):
+        sum_TD = x + rest[0] if added else x
+        normed_TD = reference.rms_norm(sum_TD, rest[-1], eps=1e-5)
+        return torch.stack([sum_TD, *[normed_TD] * (len(found) - 1)])
+
+    got, dy = (torch.stack([t.double() for t in ts]) for ts in (found, dys))
+    loose = torch.float16 if narrow != dtype else dtype
+    grads = [*grads[:-1], grads[-1].sum(0)]
+    agree([got, *grads], slow, [*leaves[:-1], w], dy, loose)
 
 
 def cross(dtype, n_tokens, vocabulary) -> None:
@@ -127,7 +155,8 @@ def opcheck(name: str) -> None:
     target = torch.arange(TOKENS)
     head = normal(VOCABULARY, WIDTH, dtype=torch.float32).requires_grad_()
     unkept = (x.detach(), head.detach(), target, 4, False)  # nothing to check gradients of
-    qkv, gains = normal(2, 3, 3, 2, 4, dtype=torch.float32), normal(2, 4, dtype=torch.float32)
+    qkv = normal(2, 3, 3, 2, 4, dtype=torch.float32)
+    gains = [normal(4, dtype=torch.float32, seed=seed) for seed in (1, 2)]
     angles, heads = rotary_table(torch.arange(3)[None], 4, 100.0), qkv[:, :, 0].contiguous()
     cases = {
         "expert_ffn": [gated_inputs, plain_inputs],
@@ -135,8 +164,18 @@ def opcheck(name: str) -> None:
         "rms_norm": [(x, row, 1e-6)],
         "rms_norm_backward": [(x.detach(), x.detach().clone(), row.detach(), scale)],
         "linear_cross_entropy": [(x, head, target, 4, True), unkept],
-        "normed_heads": [(qkv, gains, *angles, 1e-6)],
-        "normed_heads_backward": [(*[heads] * 3, qkv, gains, *angles, 1e-6)],
+        "residual_norm": [
+            (x.detach(), x.detach().half(), row.detach(), 1e-6, True, torch.float16),
+            (x.detach(), None, row.detach(), 1e-6, True, torch.float32),
+        ],
+        "residual_norm_backward": [
+            (*[x.detach().clone() for _ in range(4)], row.detach(), scale, torch.float16, 3),
+            (x.detach(), None, None, x.detach().clone(), row.detach(), scale, x.dtype, 0),
+        ],
+        "normed_heads": [(qkv, *gains, *angles, 1e-6)],
+        "normed_heads_backward": [
+            (*[heads] * 3, qkv, *gains, *angles, 1e-6, parts) for parts in (0, 3)
+        ],
         "product_key": [(normal(2, 2, TOKENS, 5, dtype=torch.float32), 3)],
     }
     for arguments in cases[name]:
@@ -170,7 +209,7 @@ def functions(dtype: torch.dtype):
     x, keys, _, values, _ = tensors
     angles = rotary_table(torch.arange(5)[None], WIDTH, 100.0)
     heads, row = normal(2, 5, 3, WIDTH, dtype=dtype), normal(WIDTH, dtype=dtype, seed=1)
-    qkv, gains = normal(2, 5, 3, 2, WIDTH, dtype=dtype), normal(2, WIDTH, dtype=dtype, seed=1)
+    qkv = normal(2, 5, 3, 2, WIDTH, dtype=dtype)
     head, target = normal(VOCABULARY, WIDTH, dtype=dtype, seed=1), torch.arange(TOKENS)
 
     def plain(x, keys, values):
@@ -180,7 +219,16 @@ def functions(dtype: torch.dtype):
         ("expert_ffn", lambda *t: expert_ffn(*t[:4], pairs, t[4], "gelu"), tensors),
         ("expert_ffn", plain, [x, keys, values]),
         ("rms_norm", dispatched_norm, [heads.transpose(1, 2), row]),
-        ("normed_heads", lambda x, w: torch.stack(normed_heads(x, w, *angles)), [qkv, gains]),
+        (
+            "normed_heads",
+            lambda x, q, k: torch.stack(normed_heads(x, q, k, *angles)),
+            [qkv, row, row + 1],
+        ),
+        (
+            "residual_norm",
+            lambda x, y, w: torch.stack(dispatched_sum(x, y, w)),
+            [heads, heads + 1, row],
+        ),
         ("linear_cross_entropy", lambda x, w: linear_cross_entropy(x, w, target), [x, head]),
     ]
 
@@ -219,14 +267,14 @@ def model(spec: FFNSpec, operators: set[str]) -> None:
             loss = linear_cross_entropy(hidden_TD, proxy.embed.weight, targets.flatten())
             (loss if out.aux_loss is None else loss + out.aux_loss).backward()
         results.append([loss, *(x.grad for x in proxy.parameters() if x.grad is not None)])
-        backward = {f"{name}_backward" for name in operators & {"expert_ffn", "rms_norm"}}
+        backward = {f"{name}_backward" for name in operators & {"expert_ffn", "residual_norm"}}
         wanted = operators | backward if backend is Backend.TRITON else set()
         assert wanted <= ran.names and bool(wanted) == bool(ran.names), ran.names
     for a, b in zip(*results, strict=True):
         close(a, b.to_dense() if b.is_sparse else b, torch.float32)
 
 
-BASE = {"rms_norm", "linear_cross_entropy"}
+BASE = {"residual_norm", "linear_cross_entropy"}
 WIDE = {"d_ff": 32, "expert_width": 8, "gated": True, "activation": "silu"}
 MODELS = (
     (FFNSpec(selection=TopK(k=2, balance_weight=0.1), **WIDE), BASE | {"expert_ffn"}),
@@ -268,6 +316,8 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
         "expert_ffn_backward",
         "rms_norm",
         "rms_norm_backward",
+        "residual_norm",
+        "residual_norm_backward",
         "linear_cross_entropy",
         "normed_heads",
         "normed_heads_backward",

@@ -29,6 +29,7 @@ from workers.kernels.triton import grouped
 from workers.layers.experts import Experts
 from workers.layers.routing import Bags, Ragged, open_pairs
 from workers.model import ProxyLM
+from workers.training import once
 from workers.training.loop import train_step
 
 B, G, D = 5, 9, 12
@@ -133,6 +134,7 @@ def same_step(name: str, spec: FFNSpec) -> None:
 # The interpreter is slow: the table's smallest tiles, for other checks run all of them.
 grouped.PRODUCT_CONFIGS = grouped.PRODUCT_CONFIGS[-1:]
 grouped.GRADIENT_CONFIGS = grouped.GRADIENT_CONFIGS[:1]
+once.PARTS = 2  # programs of each norm's backward pass
 
 
 def checks() -> Iterator[tuple[str, str, functools.partial]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.residual_norm import residual_norm
 from workers.kernels.api.rms_norm import EPS, rms_norm
 from workers.kernels.api.rotary import normed_heads
 from workers.kernels.numba import expert_ffn as numba_ffn
@@ -101,6 +102,16 @@ def test_rms_norm():
     assert_same(rms_norm(x, w), F.rms_norm(x, (17,), w, EPS), [x, w])
 
 
+@pytest.mark.parametrize("added", [True, False])
+def test_a_residual_sum_and_its_norm(added):
+    x, y, w = normal(4, 3, 17), normal(4, 3, 17, seed=1), normal(17, seed=2)
+    got = residual_norm(x, y if added else None, w)
+    want = x + y if added else x
+    normed = F.rms_norm(want, (17,), w, EPS)
+    leaves = [x, y, w] if added else [x, w]
+    assert_same(torch.stack(got), torch.stack((want, normed, normed)), leaves)
+
+
 def turned(x: Tensor, w: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Normed, and each pair (i, i + C/2) turned as a complex number."""
     a, b = F.rms_norm(x, (x.shape[-1],), w, EPS).chunk(2, dim=-1)
@@ -115,7 +126,7 @@ def test_heads_are_cut_from_their_product_normed_and_turned(sequences):
     cos, sin = (t.double() for t in rotary_table(position_NL, 16, 1e4))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     want = turned(q, w[0], cos, sin), turned(k, w[1], cos, sin), v
-    got = normed_heads(qkv, w, cos, sin)
+    got = normed_heads(qkv, *w, cos, sin)
     assert_same(torch.stack(got), torch.stack(want), [qkv, w])
 
 

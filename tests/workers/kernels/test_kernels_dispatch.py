@@ -20,6 +20,7 @@ from search_space.methods import find, names
 from workers.kernels import dispatch, settings
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.residual_norm import residual_norm
 from workers.kernels.api.rms_norm import rms_norm
 from workers.kernels.api.rotary import normed_heads
 from workers.kernels.dispatch import FILES, NAMED, choose, describe
@@ -207,7 +208,8 @@ def fused_calls(dtype: torch.dtype):
             x_TD, *[matrix_BGD] * 3, Pairs(token_P, [2, 1]), None, "silu"
         ),
         "rms_norm": lambda: rms_norm(x_TD, w_D),
-        "normed_heads": lambda: normed_heads(qkv, w_D.expand(2, 6), angle, angle)[0],
+        "residual_norm": lambda: residual_norm(x_TD, x_TD, w_D).wide_D,
+        "normed_heads": lambda: normed_heads(qkv, w_D, w_D, angle, angle)[0],
         "linear_cross_entropy": lambda: linear_cross_entropy(
             x_TD, matrix_BGD[0], torch.tensor([0, 1, 2, 0])
         ),

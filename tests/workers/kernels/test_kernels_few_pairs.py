@@ -105,8 +105,8 @@ def test_norms_and_heads():
     angle = torch.randn(3, 1, 5, 4, generator=g)
     rotary = angle.cos(), angle.sin()
     normed = rms_norm(x, w.clone().requires_grad_(), 1e-6)
-    heads = normed_heads(qkv, w_2C.clone().requires_grad_(), *rotary, 1e-6)
+    heads = normed_heads(qkv, *w_2C.clone().requires_grad_().unbind(), *rotary, 1e-6)
     with torch.no_grad():
-        again = rms_norm(x, w, 1e-6), *normed_heads(qkv, w_2C, *rotary, 1e-6)
+        again = rms_norm(x, w, 1e-6), *normed_heads(qkv, *w_2C, *rotary, 1e-6)
     for found, expected in zip(again, (normed, *heads), strict=True):
         torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)

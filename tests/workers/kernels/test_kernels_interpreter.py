@@ -27,6 +27,7 @@ LEAST = {
     "product key": 24,
     "gated activation": 24,
     "RMSNorm": 12,
+    "residual norm": 16,
     "cross-entropy": 8,
     "opcheck": 5,
     "flops": 1,

@@ -111,9 +111,7 @@ def test_a_batch_in_parts_moves_as_the_whole_does(spec):
 def test_a_forward_that_is_computed_again_counts_once(spec, reentrant):
     model = build(spec)
     for layer in model.layers:
-        layer.ffn.forward = functools.partial(
-            checkpoint, layer.ffn.forward, use_reentrant=reentrant
-        )
+        layer.ffn.apart = functools.partial(checkpoint, layer.ffn.apart, use_reentrant=reentrant)
     loss_of(model, batch()).backward()
     model.after_step()
     assert_same(moving(model), one_step(spec))

@@ -9,8 +9,10 @@ from search_space.backbone import Backbone
 from search_space.contract import Recipe
 from search_space.methods.product_key import ProductKey
 from search_space.methods.topk import TopK
+from search_space.presets import PRESETS
 from search_space.rates import Rates
 from search_space.spec import FFNSpec
+from workers.kernels.place import as_on
 from workers.model import ProxyLM
 from workers.training.muon import PERIOD, Muon, orthogonalize
 from workers.training.optimizers import Kind, Optimizers, group_parameters
@@ -65,6 +67,25 @@ def test_matrices_take_turns_and_every_gradient_counts():
     assert int(counts.max() - counts.min()) <= 1
     states = torch.cat([optimizer.state[p]["momentum"] for p in (stack, single)])
     torch.testing.assert_close(states, momentum)
+
+
+@pytest.mark.parametrize("factor", [0.5, torch.tensor(0.5)], ids=["number", "tensor"])
+@pytest.mark.parametrize("name", ["olmoe", "pkm"])
+def test_what_a_gpu_does_together_is_what_a_cpu_does_one_by_one(name, factor):
+    backbone = Backbone(d_model=16, n_layers=2, n_heads=2, vocab_size=50, seq_len=8)
+    spec, moved = PRESETS[name](backbone), []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = ProxyLM(spec, backbone)
+        with as_on(device):
+            optimizers = Optimizers(model, Recipe(grad_clip=0.1), Rates(0.01, 0.01), 2.0)
+            for _ in range(PERIOD + 1):
+                for p in model.parameters():
+                    p.grad = torch.randn_like(p)
+                optimizers.step(factor)
+        moved.append([p.detach() for p in model.parameters()])
+    for ours, theirs in zip(*moved, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_matrices_take_muon_and_tables_routers_and_norms_adamw():

@@ -15,19 +15,26 @@ from workers.kernels.numba.norms import heads_rows, heads_rows_backward
 
 
 def normed_heads(
-    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    qkv_NL3HC: Tensor, q_gain_C: Tensor, k_gain_C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C) over rows of tokens, as workers.kernels.api.rotary says."""
-    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
-    heads: tuple[Tensor, Tensor, Tensor] = _NormedHeads.apply(qkv_NL3HC, w_2C, cos, sin, eps)
+    given = (x.to(qkv_NL3HC.dtype) for x in (q_gain_C, k_gain_C, cos, sin))
+    heads: tuple[Tensor, Tensor, Tensor] = _NormedHeads.apply(qkv_NL3HC, *given, eps)
     return heads
 
 
 class _NormedHeads(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+        ctx: Any,
+        qkv_NL3HC: Tensor,
+        q_gain_C: Tensor,
+        k_gain_C: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        w_2C = torch.stack((q_gain_C, k_gain_C))
         n_sequences, length, _, n_heads, width = qkv_NL3HC.shape
         qkv_T3HC = qkv_NL3HC.flatten(0, 1).contiguous()
         angles = [x.flatten(0, 2).contiguous() for x in (cos, sin)]
@@ -47,4 +54,4 @@ class _NormedHeads(torch.autograd.Function):
         d_THC = [d.transpose(1, 2).flatten(0, 1).contiguous() for d in d_NHLC]
         d_qkv_T3HC, dw_2C = torch.empty_like(qkv_T3HC), torch.zeros_like(w_2C)
         heads_rows_backward(*d_THC, qkv_T3HC, w_2C, cos_TC, sin_TC, ctx.eps, d_qkv_T3HC, dw_2C)
-        return d_qkv_T3HC.view(ctx.shape), dw_2C, None, None, None
+        return d_qkv_T3HC.view(ctx.shape), *dw_2C.unbind(0), None, None, None

@@ -16,17 +16,19 @@ from workers.kernels.torch.rms_norm import inverse_rms, norm_backward
 
 
 def normed_heads(
-    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    qkv_NL3HC: Tensor, q_gain_C: Tensor, k_gain_C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C), as workers.kernels.api.rotary says."""
-    w_2C, cos, sin = (x.to(qkv_NL3HC.dtype) for x in (w_2C, cos, sin))
+    dtype = qkv_NL3HC.dtype
+    q_gain_C, k_gain_C, cos, sin = (x.to(dtype) for x in (q_gain_C, k_gain_C, cos, sin))
     q, k, v = heads_3NHLC = qkv_NL3HC.permute(2, 0, 3, 1, 4)
     if not torch.is_grad_enabled():  # both at once, as nothing has to be kept of either
+        w_2C = torch.stack((q_gain_C, k_gain_C))
         qk = F.rms_norm(heads_3NHLC[:2], w_2C.shape[1:], eps=eps) * w_2C[:, None, None, None]
         q, k = rotate(qk, cos, sin)
         return q, k, v
     turn = _NormAndRotate.apply
-    return turn(q, w_2C[0], cos, sin, eps), turn(k, w_2C[1], cos, sin, eps), v
+    return turn(q, q_gain_C, cos, sin, eps), turn(k, k_gain_C, cos, sin, eps), v
 
 
 class _NormAndRotate(torch.autograd.Function):

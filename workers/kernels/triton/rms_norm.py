@@ -1,11 +1,12 @@
-"""RMSNorm in one pass over memory, forward and backward, as an operator that torch knows.
+"""RMSNorm in one pass over memory, forward and backward, as an operator that torch knows. Its
+kernels also take a sum, for `residual_norm`.
 
 T rows, D their width, G programs of the backward, each with its own partial sum of dw.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -23,28 +24,40 @@ BLOCK = 1024  # elements of a program at least: attention heads are narrow
 @triton.jit
 def rms_norm_forward_kernel(
     x_ptr,
+    added_ptr,
     w_ptr,
+    sum_ptr,
     y_ptr,
+    narrow_ptr,
     scale_ptr,
     n_rows,
     width,
     eps,
-    stride_xt,
-    stride_yt,
+    stride_t,
+    ADDED: tl.constexpr,
+    WIDE: tl.constexpr,
+    NARROW: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """y and scale of BLOCK_T rows."""
+    """y and scale of BLOCK_T rows of x, or of x + added, which is then written as well; y in the
+    dtype of `y_ptr`, of `narrow_ptr`, or both."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     d = tl.arange(0, BLOCK_D)
+    at = row[:, None] * stride_t + d[None, :]
     mask = (row < n_rows)[:, None] & (d < width)[None, :]
-    x = tl.load(x_ptr + row[:, None] * stride_xt + d[None, :], mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if ADDED:
+        x += tl.load(added_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(sum_ptr + at, x.to(sum_ptr.dtype.element_ty), mask=mask)
     w = tl.load(w_ptr + d, mask=d < width, other=0.0).to(tl.float32)
     scale = 1.0 / tl.sqrt(tl.sum(x * x, axis=1) / width + eps)
     tl.store(scale_ptr + row, scale, mask=row < n_rows)
     y = x * scale[:, None] * w[None, :]
-    y_row_ptr = y_ptr + row[:, None] * stride_yt
-    tl.store(y_row_ptr + d[None, :], y.to(y_ptr.dtype.element_ty), mask=mask)
+    if WIDE:
+        tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=mask)
+    if NARROW:
+        tl.store(narrow_ptr + at, y.to(narrow_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -52,19 +65,26 @@ def rms_norm_backward_kernel(
     x_ptr,
     w_ptr,
     dy_ptr,
+    dnarrow_ptr,
+    dsum_ptr,
     scale_ptr,
     dx_ptr,
+    dadded_ptr,
     dw_ptr,
     n_rows,
     width,
-    stride_xt,
-    stride_yt,
-    stride_dxt,
+    stride_t,
     stride_dwg,
+    WIDE: tl.constexpr,
+    NARROW: tl.constexpr,
+    SUM: tl.constexpr,
+    ADDED: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """dx of every n-th BLOCK_T rows, and their sum of dw; n programs."""
+    """dx of every n-th BLOCK_T rows, and their sum of dw; n programs. The gradient of y is that of
+    one of its dtypes or the sum of both; to dx is added that of the sum; `dadded` is dx again, in
+    its own dtype."""
     program = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK_D)
     w = tl.load(w_ptr + d, mask=d < width, other=0.0).to(tl.float32)
@@ -72,18 +92,25 @@ def rms_norm_backward_kernel(
     for start in range(tl.program_id(0) * BLOCK_T, n_rows, tl.num_programs(0) * BLOCK_T):
         row = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_T)
         live = row < n_rows
+        at = row[:, None] * stride_t + d[None, :]
         mask = live[:, None] & (d < width)[None, :]
-        x_row_ptr, dy_row_ptr = x_ptr + row[:, None] * stride_xt, dy_ptr + row[:, None] * stride_yt
-        x = tl.load(x_row_ptr + d[None, :], mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(dy_row_ptr + d[None, :], mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.zeros((BLOCK_T, BLOCK_D), dtype=tl.float32)
+        if WIDE:
+            dy += tl.load(dy_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if NARROW:
+            dy += tl.load(dnarrow_ptr + at, mask=mask, other=0.0).to(tl.float32)
         scale = tl.load(scale_ptr + row, mask=live, other=0.0)[:, None]
         unit = x * scale
         dw += tl.sum(dy * unit, axis=0)
         dyw = dy * w[None, :]
         mean = tl.sum(dyw * unit, axis=1) / width
         dx = scale * (dyw - unit * mean[:, None])
-        dx_row_ptr = dx_ptr + row[:, None] * stride_dxt
-        tl.store(dx_row_ptr + d[None, :], dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        if SUM:
+            dx += tl.load(dsum_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=mask)
+        if ADDED:
+            tl.store(dadded_ptr + at, dx.to(dadded_ptr.dtype.element_ty), mask=mask)
     tl.store(dw_ptr + program * stride_dwg + d, dw, mask=d < width)
 
 
@@ -99,12 +126,39 @@ def rms_norm(x_D: Tensor, w_D: Tensor, eps: float) -> Tensor:
     return y_TD.view(x_D.shape)
 
 
-@torch.library.custom_op("ffn_nas::rms_norm", mutates_args=())
-def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """y (T, D), and the scale of each row, (T,) in float32."""
+class Normed(NamedTuple):
+    """What a forward pass makes; None for what was not asked for.
+
+    sum_TD: x + added.
+    y_TD, narrow_TD: its norm, in x's dtype and in another.
+    scale_T: 1 / its root mean square, in float32.
+    """
+
+    sum_TD: Tensor | None
+    y_TD: Tensor | None
+    narrow_TD: Tensor | None
+    scale_T: Tensor
+
+
+def forward(
+    x_TD: Tensor,
+    added_TD: Tensor | None,
+    w_D: Tensor,
+    eps: float,
+    *,
+    wide: bool,
+    narrow: torch.dtype | None,
+) -> Normed:
+    """The norm of the rows of x, or of x + added, all contiguous.
+
+    wide: whether in x's dtype.
+    narrow: another dtype that it is wanted in.
+    """
     n_rows, width = x_TD.shape
-    x_TD, w_D = x_TD.contiguous(), w_D.contiguous()
-    y_TD, scale_T = torch.empty_like(x_TD), x_TD.new_empty(n_rows, dtype=torch.float32)
+    sum_TD = None if added_TD is None else torch.empty_like(x_TD)
+    y_TD = torch.empty_like(x_TD) if wide else None
+    narrow_TD = None if narrow is None else torch.empty_like(x_TD, dtype=narrow)
+    scale_T = x_TD.new_empty(n_rows, dtype=torch.float32)
     block = blocks(width)
 
     def run(config: Config) -> None:
@@ -112,13 +166,81 @@ def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor
             rms_norm_forward_kernel,
             triton.cdiv(n_rows, block["BLOCK_T"]),
             config,
-            *(x_TD, w_D, y_TD, scale_T, n_rows, width, eps, x_TD.stride(0), y_TD.stride(0)),
+            *(x_TD, added_TD, w_D.contiguous(), sum_TD, y_TD, narrow_TD, scale_T),
+            *(n_rows, width, eps, width),
+            ADDED=sum_TD is not None,
+            WIDE=wide,
+            NARROW=narrow is not None,
             **block,
         )
 
-    if y_TD.numel():
+    if x_TD.numel():
         run(choose("rms_norm_forward", CONFIGS, x_TD, (width,), run))
-    return y_TD, scale_T
+    return Normed(sum_TD, y_TD, narrow_TD, scale_T)
+
+
+class Given(NamedTuple):
+    """The gradients that come to a norm of rows (T, D), contiguous; None for none.
+
+    dy_TD, dnarrow_TD: of the norm in either dtype; one at least is there.
+    dsum_TD: of the sum.
+    """
+
+    dy_TD: Tensor | None
+    dnarrow_TD: Tensor | None
+    dsum_TD: Tensor | None
+
+
+def backward(
+    given: Given,
+    x_TD: Tensor,
+    w_D: Tensor,
+    scale_T: Tensor,
+    *,
+    programs: int,
+    added: torch.dtype | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients in x (T, D), the same in the dtype of `added`, and that in w in parts of `programs`
+    programs, (G, D) in float32.
+
+    x_TD: what was normed: of a sum, that.
+    """
+    n_rows, width = x_TD.shape
+    dx_TD = torch.empty_like(x_TD)
+    dadded_TD = None if added is None else torch.empty_like(x_TD, dtype=added)
+    dw_GD = x_TD.new_empty(programs, width, dtype=torch.float32)
+    block = blocks(width)
+
+    def run(config: Config) -> None:
+        launch(
+            rms_norm_backward_kernel,
+            programs,
+            config,
+            *(x_TD, w_D.contiguous(), *given, scale_T, dx_TD, dadded_TD, dw_GD),
+            *(n_rows, width, width, width),
+            WIDE=given.dy_TD is not None,
+            NARROW=given.dnarrow_TD is not None,
+            SUM=given.dsum_TD is not None,
+            ADDED=dadded_TD is not None,
+            **block,
+        )
+
+    run(choose("rms_norm_backward", CONFIGS, x_TD, (width,), run))
+    return dx_TD, dadded_TD, dw_GD
+
+
+def programs_of(n_rows: int, width: int) -> int:
+    """Of a backward pass: no more than have rows."""
+    tiles: int = triton.cdiv(n_rows, blocks(width)["BLOCK_T"])
+    return max(1, min(PARTIAL_SUMS, tiles))
+
+
+@torch.library.custom_op("ffn_nas::rms_norm", mutates_args=())
+def rms_norm_rows(x_TD: Tensor, w_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """y (T, D), and the scale of each row, (T,) in float32."""
+    made = forward(x_TD.contiguous(), None, w_D, eps, wide=True, narrow=None)
+    assert made.y_TD is not None
+    return made.y_TD, made.scale_T
 
 
 @rms_norm_rows.register_fake
@@ -131,26 +253,11 @@ def rms_norm_rows_backward(
     dy_TD: Tensor, x_TD: Tensor, w_D: Tensor, scale_T: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients in x and w; that in w is summed in float32."""
-    n_rows, width = x_TD.shape
-    dy_TD, x_TD, w_D = dy_TD.contiguous(), x_TD.contiguous(), w_D.contiguous()
-    dx_TD = torch.empty_like(x_TD)
     if x_TD.numel() == 0:
-        return dx_TD, torch.zeros_like(w_D)
-    block = blocks(width)
-    programs = min(PARTIAL_SUMS, triton.cdiv(n_rows, block["BLOCK_T"]))
-    dw_GD = x_TD.new_empty(programs, width, dtype=torch.float32)
-
-    def run(config: Config) -> None:
-        launch(
-            rms_norm_backward_kernel,
-            programs,
-            config,
-            *(x_TD, w_D, dy_TD, scale_T, dx_TD, dw_GD, n_rows, width),
-            *(x_TD.stride(0), dy_TD.stride(0), dx_TD.stride(0), dw_GD.stride(0)),
-            **block,
-        )
-
-    run(choose("rms_norm_backward", CONFIGS, x_TD, (width,), run))
+        return torch.empty_like(x_TD), torch.zeros_like(w_D)
+    given = Given(dy_TD.contiguous(), None, None)
+    programs = programs_of(*x_TD.shape)
+    dx_TD, _, dw_GD = backward(given, x_TD.contiguous(), w_D, scale_T, programs=programs)
     return dx_TD, dw_GD.sum(0).to(w_D.dtype)
 
 

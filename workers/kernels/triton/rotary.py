@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workers.kernels.prepared import prepared
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
@@ -47,7 +48,8 @@ def _inverse_rms(a, b, width, eps):
 @triton.jit
 def normed_heads_forward_kernel(
     qkv_ptr,
-    w_ptr,
+    wq_ptr,
+    wk_ptr,
     cos_ptr,
     sin_ptr,
     q_ptr,
@@ -74,7 +76,8 @@ def normed_heads_forward_kernel(
     a, b = _halves(x_ptr, half, mask)
     cos = tl.load(cos_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + angle[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
-    w_a, w_b = _halves(w_ptr + kind * width + c, half, c < half)
+    w_ptr = wq_ptr if kind == 0 else wk_ptr
+    w_a, w_b = _halves(w_ptr + c, half, c < half)
     scale = _inverse_rms(a, b, width, eps)
     a = a * scale[:, None] * w_a[None, :]
     b = b * scale[:, None] * w_b[None, :]
@@ -87,7 +90,8 @@ def normed_heads_forward_kernel(
 @triton.jit
 def normed_heads_backward_kernel(
     qkv_ptr,
-    w_ptr,
+    wq_ptr,
+    wk_ptr,
     cos_ptr,
     sin_ptr,
     dq_ptr,
@@ -108,10 +112,9 @@ def normed_heads_backward_kernel(
 ):
     """Every n-th BLOCK_R rows of queries, keys or values (second axis), and their sum of dw."""
     kind = tl.program_id(1).to(tl.int64)
-    half = width // 2
-    c = tl.arange(0, BLOCK_C)
-    # Values have none.
-    w_a, w_b = _halves(w_ptr + tl.minimum(kind, 1) * width + c, half, c < half)
+    half, c = width // 2, tl.arange(0, BLOCK_C)
+    w_ptr = wq_ptr if kind == 0 else wk_ptr  # values have none
+    w_a, w_b = _halves(w_ptr + c, half, c < half)
     dw_a, dw_b = tl.zeros((BLOCK_C,), tl.float32), tl.zeros((BLOCK_C,), tl.float32)
     for start in range(tl.program_id(0) * BLOCK_R, n_rows, tl.num_programs(0) * BLOCK_R):
         row = tl.cast(start, tl.int64) + tl.arange(0, BLOCK_R)
@@ -142,7 +145,7 @@ def normed_heads_backward_kernel(
             tl.store(dqkv_ptr + x_at, dx_a.to(dqkv_ptr.dtype.element_ty), mask=mask)
             tl.store(dqkv_ptr + x_at + half, dx_b.to(dqkv_ptr.dtype.element_ty), mask=mask)
     if kind < 2:
-        sum_ptr = dw_ptr + (tl.program_id(0) * 2 + kind) * width + c
+        sum_ptr = dw_ptr + (kind * tl.num_programs(0) + tl.program_id(0)) * width + c
         tl.store(sum_ptr, dw_a, mask=c < half)
         tl.store(sum_ptr + half, dw_b, mask=c < half)
 
@@ -154,22 +157,27 @@ def blocks(width: int) -> dict[str, int]:
 
 
 def normed_heads(
-    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    qkv_NL3HC: Tensor, q_gain_C: Tensor, k_gain_C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Three of (N, H, L, C), as workers.kernels.api.rotary says; computed in float32."""
-    q, k, v = _NormedHeads.apply(qkv_NL3HC, w_2C, cos, sin, eps)
+    gains = prepared(q_gain_C), prepared(k_gain_C)
+    q, k, v = _NormedHeads.apply(qkv_NL3HC, *gains, cos, sin, eps)
     return q, k, v
 
 
 class _NormedHeads(torch.autograd.Function):
+    """With gains (G, C) that are all one, in parts: so are their gradients, for somebody else to
+    add up."""
+
     @staticmethod
     def forward(
-        ctx: Any, qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+        ctx: Any, qkv_NL3HC: Tensor, wq: Tensor, wk: Tensor, cos: Tensor, sin: Tensor, eps: float
     ) -> tuple[Tensor, ...]:
         qkv_NL3HC = qkv_NL3HC.contiguous()
-        ctx.save_for_backward(qkv_NL3HC, w_2C, cos, sin)
-        ctx.eps = eps
-        q_NLHC, k_NLHC = normed_heads_forward(qkv_NL3HC, w_2C, cos, sin, eps)
+        gains = [w if w.dim() == 1 else w[0] for w in (wq, wk)]
+        ctx.save_for_backward(qkv_NL3HC, *gains, cos, sin)
+        ctx.eps, ctx.parts = eps, len(wq) if wq.dim() > 1 else 0
+        q_NLHC, k_NLHC = normed_heads_forward(qkv_NL3HC, *gains, cos, sin, eps)
         return tuple(x.transpose(1, 2) for x in (q_NLHC, k_NLHC, qkv_NL3HC[:, :, 2]))
 
     @staticmethod
@@ -177,13 +185,13 @@ class _NormedHeads(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # Attention writes them so, and then this copies nothing.
         dq, dk, dv = (x.transpose(1, 2).contiguous() for x in grads)
-        dqkv, dw_2C = normed_heads_backward(dq, dk, dv, *ctx.saved_tensors, ctx.eps)
-        return dqkv, dw_2C, None, None, None
+        dqkv, dw = normed_heads_backward(dq, dk, dv, *ctx.saved_tensors, ctx.eps, ctx.parts)
+        return dqkv, *dw.unbind(0), None, None, None
 
 
 @torch.library.custom_op("ffn_nas::normed_heads", mutates_args=())
 def normed_heads_forward(
-    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    qkv_NL3HC: Tensor, wq_C: Tensor, wk_C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """Queries and keys, (N, L, H, C) each."""
     N, L, _, H, C = qkv_NL3HC.shape
@@ -195,8 +203,8 @@ def normed_heads_forward(
             normed_heads_forward_kernel,
             (triton.cdiv(N * L * H, block["BLOCK_R"]), 2),
             config,
-            *(qkv_NL3HC, w_2C.contiguous(), *_angles(cos, sin), q_NLHC, k_NLHC),
-            *(N * L * H, H, L, C, eps, 3 * H * C, *_strides(cos)),
+            *(qkv_NL3HC, wq_C.contiguous(), wk_C.contiguous(), *_angles(cos, sin)),
+            *(q_NLHC, k_NLHC, N * L * H, H, L, C, eps, 3 * H * C, *_strides(cos)),
             **block,
         )
 
@@ -211,33 +219,37 @@ def normed_heads_backward(
     dk_NLHC: Tensor,
     dv_NLHC: Tensor,
     qkv_NL3HC: Tensor,
-    w_2C: Tensor,
+    wq_C: Tensor,
+    wk_C: Tensor,
     cos: Tensor,
     sin: Tensor,
     eps: float,
+    parts: int,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients in qkv and w; that in w is summed in float32."""
+    """Gradients in qkv and in both gains, (2, C), or (2, G, C) in G `parts`, 0 for their sums,
+    which are in float32."""
     N, L, _, H, C = qkv_NL3HC.shape
     dqkv_NL3HC = torch.empty_like(qkv_NL3HC)
-    if not dqkv_NL3HC.numel():
-        return dqkv_NL3HC, torch.zeros_like(w_2C)
     block, n_rows = blocks(C), N * L * H
-    programs = min(PARTIAL_SUMS, triton.cdiv(n_rows, block["BLOCK_R"]))
-    dw_G2C = qkv_NL3HC.new_empty(programs, 2, C, dtype=torch.float32)
+    programs = parts or min(PARTIAL_SUMS, triton.cdiv(n_rows, block["BLOCK_R"]))
+    dw_2GC = qkv_NL3HC.new_empty(2, programs, C, dtype=torch.float32)
 
     def run(config: Config) -> None:
         launch(
             normed_heads_backward_kernel,
             (programs, 3),
             config,
-            *(qkv_NL3HC, w_2C.contiguous(), *_angles(cos, sin)),
-            *(dq_NLHC, dk_NLHC, dv_NLHC, dqkv_NL3HC, dw_G2C),
+            *(qkv_NL3HC, wq_C.contiguous(), wk_C.contiguous(), *_angles(cos, sin)),
+            *(dq_NLHC, dk_NLHC, dv_NLHC, dqkv_NL3HC, dw_2GC),
             *(n_rows, H, L, C, eps, 3 * H * C, *_strides(cos)),
             **block,
         )
 
-    run(choose("normed_heads_backward", CONFIGS, qkv_NL3HC, (H, C), run))
-    return dqkv_NL3HC, dw_G2C.sum(0).to(w_2C.dtype)
+    if n_rows:
+        run(choose("normed_heads_backward", CONFIGS, qkv_NL3HC, (H, C), run))
+    else:
+        dw_2GC.zero_()
+    return dqkv_NL3HC, (dw_2GC if parts else dw_2GC.sum(1)).to(wq_C.dtype)
 
 
 def _angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,7 +264,7 @@ def _strides(cos: Tensor) -> tuple[int, int]:
 
 @normed_heads_forward.register_fake
 def _(
-    qkv_NL3HC: Tensor, w_2C: Tensor, cos: Tensor, sin: Tensor, eps: float
+    qkv_NL3HC: Tensor, wq_C: Tensor, wk_C: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     N, L, _, H, C = qkv_NL3HC.shape
     return qkv_NL3HC.new_empty(N, L, H, C), qkv_NL3HC.new_empty(N, L, H, C)
@@ -260,6 +272,8 @@ def _(
 
 @normed_heads_backward.register_fake
 def _(
-    dq_NLHC: Tensor, dk_NLHC: Tensor, dv_NLHC: Tensor, qkv_NL3HC: Tensor, w_2C: Tensor, *rest: Any
+    dq_NLHC: Tensor, dk_NLHC: Tensor, dv_NLHC: Tensor, qkv_NL3HC: Tensor, wq_C: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(qkv_NL3HC), torch.empty_like(w_2C)
+    *_, parts = rest
+    shape = (2, parts, *wq_C.shape) if parts else (2, *wq_C.shape)
+    return torch.empty_like(qkv_NL3HC), wq_C.new_empty(shape)
