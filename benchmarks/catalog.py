@@ -6,14 +6,17 @@ token; a million-row table read by 8 heads of 16; 16 attention heads; a vocabula
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from workers.kernels.triton import (
+    choice,
     cross_entropy,
+    expert_products,
     gated,
     grouped,
+    pair_order,
     product_key,
     rms_norm,
     rotary,
@@ -136,6 +139,8 @@ def catalog() -> tuple[Entry, ...]:
             for a in gated.ACTIVATIONS
             for gates in (True, False)
         ),
+        *experts(),
+        *routers(),
         *heads(),
         *norms("", TOKENS, WIDTH),
         *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
@@ -148,6 +153,57 @@ def catalog() -> tuple[Entry, ...]:
             losses,
         ),
     )
+
+
+def experts() -> Iterator[Entry]:
+    """The products of routed experts, with gates and without."""
+    sizes = {"n_experts": EXPERTS, "inner": WIDTH, "width": HIDDEN, "stride_xt": WIDTH}
+    sizes |= {"stride_yt": WIDTH, "stride_wb": HIDDEN * WIDTH, "stride_wg": WIDTH}
+    sizes |= {"stride_pg": HIDDEN, "stride_pd": WIDTH}
+    own, fixed = expert_products, {"PRECISION": "ieee"}
+    find = fixed | {"BLOCK_B": EXPERTS}
+    hidden, back = own.hidden_kernel, own.input_gradient_kernel
+    gradients, tables = own.matrix_gradients_kernel, own.GRADIENT_CONFIGS
+    for suffix, gates in ((", gated", True), ("", False)):
+        ways = find | {"GATED": gates}
+        by_unit = ways | ({} if gates else {"gates_ptr": None})
+        by_column = by_unit | ({} if gates else {"dgate_ptr": None})
+        for a in gated.ACTIVATIONS:
+            name, act = f"hidden units{suffix} {a}", by_unit | {"ACTIVATION": a}
+            yield Entry(name, hidden, own.HIDDEN_CONFIGS, sizes, act, INDEX, "BLOCK_P")
+        name = f"input gradient{suffix}"
+        yield Entry(name, back, own.INPUT_CONFIGS, sizes, by_column, INDEX, "BLOCK_P")
+    yield Entry("matrix gradients", gradients, tables, sizes, fixed, INDEX, "BLOCK_G")
+
+
+def routers() -> Iterator[Entry]:
+    """A router's choice with all its losses, and the order of pairs without."""
+    runs = pair_order.Runs.of(TOKENS, EXPERTS)
+    sizes = {"n_tokens": TOKENS, "n_experts": EXPERTS, "run": runs.length, "n_runs": runs.number}
+    sizes |= {"stride_t": EXPERTS, "n_pairs": TOKENS * PER_TOKEN}
+    given = {"index_ptr": "*i64"}  # by torch; a router's own are narrower
+    small = ("index_ptr", "count_ptr")
+    real = ("z_ptr", "bias_ptr", "weight_ptr", "sorted_ptr", "sum_ptr", "loss_ptr", "load_ptr")
+    real += ("slope_ptr", "dweight_ptr", "dloss_ptr", "dz_ptr")
+    types = dict.fromkeys(small, "*i32") | dict.fromkeys(real, "*fp32")
+    types |= dict.fromkeys(("token_ptr", "place_ptr", "start_ptr", "end_ptr"), "*i64")
+    types |= dict.fromkeys(("balance", "z", "entropy", "z_weight"), "fp32")
+    configs, fixed = (pair_order.CONFIG,), {"K": PER_TOKEN, **runs.blocks}
+    alone = dict.fromkeys(("weight_ptr", "sorted_ptr", "sum_ptr", "loss_ptr", "load_ptr"))
+    alone |= {"slope_ptr": None, "WEIGHT": False, "LOSS": False, "LOAD": False, "SOFTMAX": True}
+    count, place = pair_order.count_kernel, pair_order.place_kernel
+    counting = {"BLOCK_B": runs.BLOCK_B, "BLOCK_P": pair_order.BLOCK}
+    yield Entry("count of pairs", count, configs, sizes, counting, types | given)
+    yield Entry("order of pairs", place, configs, sizes, fixed | alone, types | given)
+    for gate, softmax in (("softmax", True), ("sigmoid", False)):
+        flags = {"NORMALIZE": True, "SOFTMAX": softmax, "LEAST": choice.LEAST}
+        chosen = fixed | flags | {"BLOCK_K": PER_TOKEN, "BIAS": True, "LOSS": True}
+        placed = fixed | {"WEIGHT": True, "LOSS": True, "LOAD": True, "SOFTMAX": softmax}
+        back = fixed | flags | {"WEIGHT": True, "LOSS": True}
+        choose, gradient = choice.choose_kernel, choice.choice_gradient_kernel
+        yield Entry(f"choice, {gate}", choose, configs, sizes, chosen, types)
+        yield Entry(f"choice, {gate}, order", place, configs, sizes, placed, types)
+        yield Entry(f"choice, {gate}, gradient", gradient, configs, sizes, back, types)
 
 
 def heads() -> tuple[Entry, Entry]:

@@ -107,4 +107,6 @@ class FFN(nn.Module):
             h_TD, loss = layer(h_TD, ids_T)
             if loss is not None:
                 losses.append(loss)
-        return h_TD, torch.stack(losses).mean() if losses else None
+        if len(losses) < 2:
+            return h_TD, losses[0] if losses else None
+        return h_TD, torch.stack(losses).mean()

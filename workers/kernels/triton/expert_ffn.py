@@ -16,8 +16,9 @@ from torch import Tensor
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.flops import count
 from workers.kernels.pairs import Operands, Pairs, Watch
+from workers.kernels.triton.expert_products import hidden_units, input_gradient, matrix_gradients
 from workers.kernels.triton.gated import gated_activation, hidden_gradients
-from workers.kernels.triton.grouped import grouped_product, grouped_weight_gradient
+from workers.kernels.triton.grouped import grouped_product
 from workers.kernels.triton.rows import weighted_row_sum
 
 
@@ -57,13 +58,11 @@ def expert_ffn_forward(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y (T, D), and the pre-activations by key and by gate, (P, G) each; (0,) without gates."""
-
-    def read(w_BGD: Tensor) -> Tensor:
-        return grouped_product(x_TD, w_BGD.transpose(1, 2), end_B, token_P=token_P)
-
-    key_PG = read(keys_BGD)
-    gate_PG = key_PG.new_empty(0) if gates_BGD is None else read(gates_BGD)
-    o_PD = grouped_product(_hidden(key_PG, gate_PG, activation), values_BGD, end_B)
+    x_TD, gates = x_TD.contiguous(), None if gates_BGD is None else gates_BGD.contiguous()
+    key_PG, gate_PG, h_PG = hidden_units(
+        x_TD, keys_BGD.contiguous(), gates, token_P, end_B, activation
+    )
+    o_PD = grouped_product(h_PG, values_BGD, end_B)
     n_tokens = x_TD.shape[0]
     y_TD = weighted_row_sum(weight_P, o_PD, order_P, start_T1, n_tokens=n_tokens, by_row=True)
     return y_TD, key_PG, gate_PG
@@ -96,37 +95,25 @@ def expert_ffn_backward(
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients in x, keys, gates, values and weight; (0,) for what is None."""
-    n_tokens = x_TD.shape[0]
-    gated = gates_BGD is not None
+    dy_TD, x_TD = dy_TD.contiguous(), x_TD.contiguous()
+    keys, gates = keys_BGD.contiguous(), None if gates_BGD is None else gates_BGD.contiguous()
     dh_PG = grouped_product(dy_TD, values_BGD.transpose(1, 2), end_B, token_P=token_P)
     h_PG, dkey_PG, dgate_PG, dweight_P = hidden_gradients(
-        key_PG, gate_PG if gated else None, dh_PG, weight_P, end_B[-1:], activation
+        key_PG, None if gates is None else gate_PG, dh_PG, weight_P, end_B[-1:], activation
     )
-    dvalues_BGD = grouped_weight_gradient(
-        h_PG, dy_TD, values_BGD, end_B, place_P=token_P, gate_P=weight_P
+    dvalues_BGD, dkeys_BGD, dgates_BGD = matrix_gradients(
+        h_PG, dkey_PG, dgate_PG, x_TD, dy_TD, keys, token_P, end_B
     )
-    dx_PD = grouped_product(dkey_PG, keys_BGD, end_B)
-    dkeys_BGD = _weight_gradient(x_TD, dkey_PG, keys_BGD, end_B, token_P)
-    dgates_BGD = dh_PG.new_empty(0)
-    if gates_BGD is not None and dgate_PG is not None:
-        dx_PD = grouped_product(dgate_PG, gates_BGD, end_B, add_to=dx_PD)
-        dgates_BGD = _weight_gradient(x_TD, dgate_PG, gates_BGD, end_B, token_P)
-    dx_TD = weighted_row_sum(None, dx_PD, order_P, start_T1, n_tokens=n_tokens)
+    dx_PD = input_gradient(dkey_PG, dgate_PG, keys, gates, end_B)
+    dx_TD = weighted_row_sum(None, dx_PD, order_P, start_T1, n_tokens=x_TD.shape[0])
     none = dh_PG.new_empty(0)
     return dx_TD, dkeys_BGD, dgates_BGD, dvalues_BGD, none if dweight_P is None else dweight_P
 
 
-def _weight_gradient(
-    x_TD: Tensor, d_PG: Tensor, w_BGD: Tensor, end_B: Tensor, token_P: Tensor
-) -> Tensor:
-    """(B, G, D) of what reads the tokens."""
-    dw_BDG = grouped_weight_gradient(x_TD, d_PG, w_BGD.transpose(1, 2), end_B, token_P=token_P)
-    return dw_BDG.transpose(1, 2)
-
-
 @expert_ffn_backward.register_fake
 def _(dy_TD: Tensor, key_PG: Tensor, gate_PG: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-    return tuple(dy_TD.new_empty(0 if x is None else x.shape) for x in inputs[:5])
+    given = inputs[:5]
+    return tuple(dy_TD.new_empty(0) if x is None else x.new_empty(x.shape) for x in given)
 
 
 def _context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor, Tensor]) -> None:

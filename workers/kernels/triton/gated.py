@@ -25,7 +25,7 @@ CONFIGS = (Config.of(BLOCK=1024, warps=4), Config.of(BLOCK=2048, warps=8))
 
 
 @triton.jit
-def _activation(g, ACTIVATION: tl.constexpr):
+def act_and_slope(g, ACTIVATION: tl.constexpr):
     """act(g) and its derivative, float32; gelu is the exact one (erf)."""
     if ACTIVATION == "relu":
         return tl.maximum(g, 0.0), tl.where(g > 0.0, 1.0, 0.0)
@@ -43,7 +43,7 @@ def gated_forward_kernel(gate_ptr, up_ptr, h_ptr, n, ACTIVATION: tl.constexpr, B
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     gate = tl.load(gate_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + at, mask=at < n, other=0.0).to(tl.float32)
-    act, _ = _activation(gate, ACTIVATION)
+    act, _ = act_and_slope(gate, ACTIVATION)
     tl.store(h_ptr + at, (act * up).to(h_ptr.dtype.element_ty), mask=at < n)
 
 
@@ -63,7 +63,7 @@ def gated_backward_kernel(
     gate = tl.load(gate_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     dh = tl.load(dh_ptr + at, mask=at < n, other=0.0).to(tl.float32)
-    act, slope = _activation(gate, ACTIVATION)
+    act, slope = act_and_slope(gate, ACTIVATION)
     tl.store(dgate_ptr + at, (dh * up * slope).to(dgate_ptr.dtype.element_ty), mask=at < n)
     tl.store(dup_ptr + at, (dh * act).to(dup_ptr.dtype.element_ty), mask=at < n)
 
@@ -89,7 +89,7 @@ def hidden_gradients_kernel(
     BLOCK_G: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """BLOCK_P rows: h, the gradients of both pre-activations for w h, and that of w."""
+    """BLOCK_P rows: w h, the gradients of both pre-activations for it, and that of w."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     live = row < n_pairs
     if BOUNDED:
@@ -106,16 +106,16 @@ def hidden_gradients_kernel(
         dh = tl.load(dh_ptr + at, mask=mask, other=0.0).to(tl.float32)
         if GATED:
             gate = tl.load(gate_ptr + at, mask=mask, other=0.0).to(tl.float32)
-            act, slope = _activation(gate, ACTIVATION)
+            act, slope = act_and_slope(gate, ACTIVATION)
             h, dkey = act * key, act * dh
             dgate = dh * key * slope * weight[:, None]
             tl.store(dgate_ptr + at, dgate.to(dgate_ptr.dtype.element_ty), mask=mask)
         else:
-            h, slope = _activation(key, ACTIVATION)
+            h, slope = act_and_slope(key, ACTIVATION)
             dkey = dh * slope
         total += tl.sum(h * dh, axis=1)
+        h, dkey = h * weight[:, None], dkey * weight[:, None]
         tl.store(h_ptr + at, h.to(h_ptr.dtype.element_ty), mask=mask)
-        dkey = dkey * weight[:, None]
         tl.store(dkey_ptr + at, dkey.to(dkey_ptr.dtype.element_ty), mask=mask)
     if WEIGHT:
         # Rows that are no pairs have a gradient too: 0, for somebody may add it up.
@@ -151,7 +151,7 @@ def hidden_gradients(
     end_1: Tensor | None,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """h (P, G), and for the gradient dh of w h those of the keys' and of the gates' pre-activations
+    """w h (P, G), and for the gradient dh of it those of the keys' and of the gates' pre-activations
     and of the weight (P,); None for what is None.
 
     end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and

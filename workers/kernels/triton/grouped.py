@@ -38,7 +38,7 @@ MOST_AT_ONCE = 1024
 
 
 @triton.jit
-def _tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constexpr):
+def tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constexpr):
     """A tile's expert, n_experts for a tile beyond the last, and its first row."""
     expert = tl.zeros((), tl.int32)
     row = tl.zeros((), tl.int64)
@@ -87,7 +87,7 @@ def product_kernel(
 ):
     """A tile of rows of one expert by a block of columns of its matrix."""
     n_outer = tl.cdiv(outer, BLOCK_O)
-    expert, first_row = _tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
+    expert, first_row = tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
     if expert >= n_experts:
         return
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK_P)
