@@ -66,13 +66,11 @@ class Entry:
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
 ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
-UNUSED = {"token_ptr": None, "place_ptr": None, "gate_ptr": None}
-SUM_PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"} | UNUSED
-SUM_FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
-SUM_ROWS = "BLOCK_I"
-FIND = {"ADD": False, "BLOCK_B": EXPERTS}
-PLAIN, FUSED = SUM_PLAIN | FIND, SUM_FUSED | FIND
-ADDING = PLAIN | {"ADD": True, "BLOCK_B": 1024}
+READS_ITS_OWN = {"GATHER": False, "token_ptr": None}
+FIND = {"PRECISION": "ieee", "BLOCK_B": EXPERTS}
+PLAIN, GATHERED = FIND | READS_ITS_OWN, FIND | {"GATHER": True}
+ALONE = {"PRECISION": "ieee"}
+MANY = PLAIN | {"BLOCK_B": grouped.MOST_AT_ONCE}
 INDEX = dict.fromkeys(("token_ptr", "place_ptr", "end_ptr"), "*i64")
 UP = {"n_experts": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
 UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
@@ -102,12 +100,9 @@ def catalog() -> tuple[Entry, ...]:
     return (
         Entry("grouped product", product, products, BY_COLUMN, PLAIN, INDEX, "BLOCK_P"),
         Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN, INDEX, "BLOCK_P"),
-        Entry("grouped product, adding", product, products, BY_ROW, ADDING, INDEX, "BLOCK_P"),
-        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, INDEX, "BLOCK_P"),
-        Entry("weight gradient", gradient, gradients, BY_COLUMN, SUM_PLAIN, INDEX, SUM_ROWS),
-        Entry(
-            "weight gradient, fused", gradient, gradients, BY_COLUMN, SUM_FUSED, INDEX, "BLOCK_I"
-        ),
+        Entry("grouped product, many", product, products, BY_ROW, MANY, INDEX, "BLOCK_P"),
+        Entry("grouped product, gathered", product, products, BY_COLUMN, GATHERED, INDEX, "BLOCK_P"),
+        Entry("weight gradient", gradient, gradients, BY_COLUMN, ALONE, INDEX, "BLOCK_I"),
         Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, BY_PAIR, READ),
         Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
         Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),

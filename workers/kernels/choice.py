@@ -58,3 +58,17 @@ class Choice(NamedTuple):
     weight_P: Tensor
     load_B: Tensor | None
     loss: Tensor | None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """When a sigmoid gate is open, and what gates cost.
+
+    tau: what an open gate is above.
+    renormalize: whether weights are multiplied by B / the open gates of their token.
+    sparsity: weight of the mean of the open gates.
+    """
+
+    tau: float
+    renormalize: bool
+    sparsity: float

@@ -40,15 +40,17 @@ FILES = {
     "expert_choice": "choice",  # of all tokens of a batch
     "spread_choice": "choice",  # of tokens whose batch several processes read
     "dense_ffn": "dense_ffn",  # one expert of all tokens
-    "plain_ffn": "expert_ffn",  # the same with weights, or several weights a pair
+    "plain_ffn": "dense_ffn",  # the same with weights, or several weights a pair
     "grouped_mm": "grouped",
     "linear_cross_entropy": "cross_entropy",
     "normed_heads": "rotary",
     "order_pairs": "pair_order",
     "product_key_search": "product_key",
+    "relu_choice": "relu_choice",
     "rms_norm": "rms_norm",
     "row_dot": "rows",
     "row_sum": "rows",
+    "threshold_gates": "gates",
     "top_indices": "topk",
 }
 
@@ -92,6 +94,8 @@ NUMBA = Takes(
         "expert_choice": "its time is that of `top_indices`, which has one",
         "spread_choice": "its time is that of `top_indices`, which has one",
         "order_pairs": "torch's sort takes little of a CPU's step",
+        "relu_choice": "a CPU is asked how many gates are open, and has no room for the others",
+        "threshold_gates": "its time is that of a few operations on narrow rows",
     },
     limits={
         "attention": Limit(1024, "tokens", "a head's scores are kept whole in backward"),
@@ -106,13 +110,14 @@ TRITON = Takes(
     absent={
         "attention": "torch has a fused kernel for it",
         "masked_attention": "torch has a fused kernel for it",
-        "plain_ffn": "plain products of all tokens are a library's best case",
         "spread_choice": "processes speak to each other between its means and its loss",
         "top_indices": "torch has a kernel for it",
     },
     limits={
         "expert_choice": Limit(1024, "experts", "a token's scores must fit registers"),
         "order_pairs": Limit(1024, "experts", "counts of all must fit registers"),
+        "relu_choice": Limit(1024, "experts", "a token's gates must fit registers"),
+        "threshold_gates": Limit(1024, "experts", "a token's gates must fit registers"),
         "product_key_search": Limit(32, "choices", "their square must fit a warp's registers"),
     },
 )

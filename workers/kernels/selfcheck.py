@@ -21,6 +21,7 @@ from torch import Tensor
 from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
+from workers.kernels.choice import Rule
 from workers.kernels.dispatch import load
 from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.remembered import passed, remember
@@ -95,6 +96,7 @@ def problems(dtype: torch.dtype) -> Iterator[Problem]:
     yield from _experts(make)
     yield from _reads(make)
     yield _keys(make)
+    yield from _routers(make)
     yield from _rows_alone(make)
 
 
@@ -167,6 +169,31 @@ def _keys(make: _Maker) -> Problem:
     sign_ST1 = 1 - 2 * make.below(2, TOKENS).view(1, -1, 1).expand(4, -1, -1)
     leaves = [sign_ST1.to(make.dtype), sub_keys_SR1.to(make.dtype)]
     return "product_key_search", lambda run, q, keys: run(q, keys, CHOICES)[0], leaves
+
+
+def _routers(make: _Maker) -> Iterator[Problem]:
+    # Logits in steps that no two of a token share, in float32 as routers are: no choice is close.
+    order = [torch.randperm(ROOT, generator=make.generator) for _ in range(TOKENS)]
+    z_TB = torch.stack(order) / 4.0
+
+    def chosen(rule: Rule, run: Call, z: Tensor) -> Tensor:
+        found = run(z, None, rule, None)
+        whole = [found.load_B, found.pairs.token_P, *found.pairs.by_token(len(z))]
+        # None above 1, so that a small error in the weights is none of a large number.
+        shares = [part.to(z.dtype) / (TOKENS * CHOICES) for part in whole]
+        return torch.cat([found.weight_P, *shares, found.loss.view(1)])
+
+    losses = {"balance": 0.5, "z": 0.01, "entropy": 0.5}
+    for softmax in (True, False):
+        rule = Rule(CHOICES, softmax, normalize=True, counts=True, **losses)
+        yield f"expert_choice softmax={softmax}", partial(chosen, rule), [z_TB]
+    index_TK = torch.stack(order)[:, :CHOICES]
+
+    def ordered(run: Call, weight: Tensor) -> Tensor:
+        pairs, weight_P = run(index_TK.to(weight.device), weight, ROOT)
+        return torch.cat((weight_P, pairs.token_P.to(weight.dtype) / TOKENS))
+
+    yield "order_pairs", ordered, [make.normal(TOKENS, CHOICES)]
 
 
 def _rows_alone(make: _Maker) -> Iterator[Problem]:

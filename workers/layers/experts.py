@@ -81,6 +81,8 @@ class Experts(Declared):
         if routing is None:
             return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
         laid_out = self._laid_out(routing, stats) if isinstance(routing, Open) else routing
+        if stats is not None and isinstance(laid_out, Ragged):
+            laid_out = laid_out.exact()
         if isinstance(laid_out, Full):
             return self._all(x_TD, laid_out, stats)
         if self.by_rows:
@@ -95,9 +97,12 @@ class Experts(Declared):
         knows alone. Who measures waits for the device all the same."""
         if stats is not None:
             return Ragged.from_open(routing.weight_TB, routing.open_TB)
-        if self.by_rows or self.output_gate_BD is not None:
-            return Full(routing.weight_TB)
-        return routing.bounded()
+        return routing.bounded() if self.takes_room else Full(routing.weight_TB)
+
+    @property
+    def takes_room(self) -> bool:
+        """Whether there are products of pairs whose number the device knows alone."""
+        return not self.by_rows and self.output_gate_BD is None
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:
         act = ACTIVATIONS[self.activation]

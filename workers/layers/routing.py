@@ -13,7 +13,7 @@ from torch import Tensor
 from workers.kernels.api.pair_order import order_pairs
 from workers.kernels.pairs import Loads, Pairs
 from workers.kernels.place import kind
-from workers.kernels.torch.pair_order import by_expert
+from workers.kernels.torch.pair_order import by_expert, order_open
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Full:
 class Ragged:
     """Pairs sorted by expert: the layout of matrix products, one an expert.
 
-    token_P: the token of each pair. Of `Open.bounded`, pairs beyond the last expert's have token T.
+    token_P: the token of each pair. What lies beyond the last expert's pairs is room: see `exact`.
     loads: pairs of each expert.
     weight_P: (P,), or None for all ones.
     choice_P, placed: as in `Pairs`.
@@ -71,6 +71,14 @@ class Ragged:
         """As the operations take them."""
         return Pairs(self.token_P, self.loads, self.choice_P, self.placed)
 
+    def exact(self) -> Ragged:
+        """Without room beyond the last expert's pairs; asks the device how many there are."""
+        n_pairs = sum(self.counts)
+        if n_pairs == self.token_P.numel():
+            return self
+        weight_P = None if self.weight_P is None else self.weight_P[:n_pairs]
+        return Ragged(self.token_P[:n_pairs], self.loads, weight_P)
+
     def pair_experts(self) -> Tensor:
         """The expert of each pair, (P,)."""
         count_B = self.loads.count_B(self.token_P.device)
@@ -100,15 +108,8 @@ class Open:
     open_TB: Tensor
 
     def bounded(self) -> Ragged:
-        """The open pairs sorted by expert, and after them room up to T * B, whose token is T."""
-        n_tokens, n_experts = self.open_TB.shape
-        expert_B1 = torch.arange(n_experts, device=self.open_TB.device)[:, None]
-        key_P = torch.where(self.open_TB.t(), expert_B1, n_experts).flatten()
-        expert_P, order_P = by_expert(key_P, n_experts)
-        token_P = torch.where(expert_P < n_experts, order_P % n_tokens, n_tokens)
-        # One source an element: its gradient is a plain copy.
-        weight_P = self.weight_TB.t().flatten().gather(0, order_P)
-        return Ragged(token_P, Loads.of_sorted(expert_P, n_experts), weight_P)
+        """The open pairs sorted by expert, and after them room up to T * B."""
+        return Ragged.of(*order_open(self.weight_TB, self.open_TB))
 
 
 def open_pairs(weight_TB: Tensor, open_TB: Tensor) -> Ragged | Open:

@@ -23,6 +23,23 @@ def order_pairs(
     return Pairs(choice_P // index_TK.shape[1], loads, choice_P), weight_P
 
 
+def order_open(weight_TB: Tensor, open_TB: Tensor) -> tuple[Pairs, Tensor]:
+    """The open pairs sorted by expert, and after them room up to T * B, whose token is T; and the
+    weights in their order. Asks the device nothing.
+
+    weight_TB: (T, B).
+    open_TB: (T, B), bool.
+    """
+    n_tokens, n_experts = open_TB.shape
+    expert_B1 = torch.arange(n_experts, device=open_TB.device)[:, None]
+    key_P = torch.where(open_TB.t(), expert_B1, n_experts).flatten()
+    expert_P, order_P = by_expert(key_P, n_experts)
+    token_P = torch.where(expert_P < n_experts, order_P % n_tokens, n_tokens)
+    # One source an element: its gradient is a plain copy.
+    weight_P = weight_TB.t().flatten().gather(0, order_P)
+    return Pairs(token_P, Loads.of_sorted(expert_P, n_experts)), weight_P
+
+
 def by_expert(expert_P: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
     """The experts in order, and where each stood; of equal ones the first stays the first.
 

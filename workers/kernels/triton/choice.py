@@ -170,7 +170,7 @@ def choice_gradient_kernel(
 
 
 class Chosen(NamedTuple):
-    """What the operator gives; what the rule does not want is not written.
+    """What the operator gives; (0,) for what the rule does not want.
 
     weight_P, loss, load_B: as in `Choice`.
     token_P, end_B, place_P, start_T1: as in `Placed`.
@@ -188,13 +188,14 @@ class Chosen(NamedTuple):
     slope_2B: Tensor
 
     @classmethod
-    def room(cls, z_TB: Tensor, k: int) -> Chosen:
+    def room(cls, z_TB: Tensor, k: int, counts: bool, has_loss: bool) -> Chosen:
         """For the choice of k experts."""
         n_tokens, n_experts = z_TB.shape
         index_TK = z_TB.new_empty(n_tokens, k, dtype=torch.int32)
+        of_loss: tuple[tuple[int, ...], int] = ((), 2 * n_experts) if has_loss else ((0,), 0)
+        sizes = ((n_tokens * k,), of_loss[0], (n_experts if counts else 0,), (of_loss[1],))
         weights, loss, loads, slopes = (
-            z_TB.new_empty(size, dtype=torch.float32)
-            for size in ((n_tokens * k,), (), (n_experts,), (2 * n_experts,))
+            z_TB.new_empty(size, dtype=torch.float32) for size in sizes
         )
         return cls(weights, loss, loads, *Placed.room(index_TK, n_experts), index_TK, slopes)
 
@@ -228,8 +229,8 @@ def choice(
     entropy: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`Chosen`, of contiguous logits."""
-    (n_tokens, n_experts), room = z_TB.shape, Chosen.room(z_TB, k)
-    runs, has_loss = Runs.of(n_tokens, n_experts), bool(balance or z or entropy)
+    (n_tokens, n_experts), has_loss = z_TB.shape, bool(balance or z or entropy)
+    runs, room = Runs.of(n_tokens, n_experts), Chosen.room(z_TB, k, counts, has_loss)
     count_GB = z_TB.new_empty(runs.number, n_experts, dtype=torch.int32)
     sum_G = z_TB.new_empty(runs.number, 2 * n_experts + 1, dtype=torch.float32)
     weight_TK = z_TB.new_empty(n_tokens, k, dtype=torch.float32)
@@ -252,7 +253,8 @@ def choice(
 
 @choice.register_fake
 def _(z_TB: Tensor, bias_B: Tensor | None, k: int, *rest: Any) -> tuple[Tensor, ...]:
-    return Chosen.room(z_TB, k)
+    _, _, counts, *weights = rest
+    return Chosen.room(z_TB, k, counts, any(weights))
 
 
 @torch.library.custom_op("ffn_nas::expert_choice_backward", mutates_args=())

@@ -50,7 +50,7 @@ def count_kernel(
 
 
 @triton.jit
-def _before(count_ptr, n_experts, n_runs, program, BLOCK_B: tl.constexpr, BLOCK_T: tl.constexpr):
+def pairs_before(count_ptr, n_experts, n_runs, program, BLOCK_B: tl.constexpr, BLOCK_T: tl.constexpr):
     """The pairs of each expert, and those of them in the runs before this one."""
     b = tl.arange(0, BLOCK_B)
     total = tl.zeros((BLOCK_B,), tl.int32)
@@ -99,7 +99,7 @@ def place_kernel(
     program = tl.program_id(0)
     b = tl.arange(0, BLOCK_B)
     known = b < n_experts
-    total, next_B = _before(count_ptr, n_experts, n_runs, program, BLOCK_B, BLOCK_T)
+    total, next_B = pairs_before(count_ptr, n_experts, n_runs, program, BLOCK_B, BLOCK_T)
     end = tl.cumsum(total, axis=0)
     next_B += end - total
     if program == 0:

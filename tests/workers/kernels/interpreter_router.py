@@ -1,0 +1,137 @@
+"""A router's choice and the order of pairs in Triton's interpreter: kernels and operators."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from unittest import mock
+
+import reference
+import torch
+from interpreter_tools import close, normal
+
+from workers.kernels.choice import Rule
+from workers.kernels.pairs import Pairs
+from workers.kernels.triton import choice, pair_order
+
+LOSSES = {"balance": 0.3, "z": 0.2, "entropy": 0.5, "counts": True}
+# Tokens, experts and choices: one token, k = B, more tokens than a program has at a time.
+SIZES = ((1, 5, 2), (7, 4, 4), (45, 17, 1))
+RULES = (
+    {"softmax": True},
+    {"softmax": True, "normalize": True, **LOSSES},
+    {"softmax": False, **LOSSES},
+    {"softmax": False, "normalize": True},
+)
+
+
+def small():
+    """Few programs and blocks, so that each has several blocks of tokens."""
+    return mock.patch.multiple(pair_order, PROGRAMS=2, BLOCK=128)
+
+
+def same_order(pairs: Pairs, index: list[list[int]], n_experts: int) -> None:
+    """The pairs by expert, token and choice, and the way from a token to them."""
+    want = reference.order(index, n_experts)
+    place = {(t, k): p for p, (_, t, k) in enumerate(want)}
+    assert pairs.token_P is not None
+    assert pairs.token_P.tolist() == [t for _, t, _ in want]
+    assert pairs.counts == [sum(e == b for e, _, _ in want) for b in range(n_experts)]
+    order_P, start_T1 = pairs.by_token(len(index))
+    flat = [(t, k) for t, row in enumerate(index) for k in range(len(row))]
+    assert order_P.tolist() == [place[at] for at in flat]
+    assert start_T1.tolist() == [t * len(index[0]) for t in range(len(index) + 1)]
+
+
+@small()
+def chosen(rule: Rule, n_tokens: int, n_experts: int, biased: bool) -> None:
+    """Choice, weights, loads and losses, and the gradient in the logits."""
+    z = normal(n_tokens, n_experts, dtype=torch.float32).requires_grad_()
+    bias = normal(n_experts, dtype=torch.float32, seed=1) / 4 if biased else None
+    got = choice.expert_choice(z, bias, rule, None)
+    p = z.softmax(1) if rule.softmax else z.sigmoid()
+    index = (p.detach() + (0.0 if bias is None else bias)).topk(rule.k).indices.tolist()
+    same_order(got.pairs, index, n_experts)
+    exact = z.detach().double().requires_grad_()
+    weights, loss = reference.expert_choice(exact, bias, index, rule)
+    close(got.weight_P.detach(), weights.detach(), torch.float32)
+    assert (got.loss is None) == (not rule.has_loss)
+    assert (got.load_B is None) == (not rule.counts)
+    if got.load_B is not None:
+        assert got.load_B.tolist() == got.pairs.counts
+    dy = normal(len(weights), dtype=torch.float32, seed=2)
+    total, want = got.weight_P @ dy, weights @ dy.double()
+    if got.loss is not None:
+        close(got.loss.detach(), loss.detach(), torch.float32)
+        total, want = total + 1.7 * got.loss, want + 1.7 * loss
+        # The loss alone has a gradient, too.
+        alone = torch.autograd.grad(got.loss, z, retain_graph=True)[0]
+        close(alone, torch.autograd.grad(loss, exact, retain_graph=True)[0], torch.float32)
+    close(torch.autograd.grad(total, z)[0], torch.autograd.grad(want, exact)[0], torch.float32)
+
+
+@small()
+def of_equal_scores() -> None:
+    """The first of equal ones, each once; and a token whose scores are no numbers names experts."""
+    z = torch.zeros(3, 6)
+    z[2] = float("nan")
+    found = choice.Chosen(*choice.choice(z, None, 4, True, False, False, 0.0, 0.0, 0.0))
+    assert found.index_TK[:2].tolist() == [[0, 1, 2, 3]] * 2
+    assert found.index_TK[2].ge(0).all() and found.index_TK[2].lt(6).all()
+    assert sorted(found.place_P.tolist()) == list(range(12))
+
+
+@small()
+def ordered(n_tokens: int, n_experts: int, k: int, weighted: bool) -> None:
+    """Of experts that a token may name twice."""
+    drawn = torch.Generator().manual_seed(3)
+    index = torch.randint(n_experts, (k, n_tokens), generator=drawn).t()
+    weight = normal(n_tokens, k, dtype=torch.float32).requires_grad_() if weighted else None
+    pairs, weight_P = pair_order.order_pairs(index, weight, n_experts)
+    same_order(pairs, index.tolist(), n_experts)
+    if weight is None or weight_P is None:
+        assert weight is weight_P
+        return
+    want = [weight[t, j] for _, t, j in reference.order(index.tolist(), n_experts)]
+    assert torch.equal(weight_P, torch.stack(want))
+    dy = normal(len(want), dtype=torch.float32, seed=1)
+    grads = (torch.autograd.grad(y @ dy, weight)[0] for y in (weight_P, torch.stack(want)))
+    assert torch.equal(*grads)
+
+
+def opcheck(name: str) -> None:
+    z = normal(6, 5, dtype=torch.float32)
+    index, place = torch.arange(12).view(6, 2).int() % 5, torch.arange(12)
+    cases: dict[str, list[tuple[object, ...]]] = {
+        "expert_choice": [
+            (z.clone().requires_grad_(), torch.ones(5), 2, True, True, True, 0.1, 0.1, 0.1),
+            (z.clone().requires_grad_(), None, 2, False, False, False, 0.1, 0.0, 0.0),
+        ],
+        "expert_choice_backward": [
+            (torch.ones(12), torch.ones(()), z, index, place, torch.ones(10), True, True, 0.1),
+            (None, torch.ones(()), z, index, place, torch.ones(10), False, False, 0.0),
+        ],
+        "pair_order": [(index.long(), 5)],
+    }
+    for arguments in cases[name]:
+        torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
+
+
+def checks() -> Iterator[tuple[str, str, functools.partial]]:
+    """Operation, case and check."""
+    for n_tokens, n_experts, k in SIZES:
+        for biased, given in enumerate(RULES):
+            rule = Rule(k, **given)
+            if rule.normalize and k == 1:
+                continue
+            case = f"{n_tokens} tokens, {n_experts} experts, {rule}"
+            check = functools.partial(chosen, rule, n_tokens, n_experts, biased % 2 == 1)
+            yield "expert choice", case, check
+        for weighted in (False, True):
+            case = f"{n_tokens} tokens, {n_experts} experts, {k}, {weighted}"
+            yield "order of pairs", case, functools.partial(ordered, *(n_tokens, n_experts, k), weighted)
+    yield "expert choice", "equal scores", functools.partial(of_equal_scores)
+    for name in ("expert_choice", "expert_choice_backward", "pair_order"):
+        yield "opcheck, router", name, functools.partial(opcheck, name)
+
+
