@@ -18,10 +18,12 @@ from workers.kernels.triton import (
     grouped,
     pair_order,
     product_key,
+    relu_choice,
     rms_norm,
     rotary,
     rows,
 )
+from workers.kernels.triton import gates as threshold
 from workers.kernels.triton.config import Config
 
 
@@ -86,6 +88,8 @@ KEYS |= {"stride_s2": TOKENS * ROOT, "stride_st": ROOT}
 KEYS |= {"stride_oh": TOKENS * CHOICES, "stride_ot": CHOICES}
 CHOSEN = {"J": CHOICES, "K": CHOICES, "BLOCK_J": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT}
 ROWS_OF_PAIRS = {"n_pairs": TOKENS * PER_TOKEN, "width": HIDDEN, "stride_p": HIDDEN}
+ROWS_OF_PAIRS |= {"n_weights": 1}
+PARTS = ROWS_OF_PAIRS | {"n_weights": PER_TOKEN, "stride_p": PER_TOKEN * HIDDEN}
 GATED = {"GATED": True, "WEIGHT": True, "BOUNDED": True}
 UNGATED = GATED | {"GATED": False, "gate_ptr": None, "dgate_ptr": None}
 FLAT = {"n": TOKENS * PER_TOKEN * HIDDEN}
@@ -134,8 +138,19 @@ def catalog() -> tuple[Entry, ...]:
             for a in gated.ACTIVATIONS
             for gates in (True, False)
         ),
+        *(
+            Entry(
+                f"weighted hidden units {a}",
+                gated.weighted_hidden_kernel,
+                gated.HIDDEN_CONFIGS,
+                PARTS,
+                {"ACTIVATION": a, "GATED": True},
+            )
+            for a in gated.ACTIVATIONS
+        ),
         *experts(),
         *routers(),
+        *gates(),
         *heads(),
         *norms("", TOKENS, WIDTH),
         *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
@@ -199,6 +214,28 @@ def routers() -> Iterator[Entry]:
         yield Entry(f"choice, {gate}", choose, configs, sizes, chosen, types)
         yield Entry(f"choice, {gate}, order", place, configs, sizes, placed, types)
         yield Entry(f"choice, {gate}, gradient", gradient, configs, sizes, back, types)
+
+
+def gates() -> Iterator[Entry]:
+    """Choices by gates that open any number of experts."""
+    runs = pair_order.Runs.of(TOKENS, EXPERTS)
+    sizes = {"n_tokens": TOKENS, "n_experts": EXPERTS, "run": runs.length, "n_runs": runs.number}
+    sizes |= {"stride_t": EXPERTS, "n": TOKENS * EXPERTS}
+    real = ("z_ptr", "sum_ptr", "coefficient_ptr", "weight_ptr", "loss_ptr", "slope_ptr")
+    types = dict.fromkeys((*real, "dweight_ptr", "dloss_ptr", "dz_ptr"), "*fp32")
+    types |= dict.fromkeys(("token_ptr", "order_ptr", "start_ptr", "end_ptr"), "*i64")
+    types |= dict.fromkeys(("count_ptr", "place_ptr"), "*i32")
+    types |= dict.fromkeys(("tau", "sparsity"), "fp32")
+    configs, both = (pair_order.CONFIG,), {"WEIGHT": True, "LOSS": True}
+    scaled, flat = runs.blocks | {"RENORMALIZE": True}, both | {"BLOCK": relu_choice.BLOCK}
+    for name, kernel, fixed in (
+        ("count of open gates", relu_choice.count_open_kernel, runs.blocks),
+        ("order of open gates", relu_choice.place_open_kernel, runs.blocks),
+        ("open gates, gradient", relu_choice.open_gradient_kernel, flat),
+        ("threshold gates", threshold.gates_kernel, scaled),
+        ("threshold gates, gradient", threshold.gates_gradient_kernel, scaled | both),
+    ):
+        yield Entry(name, kernel, configs, sizes, fixed, types)
 
 
 def heads() -> tuple[Entry, Entry]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
-from workers.kernels.choice import Rule
+from workers.kernels.choice import Rule, Threshold
 from workers.kernels.dispatch import load
 from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.remembered import passed, remember
@@ -37,6 +37,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 COUNTS = [70, 0, 1, 129]
 SIZES_T = [3, 0, 17, 1]
 INNER, OUTER, ROWS, WIDTH, HEAD = 130, 75, 50, 301, 24
+PARTS = 3  # of OUTER units, each with a weight
 TOKENS, VOCABULARY, ROOT, CHOICES = 60, 5003, 13, 7
 
 Call = Callable[..., Tensor]
@@ -136,9 +137,14 @@ def _dense(x_TD: Tensor, *matrices: Tensor) -> Iterator[Problem]:
         keys, gates, values = given if len(given) == 3 else (given[0], None, given[1])
         return run(Operands(x, keys, gates, values, None), Pairs(None, [len(x)]), "silu", None)
 
+    def weighted(run: Call, x: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
+        return run(Operands(x, *given, weight), Pairs(None, [len(x)]), "silu", None)
+
     keys, gates, values = (w_BGD[:1] for w_BGD in matrices)
     yield "dense_ffn gated", dense, [x_TD, keys, gates, values]
     yield "dense_ffn", dense, [x_TD, keys, values]
+    weight_TC = 1 + x_TD[:, :PARTS] / 4
+    yield "plain_ffn", weighted, [x_TD, weight_TC, keys, gates, values]
 
 
 def _reads(make: _Maker) -> Iterator[Problem]:
@@ -187,6 +193,19 @@ def _routers(make: _Maker) -> Iterator[Problem]:
     for softmax in (True, False):
         rule = Rule(CHOICES, softmax, normalize=True, counts=True, **losses)
         yield f"expert_choice softmax={softmax}", partial(chosen, rule), [z_TB]
+    centred_TB = z_TB - (ROOT // 2 + 0.5) / 4.0
+
+    def opened(run: Call, z: Tensor) -> Tensor:
+        found = run(z, torch.tensor(0.5, device=z.device))
+        order_P, start_T1 = found.pairs.by_token(len(z))
+        return torch.cat((found.weight_P[order_P[: start_T1[-1]]], found.loss.view(1)))
+
+    def gated(run: Call, z: Tensor) -> Tensor:
+        weight_TB, loss = run(z, Threshold(0.6, renormalize=True, sparsity=0.5))
+        return torch.cat((weight_TB.flatten(), loss.view(1)))
+
+    yield "relu_choice", opened, [centred_TB]
+    yield "threshold_gates", gated, [centred_TB]
     index_TK = torch.stack(order)[:, :CHOICES]
 
     def ordered(run: Call, weight: Tensor) -> Tensor:

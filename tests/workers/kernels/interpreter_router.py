@@ -10,10 +10,15 @@ import reference
 import torch
 from interpreter_tools import close, normal
 
-from workers.kernels.choice import Rule
+from workers.kernels.choice import Rule, Threshold
 from workers.kernels.pairs import Pairs
-from workers.kernels.triton import choice, pair_order
+from workers.kernels.triton import choice, gates, pair_order
+from workers.kernels.triton import relu_choice as relu
 
+OPERATORS = (
+    *("expert_choice", "expert_choice_backward", "pair_order", "relu_choice"),
+    *("relu_choice_backward", "threshold_gates", "threshold_gates_backward"),
+)
 LOSSES = {"balance": 0.3, "z": 0.2, "entropy": 0.5, "counts": True}
 # Tokens, experts and choices: one token, k = B, more tokens than a program has at a time.
 SIZES = ((1, 5, 2), (7, 4, 4), (45, 17, 1))
@@ -99,6 +104,62 @@ def ordered(n_tokens: int, n_experts: int, k: int, weighted: bool) -> None:
     assert torch.equal(*grads)
 
 
+@small()
+def opened(n_tokens: int, n_experts: int) -> None:
+    """The gates above zero by expert and by token, and the penalty."""
+    z = normal(n_tokens, n_experts, dtype=torch.float32)
+    z[n_tokens // 2] = -1.0  # a token of no expert
+    z.requires_grad_()
+    coefficient = torch.tensor(0.7)
+    got = relu.relu_choice(z, coefficient)
+    pairs = [(b, t) for b in range(n_experts) for t in range(n_tokens) if z[t, b] > 0]
+    assert got.pairs.token_P is not None and got.loss is not None
+    assert got.pairs.token_P[: len(pairs)].tolist() == [t for _, t in pairs]
+    assert got.pairs.counts == [sum(e == b for e, _ in pairs) for b in range(n_experts)]
+    order_P, start_T1 = got.pairs.by_token(n_tokens)
+    for t in range(n_tokens):
+        places = order_P[start_T1[t] : start_T1[t + 1]].tolist()
+        assert places == [p for p, (_, token) in enumerate(pairs) if token == t]
+    exact = z.detach().double().requires_grad_()
+    weights = [exact[t, b] for b, t in pairs]
+    loss = 0.7 * exact.clamp_min(0).mean()
+    close(got.loss.detach(), loss.detach(), torch.float32)
+    dy = normal(z.numel(), dtype=torch.float32, seed=1)
+    dy[len(pairs) :] = 0.0
+    want = sum((w * d for w, d in zip(weights, dy.double(), strict=False)), 1.7 * loss)
+    given = [dy, torch.tensor(1.7)]
+    (dz,) = torch.autograd.grad([got.weight_P, got.loss], z, given, retain_graph=True)
+    close(dz, torch.autograd.grad(want, exact, retain_graph=True)[0], torch.float32)
+    close(
+        torch.autograd.grad(got.loss, z)[0], torch.autograd.grad(loss, exact)[0], torch.float32
+    )
+    kept = got.weight_P[: len(pairs)].tolist()
+    assert kept == [float(z[t, b]) for b, t in pairs]
+
+
+def gated(rule: Threshold, n_tokens: int, n_experts: int) -> None:
+    """Weights, loss and their straight-through gradients."""
+    z = normal(n_tokens, n_experts, dtype=torch.float32)
+    z[n_tokens // 2] = torch.linspace(-2, -1, n_experts)  # all shut
+    z.requires_grad_()
+    weight, loss = gates.threshold_gates(z, rule)
+    p = 1 / (1 + torch.exp(-z.detach().double()))
+    want, slope = torch.zeros_like(p), torch.ones_like(p)
+    for t, row in enumerate(p):
+        read = [b for b in range(n_experts) if row[b] > rule.tau] or [int(row.argmax())]
+        slope[t] = n_experts / len(read) if rule.renormalize else 1.0
+        want[t, read] = row[read] * slope[t, read]
+    close(weight.detach(), want, torch.float32)
+    dy = normal(n_tokens, n_experts, dtype=torch.float32, seed=1)
+    (dz,) = torch.autograd.grad(weight, z, dy, retain_graph=True)
+    close(dz, dy * slope * p * (1 - p), torch.float32)
+    assert (loss is None) == (not rule.sparsity)
+    if loss is not None:
+        close(loss.detach(), rule.sparsity * (p * (p > rule.tau)).mean(), torch.float32)
+        slope = rule.sparsity * p * (1 - p) / p.numel()
+        close(torch.autograd.grad(2 * loss, z)[0], 2 * slope, torch.float32)
+
+
 def opcheck(name: str) -> None:
     z = normal(6, 5, dtype=torch.float32)
     index, place = torch.arange(12).view(6, 2).int() % 5, torch.arange(12)
@@ -112,6 +173,16 @@ def opcheck(name: str) -> None:
             (None, torch.ones(()), z, index, place, torch.ones(10), False, False, 0.0),
         ],
         "pair_order": [(index.long(), 5)],
+        # All gates are open: what lies beyond the last pair is not written.
+        "relu_choice": [(z.abs().requires_grad_(), torch.ones(()))],
+        "relu_choice_backward": [
+            (torch.ones(30), torch.ones(()), z, torch.arange(30).int().view(6, 5), torch.ones(()))
+        ],
+        "threshold_gates": [
+            (z.clone().requires_grad_(), 0.5, True, 0.1),
+            (z.clone().requires_grad_(), 0.5, False, 0.0),
+        ],
+        "threshold_gates_backward": [(torch.ones(6, 5), None, z, 0.5, True, 0.1)],
     }
     for arguments in cases[name]:
         torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
@@ -131,7 +202,11 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
             case = f"{n_tokens} tokens, {n_experts} experts, {k}, {weighted}"
             yield "order of pairs", case, functools.partial(ordered, *(n_tokens, n_experts, k), weighted)
     yield "expert choice", "equal scores", functools.partial(of_equal_scores)
-    for name in ("expert_choice", "expert_choice_backward", "pair_order"):
+    for size in ((1, 5), (45, 17)):
+        yield "ReLU choice", str(size), functools.partial(opened, *size)
+        for rule in (Threshold(0.5, True, 0.0), Threshold(0.4, False, 0.3)):
+            yield "threshold gates", f"{size} {rule}", functools.partial(gated, rule, *size)
+    for name in OPERATORS:
         yield "opcheck, router", name, functools.partial(opcheck, name)
 
 
