@@ -198,7 +198,7 @@ def routers() -> Iterator[Entry]:
     types = dict.fromkeys(small, "*i32") | dict.fromkeys(real, "*fp32")
     types |= dict.fromkeys(("token_ptr", "place_ptr", "start_ptr", "end_ptr"), "*i64")
     types |= dict.fromkeys(("balance", "z", "entropy", "z_weight"), "fp32")
-    configs, fixed = (pair_order.CONFIG,), {"K": PER_TOKEN, **runs.blocks}
+    configs, fixed = (pair_order.CONFIG,), {"K": PER_TOKEN, "ALWAYS": 0, **runs.blocks}
     alone = dict.fromkeys(("weight_ptr", "sorted_ptr", "sum_ptr", "loss_ptr", "load_ptr"))
     alone |= {"slope_ptr": None, "WEIGHT": False, "LOSS": False, "LOAD": False, "SOFTMAX": True}
     count, place = pair_order.count_kernel, pair_order.place_kernel

@@ -29,6 +29,7 @@ class Rule:
     entropy: weight of sum_b m_b log m_b, m the means of softmax(z) (sigma-MoE, arXiv 2310.10837,
         eq. 20).
     counts: whether the pairs of each expert are wanted.
+    always: experts after the B, which every token reads with weight 1, and no loss knows of.
     """
 
     k: int
@@ -38,6 +39,7 @@ class Rule:
     z: float = 0.0
     entropy: float = 0.0
     counts: bool = False
+    always: int = 0
 
     @property
     def has_loss(self) -> bool:

@@ -42,6 +42,7 @@ FILES = {
     "dense_ffn": "dense_ffn",  # one expert of all tokens
     "plain_ffn": "dense_ffn",  # the same with weights, or several weights a pair
     "grouped_mm": "grouped",
+    "joint_ffn": "expert_ffn",  # experts of which some lie by themselves
     "linear_cross_entropy": "cross_entropy",
     "normed_heads": "rotary",
     "order_pairs": "pair_order",
@@ -90,6 +91,7 @@ NUMBA = Takes(
         "masked_attention": "training has none, and torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
         "grouped_mm": "rows that lie together are a library's best case",
+        "joint_ffn": "shared experts are a library's best case",
         "linear_cross_entropy": "its time is that of plain products, a library's best case",
         "expert_choice": "its time is that of `top_indices`, which has one",
         "spread_choice": "its time is that of `top_indices`, which has one",

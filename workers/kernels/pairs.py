@@ -1,7 +1,7 @@
 """The tensors of experts, and which token reads which expert.
 
-D model width, T tokens, R rows of a tile, P (token, expert) pairs sorted by expert, B experts, G
-units of an expert, C weights of a pair, each for G / C units.
+D model width, T tokens, R rows of a tile, P (token, expert) pairs sorted by expert, B experts, A
+experts that all tokens read, G units of an expert, C weights of a pair, each for G / C units.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 Watch = Callable[[Tensor], None]
+
+
+# Keys, gates and values, (A, G, D) each, gates or all three None.
+SharedMatrices = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Operands(NamedTuple):

@@ -26,6 +26,8 @@ class Declared(nn.Module):
     stats: where it records its routing while somebody listens, else None.
     traceable: of a selection, whether a compiler can follow it: no shape depends on what the
         numbers are.
+    appends: of a selection, whether its forward takes `always`: so many experts after its own
+        that every token reads.
     training_activity: of a layer whose work in training depends on the data, the share of
         (token, expert) pairs that the last step read, a number or a tensor of one; None for all
         others.
@@ -39,6 +41,7 @@ class Declared(nn.Module):
     states: tuple[str, ...] = ()
     sparse_gradients: bool = False
     traceable: bool = False
+    appends: bool = False
     stats: RoutingStats | None = None
     training_activity: Tensor | float | None = None
 

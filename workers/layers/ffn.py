@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from search_space.spec import FFNSpec
 from workers.kernels.api.mixed import unmixed
+from workers.kernels.place import kind
 from workers.layers.build import build_selection
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
@@ -62,14 +63,30 @@ class SubLayer(Declared):
     def compute(self, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:
         """As `forward`."""
         n_TD = self.norm(h_TD)
+        always = self._joined(n_TD)
+        more = {"always": always} if always else {}
         with unmixed(n_TD.device.type):  # which expert is read is decided in float32
-            selected = self.selection(n_TD, ids_T, self.experts)
+            selected = self.selection(n_TD, ids_T, self.experts, **more)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
+        if always:
+            y_TD = self.experts(n_TD, selected.routing, shared=self.shared)
+            return h_TD + y_TD, selected.loss
         y_TD = self.experts(n_TD, selected.routing, self.stats)
         if self.shared is not None:
             y_TD = y_TD + self.shared(n_TD, Full(), self.stats)
         return h_TD + y_TD, selected.loss
+
+    def _joined(self, n_TD: Tensor) -> int:
+        """As how many experts more the shared one is computed, 0 where it is by itself: on a CPU,
+        whose library is at its best then, and for whoever listens to the experts alone. An adapter
+        stands in the place of what it adapts, and would not be asked."""
+        shared, experts = self.shared, self.experts
+        if shared is None or self.stats is not None or kind(n_TD) == "cpu":
+            return 0
+        if not (self.selection.appends and type(experts) is type(shared) is Experts):
+            return 0
+        return experts.joins(shared)
 
 
 def _compute(layer: SubLayer, h_TD: Tensor, ids_T: Tensor) -> tuple[Tensor, Tensor | None]:

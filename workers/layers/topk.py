@@ -32,6 +32,7 @@ class TopKSelection(Declared):
         from.
     """
 
+    appends = True
     bias_B: Tensor
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
@@ -50,10 +51,17 @@ class TopKSelection(Declared):
         self.register_buffer("bias_B", torch.zeros(spec.n_experts, dtype=torch.float32))
         self.states = ("bias_B",)
 
-    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
-        """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses."""
+    def forward(
+        self, x_TD: Tensor, ids_T: Tensor, experts: Experts, always: int = 0
+    ) -> Selected:
+        """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses.
+
+        always: experts after the router's, which every token reads with weight 1.
+        """
         z_TB = self.router(x_TD)
         rule = self.learning if self.training else self.choosing
+        if always:
+            rule = dataclasses.replace(rule, always=always)
         bias_B = self.bias_B.to(z_TB.dtype) if self.knobs.bias_rate else None
         chosen = expert_choice(z_TB, bias_B, rule, None if in_one_place() else of_batch)
         if chosen.load_B is not None:

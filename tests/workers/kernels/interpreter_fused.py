@@ -119,8 +119,11 @@ def opcheck(name: str) -> None:
     order = torch.argsort(pairs.token_P, stable=True)
     start = torch.searchsorted(pairs.token_P[order], torch.arange(TOKENS + 1))
     reads = (pairs.token_P, torch.tensor(pairs.counts).cumsum(0), order, start, "silu")
-    gated_inputs = (x, keys, gates, values, weight.detach().flatten().requires_grad_(), *reads)
-    plain_inputs = (x, keys, None, values, None, *reads)
+    last = [w.detach()[:1].clone() for w in (keys, gates, values)]
+    alone, both = (*reads, None, None, None), (*reads, *(w.requires_grad_() for w in last))
+    gated_inputs = (x, keys, gates, values, weight.detach().flatten().requires_grad_(), *alone)
+    plain_inputs = (x, keys, None, values, None, *alone)
+    joint_inputs = (x, *(w.detach()[:2].requires_grad_() for w in (keys, gates, values)), *gated_inputs[4:5], *both)
     made = normal(7, UNITS, dtype=torch.float32)
     whole = [t.detach() if isinstance(t, torch.Tensor) else t for t in gated_inputs]
     row, scale = normal(WIDTH, dtype=torch.float32).requires_grad_(), torch.ones(TOKENS)
@@ -130,7 +133,7 @@ def opcheck(name: str) -> None:
     qkv, gains = normal(2, 3, 3, 2, 4, dtype=torch.float32), normal(2, 4, dtype=torch.float32)
     angles, heads = rotary_table(torch.arange(3)[None], 4, 100.0), qkv[:, :, 0].contiguous()
     cases = {
-        "expert_ffn": [gated_inputs, plain_inputs],
+        "expert_ffn": [gated_inputs, plain_inputs, joint_inputs],
         "expert_ffn_backward": [(x.detach(), made, made.clone(), *whole)],
         "rms_norm": [(x, row, 1e-6)],
         "rms_norm_backward": [(x.detach(), x.detach().clone(), row.detach(), scale)],

@@ -25,7 +25,7 @@ SIZES = ((1, 5, 2), (7, 4, 4), (45, 17, 1))
 RULES = (
     {"softmax": True},
     {"softmax": True, "normalize": True, **LOSSES},
-    {"softmax": False, **LOSSES},
+    {"softmax": False, **LOSSES, "always": 2},
     {"softmax": False, "normalize": True},
 )
 
@@ -56,14 +56,17 @@ def chosen(rule: Rule, n_tokens: int, n_experts: int, biased: bool) -> None:
     got = choice.expert_choice(z, bias, rule, None)
     p = z.softmax(1) if rule.softmax else z.sigmoid()
     index = (p.detach() + (0.0 if bias is None else bias)).topk(rule.k).indices.tolist()
-    same_order(got.pairs, index, n_experts)
+    last = [n_experts + n for n in range(rule.always)]
+    same_order(got.pairs, [row + last for row in index], n_experts + rule.always)
     exact = z.detach().double().requires_grad_()
     weights, loss = reference.expert_choice(exact, bias, index, rule)
+    ones = torch.ones(n_tokens * rule.always)  # they are the last, with weight 1
+    weights = torch.cat((weights, ones.double()))
     close(got.weight_P.detach(), weights.detach(), torch.float32)
     assert (got.loss is None) == (not rule.has_loss)
     assert (got.load_B is None) == (not rule.counts)
     if got.load_B is not None:
-        assert got.load_B.tolist() == got.pairs.counts
+        assert got.load_B.tolist() == got.pairs.counts[:n_experts]
     dy = normal(len(weights), dtype=torch.float32, seed=2)
     total, want = got.weight_P @ dy, weights @ dy.double()
     if got.loss is not None:
@@ -80,7 +83,7 @@ def of_equal_scores() -> None:
     """The first of equal ones, each once; and a token whose scores are no numbers names experts."""
     z = torch.zeros(3, 6)
     z[2] = float("nan")
-    found = choice.Chosen(*choice.choice(z, None, 4, True, False, False, 0.0, 0.0, 0.0))
+    found = choice.Chosen(*choice.choice(z, None, 4, 0, True, False, False, 0.0, 0.0, 0.0))
     assert found.index_TK[:2].tolist() == [[0, 1, 2, 3]] * 2
     assert found.index_TK[2].ge(0).all() and found.index_TK[2].lt(6).all()
     assert sorted(found.place_P.tolist()) == list(range(12))
@@ -134,7 +137,7 @@ def opened(n_tokens: int, n_experts: int) -> None:
         torch.autograd.grad(got.loss, z)[0], torch.autograd.grad(loss, exact)[0], torch.float32
     )
     kept = got.weight_P[: len(pairs)].tolist()
-    assert kept == [float(z[t, b]) for b, t in pairs]
+    assert kept == [float(exact[t, b].detach()) for b, t in pairs]
 
 
 def gated(rule: Threshold, n_tokens: int, n_experts: int) -> None:
@@ -165,12 +168,12 @@ def opcheck(name: str) -> None:
     index, place = torch.arange(12).view(6, 2).int() % 5, torch.arange(12)
     cases: dict[str, list[tuple[object, ...]]] = {
         "expert_choice": [
-            (z.clone().requires_grad_(), torch.ones(5), 2, True, True, True, 0.1, 0.1, 0.1),
-            (z.clone().requires_grad_(), None, 2, False, False, False, 0.1, 0.0, 0.0),
+            (z.clone().requires_grad_(), torch.ones(5), 2, 1, True, True, True, 0.1, 0.1, 0.1),
+            (z.clone().requires_grad_(), None, 2, 0, False, False, False, 0.1, 0.0, 0.0),
         ],
         "expert_choice_backward": [
-            (torch.ones(12), torch.ones(()), z, index, place, torch.ones(10), True, True, 0.1),
-            (None, torch.ones(()), z, index, place, torch.ones(10), False, False, 0.0),
+            (torch.ones(12), torch.ones(()), z, index, place, torch.ones(10), 0, True, True, 0.1),
+            (None, torch.ones(()), z, index, place, torch.ones(10), 0, False, False, 0.0),
         ],
         "pair_order": [(index.long(), 5)],
         # All gates are open: what lies beyond the last pair is not written.

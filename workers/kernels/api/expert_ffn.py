@@ -16,6 +16,9 @@ from workers.kernels.api.mixed import lowered
 from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.place import kind
 from workers.kernels.torch.expert_ffn import expert_ffn as torch_form
+from workers.kernels.torch.expert_ffn import joint_ffn as torch_joint
+
+Matrices = tuple[Tensor, Tensor | None, Tensor]
 
 
 def expert_ffn(
@@ -55,3 +58,24 @@ def expert_ffn(
         given = Operands._make(None if x is None else lowered(x) for x in given)
     run = form(name, torch_form, *(x for x in given if x is not None), size=width)
     return run(given, pairs, activation, watch)
+
+
+def joint_ffn(
+    x_TD: Tensor,
+    own: Matrices,
+    shared: Matrices,
+    pairs: Pairs,
+    weight_P1: Tensor,
+    activation: str,
+) -> Tensor:
+    """`expert_ffn` of experts whose last lie by themselves, of as many units: shared ones.
+
+    own, shared: keys, gates and values, (B, G, D) and (A, G, D) each; gates all or none.
+    pairs: of B + A experts.
+    weight_P1: (P, 1).
+    """
+    given = Operands(*(None if x is None else lowered(x) for x in (x_TD, *own, weight_P1)))
+    keys, gates, values = (None if x is None else lowered(x) for x in shared)
+    present = [x for x in (*given, keys, gates, values) if x is not None]
+    run = form("joint_ffn", torch_joint, *present)
+    return run(given, (keys, gates, values), pairs, activation)

@@ -23,11 +23,17 @@ def expert_choice(
     weight_TK = p_TB.gather(1, index_TK)
     if rule.normalize:
         weight_TK = weight_TK / weight_TK.sum(1, keepdim=True).clamp_min(1e-20)
-    pairs, weight_P = order_pairs(index_TK, weight_TK, p_TB.shape[1])
+    n_experts = p_TB.shape[1]
+    if rule.always:
+        last_A = torch.arange(n_experts, n_experts + rule.always, device=z_TB.device)
+        last_TA = last_A.expand(len(z_TB), -1)
+        index_TK = torch.cat((index_TK, last_TA), dim=1)
+        weight_TK = torch.cat((weight_TK, torch.ones_like(last_TA, dtype=p_TB.dtype)), dim=1)
+    pairs, weight_P = order_pairs(index_TK, weight_TK, n_experts + rule.always)
     assert weight_P is not None
     if not (rule.counts or rule.has_loss):
         return Choice(pairs, weight_P, None, None)
-    load_B = pairs.loads.count_B(p_TB.device).to(p_TB.dtype)
+    load_B = pairs.loads.count_B(p_TB.device)[:n_experts].to(p_TB.dtype)
     loss = _loss(z_TB, p_TB, load_B, rule, mean_over or _here) if rule.has_loss else None
     return Choice(pairs, weight_P, load_B, loss)
 

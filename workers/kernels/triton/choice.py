@@ -35,6 +35,7 @@ def choose_kernel(
     run,
     stride_t,
     K: tl.constexpr,
+    ALWAYS: tl.constexpr,
     LEAST: tl.constexpr,
     BIAS: tl.constexpr,
     LOSS: tl.constexpr,
@@ -78,10 +79,16 @@ def choose_kernel(
             weight = tl.where(k[None, :] == n, best[:, None], weight)
             score = tl.where(mine, float("-inf"), score)
             count += tl.sum((mine & live[:, None]).to(tl.int32), axis=0)
+        if ALWAYS:
+            last = (b >= n_experts) & (b < n_experts + ALWAYS)
+            count += tl.where(last, tl.sum(live.to(tl.int32), axis=0), 0)
         if NORMALIZE:
             weight /= tl.maximum(tl.sum(weight, axis=1), LEAST)[:, None]
-        at_TK = t[:, None] * K + k[None, :]
-        kept = live[:, None] & (k < K)[None, :]
+        if ALWAYS:
+            index = tl.where((k >= K)[None, :], n_experts + k[None, :] - K, index)
+            weight = tl.where((k >= K)[None, :], 1.0, weight)
+        at_TK = t[:, None] * (K + ALWAYS) + k[None, :]
+        kept = live[:, None] & (k < K + ALWAYS)[None, :]
         tl.store(index_ptr + at_TK, index, mask=kept)
         tl.store(weight_ptr + at_TK, weight, mask=kept)
         if LOSS:
@@ -90,7 +97,8 @@ def choose_kernel(
             if not SOFTMAX:
                 share = p / tl.sum(p, axis=1)[:, None]
                 shares += tl.sum(tl.where(live[:, None], share, 0.0), axis=0)
-    tl.store(count_ptr + program * n_experts + b, count, mask=known)
+    n_all = n_experts + ALWAYS
+    tl.store(count_ptr + program * n_all + b, count, mask=b < n_all)
     if LOSS:
         of_run = sum_ptr + program * (2 * n_experts + 1)
         tl.store(of_run + b, shares, mask=known)
@@ -112,6 +120,7 @@ def choice_gradient_kernel(
     stride_t,
     z_weight,
     K: tl.constexpr,
+    ALWAYS: tl.constexpr,
     LEAST: tl.constexpr,
     WEIGHT: tl.constexpr,
     LOSS: tl.constexpr,
@@ -137,8 +146,8 @@ def choice_gradient_kernel(
     if WEIGHT:
         chosen = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
         for k in range(K):
-            expert = tl.load(index_ptr + t * K + k, mask=live, other=-1)
-            place = tl.load(place_ptr + t * K + k, mask=live, other=0)
+            expert = tl.load(index_ptr + t * (K + ALWAYS) + k, mask=live, other=-1)
+            place = tl.load(place_ptr + t * (K + ALWAYS) + k, mask=live, other=0)
             d = tl.load(dweight_ptr + place, mask=live, other=0.0).to(tl.float32)
             mine = expert[:, None] == b[None, :]
             dp += tl.where(mine, d[:, None], 0.0)
@@ -188,16 +197,16 @@ class Chosen(NamedTuple):
     slope_2B: Tensor
 
     @classmethod
-    def room(cls, z_TB: Tensor, k: int, counts: bool, has_loss: bool) -> Chosen:
-        """For the choice of k experts."""
-        n_tokens, n_experts = z_TB.shape
-        index_TK = z_TB.new_empty(n_tokens, k, dtype=torch.int32)
+    def room(cls, z_TB: Tensor, k: int, always: int, counts: bool, has_loss: bool) -> Chosen:
+        """For the choice of k experts, and those that are always read."""
+        (n_tokens, n_experts), n_read = z_TB.shape, k + always
+        index_TK = z_TB.new_empty(n_tokens, n_read, dtype=torch.int32)
         of_loss: tuple[tuple[int, ...], int] = ((), 2 * n_experts) if has_loss else ((0,), 0)
-        sizes = ((n_tokens * k,), of_loss[0], (n_experts if counts else 0,), (of_loss[1],))
+        sizes = ((n_tokens * n_read,), of_loss[0], (n_experts if counts else 0,), (of_loss[1],))
         weights, loss, loads, slopes = (
             z_TB.new_empty(size, dtype=torch.float32) for size in sizes
         )
-        return cls(weights, loss, loads, *Placed.room(index_TK, n_experts), index_TK, slopes)
+        return cls(weights, loss, loads, *Placed.room(index_TK, n_experts + always), index_TK, slopes)
 
     @property
     def placed(self) -> Placed:
@@ -210,7 +219,7 @@ def expert_choice(
 ) -> Choice:
     """As workers.kernels.api.choice says, of a batch in one place."""
     weights = (rule.balance, rule.z, rule.entropy)
-    ways = (rule.k, rule.softmax, rule.normalize, rule.counts)
+    ways = (rule.k, rule.always, rule.softmax, rule.normalize, rule.counts)
     found = Chosen(*choice(z_TB.contiguous(), bias_B, *ways, *weights))
     load_B, loss = found.load_B if rule.counts else None, found.loss if rule.has_loss else None
     return Choice(found.placed.pairs, found.weight_P, load_B, loss)
@@ -221,6 +230,7 @@ def choice(
     z_TB: Tensor,
     bias_B: Tensor | None,
     k: int,
+    always: int,
     softmax: bool,
     normalize: bool,
     counts: bool,
@@ -230,10 +240,11 @@ def choice(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`Chosen`, of contiguous logits."""
     (n_tokens, n_experts), has_loss = z_TB.shape, bool(balance or z or entropy)
-    runs, room = Runs.of(n_tokens, n_experts), Chosen.room(z_TB, k, counts, has_loss)
-    count_GB = z_TB.new_empty(runs.number, n_experts, dtype=torch.int32)
+    runs = Runs.of(n_tokens, n_experts + always)
+    room = Chosen.room(z_TB, k, always, counts, has_loss)
+    count_GB = z_TB.new_empty(runs.number, n_experts + always, dtype=torch.int32)
     sum_G = z_TB.new_empty(runs.number, 2 * n_experts + 1, dtype=torch.float32)
-    weight_TK = z_TB.new_empty(n_tokens, k, dtype=torch.float32)
+    weight_TK = torch.empty_like(room.index_TK, dtype=torch.float32)
     flags = {"LOSS": has_loss, "SOFTMAX": softmax}
     launch(
         choose_kernel,
@@ -241,20 +252,22 @@ def choice(
         CONFIG,
         *(z_TB, bias_B, room.index_TK, weight_TK, count_GB, sum_G),
         *(n_tokens, n_experts, runs.length, z_TB.stride(0)),
-        **{"K": k, "LEAST": LEAST, "BIAS": bias_B is not None, "NORMALIZE": normalize} | flags,
-        BLOCK_K=triton.next_power_of_2(k),
+        **{"K": k, "ALWAYS": always, "LEAST": LEAST, "BIAS": bias_B is not None} | flags,
+        NORMALIZE=normalize,
+        BLOCK_K=triton.next_power_of_2(k + always),
         **runs.blocks,
     )
     losses = (sum_G, room.loss, room.load_B, room.slope_2B, balance, z, entropy)
     weight = weight_TK, room.weight_P
-    place(room.index_TK, count_GB, room.placed, runs, weight, losses, LOAD=counts, **flags)
+    flags |= {"LOAD": counts}
+    place(room.index_TK, count_GB, room.placed, runs, weight, losses, always, **flags)
     return room
 
 
 @choice.register_fake
 def _(z_TB: Tensor, bias_B: Tensor | None, k: int, *rest: Any) -> tuple[Tensor, ...]:
-    _, _, counts, *weights = rest
-    return Chosen.room(z_TB, k, counts, any(weights))
+    always, _, _, counts, *weights = rest
+    return Chosen.room(z_TB, k, always, counts, any(weights))
 
 
 @torch.library.custom_op("ffn_nas::expert_choice_backward", mutates_args=())
@@ -265,6 +278,7 @@ def choice_backward(
     index_TK: Tensor,
     place_P: Tensor,
     slope_2B: Tensor,
+    always: int,
     softmax: bool,
     normalize: bool,
     z: float,
@@ -280,7 +294,9 @@ def choice_backward(
         CONFIG,
         *(z_TB, index_TK, place_P, None if dweight_P is None else dweight_P.contiguous()),
         *(dloss, slope_2B, dz_TB, n_tokens, n_experts, z_TB.stride(0), z),
-        **{"K": index_TK.shape[1], "LEAST": LEAST, "NORMALIZE": normalize, "SOFTMAX": softmax},
+        **{"K": index_TK.shape[1] - always, "ALWAYS": always, "LEAST": LEAST},
+        NORMALIZE=normalize,
+        SOFTMAX=softmax,
         WEIGHT=dweight_P is not None,
         LOSS=dloss is not None,
         **runs.blocks,
@@ -294,19 +310,19 @@ def _(dweight_P: Tensor | None, dloss: Tensor | None, z_TB: Tensor, *rest: Any) 
 
 
 def _context(ctx: Any, inputs: Any, output: Any) -> None:
-    z_TB, _, _, softmax, normalize, _, *weights = inputs
+    z_TB, _, _, *ways, _, balance, z, entropy = inputs
     made = Chosen(*output)
     ctx.mark_non_differentiable(*made[2:])
     # Who uses the loss alone, or the weights alone, has no gradient of the other.
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(z_TB, made.index_TK, made.place_P, made.slope_2B)
-    ctx.ways, ctx.has_loss = (softmax, normalize, weights[1]), any(weights)
+    ctx.ways, ctx.has_loss = (*ways, z), bool(balance or z or entropy)
 
 
 def _backward(ctx: Any, dweight_P: Tensor | None, dloss: Tensor | None, *rest: Any) -> Any:
     dloss = dloss if ctx.has_loss else None
     dz_TB = choice_backward(dweight_P, dloss, *ctx.saved_tensors, *ctx.ways)
-    return dz_TB, *[None] * 8
+    return dz_TB, *[None] * 9
 
 
 choice.register_autograd(_backward, setup_context=_context)

@@ -7,6 +7,8 @@ P rows (token, expert pairs sorted by expert), B experts, G units of an expert, 
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from workers.kernels.triton.config import Config, launch, matmul_precision
 from workers.kernels.triton.gated import act_and_slope
-from workers.kernels.triton.grouped import MOST_AT_ONCE, tile_of
+from workers.kernels.triton.grouped import MOST_AT_ONCE, matrix_of, tile_of
 from workers.kernels.triton.tune import choose
 
 HIDDEN_CONFIGS = (
@@ -39,12 +41,15 @@ def hidden_kernel(
     x_ptr,
     keys_ptr,
     gates_ptr,
+    shared_keys_ptr,
+    shared_gates_ptr,
     key_ptr,
     gate_ptr,
     h_ptr,
     end_ptr,
     token_ptr,
     n_experts,
+    n_own,
     inner,
     width,
     stride_xt,
@@ -53,6 +58,7 @@ def hidden_kernel(
     stride_pg,
     ACTIVATION: tl.constexpr,
     GATED: tl.constexpr,
+    SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -69,7 +75,10 @@ def hidden_kernel(
     token = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
     g = (tl.program_id(0) % n_blocks) * BLOCK_G + tl.arange(0, BLOCK_G)
     x_row_ptr = x_ptr + token[:, None] * stride_xt
-    unit = expert.to(tl.int64) * stride_wb + g.to(tl.int64) * stride_wg
+    keys_ptr = matrix_of(expert, keys_ptr, shared_keys_ptr, n_own, stride_wb, SHARED)
+    if GATED:
+        gates_ptr = matrix_of(expert, gates_ptr, shared_gates_ptr, n_own, stride_wb, SHARED)
+    unit = g.to(tl.int64) * stride_wg
     key = tl.zeros((BLOCK_P, BLOCK_G), dtype=tl.float32)
     gate = tl.zeros((BLOCK_P, BLOCK_G), dtype=tl.float32)
     for start in range(0, inner, BLOCK_D):
@@ -102,9 +111,12 @@ def input_gradient_kernel(
     dgate_ptr,
     keys_ptr,
     gates_ptr,
+    shared_keys_ptr,
+    shared_gates_ptr,
     dx_ptr,
     end_ptr,
     n_experts,
+    n_own,
     inner,
     width,
     stride_pg,
@@ -112,6 +124,7 @@ def input_gradient_kernel(
     stride_wg,
     stride_pd,
     GATED: tl.constexpr,
+    SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_D: tl.constexpr,
@@ -126,12 +139,14 @@ def input_gradient_kernel(
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK_P)
     live = row < tl.load(end_ptr + expert)
     d = (tl.program_id(0) % n_blocks) * BLOCK_D + tl.arange(0, BLOCK_D)
-    of_expert = expert.to(tl.int64) * stride_wb
+    keys_ptr = matrix_of(expert, keys_ptr, shared_keys_ptr, n_own, stride_wb, SHARED)
+    if GATED:
+        gates_ptr = matrix_of(expert, gates_ptr, shared_gates_ptr, n_own, stride_wb, SHARED)
     acc = tl.zeros((BLOCK_P, BLOCK_D), dtype=tl.float32)
     for start in range(0, width, BLOCK_G):
         g = start + tl.arange(0, BLOCK_G)
         at, mask = row[:, None] * stride_pg + g[None, :], live[:, None] & (g < width)[None, :]
-        w_at = of_expert + g.to(tl.int64)[:, None] * stride_wg + d[None, :]
+        w_at = g.to(tl.int64)[:, None] * stride_wg + d[None, :]
         w_mask = (g < width)[:, None] & (d < inner)[None, :]
         dy = tl.load(dkey_ptr + at, mask=mask, other=0.0)
         w = tl.load(keys_ptr + w_at, mask=w_mask, other=0.0)
@@ -154,8 +169,12 @@ def matrix_gradients_kernel(
     dvalues_ptr,
     dkeys_ptr,
     dgates_ptr,
+    shared_dvalues_ptr,
+    shared_dkeys_ptr,
+    shared_dgates_ptr,
     end_ptr,
     token_ptr,
+    n_own,
     inner,
     width,
     stride_pg,
@@ -163,6 +182,7 @@ def matrix_gradients_kernel(
     stride_yt,
     stride_wb,
     stride_wg,
+    SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_G: tl.constexpr,
@@ -175,11 +195,13 @@ def matrix_gradients_kernel(
     g = (tile // n_d % n_g) * BLOCK_G + tl.arange(0, BLOCK_G)
     d = (tile % n_d) * BLOCK_D + tl.arange(0, BLOCK_D)
     # Of each matrix: a row's numbers by unit, those by column, and where their product goes.
-    by_unit_ptr, by_column_ptr, dw_ptr, stride_t = h_ptr, dy_ptr, dvalues_ptr, stride_yt
+    by_unit_ptr, by_column_ptr, stride_t = h_ptr, dy_ptr, stride_yt
+    dw_ptr, shared_ptr = dvalues_ptr, shared_dvalues_ptr
     if which > 0:
-        by_unit_ptr, by_column_ptr, dw_ptr, stride_t = dkey_ptr, x_ptr, dkeys_ptr, stride_xt
+        by_unit_ptr, by_column_ptr, stride_t = dkey_ptr, x_ptr, stride_xt
+        dw_ptr, shared_ptr = dkeys_ptr, shared_dkeys_ptr
     if which > 1:
-        by_unit_ptr, dw_ptr = dgate_ptr, dgates_ptr
+        by_unit_ptr, dw_ptr, shared_ptr = dgate_ptr, dgates_ptr, shared_dgates_ptr
     first = tl.load(end_ptr + expert - 1, mask=expert > 0, other=0)
     end = tl.load(end_ptr + expert)
     acc = tl.zeros((BLOCK_G, BLOCK_D), dtype=tl.float32)
@@ -198,25 +220,69 @@ def matrix_gradients_kernel(
             other=0.0,
         )
         acc = tl.dot(by_unit, by_column, acc, input_precision=PRECISION)
-    at = expert * stride_wb + g.to(tl.int64)[:, None] * stride_wg + d[None, :]
+    dw_ptr = matrix_of(expert, dw_ptr, shared_ptr, n_own, stride_wb, SHARED)
+    at = g.to(tl.int64)[:, None] * stride_wg + d[None, :]
     mask = (g < width)[:, None] & (d < inner)[None, :]
     tl.store(dw_ptr + at, acc.to(dw_ptr.dtype.element_ty), mask=mask)
 
 
+class Matrices(NamedTuple):
+    """Experts' matrices, (B, G, D) each and contiguous; gates may be None.
+
+    shared: those of A experts more, the last, or None.
+    """
+
+    keys_BGD: Tensor
+    gates_BGD: Tensor | None
+    values_BGD: Tensor
+    shared: Matrices | None = None
+
+    @classmethod
+    def of(cls, keys: Tensor, gates: Tensor | None, values: Tensor) -> Matrices:
+        """Contiguous."""
+        gates = None if gates is None else gates.contiguous()
+        return cls(keys.contiguous(), gates, values.contiguous())
+
+    def empty_like(self) -> Matrices:
+        """Room for their gradients."""
+        keys, gates, values, shared = self
+        gates = None if gates is None else torch.empty_like(gates)
+        shared = None if shared is None else shared.empty_like()
+        return Matrices(torch.empty_like(keys), gates, torch.empty_like(values), shared)
+
+    @property
+    def n_experts(self) -> int:
+        """All."""
+        return len(self.keys_BGD) + (0 if self.shared is None else len(self.shared.keys_BGD))
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Experts, those of them that are not shared, model width, units of an expert."""
+        n_own, width, inner = self.keys_BGD.shape
+        return self.n_experts, n_own, inner, width
+
+    @property
+    def by_key_and_gate(self) -> tuple[Tensor | None, ...]:
+        """Keys and gates, and the shared ones."""
+        return *self[:2], *((None, None) if self.shared is None else self.shared[:2])
+
+    @property
+    def flags(self) -> dict[str, Any]:
+        """What a product's kernel is specialised by."""
+        shared, gated = self.shared is not None, self.gates_BGD is not None
+        precision = matmul_precision(self.keys_BGD.dtype)
+        return {"SHARED": shared, "GATED": gated, "PRECISION": precision}
+
+
 def hidden_units(
-    x_TD: Tensor,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    token_P: Tensor,
-    end_B: Tensor,
-    activation: str,
+    x_TD: Tensor, matrices: Matrices, token_P: Tensor, end_B: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The pre-activations by key and by gate, (P, G) each, (0,) without gates; and act(key), or
     act(gate) * key, (P, G)."""
-    n_experts, width, inner = keys_BGD.shape
+    n_experts, _, _, width = matrices.sizes
     n_pairs = token_P.numel()
     key_PG = x_TD.new_empty(n_pairs, width)
-    gate_PG = key_PG.new_empty(0) if gates_BGD is None else torch.empty_like(key_PG)
+    gate_PG = key_PG.new_empty(0) if matrices.gates_BGD is None else torch.empty_like(key_PG)
     h_PG = torch.empty_like(key_PG)
     if n_pairs == 0:
         return key_PG, gate_PG, h_PG
@@ -227,27 +293,22 @@ def hidden_units(
             hidden_kernel,
             tiles * triton.cdiv(width, config["BLOCK_G"]),
             config,
-            *(x_TD, keys_BGD, gates_BGD, key_PG, gate_PG, h_PG, end_B, token_P),
-            *(n_experts, inner, width, x_TD.stride(0), *keys_BGD.stride()[:2], key_PG.stride(0)),
+            *(x_TD, *matrices.by_key_and_gate, key_PG, gate_PG, h_PG, end_B, token_P),
+            *(*matrices.sizes, x_TD.stride(0), *matrices.keys_BGD.stride()[:2], key_PG.stride(0)),
             ACTIVATION=activation,
-            GATED=gates_BGD is not None,
-            PRECISION=matmul_precision(x_TD.dtype),
             BLOCK_B=min(MOST_AT_ONCE, triton.next_power_of_2(n_experts)),
+            **matrices.flags,
         )
 
-    run(choose("hidden_units", HIDDEN_CONFIGS, x_TD, (n_experts, inner, width), run))
+    run(choose("hidden_units", HIDDEN_CONFIGS, x_TD, matrices.sizes, run))
     return key_PG, gate_PG, h_PG
 
 
 def input_gradient(
-    dkey_PG: Tensor,
-    dgate_PG: Tensor | None,
-    keys_BGD: Tensor,
-    gates_BGD: Tensor | None,
-    end_B: Tensor,
+    dkey_PG: Tensor, dgate_PG: Tensor | None, matrices: Matrices, end_B: Tensor
 ) -> Tensor:
     """(P, D): each pair's gradient in its token, by keys and gates."""
-    n_experts, width, inner = keys_BGD.shape
+    n_experts, _, inner, _ = matrices.sizes
     n_pairs = dkey_PG.shape[0]
     dx_PD = dkey_PG.new_empty(n_pairs, inner)
     if n_pairs == 0:
@@ -259,48 +320,54 @@ def input_gradient(
             input_gradient_kernel,
             tiles * triton.cdiv(inner, config["BLOCK_D"]),
             config,
-            *(dkey_PG, dgate_PG, keys_BGD, gates_BGD, dx_PD, end_B, n_experts, inner, width),
-            *(dkey_PG.stride(0), *keys_BGD.stride()[:2], dx_PD.stride(0)),
-            GATED=gates_BGD is not None,
-            PRECISION=matmul_precision(dkey_PG.dtype),
+            *(dkey_PG, dgate_PG, *matrices.by_key_and_gate, dx_PD, end_B, *matrices.sizes),
+            *(dkey_PG.stride(0), *matrices.keys_BGD.stride()[:2], dx_PD.stride(0)),
             BLOCK_B=min(MOST_AT_ONCE, triton.next_power_of_2(n_experts)),
+            **matrices.flags,
         )
 
-    run(choose("input_gradient", INPUT_CONFIGS, dkey_PG, (n_experts, inner, width), run))
+    run(choose("input_gradient", INPUT_CONFIGS, dkey_PG, matrices.sizes, run))
     return dx_PD
 
 
 def matrix_gradients(
-    h_PG: Tensor,
-    dkey_PG: Tensor,
-    dgate_PG: Tensor | None,
+    units: tuple[Tensor, Tensor, Tensor | None],
     x_TD: Tensor,
     dy_TD: Tensor,
-    like_BGD: Tensor,
+    matrices: Matrices,
     token_P: Tensor,
     end_B: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients in values, keys and gates, (B, G, D) each, 0 for an unread expert; (0,) for no
-    gates.
+) -> Matrices:
+    """Gradients in the matrices, 0 for an unread expert.
 
-    h_PG: weighted.
-    like_BGD: one of the matrices, contiguous.
+    units: the weighted hidden units, and the gradients of the pre-activations by key and by gate,
+        (P, G) each.
     """
-    n_experts, width, inner = like_BGD.shape
-    dvalues_BGD, dkeys_BGD = torch.empty_like(like_BGD), torch.empty_like(like_BGD)
-    dgates_BGD = torch.empty_like(like_BGD) if dgate_PG is not None else like_BGD.new_empty(0)
+    n_experts, n_own, inner, width = matrices.sizes
+    made, gated = matrices.empty_like(), matrices.gates_BGD is not None
 
     def run(config: Config) -> None:
         tiles = triton.cdiv(width, config["BLOCK_G"]) * triton.cdiv(inner, config["BLOCK_D"])
         launch(
             matrix_gradients_kernel,
-            (n_experts * tiles, 2 if dgate_PG is None else 3),
+            (n_experts * tiles, 3 if gated else 2),
             config,
-            *(h_PG, dkey_PG, dkey_PG if dgate_PG is None else dgate_PG, x_TD, dy_TD),
-            *(dvalues_BGD, dkeys_BGD, dgates_BGD, end_B, token_P, inner, width),
-            *(h_PG.stride(0), x_TD.stride(0), dy_TD.stride(0), *like_BGD.stride()[:2]),
+            *_all_of(units, units[1]),
+            *(x_TD, dy_TD, *_outputs(made), *_outputs(made.shared or made), end_B, token_P),
+            *(n_own, inner, width, units[0].stride(0), x_TD.stride(0), dy_TD.stride(0)),
+            *matrices.keys_BGD.stride()[:2],
+            SHARED=made.shared is not None,
             PRECISION=matmul_precision(x_TD.dtype),
         )
 
-    run(choose("matrix_gradients", GRADIENT_CONFIGS, x_TD, (n_experts, inner, width), run))
-    return dvalues_BGD, dkeys_BGD, dgates_BGD
+    run(choose("matrix_gradients", GRADIENT_CONFIGS, x_TD, matrices.sizes, run))
+    return made
+
+
+def _outputs(made: Matrices) -> list[Tensor]:
+    """Values, keys and gates; where there are none the kernel takes a pointer that it leaves."""
+    return _all_of((made.values_BGD, made.keys_BGD, made.gates_BGD), made.keys_BGD)
+
+
+def _all_of(tensors: tuple[Tensor | None, ...], other: Tensor) -> list[Tensor]:
+    return [other if x is None else x for x in tensors]

@@ -58,13 +58,25 @@ def tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constex
 
 
 @triton.jit
+def matrix_of(expert, own_ptr, shared_ptr, n_own, stride_wb, SHARED: tl.constexpr):
+    """Where an expert's matrix begins; the experts from n_own on lie by themselves."""
+    if SHARED:
+        if expert >= n_own:
+            own_ptr = shared_ptr
+            expert -= n_own
+    return own_ptr + expert.to(tl.int64) * stride_wb
+
+
+@triton.jit
 def product_kernel(
     x_ptr,
     w_ptr,
+    shared_ptr,
     y_ptr,
     end_ptr,
     token_ptr,
     n_experts,
+    n_own,
     inner,
     outer,
     stride_xp,
@@ -73,6 +85,7 @@ def product_kernel(
     stride_wo,
     stride_yp,
     GATHER: tl.constexpr,
+    SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -91,7 +104,8 @@ def product_kernel(
         source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
     o = (tl.program_id(0) % n_outer) * BLOCK_O + tl.arange(0, BLOCK_O)
     x_row_ptr = x_ptr + source[:, None] * stride_xp
-    w_col_ptr = w_ptr + expert.to(tl.int64) * stride_wb + o.to(tl.int64)[None, :] * stride_wo
+    of_expert_ptr = matrix_of(expert, w_ptr, shared_ptr, n_own, stride_wb, SHARED)
+    w_col_ptr = of_expert_ptr + o.to(tl.int64)[None, :] * stride_wo
     acc = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
     for start in range(0, inner, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)
@@ -159,6 +173,7 @@ def grouped_product(
     end_B: Tensor,
     *,
     token_P: Tensor | None = None,
+    shared_AIO: Tensor | None = None,
 ) -> Tensor:
     """y[p] = x[token p] @ w[expert of p], shape (P, O).
 
@@ -166,9 +181,12 @@ def grouped_product(
     expert. Each finds its expert and rows by `end_B`; those beyond the last leave at once. Left
     out, the token is p itself (R = P rows of x). No two programs write one row, so equal inputs
     give equal bits. w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
+
+    shared_AIO: the matrices of A experts more, the last, in the same layout.
     """
     n_rows = x_RI.shape[0] if token_P is None else token_P.numel()
-    n_experts, inner, outer = w_BIO.shape
+    n_own, inner, outer = w_BIO.shape
+    n_experts = n_own if shared_AIO is None else n_own + len(shared_AIO)
     x_RI = x_RI if x_RI.stride(1) == 1 else x_RI.contiguous()
     y_PO = x_RI.new_empty(n_rows, outer)
     if y_PO.numel() == 0:
@@ -180,9 +198,10 @@ def grouped_product(
             product_kernel,
             tiles * triton.cdiv(outer, config["BLOCK_O"]),
             config,
-            *(x_RI, w_BIO, y_PO, end_B, token_P, n_experts, inner, outer),
+            *(x_RI, w_BIO, shared_AIO, y_PO, end_B, token_P, n_experts, n_own, inner, outer),
             *(x_RI.stride(0), *w_BIO.stride(), y_PO.stride(0)),
             GATHER=token_P is not None,
+            SHARED=shared_AIO is not None,
             PRECISION=matmul_precision(x_RI.dtype),
             BLOCK_B=min(MOST_AT_ONCE, triton.next_power_of_2(n_experts)),
         )

@@ -87,6 +87,7 @@ def place_kernel(
     z,
     entropy,
     K: tl.constexpr,
+    ALWAYS: tl.constexpr,
     WEIGHT: tl.constexpr,
     LOSS: tl.constexpr,
     LOAD: tl.constexpr,
@@ -106,16 +107,16 @@ def place_kernel(
         tl.store(end_ptr + b, end.to(tl.int64), mask=known)
         tl.store(start_ptr + n_tokens, tl.sum(total, axis=0).to(tl.int64))
         if LOAD:
-            tl.store(load_ptr + b, total.to(tl.float32), mask=known)
+            tl.store(load_ptr + b, total.to(tl.float32), mask=b < n_experts - ALWAYS)
     if LOSS:
         if program == n_runs:
             losses_of_sums(
-                total,
+                tl.where(b < n_experts - ALWAYS, total, 0),
                 sum_ptr,
                 loss_ptr,
                 slope_ptr,
                 n_tokens,
-                n_experts,
+                n_experts - ALWAYS,
                 n_runs,
                 balance,
                 z,
@@ -236,6 +237,7 @@ def place(
     runs: Runs,
     weight: tuple[Tensor, Tensor] | None = None,
     losses: tuple[Any, ...] = (),
+    always: int = 0,
     **flags: bool,
 ) -> None:
     """Launch `place_kernel`.
@@ -243,6 +245,7 @@ def place(
     index_TK: contiguous.
     weight: (T, K), and room for them in the pairs' order, (P,).
     losses: the runs' sums, room for loss, loads and slopes, and the weights of the three losses.
+    always: experts that no loss knows of, the last.
     """
     n_tokens, k = index_TK.shape
     weight_TK, sorted_P = weight or (None, None)
@@ -256,6 +259,7 @@ def place(
         *(n_tokens, placed.end_B.numel(), runs.length, runs.number),
         *(balance, z, entropy),
         K=k,
+        ALWAYS=always,
         WEIGHT=weight is not None,
         **{"LOSS": False, "LOAD": False, "SOFTMAX": True} | flags,
         **runs.blocks,
