@@ -21,6 +21,7 @@ from workers.kernels.triton import (
     relu_choice,
     rms_norm,
     rotary,
+    row_gradient,
     rows,
 )
 from workers.kernels.triton import gates as threshold
@@ -80,6 +81,7 @@ BY_COLUMN = UP_TILE | {"stride_wi": 1, "stride_wo": WIDTH}
 BY_ROW = UP_TILE | {"stride_wi": HIDDEN, "stride_wo": 1}
 PAIRS = TOKENS * READS
 TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_starts": TOKENS}
+TABLE |= {"n_rows": ROWS, "n_steps": PAIRS.bit_length()}
 BY_PAIR = {"WEIGHT": "pair"}
 TABLE |= {"stride_xt": WIDTH, "stride_yt": WIDTH}
 READ = dict.fromkeys(("row_ptr", "start_ptr", "token_ptr", "order_ptr", "end_ptr"), "*i64")
@@ -105,19 +107,59 @@ def catalog() -> tuple[Entry, ...]:
         Entry("grouped product", product, products, BY_COLUMN, PLAIN, INDEX, "BLOCK_P"),
         Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN, INDEX, "BLOCK_P"),
         Entry("grouped product, many", product, products, BY_ROW, MANY, INDEX, "BLOCK_P"),
-        Entry("grouped product, gathered", product, products, BY_COLUMN, GATHERED, INDEX, "BLOCK_P"),
+        Entry(
+            "grouped product, gathered", product, products, BY_COLUMN, GATHERED, INDEX, "BLOCK_P"
+        ),
         Entry("weight gradient", gradient, gradients, BY_COLUMN, ALONE, INDEX, "BLOCK_I"),
         Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, BY_PAIR, READ),
         Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
-        Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),
+        Entry(
+            "row gradient", row_gradient.row_gradient_kernel, row_gradient.CONFIGS, TABLE, {}, READ
+        ),
+        *product_keys(),
+        *activations(),
+        *experts(),
+        *routers(),
+        *gates(),
+        *heads(),
+        *norms("", TOKENS, WIDTH),
+        *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
+        Entry(
+            "cross-entropy",
+            cross_entropy.cross_entropy_kernel,
+            cross_entropy.CONFIGS,
+            lines,
+            {},
+            losses,
+        ),
+    )
+
+
+def product_keys() -> tuple[Entry, Entry]:
+    """The search, and its gradient."""
+    return (
         Entry(
             "product key",
             product_key.product_key_kernel,
             product_key.CONFIGS,
             KEYS,
             CHOSEN,
-            {"score_ptr": "*fp32", "index_ptr": "*i64"},
+            {"score_ptr": "*fp32", "best_ptr": "*fp32", "index_ptr": "*i64"},
         ),
+        Entry(
+            "product key gradient",
+            product_key.product_key_gradient_kernel,
+            product_key.CONFIGS[:1],
+            KEYS,
+            {"K": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT},
+            {"dbest_ptr": "*fp32", "dscore_ptr": "*fp32", "index_ptr": "*i64"},
+        ),
+    )
+
+
+def activations() -> tuple[Entry, ...]:
+    """Hidden units and their gradients."""
+    return (
         *(
             Entry(f"gated {name} {a}", kernel, gated.CONFIGS, FLAT, {"ACTIVATION": a})
             for a in gated.ACTIVATIONS
@@ -147,20 +189,6 @@ def catalog() -> tuple[Entry, ...]:
                 {"ACTIVATION": a, "GATED": True},
             )
             for a in gated.ACTIVATIONS
-        ),
-        *experts(),
-        *routers(),
-        *gates(),
-        *heads(),
-        *norms("", TOKENS, WIDTH),
-        *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
-        Entry(
-            "cross-entropy",
-            cross_entropy.cross_entropy_kernel,
-            cross_entropy.CONFIGS,
-            lines,
-            {},
-            losses,
         ),
     )
 

@@ -24,7 +24,8 @@ class Rule:
     softmax: p = softmax(z), else sigmoid(z).
     normalize: divide the chosen p by their sum.
     balance: weight of B sum_b f_b P_b, f the shares of the pairs and P the means of p (Switch,
-        arXiv 2101.03961, eq. 4); of sigmoid gates as shares (DeepSeek-V3, arXiv 2412.19437, eq. 19).
+        arXiv 2101.03961, eq. 4); of sigmoid gates as shares (DeepSeek-V3, arXiv 2412.19437,
+        eq. 19).
     z: weight of the mean of logsumexp(z)^2 (ST-MoE, arXiv 2202.08906, eq. 5).
     entropy: weight of sum_b m_b log m_b, m the means of softmax(z) (sigma-MoE, arXiv 2310.10837,
         eq. 20).

@@ -207,7 +207,8 @@ class Experts(Declared):
             row_R = (row_R[:, None] * width + unit_G).flatten()
             token_R, start_T = token_R.repeat_interleave(width), start_T * width
             weight_R = None if weight_R is None else weight_R.repeat_interleave(width)
-        order, sparse = RowOrder(row_R, token_R, start_T), self.sparse_gradients
+        n_rows, sparse = len(self.keys_BGD) * width, self.sparse_gradients
+        order = RowOrder(row_R, token_R, start_T, n_rows)
         if self.gates_BGD is None:
             h_R = self._hidden(row_dot(x_TD, self.keys_BGD, order, score_R, sparse), None)
         else:

@@ -51,9 +51,7 @@ class TopKSelection(Declared):
         self.register_buffer("bias_B", torch.zeros(spec.n_experts, dtype=torch.float32))
         self.states = ("bias_B",)
 
-    def forward(
-        self, x_TD: Tensor, ids_T: Tensor, experts: Experts, always: int = 0
-    ) -> Selected:
+    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts, always: int = 0) -> Selected:
         """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses.
 
         always: experts after the router's, which every token reads with weight 1.

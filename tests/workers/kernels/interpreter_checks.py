@@ -35,6 +35,7 @@ from workers.kernels.triton import (
     rms_norm,
     rows,
 )
+from workers.kernels.triton import row_gradient as gradient
 
 COUNTS = ([3, 0, 37, 1], [0, 0, 1], [130])  # empty experts, one token, more than a tile
 SIZES_T = ([3, 0, 2, 21], [1], [0, 0, 5])  # pairs of each token
@@ -82,7 +83,7 @@ def row_dot(dtype, sizes) -> None:
 def row_gradient(dtype, sizes) -> None:
     row_P, token_P, _ = pairs(sizes, 7)
     weight, x = normal(len(row_P), dtype=dtype), normal(len(sizes), 301, dtype=dtype, seed=1)
-    got = rows.row_gradient(weight, x, row_P, token_P, 9)
+    got = gradient.row_gradient(weight, x, row_P, token_P, 9)
     want = reference.row_sum(weight, x, token_P, row_P, 9)
     close(got, want, dtype)
 
@@ -92,11 +93,15 @@ def product_keys(dtype, root, k) -> None:
     order = [torch.randperm(root, generator=torch.Generator().manual_seed(s)) for s in range(8)]
     score = torch.stack(order).view(2, 2, 2, root).to(dtype)
     score[:, 1] = score[:, 1] * (1 + 1 / 64)
-    index = product_key.best_keys(score, k)
+    best, index = product_key.best_keys(score.requires_grad_(), k)
     want, _ = reference.product_key_topk(score, k)
     first, second = index // root, index % root
     sums = score[:, 0].double().gather(2, first) + score[:, 1].double().gather(2, second)
-    close(sums, want, dtype)
+    close(sums.detach(), want.detach(), dtype)
+    close(best.detach(), want.detach(), dtype)
+    dy = normal(*best.shape, dtype=dtype)
+    grads = (torch.autograd.grad(y, score, dy.to(y.dtype))[0] for y in (best, sums))
+    close(*grads, dtype)
     assert all(len(set(keys)) == k for keys in index.flatten(0, 1).tolist())
 
 
@@ -183,7 +188,7 @@ def checks() -> Iterator[Check]:
     sizes = [(sizes,) for sizes in SIZES_T]
     yield from configured("row sum", rows, sizes, row_sum, "SUM_CONFIGS")
     yield from configured("row dot", rows, sizes, row_dot, "DOT_CONFIGS")
-    yield from configured("row gradient", rows, sizes, row_gradient, "GRADIENT_CONFIGS")
+    yield from configured("row gradient", gradient, sizes, row_gradient)
     roots = [(5, 3), (3, 9), (1, 1), (17, 5)]
     yield from configured("product key", product_key, roots, product_keys)
     shapes = [(a, s) for a in gated.ACTIVATIONS for s in ((3, 700), (1, 1))]

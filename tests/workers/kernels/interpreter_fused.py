@@ -123,7 +123,12 @@ def opcheck(name: str) -> None:
     alone, both = (*reads, None, None, None), (*reads, *(w.requires_grad_() for w in last))
     gated_inputs = (x, keys, gates, values, weight.detach().flatten().requires_grad_(), *alone)
     plain_inputs = (x, keys, None, values, None, *alone)
-    joint_inputs = (x, *(w.detach()[:2].requires_grad_() for w in (keys, gates, values)), *gated_inputs[4:5], *both)
+    joint_inputs = (
+        x,
+        *(w.detach()[:2].requires_grad_() for w in (keys, gates, values)),
+        *gated_inputs[4:5],
+        *both,
+    )
     made = normal(7, UNITS, dtype=torch.float32)
     whole = [t.detach() if isinstance(t, torch.Tensor) else t for t in gated_inputs]
     row, scale = normal(WIDTH, dtype=torch.float32).requires_grad_(), torch.ones(TOKENS)
@@ -140,7 +145,10 @@ def opcheck(name: str) -> None:
         "linear_cross_entropy": [(x, head, target, 4, True), unkept],
         "normed_heads": [(qkv, gains, *angles, 1e-6)],
         "normed_heads_backward": [(*[heads] * 3, qkv, gains, *angles, 1e-6)],
-        "product_key": [(normal(2, 2, TOKENS, 5, dtype=torch.float32), 3)],
+        "product_key": [(normal(2, 2, TOKENS, 5, dtype=torch.float32).requires_grad_(), 3)],
+        "product_key_backward": [
+            (torch.ones(2, TOKENS, 3), torch.arange(3).expand(2, TOKENS, 3), 5)
+        ],
     }
     for arguments in cases[name]:
         torch.library.opcheck(getattr(torch.ops.ffn_nas, name), arguments)
@@ -275,6 +283,7 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
         "normed_heads",
         "normed_heads_backward",
         "product_key",
+        "product_key_backward",
     ):
         yield "opcheck, fused", name, functools.partial(opcheck, name)
     yield "flops, fused", "", functools.partial(flops)

@@ -51,7 +51,11 @@ def poisoned() -> Iterator[None]:
     def full(make):
         def made(*args, **kwargs):
             x = make(*args, **kwargs)
-            return x.fill_(float("nan")) if x.is_floating_point() else x.fill_(torch.iinfo(x.dtype).max >> 1)
+            return (
+                x.fill_(float("nan"))
+                if x.is_floating_point()
+                else x.fill_(torch.iinfo(x.dtype).max >> 1)
+            )
 
         return made
 

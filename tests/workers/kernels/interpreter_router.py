@@ -133,9 +133,7 @@ def opened(n_tokens: int, n_experts: int) -> None:
     given = [dy, torch.tensor(1.7)]
     (dz,) = torch.autograd.grad([got.weight_P, got.loss], z, given, retain_graph=True)
     close(dz, torch.autograd.grad(want, exact, retain_graph=True)[0], torch.float32)
-    close(
-        torch.autograd.grad(got.loss, z)[0], torch.autograd.grad(loss, exact)[0], torch.float32
-    )
+    close(torch.autograd.grad(got.loss, z)[0], torch.autograd.grad(loss, exact)[0], torch.float32)
     kept = got.weight_P[: len(pairs)].tolist()
     assert kept == [float(exact[t, b].detach()) for b, t in pairs]
 
@@ -203,7 +201,11 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
             yield "expert choice", case, check
         for weighted in (False, True):
             case = f"{n_tokens} tokens, {n_experts} experts, {k}, {weighted}"
-            yield "order of pairs", case, functools.partial(ordered, *(n_tokens, n_experts, k), weighted)
+            yield (
+                "order of pairs",
+                case,
+                functools.partial(ordered, *(n_tokens, n_experts, k), weighted),
+            )
     yield "expert choice", "equal scores", functools.partial(of_equal_scores)
     for size in ((1, 5), (45, 17)):
         yield "ReLU choice", str(size), functools.partial(opened, *size)
@@ -211,5 +213,3 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
             yield "threshold gates", f"{size} {rule}", functools.partial(gated, rule, *size)
     for name in OPERATORS:
         yield "opcheck, router", name, functools.partial(opcheck, name)
-
-

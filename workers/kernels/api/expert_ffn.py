@@ -55,9 +55,18 @@ def expert_ffn(
     # multiplies in float32, faster than a library would in 16 bits (docs/speed.md).
     on_cpu = kind(x_TD) == "cpu"
     if not (on_cpu and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form):
-        given = Operands._make(None if x is None else lowered(x) for x in given)
-    run = form(name, torch_form, *(x for x in given if x is not None), size=width)
-    return run(given, pairs, activation, watch)
+        # A GPU's kernels weigh in float32, whatever they multiply.
+        weight = lowered(weight_PC) if on_cpu and weight_PC is not None else weight_PC
+        given = Operands(*(None if x is None else lowered(x) for x in given[:4]), weight)
+    counted = given if on_cpu else given[:4]
+    run = form(name, torch_form, *(x for x in counted if x is not None), size=width)
+    return run(_of_one_type(given) if run is torch_form else given, pairs, activation, watch)
+
+
+def _of_one_type(given: Operands) -> Operands:
+    """The weight in the input's type, as torch's products want it."""
+    weight = given.weight_PC
+    return given if weight is None else given._replace(weight_PC=weight.to(given.x_TD.dtype))
 
 
 def joint_ffn(
@@ -74,8 +83,9 @@ def joint_ffn(
     pairs: of B + A experts.
     weight_P1: (P, 1).
     """
-    given = Operands(*(None if x is None else lowered(x) for x in (x_TD, *own, weight_P1)))
+    given = Operands(*(None if x is None else lowered(x) for x in (x_TD, *own)), weight_P1)
     keys, gates, values = (None if x is None else lowered(x) for x in shared)
-    present = [x for x in (*given, keys, gates, values) if x is not None]
+    present = [x for x in (*given[:4], keys, gates, values) if x is not None]
     run = form("joint_ffn", torch_joint, *present)
+    given = _of_one_type(given) if run is torch_joint else given
     return run(given, (keys, gates, values), pairs, activation)

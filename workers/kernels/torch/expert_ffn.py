@@ -41,7 +41,8 @@ def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | No
 def joint_ffn(given: Operands, shared: SharedMatrices, pairs: Pairs, activation: str) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
     own = given[1:4]
-    both = (None if a is None or b is None else torch.cat((a, b)) for a, b in zip(own, shared))
+    pairs_of_matrices = zip(own, shared, strict=True)
+    both = (None if a is None or b is None else torch.cat((a, b)) for a, b in pairs_of_matrices)
     return expert_ffn(Operands(given.x_TD, *both, given.weight_PC), pairs, activation, None)
 
 

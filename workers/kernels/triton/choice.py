@@ -17,9 +17,49 @@ from torch import Tensor
 from workers.kernels.choice import Choice, MeanOver, Rule
 from workers.kernels.triton.config import launch
 from workers.kernels.triton.pair_order import CONFIG, Placed, Runs, place
-from workers.kernels.triton.router_loss import softmax_of
+from workers.kernels.triton.router_loss import gates_of
 
 LEAST = 1e-20  # what chosen weights are divided by at least
+
+
+@triton.jit
+def _largest(
+    score,
+    p,
+    n_experts,
+    K: tl.constexpr,
+    ALWAYS: tl.constexpr,
+    LEAST: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """The K experts of the largest scores of each row, the first of equal ones, and those that are
+    always read; their weights; and how often each expert is one of them."""
+    b, k = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_K)
+    score = tl.where((b < n_experts)[None, :], score, float("-inf"))
+    index = tl.zeros((BLOCK_T, BLOCK_K), tl.int32)
+    weight = tl.zeros((BLOCK_T, BLOCK_K), tl.float32)
+    read = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
+    for n in range(K):
+        _, at = tl.max(score, axis=1, return_indices=True)
+        # Padding may win from NaN: never tell an expert that is none.
+        at = tl.minimum(at, n_experts - 1)
+        mine = b[None, :] == at[:, None]
+        best = tl.sum(tl.where(mine, p, 0.0), axis=1)
+        index = tl.where(k[None, :] == n, at[:, None], index)
+        weight = tl.where(k[None, :] == n, best[:, None], weight)
+        score = tl.where(mine, float("-inf"), score)
+        read += mine.to(tl.int32)
+    if NORMALIZE:
+        weight /= tl.maximum(tl.sum(weight, axis=1), LEAST)[:, None]
+    if ALWAYS:
+        index = tl.where((k >= K)[None, :], n_experts + k[None, :] - K, index)
+        weight = tl.where((k >= K)[None, :], 1.0, weight)
+        last = (b >= n_experts) & (b < n_experts + ALWAYS)
+        read += last[None, :].to(tl.int32)
+    return index, weight, read
 
 
 @triton.jit
@@ -58,35 +98,14 @@ def choose_kernel(
         live = (start + tl.arange(0, BLOCK_T) < run) & (t < n_tokens)
         mask = live[:, None] & known[None, :]
         z = tl.load(z_ptr + t[:, None] * stride_t + b[None, :], mask=mask, other=0.0)
-        soft, log = softmax_of(z.to(tl.float32), known)
-        if SOFTMAX:
-            p = soft
-        else:
-            p = tl.where(known[None, :], tl.sigmoid(z.to(tl.float32)), 0.0)
+        p, soft, log = gates_of(z.to(tl.float32), known, SOFTMAX)
         score = p
         if BIAS:
             score += tl.load(bias_ptr + b, mask=known, other=0.0).to(tl.float32)[None, :]
-        score = tl.where(known[None, :], score, float("-inf"))
-        index = tl.zeros((BLOCK_T, BLOCK_K), tl.int32)
-        weight = tl.zeros((BLOCK_T, BLOCK_K), tl.float32)
-        for n in range(K):
-            _, at = tl.max(score, axis=1, return_indices=True)
-            # Padding may win from NaN: never tell an expert that is none.
-            at = tl.minimum(at, n_experts - 1)
-            mine = b[None, :] == at[:, None]
-            index = tl.where(k[None, :] == n, at[:, None], index)
-            best = tl.sum(tl.where(mine, p, 0.0), axis=1)
-            weight = tl.where(k[None, :] == n, best[:, None], weight)
-            score = tl.where(mine, float("-inf"), score)
-            count += tl.sum((mine & live[:, None]).to(tl.int32), axis=0)
-        if ALWAYS:
-            last = (b >= n_experts) & (b < n_experts + ALWAYS)
-            count += tl.where(last, tl.sum(live.to(tl.int32), axis=0), 0)
-        if NORMALIZE:
-            weight /= tl.maximum(tl.sum(weight, axis=1), LEAST)[:, None]
-        if ALWAYS:
-            index = tl.where((k >= K)[None, :], n_experts + k[None, :] - K, index)
-            weight = tl.where((k >= K)[None, :], 1.0, weight)
+        index, weight, read = _largest(
+            score, p, n_experts, K, ALWAYS, LEAST, NORMALIZE, BLOCK_T, BLOCK_B, BLOCK_K
+        )
+        count += tl.sum(tl.where(live[:, None], read, 0), axis=0)
         at_TK = t[:, None] * (K + ALWAYS) + k[None, :]
         kept = live[:, None] & (k < K + ALWAYS)[None, :]
         tl.store(index_ptr + at_TK, index, mask=kept)
@@ -104,6 +123,16 @@ def choose_kernel(
         tl.store(of_run + b, shares, mask=known)
         tl.store(of_run + n_experts + b, softs, mask=known)
         tl.store(of_run + 2 * n_experts, tl.sum(squares, axis=0))
+
+
+@triton.jit
+def _before_normalizing(dw, p, chosen, LEAST: tl.constexpr):
+    """The gradient in the gates, for that in the chosen ones divided by their sum."""
+    total = tl.sum(tl.where(chosen, p, 0.0), axis=1)
+    divisor = tl.maximum(total, LEAST)
+    mean = tl.sum(dw * p, axis=1) / divisor
+    mean = tl.where(total > LEAST, mean, 0.0)  # what is clamped has no slope
+    return tl.where(chosen, (dw - mean[:, None]) / divisor[:, None], 0.0)
 
 
 @triton.jit
@@ -135,14 +164,9 @@ def choice_gradient_kernel(
     t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     live = t < n_tokens
     mask = live[:, None] & known[None, :]
-    z = tl.load(z_ptr + t[:, None] * stride_t + b[None, :], mask=mask, other=0.0).to(tl.float32)
-    soft, log = softmax_of(z, known)
-    if SOFTMAX:
-        p = soft
-    else:
-        p = tl.where(known[None, :], tl.sigmoid(z), 0.0)
-    dp = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
-    dz = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
+    z = tl.load(z_ptr + t[:, None] * stride_t + b[None, :], mask=mask, other=0.0)
+    p, soft, log = gates_of(z.to(tl.float32), known, SOFTMAX)
+    dp = dz = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
     if WEIGHT:
         chosen = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
         for k in range(K):
@@ -153,11 +177,7 @@ def choice_gradient_kernel(
             dp += tl.where(mine, d[:, None], 0.0)
             chosen += mine.to(tl.int32)
         if NORMALIZE:
-            total = tl.sum(tl.where(chosen > 0, p, 0.0), axis=1)
-            mean = tl.sum(dp * p, axis=1) / tl.maximum(total, LEAST)
-            mean = tl.where(total > LEAST, mean, 0.0)  # what is clamped has no slope
-            dp = (dp - mean[:, None]) / tl.maximum(total, LEAST)[:, None]
-            dp = tl.where(chosen > 0, dp, 0.0)
+            dp = _before_normalizing(dp, p, chosen > 0, LEAST)
     if LOSS:
         scale = tl.load(dloss_ptr).to(tl.float32)
         in_share = scale * tl.load(slope_ptr + b, mask=known, other=0.0)[None, :]
@@ -174,8 +194,8 @@ def choice_gradient_kernel(
         dz += p * (dp - tl.sum(p * dp, axis=1)[:, None])
     else:
         dz += dp * p * (1.0 - p)
-    at = dz_ptr + t[:, None] * stride_t + b[None, :]
-    tl.store(at, dz.to(dz_ptr.dtype.element_ty), mask=mask)
+    dz_ptr += t[:, None] * stride_t + b[None, :]
+    tl.store(dz_ptr, dz.to(dz_ptr.dtype.element_ty), mask=mask)
 
 
 class Chosen(NamedTuple):
@@ -203,10 +223,10 @@ class Chosen(NamedTuple):
         index_TK = z_TB.new_empty(n_tokens, n_read, dtype=torch.int32)
         of_loss: tuple[tuple[int, ...], int] = ((), 2 * n_experts) if has_loss else ((0,), 0)
         sizes = ((n_tokens * n_read,), of_loss[0], (n_experts if counts else 0,), (of_loss[1],))
-        weights, loss, loads, slopes = (
-            z_TB.new_empty(size, dtype=torch.float32) for size in sizes
+        weights, loss, loads, slopes = (z_TB.new_empty(size, dtype=torch.float32) for size in sizes)
+        return cls(
+            weights, loss, loads, *Placed.room(index_TK, n_experts + always), index_TK, slopes
         )
-        return cls(weights, loss, loads, *Placed.room(index_TK, n_experts + always), index_TK, slopes)
 
     @property
     def placed(self) -> Placed:
@@ -294,7 +314,9 @@ def choice_backward(
         CONFIG,
         *(z_TB, index_TK, place_P, None if dweight_P is None else dweight_P.contiguous()),
         *(dloss, slope_2B, dz_TB, n_tokens, n_experts, z_TB.stride(0), z),
-        **{"K": index_TK.shape[1] - always, "ALWAYS": always, "LEAST": LEAST},
+        K=index_TK.shape[1] - always,
+        ALWAYS=always,
+        LEAST=LEAST,
         NORMALIZE=normalize,
         SOFTMAX=softmax,
         WEIGHT=dweight_P is not None,

@@ -16,12 +16,8 @@ from torch import Tensor
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.flops import count
 from workers.kernels.pairs import Operands, Pairs, SharedMatrices, Watch
-from workers.kernels.triton.expert_products import (
-    Matrices,
-    hidden_units,
-    input_gradient,
-    matrix_gradients,
-)
+from workers.kernels.triton.expert_matrices import Matrices
+from workers.kernels.triton.expert_products import hidden_units, input_gradient, matrix_gradients
 from workers.kernels.triton.gated import gated_activation, hidden_gradients
 from workers.kernels.triton.grouped import grouped_product
 from workers.kernels.triton.rows import weighted_row_sum

@@ -7,14 +7,13 @@ P rows (token, expert pairs sorted by expert), B experts, G units of an expert, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from workers.kernels.triton.config import Config, launch, matmul_precision
+from workers.kernels.triton.expert_matrices import Matrices
 from workers.kernels.triton.gated import act_and_slope
 from workers.kernels.triton.grouped import MOST_AT_ONCE, matrix_of, tile_of
 from workers.kernels.triton.tune import choose
@@ -34,6 +33,24 @@ GRADIENT_CONFIGS = (
     Config.of(BLOCK_G=128, BLOCK_D=128, BLOCK_P=64, warps=8, stages=2),
     Config.of(BLOCK_G=64, BLOCK_D=128, BLOCK_P=64, warps=4, stages=3),
 )
+
+
+@triton.jit
+def _keep_and_hide(
+    key, gate, key_ptr, gate_ptr, h_ptr, at, mask, ACTIVATION: tl.constexpr, GATED: tl.constexpr
+):
+    """Store pre-activations, and what they make as they are kept: rounded, so that backward makes
+    the same of them."""
+    key = key.to(key_ptr.dtype.element_ty)
+    tl.store(key_ptr, key, mask=mask)
+    if GATED:
+        gate = gate.to(key_ptr.dtype.element_ty)
+        tl.store(gate_ptr + at, gate, mask=mask)
+        act, _ = act_and_slope(gate.to(tl.float32), ACTIVATION)
+        h = act * key.to(tl.float32)
+    else:
+        h, _ = act_and_slope(key.to(tl.float32), ACTIVATION)
+    tl.store(h_ptr, h.to(h_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -92,17 +109,7 @@ def hidden_kernel(
             gate = tl.dot(x, w, gate, input_precision=PRECISION)
     at = row[:, None] * stride_pg + g[None, :]
     mask = live[:, None] & (g < width)[None, :]
-    # Rounded first, so that backward makes the same of what is kept.
-    key = key.to(key_ptr.dtype.element_ty)
-    tl.store(key_ptr + at, key, mask=mask)
-    if GATED:
-        gate = gate.to(key_ptr.dtype.element_ty)
-        tl.store(gate_ptr + at, gate, mask=mask)
-        act, _ = act_and_slope(gate.to(tl.float32), ACTIVATION)
-        h = act * key.to(tl.float32)
-    else:
-        h, _ = act_and_slope(key.to(tl.float32), ACTIVATION)
-    tl.store(h_ptr + at, h.to(h_ptr.dtype.element_ty), mask=mask)
+    _keep_and_hide(key, gate, key_ptr + at, gate_ptr, h_ptr + at, at, mask, ACTIVATION, GATED)
 
 
 @triton.jit
@@ -195,13 +202,13 @@ def matrix_gradients_kernel(
     g = (tile // n_d % n_g) * BLOCK_G + tl.arange(0, BLOCK_G)
     d = (tile % n_d) * BLOCK_D + tl.arange(0, BLOCK_D)
     # Of each matrix: a row's numbers by unit, those by column, and where their product goes.
-    by_unit_ptr, by_column_ptr, stride_t = h_ptr, dy_ptr, stride_yt
+    left_ptr, right_ptr, stride_t = h_ptr, dy_ptr, stride_yt
     dw_ptr, shared_ptr = dvalues_ptr, shared_dvalues_ptr
     if which > 0:
-        by_unit_ptr, by_column_ptr, stride_t = dkey_ptr, x_ptr, stride_xt
+        left_ptr, right_ptr, stride_t = dkey_ptr, x_ptr, stride_xt
         dw_ptr, shared_ptr = dkeys_ptr, shared_dkeys_ptr
     if which > 1:
-        by_unit_ptr, dw_ptr, shared_ptr = dgate_ptr, dgates_ptr, shared_dgates_ptr
+        left_ptr, dw_ptr, shared_ptr = dgate_ptr, dgates_ptr, shared_dgates_ptr
     first = tl.load(end_ptr + expert - 1, mask=expert > 0, other=0)
     end = tl.load(end_ptr + expert)
     acc = tl.zeros((BLOCK_G, BLOCK_D), dtype=tl.float32)
@@ -209,69 +216,15 @@ def matrix_gradients_kernel(
         row = (start + tl.arange(0, BLOCK_P)).to(tl.int64)
         live = row < end
         token = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
-        by_unit = tl.load(
-            by_unit_ptr + row[None, :] * stride_pg + g[:, None],
-            mask=(g < width)[:, None] & live[None, :],
-            other=0.0,
-        )
-        by_column = tl.load(
-            by_column_ptr + token[:, None] * stride_t + d[None, :],
-            mask=live[:, None] & (d < inner)[None, :],
-            other=0.0,
-        )
-        acc = tl.dot(by_unit, by_column, acc, input_precision=PRECISION)
+        left = left_ptr + row[None, :] * stride_pg + g[:, None]
+        left = tl.load(left, mask=(g < width)[:, None] & live[None, :], other=0.0)
+        right = right_ptr + token[:, None] * stride_t + d[None, :]
+        right = tl.load(right, mask=live[:, None] & (d < inner)[None, :], other=0.0)
+        acc = tl.dot(left, right, acc, input_precision=PRECISION)
     dw_ptr = matrix_of(expert, dw_ptr, shared_ptr, n_own, stride_wb, SHARED)
     at = g.to(tl.int64)[:, None] * stride_wg + d[None, :]
     mask = (g < width)[:, None] & (d < inner)[None, :]
     tl.store(dw_ptr + at, acc.to(dw_ptr.dtype.element_ty), mask=mask)
-
-
-class Matrices(NamedTuple):
-    """Experts' matrices, (B, G, D) each and contiguous; gates may be None.
-
-    shared: those of A experts more, the last, or None.
-    """
-
-    keys_BGD: Tensor
-    gates_BGD: Tensor | None
-    values_BGD: Tensor
-    shared: Matrices | None = None
-
-    @classmethod
-    def of(cls, keys: Tensor, gates: Tensor | None, values: Tensor) -> Matrices:
-        """Contiguous."""
-        gates = None if gates is None else gates.contiguous()
-        return cls(keys.contiguous(), gates, values.contiguous())
-
-    def empty_like(self) -> Matrices:
-        """Room for their gradients."""
-        keys, gates, values, shared = self
-        gates = None if gates is None else torch.empty_like(gates)
-        shared = None if shared is None else shared.empty_like()
-        return Matrices(torch.empty_like(keys), gates, torch.empty_like(values), shared)
-
-    @property
-    def n_experts(self) -> int:
-        """All."""
-        return len(self.keys_BGD) + (0 if self.shared is None else len(self.shared.keys_BGD))
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Experts, those of them that are not shared, model width, units of an expert."""
-        n_own, width, inner = self.keys_BGD.shape
-        return self.n_experts, n_own, inner, width
-
-    @property
-    def by_key_and_gate(self) -> tuple[Tensor | None, ...]:
-        """Keys and gates, and the shared ones."""
-        return *self[:2], *((None, None) if self.shared is None else self.shared[:2])
-
-    @property
-    def flags(self) -> dict[str, Any]:
-        """What a product's kernel is specialised by."""
-        shared, gated = self.shared is not None, self.gates_BGD is not None
-        precision = matmul_precision(self.keys_BGD.dtype)
-        return {"SHARED": shared, "GATED": gated, "PRECISION": precision}
 
 
 def hidden_units(

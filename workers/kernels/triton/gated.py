@@ -213,8 +213,8 @@ def hidden_gradients(
     activation: str,
     dweight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """w h (P, G), and for the gradient dh of it those of the keys' and of the gates' pre-activations
-    and of the weight; None for what is None.
+    """w h (P, G), and for the gradient dh of it those of the pre-activations by key and by gate and
+    of the weight; None for what is None.
 
     weight: (P,), or (P, C), each for G / C units.
     end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and

@@ -1,4 +1,4 @@
-"""Sigmoid gates with a threshold: a kernel forward, which makes parts of the loss, and one backward.
+"""Sigmoid gates with a threshold: a kernel forward, with parts of the loss, and one backward.
 
 T tokens, B experts, G programs.
 """
@@ -102,9 +102,7 @@ def threshold_gates(z_TB: Tensor, rule: Threshold) -> tuple[Tensor, Tensor | Non
 
 
 @torch.library.custom_op("ffn_nas::threshold_gates", mutates_args=())
-def gates(
-    z_TB: Tensor, tau: float, renormalize: bool, sparsity: float
-) -> tuple[Tensor, Tensor]:
+def gates(z_TB: Tensor, tau: float, renormalize: bool, sparsity: float) -> tuple[Tensor, Tensor]:
     """Weights (T, B) and loss (), of contiguous logits; without a weight of the loss, (0,)."""
     (n_tokens, n_experts), weight_TB = z_TB.shape, torch.empty_like(z_TB)
     runs = Runs.of(n_tokens, n_experts)

@@ -60,7 +60,7 @@ def tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constex
 @triton.jit
 def matrix_of(expert, own_ptr, shared_ptr, n_own, stride_wb, SHARED: tl.constexpr):
     """Where an expert's matrix begins; the experts from n_own on lie by themselves."""
-    if SHARED:
+    if SHARED:  # noqa: SIM102 - known when compiled, and the rest is not
         if expert >= n_own:
             own_ptr = shared_ptr
             expert -= n_own

@@ -50,7 +50,9 @@ def count_kernel(
 
 
 @triton.jit
-def pairs_before(count_ptr, n_experts, n_runs, program, BLOCK_B: tl.constexpr, BLOCK_T: tl.constexpr):
+def pairs_before(
+    count_ptr, n_experts, n_runs, program, BLOCK_B: tl.constexpr, BLOCK_T: tl.constexpr
+):
     """The pairs of each expert, and those of them in the runs before this one."""
     b = tl.arange(0, BLOCK_B)
     total = tl.zeros((BLOCK_B,), tl.int32)
@@ -63,6 +65,39 @@ def pairs_before(count_ptr, n_experts, n_runs, program, BLOCK_B: tl.constexpr, B
         total += tl.sum(count, axis=0)
         before += tl.sum(tl.where((g < program)[:, None], count, 0), axis=0)
     return total, before
+
+
+@triton.jit
+def _place_block(
+    t,
+    live,
+    next_B,
+    places,
+    K: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    """Place the pairs of some tokens from where each expert's next one goes; how many each has."""
+    index_ptr, weight_ptr, token_ptr, sorted_ptr, place_ptr, start_ptr = places
+    b = tl.arange(0, BLOCK_B)
+    read = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
+    for k in range(K):
+        expert = tl.load(index_ptr + t * K + k, mask=live, other=-1).to(tl.int32)
+        read += (expert[:, None] == b[None, :]).to(tl.int32)
+    place_TB = next_B[None, :] + tl.cumsum(read, axis=0) - read
+    for k in range(K):
+        expert = tl.load(index_ptr + t * K + k, mask=live, other=-1).to(tl.int32)
+        mine = expert[:, None] == b[None, :]
+        place = tl.sum(tl.where(mine, place_TB, 0), axis=1).to(tl.int64)
+        place_TB += mine.to(tl.int32)  # a token may read an expert twice
+        tl.store(place_ptr + t * K + k, place, mask=live)
+        tl.store(token_ptr + place, t, mask=live)
+        if WEIGHT:
+            weight = tl.load(weight_ptr + t * K + k, mask=live, other=0.0)
+            tl.store(sorted_ptr + place, weight, mask=live)
+    tl.store(start_ptr + t, t * K, mask=live)
+    return tl.sum(read, axis=0)
 
 
 @triton.jit
@@ -108,44 +143,20 @@ def place_kernel(
         tl.store(start_ptr + n_tokens, tl.sum(total, axis=0).to(tl.int64))
         if LOAD:
             tl.store(load_ptr + b, total.to(tl.float32), mask=b < n_experts - ALWAYS)
-    if LOSS:
+    if LOSS:  # noqa: SIM102 - known when compiled, and the rest is not
         if program == n_runs:
-            losses_of_sums(
-                tl.where(b < n_experts - ALWAYS, total, 0),
-                sum_ptr,
-                loss_ptr,
-                slope_ptr,
-                n_tokens,
-                n_experts - ALWAYS,
-                n_runs,
-                balance,
-                z,
-                entropy,
-                SOFTMAX,
-                BLOCK_B,
-                BLOCK_T,
-            )
+            costly = tl.where(b < n_experts - ALWAYS, total, 0)
+            sizes = (n_tokens, n_experts - ALWAYS, n_runs)
+            weights = (balance, z, entropy)
+            ptrs = (sum_ptr, loss_ptr, slope_ptr)
+            losses_of_sums(costly, ptrs, sizes, weights, SOFTMAX, BLOCK_B, BLOCK_T)
             return
+    first = tl.cast(program, tl.int64) * run
+    places = (index_ptr, weight_ptr, token_ptr, sorted_ptr, place_ptr, start_ptr)
     for start in range(0, run, BLOCK_T):
-        t = tl.cast(program, tl.int64) * run + start + tl.arange(0, BLOCK_T)
+        t = first + start + tl.arange(0, BLOCK_T)
         live = (start + tl.arange(0, BLOCK_T) < run) & (t < n_tokens)
-        read = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
-        for k in range(K):
-            expert = tl.load(index_ptr + t * K + k, mask=live, other=-1).to(tl.int32)
-            read += (expert[:, None] == b[None, :]).to(tl.int32)
-        place_TB = next_B[None, :] + tl.cumsum(read, axis=0) - read
-        for k in range(K):
-            expert = tl.load(index_ptr + t * K + k, mask=live, other=-1).to(tl.int32)
-            mine = expert[:, None] == b[None, :]
-            place = tl.sum(tl.where(mine, place_TB, 0), axis=1).to(tl.int64)
-            place_TB += mine.to(tl.int32)  # a token may read an expert twice
-            tl.store(place_ptr + t * K + k, place, mask=live)
-            tl.store(token_ptr + place, t, mask=live)
-            if WEIGHT:
-                weight = tl.load(weight_ptr + t * K + k, mask=live, other=0.0)
-                tl.store(sorted_ptr + place, weight, mask=live)
-        tl.store(start_ptr + t, t * K, mask=live)
-        next_B += tl.sum(read, axis=0)
+        next_B += _place_block(t, live, next_B, places, K, WEIGHT, BLOCK_B, BLOCK_T)
 
 
 class Runs(NamedTuple):

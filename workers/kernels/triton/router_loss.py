@@ -23,22 +23,30 @@ def softmax_of(z, known):
 
 
 @triton.jit
+def gates_of(z, known, SOFTMAX: tl.constexpr):
+    """The gates, 0 for padding; and the softmax of the logits with its logarithm, which losses
+    need of either."""
+    soft, log = softmax_of(z, known)
+    p = soft
+    if not SOFTMAX:
+        p = tl.where(known[None, :], tl.sigmoid(z), 0.0)
+    return p, soft, log
+
+
+@triton.jit
 def losses_of_sums(
     total,
-    sum_ptr,
-    loss_ptr,
-    slope_ptr,
-    n_tokens,
-    n_experts,
-    n_runs,
-    balance,
-    z,
-    entropy,
+    ptrs,
+    sizes,
+    weights,
     SOFTMAX: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
     """The weighted losses, and their slopes. `total` has the pairs of each expert."""
+    sum_ptr, loss_ptr, slope_ptr = ptrs
+    n_tokens, n_experts, n_runs = sizes
+    balance, z, entropy = weights
     b = tl.arange(0, BLOCK_B)
     known = b < n_experts
     shares = tl.zeros((BLOCK_B,), tl.float32)
