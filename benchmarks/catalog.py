@@ -6,19 +6,25 @@ token; a million-row table read by 8 heads of 16; 16 attention heads; a vocabula
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from workers.kernels.triton import (
+    choice,
     cross_entropy,
+    expert_products,
     gated,
     grouped,
+    pair_order,
     product_key,
+    relu_choice,
     rms_norm,
     rotary,
+    row_gradient,
     rows,
 )
+from workers.kernels.triton import gates as threshold
 from workers.kernels.triton.config import Config
 
 
@@ -63,13 +69,11 @@ class Entry:
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
 ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
-UNUSED = {"token_ptr": None, "place_ptr": None, "gate_ptr": None}
-SUM_PLAIN = {"GATHER": False, "SCATTER": False, "GATE": False, "PRECISION": "ieee"} | UNUSED
-SUM_FUSED = {"GATHER": True, "SCATTER": True, "GATE": True, "PRECISION": "ieee"}
-SUM_ROWS = "BLOCK_I"
-FIND = {"ADD": False, "BLOCK_B": EXPERTS}
-PLAIN, FUSED = SUM_PLAIN | FIND, SUM_FUSED | FIND
-ADDING = PLAIN | {"ADD": True, "BLOCK_B": 1024}
+READS_ITS_OWN = {"GATHER": False, "token_ptr": None}
+FIND = {"PRECISION": "ieee", "BLOCK_B": EXPERTS}
+PLAIN, GATHERED = FIND | READS_ITS_OWN, FIND | {"GATHER": True}
+ALONE = {"PRECISION": "ieee"}
+MANY = PLAIN | {"BLOCK_B": grouped.MOST_AT_ONCE}
 INDEX = dict.fromkeys(("token_ptr", "place_ptr", "end_ptr"), "*i64")
 UP = {"n_experts": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
 UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
@@ -77,6 +81,7 @@ BY_COLUMN = UP_TILE | {"stride_wi": 1, "stride_wo": WIDTH}
 BY_ROW = UP_TILE | {"stride_wi": HIDDEN, "stride_wo": 1}
 PAIRS = TOKENS * READS
 TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_starts": TOKENS}
+TABLE |= {"n_rows": ROWS, "n_steps": PAIRS.bit_length()}
 BY_PAIR = {"WEIGHT": "pair"}
 TABLE |= {"stride_xt": WIDTH, "stride_yt": WIDTH}
 READ = dict.fromkeys(("row_ptr", "start_ptr", "token_ptr", "order_ptr", "end_ptr"), "*i64")
@@ -85,6 +90,8 @@ KEYS |= {"stride_s2": TOKENS * ROOT, "stride_st": ROOT}
 KEYS |= {"stride_oh": TOKENS * CHOICES, "stride_ot": CHOICES}
 CHOSEN = {"J": CHOICES, "K": CHOICES, "BLOCK_J": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT}
 ROWS_OF_PAIRS = {"n_pairs": TOKENS * PER_TOKEN, "width": HIDDEN, "stride_p": HIDDEN}
+ROWS_OF_PAIRS |= {"n_weights": 1}
+PARTS = ROWS_OF_PAIRS | {"n_weights": PER_TOKEN, "stride_p": PER_TOKEN * HIDDEN}
 GATED = {"GATED": True, "WEIGHT": True, "BOUNDED": True}
 UNGATED = GATED | {"GATED": False, "gate_ptr": None, "dgate_ptr": None}
 FLAT = {"n": TOKENS * PER_TOKEN * HIDDEN}
@@ -99,23 +106,61 @@ def catalog() -> tuple[Entry, ...]:
     return (
         Entry("grouped product", product, products, BY_COLUMN, PLAIN, INDEX, "BLOCK_P"),
         Entry("grouped product, w by rows", product, products, BY_ROW, PLAIN, INDEX, "BLOCK_P"),
-        Entry("grouped product, adding", product, products, BY_ROW, ADDING, INDEX, "BLOCK_P"),
-        Entry("grouped product, fused", product, products, BY_COLUMN, FUSED, INDEX, "BLOCK_P"),
-        Entry("weight gradient", gradient, gradients, BY_COLUMN, SUM_PLAIN, INDEX, SUM_ROWS),
+        Entry("grouped product, many", product, products, BY_ROW, MANY, INDEX, "BLOCK_P"),
         Entry(
-            "weight gradient, fused", gradient, gradients, BY_COLUMN, SUM_FUSED, INDEX, "BLOCK_I"
+            "grouped product, gathered", product, products, BY_COLUMN, GATHERED, INDEX, "BLOCK_P"
         ),
+        Entry("weight gradient", gradient, gradients, BY_COLUMN, ALONE, INDEX, "BLOCK_I"),
         Entry("row sum", rows.row_sum_kernel, rows.SUM_CONFIGS, TABLE, BY_PAIR, READ),
         Entry("row dot", rows.row_dot_kernel, rows.DOT_CONFIGS, TABLE, {}, READ),
-        Entry("row gradient", rows.row_gradient_kernel, rows.GRADIENT_CONFIGS, TABLE, {}, READ),
+        Entry(
+            "row gradient", row_gradient.row_gradient_kernel, row_gradient.CONFIGS, TABLE, {}, READ
+        ),
+        *product_keys(),
+        *activations(),
+        *experts(),
+        *routers(),
+        *gates(),
+        *heads(),
+        *norms("", TOKENS, WIDTH),
+        *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
+        *residual_norms(),
+        Entry(
+            "cross-entropy",
+            cross_entropy.cross_entropy_kernel,
+            cross_entropy.CONFIGS,
+            lines,
+            {},
+            losses,
+        ),
+    )
+
+
+def product_keys() -> tuple[Entry, Entry]:
+    """The search, and its gradient."""
+    return (
         Entry(
             "product key",
             product_key.product_key_kernel,
             product_key.CONFIGS,
             KEYS,
             CHOSEN,
-            {"score_ptr": "*fp32", "index_ptr": "*i64"},
+            {"score_ptr": "*fp32", "best_ptr": "*fp32", "index_ptr": "*i64"},
         ),
+        Entry(
+            "product key gradient",
+            product_key.product_key_gradient_kernel,
+            product_key.CONFIGS[:1],
+            KEYS,
+            {"K": CHOICES, "BLOCK_K": CHOICES, "BLOCK_R": ROOT},
+            {"dbest_ptr": "*fp32", "dscore_ptr": "*fp32", "index_ptr": "*i64"},
+        ),
+    )
+
+
+def activations() -> tuple[Entry, ...]:
+    """Hidden units and their gradients."""
+    return (
         *(
             Entry(f"gated {name} {a}", kernel, gated.CONFIGS, FLAT, {"ACTIVATION": a})
             for a in gated.ACTIVATIONS
@@ -136,19 +181,90 @@ def catalog() -> tuple[Entry, ...]:
             for a in gated.ACTIVATIONS
             for gates in (True, False)
         ),
-        *heads(),
-        *norms("", TOKENS, WIDTH),
-        *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
-        *residual_norms(),
-        Entry(
-            "cross-entropy",
-            cross_entropy.cross_entropy_kernel,
-            cross_entropy.CONFIGS,
-            lines,
-            {},
-            losses,
+        *(
+            Entry(
+                f"weighted hidden units {a}",
+                gated.weighted_hidden_kernel,
+                gated.HIDDEN_CONFIGS,
+                PARTS,
+                {"ACTIVATION": a, "GATED": True},
+            )
+            for a in gated.ACTIVATIONS
         ),
     )
+
+
+def experts() -> Iterator[Entry]:
+    """The products of routed experts, with gates and without."""
+    sizes = {"n_experts": EXPERTS, "inner": WIDTH, "width": HIDDEN, "stride_xt": WIDTH}
+    sizes |= {"stride_yt": WIDTH, "stride_wb": HIDDEN * WIDTH, "stride_wg": WIDTH}
+    sizes |= {"stride_pg": HIDDEN, "stride_pd": WIDTH}
+    own, fixed = expert_products, {"PRECISION": "ieee"}
+    find = fixed | {"BLOCK_B": EXPERTS}
+    hidden, back = own.hidden_kernel, own.input_gradient_kernel
+    gradients, tables = own.matrix_gradients_kernel, own.GRADIENT_CONFIGS
+    for suffix, gates in ((", gated", True), ("", False)):
+        ways = find | {"GATED": gates}
+        by_unit = ways | ({} if gates else {"gates_ptr": None})
+        by_column = by_unit | ({} if gates else {"dgate_ptr": None})
+        for a in gated.ACTIVATIONS:
+            name, act = f"hidden units{suffix} {a}", by_unit | {"ACTIVATION": a}
+            yield Entry(name, hidden, own.HIDDEN_CONFIGS, sizes, act, INDEX, "BLOCK_P")
+        name = f"input gradient{suffix}"
+        yield Entry(name, back, own.INPUT_CONFIGS, sizes, by_column, INDEX, "BLOCK_P")
+    yield Entry("matrix gradients", gradients, tables, sizes, fixed, INDEX, "BLOCK_G")
+
+
+def routers() -> Iterator[Entry]:
+    """A router's choice with all its losses, and the order of pairs without."""
+    runs = pair_order.Runs.of(TOKENS, EXPERTS)
+    sizes = {"n_tokens": TOKENS, "n_experts": EXPERTS, "run": runs.length, "n_runs": runs.number}
+    sizes |= {"stride_t": EXPERTS, "n_pairs": TOKENS * PER_TOKEN}
+    given = {"index_ptr": "*i64"}  # by torch; a router's own are narrower
+    small = ("index_ptr", "count_ptr")
+    real = ("z_ptr", "bias_ptr", "weight_ptr", "sorted_ptr", "sum_ptr", "loss_ptr", "load_ptr")
+    real += ("slope_ptr", "dweight_ptr", "dloss_ptr", "dz_ptr")
+    types = dict.fromkeys(small, "*i32") | dict.fromkeys(real, "*fp32")
+    types |= dict.fromkeys(("token_ptr", "place_ptr", "start_ptr", "end_ptr"), "*i64")
+    types |= dict.fromkeys(("balance", "z", "entropy", "z_weight"), "fp32")
+    configs, fixed = (pair_order.CONFIG,), {"K": PER_TOKEN, "ALWAYS": 0, **runs.blocks}
+    alone = dict.fromkeys(("weight_ptr", "sorted_ptr", "sum_ptr", "loss_ptr", "load_ptr"))
+    alone |= {"slope_ptr": None, "WEIGHT": False, "LOSS": False, "LOAD": False, "SOFTMAX": True}
+    count, place = pair_order.count_kernel, pair_order.place_kernel
+    counting = {"BLOCK_B": runs.BLOCK_B, "BLOCK_P": pair_order.BLOCK}
+    yield Entry("count of pairs", count, configs, sizes, counting, types | given)
+    yield Entry("order of pairs", place, configs, sizes, fixed | alone, types | given)
+    for gate, softmax in (("softmax", True), ("sigmoid", False)):
+        flags = {"NORMALIZE": True, "SOFTMAX": softmax, "LEAST": choice.LEAST}
+        chosen = fixed | flags | {"BLOCK_K": PER_TOKEN, "BIAS": True, "LOSS": True}
+        placed = fixed | {"WEIGHT": True, "LOSS": True, "LOAD": True, "SOFTMAX": softmax}
+        back = fixed | flags | {"WEIGHT": True, "LOSS": True}
+        choose, gradient = choice.choose_kernel, choice.choice_gradient_kernel
+        yield Entry(f"choice, {gate}", choose, configs, sizes, chosen, types)
+        yield Entry(f"choice, {gate}, order", place, configs, sizes, placed, types)
+        yield Entry(f"choice, {gate}, gradient", gradient, configs, sizes, back, types)
+
+
+def gates() -> Iterator[Entry]:
+    """Choices by gates that open any number of experts."""
+    runs = pair_order.Runs.of(TOKENS, EXPERTS)
+    sizes = {"n_tokens": TOKENS, "n_experts": EXPERTS, "run": runs.length, "n_runs": runs.number}
+    sizes |= {"stride_t": EXPERTS, "n": TOKENS * EXPERTS}
+    real = ("z_ptr", "sum_ptr", "coefficient_ptr", "weight_ptr", "loss_ptr", "slope_ptr")
+    types = dict.fromkeys((*real, "dweight_ptr", "dloss_ptr", "dz_ptr"), "*fp32")
+    types |= dict.fromkeys(("token_ptr", "order_ptr", "start_ptr", "end_ptr"), "*i64")
+    types |= dict.fromkeys(("count_ptr", "place_ptr"), "*i32")
+    types |= dict.fromkeys(("tau", "sparsity"), "fp32")
+    configs, both = (pair_order.CONFIG,), {"WEIGHT": True, "LOSS": True}
+    scaled, flat = runs.blocks | {"RENORMALIZE": True}, both | {"BLOCK": relu_choice.BLOCK}
+    for name, kernel, fixed in (
+        ("count of open gates", relu_choice.count_open_kernel, runs.blocks),
+        ("order of open gates", relu_choice.place_open_kernel, runs.blocks),
+        ("open gates, gradient", relu_choice.open_gradient_kernel, flat),
+        ("threshold gates", threshold.gates_kernel, scaled),
+        ("threshold gates, gradient", threshold.gates_gradient_kernel, scaled | both),
+    ):
+        yield Entry(name, kernel, configs, sizes, fixed, types)
 
 
 def heads() -> tuple[Entry, Entry]:

@@ -32,7 +32,16 @@ from workers.training.loop import Training
 
 OURS = "ffn_nas"
 # Operations that launch nothing: they make room, or answer from the host.
-SILENT = {"empty", "new_empty", "empty_like", "empty_strided", "detach", "alias", "device"}
+SILENT = {
+    "empty",
+    "new_empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty_strided",
+    "detach",
+    "alias",
+    "device",
+}
 SILENT |= {"promote_types", "_unsafe_view", "lift_fresh", "result_type", "is_same_size"}
 SILENT |= {"_record_function_enter_new", "_record_function_exit"}
 # Kernels of one operation, by reading torch 2.13's CUDA sources; one for all others. A sort is

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 # How this machine multiplies is measured where a test asks for that, and nowhere else.
 os.environ.setdefault("FFN_NAS_PRODUCTS", "torch")
-# Several workers of pytest share the cores: torch's threads would wait for each other in busy loops.
+# Workers of pytest share the cores: torch's threads would wait for each other in busy loops.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

@@ -37,16 +37,22 @@ FILES = {
     "attention": "attention",  # causal, of as many queries as keys
     "masked_attention": "attention",  # any other
     "expert_ffn": "expert_ffn",
+    "expert_choice": "choice",  # of all tokens of a batch
+    "spread_choice": "choice",  # of tokens whose batch several processes read
     "dense_ffn": "dense_ffn",  # one expert of all tokens
-    "plain_ffn": "expert_ffn",  # the same with weights, or several weights a pair
+    "plain_ffn": "dense_ffn",  # the same with weights, or several weights a pair
     "grouped_mm": "grouped",
+    "joint_ffn": "expert_ffn",  # experts of which some lie by themselves
     "linear_cross_entropy": "cross_entropy",
     "normed_heads": "rotary",
+    "order_pairs": "pair_order",
     "product_key_search": "product_key",
+    "relu_choice": "relu_choice",
     "residual_norm": "residual_norm",
     "rms_norm": "rms_norm",
     "row_dot": "rows",
     "row_sum": "rows",
+    "threshold_gates": "gates",
     "top_indices": "topk",
 }
 
@@ -86,7 +92,13 @@ NUMBA = Takes(
         "masked_attention": "training has none, and torch has a fused kernel for it",
         "plain_ffn": "plain products of all tokens are a library's best case",
         "grouped_mm": "rows that lie together are a library's best case",
+        "joint_ffn": "shared experts are a library's best case",
         "linear_cross_entropy": "its time is that of plain products, a library's best case",
+        "expert_choice": "its time is that of `top_indices`, which has one",
+        "spread_choice": "its time is that of `top_indices`, which has one",
+        "order_pairs": "torch's sort takes little of a CPU's step",
+        "relu_choice": "a CPU is asked how many gates are open, and has no room for the others",
+        "threshold_gates": "its time is that of a few operations on narrow rows",
     },
     limits={
         "attention": Limit(1024, "tokens", "a head's scores are kept whole in backward"),
@@ -101,10 +113,14 @@ TRITON = Takes(
     absent={
         "attention": "torch has a fused kernel for it",
         "masked_attention": "torch has a fused kernel for it",
-        "plain_ffn": "plain products of all tokens are a library's best case",
+        "spread_choice": "processes speak to each other between its means and its loss",
         "top_indices": "torch has a kernel for it",
     },
     limits={
+        "expert_choice": Limit(1024, "experts", "a token's scores must fit registers"),
+        "order_pairs": Limit(1024, "experts", "counts of all must fit registers"),
+        "relu_choice": Limit(1024, "experts", "a token's gates must fit registers"),
+        "threshold_gates": Limit(1024, "experts", "a token's gates must fit registers"),
         "product_key_search": Limit(32, "choices", "their square must fit a warp's registers"),
     },
 )
@@ -159,7 +175,7 @@ def _refusal(takes: Takes, operation: str, tensors: Sequence[Tensor], size: int)
     for x in tensors:
         if x.dtype != dtype:
             return "the tensors have several dtypes"
-    if dtype not in takes.dtypes:
+    if dtype.is_floating_point and dtype not in takes.dtypes:
         return f"{takes.backend} does not take {str(dtype).removeprefix('torch.')}"
     return ""
 

@@ -1,7 +1,7 @@
 """The tensors of experts, and which token reads which expert.
 
-D model width, T tokens, R rows of a tile, P (token, expert) pairs sorted by expert, B experts, G
-units of an expert, C weights of a pair, each for G / C units.
+D model width, T tokens, R rows of a tile, P (token, expert) pairs sorted by expert, B experts, A
+experts that all tokens read, G units of an expert, C weights of a pair, each for G / C units.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 Watch = Callable[[Tensor], None]
+
+
+# Keys, gates and values, (A, G, D) each, gates or all three None.
+SharedMatrices = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Operands(NamedTuple):
@@ -89,12 +93,17 @@ class Pairs:
         the last expert's are no pairs: their token is T, and nothing reads or writes their rows.
     loads: how many each expert has.
     choice_P: where all tokens have k pairs, the place of each among the T * k by token.
+    placed: what `by_token` says, where it is known.
     """
 
     def __init__(
-        self, token_P: Tensor | None, loads: Loads | list[int], choice_P: Tensor | None = None
+        self,
+        token_P: Tensor | None,
+        loads: Loads | list[int],
+        choice_P: Tensor | None = None,
+        placed: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        self.token_P, self.choice_P = token_P, choice_P
+        self.token_P, self.choice_P, self.placed = token_P, choice_P, placed
         self.loads = Loads(loads) if isinstance(loads, list) else loads
 
     @property
@@ -105,6 +114,8 @@ class Pairs:
     def by_token(self, n_tokens: int) -> tuple[Tensor, Tensor]:
         """The pairs in the tokens' order, (P,), and where each token's begin and the last one's
         end, (T + 1,). Asks the device nothing."""
+        if self.placed is not None:
+            return self.placed
         assert self.token_P is not None
         device, n_pairs = self.token_P.device, self.token_P.numel()
         if self.choice_P is not None and n_tokens:

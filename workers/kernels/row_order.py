@@ -26,15 +26,25 @@ class RowOrder:
     row_P: the row of each pair, (P,).
     token_P: its token, (P,), ascending.
     start_T: where each token's pairs begin, (T,); a token may have none.
+    n_rows: of the table, where that is known.
     """
 
-    def __init__(self, row_P: Tensor, token_P: Tensor, start_T: Tensor) -> None:
+    def __init__(
+        self, row_P: Tensor, token_P: Tensor, start_T: Tensor, n_rows: int | None = None
+    ) -> None:
         self.given = row_P, token_P, start_T  # by token
+        self.n_rows = n_rows
+
+    @cached_property
+    def sorted_narrow(self) -> tuple[Tensor, Tensor]:
+        """`row_P` in 32 bits or less, and `place_P`. A GPU sorts a byte at a time."""
+        row_P = self.given[0]
+        few = self.n_rows is not None and self.n_rows <= 1 << 15 and kind(row_P) != "cpu"
+        return torch.sort(row_P.short() if few else row_P.int(), stable=True)
 
     @cached_property
     def _sorted(self) -> tuple[Tensor, Tensor]:
-        # Narrow keys sort twice as fast.
-        narrow_P, place_P = torch.sort(self.given[0].int(), stable=True)
+        narrow_P, place_P = self.sorted_narrow
         return narrow_P.to(self.given[0].dtype), place_P
 
     @property

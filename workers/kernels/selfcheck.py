@@ -21,6 +21,7 @@ from torch import Tensor
 from search_space.places import KERNELS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.rms_norm import EPS
+from workers.kernels.choice import Rule, Threshold
 from workers.kernels.dispatch import load
 from workers.kernels.pairs import Loads, Operands, Pairs
 from workers.kernels.remembered import passed, remember
@@ -36,6 +37,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 COUNTS = [70, 0, 1, 129]
 SIZES_T = [3, 0, 17, 1]
 INNER, OUTER, ROWS, WIDTH, HEAD = 130, 75, 50, 301, 24
+PARTS = 3  # of OUTER units, each with a weight
 TOKENS, VOCABULARY, ROOT, CHOICES = 60, 5003, 13, 7
 
 Call = Callable[..., Tensor]
@@ -95,6 +97,7 @@ def problems(dtype: torch.dtype) -> Iterator[Problem]:
     yield from _experts(make)
     yield from _reads(make)
     yield _keys(make)
+    yield from _routers(make)
     yield from _rows_alone(make)
 
 
@@ -134,9 +137,14 @@ def _dense(x_TD: Tensor, *matrices: Tensor) -> Iterator[Problem]:
         keys, gates, values = given if len(given) == 3 else (given[0], None, given[1])
         return run(Operands(x, keys, gates, values, None), Pairs(None, [len(x)]), "silu", None)
 
+    def weighted(run: Call, x: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
+        return run(Operands(x, *given, weight), Pairs(None, [len(x)]), "silu", None)
+
     keys, gates, values = (w_BGD[:1] for w_BGD in matrices)
     yield "dense_ffn gated", dense, [x_TD, keys, gates, values]
     yield "dense_ffn", dense, [x_TD, keys, values]
+    weight_TC = 1 + x_TD[:, :PARTS] / 4
+    yield "plain_ffn", weighted, [x_TD, weight_TC, keys, gates, values]
 
 
 def _reads(make: _Maker) -> Iterator[Problem]:
@@ -167,6 +175,44 @@ def _keys(make: _Maker) -> Problem:
     sign_ST1 = 1 - 2 * make.below(2, TOKENS).view(1, -1, 1).expand(4, -1, -1)
     leaves = [sign_ST1.to(make.dtype), sub_keys_SR1.to(make.dtype)]
     return "product_key_search", lambda run, q, keys: run(q, keys, CHOICES)[0], leaves
+
+
+def _routers(make: _Maker) -> Iterator[Problem]:
+    # Logits in steps that no two of a token share, in float32 as routers are: no choice is close.
+    order = [torch.randperm(ROOT, generator=make.generator) for _ in range(TOKENS)]
+    z_TB = torch.stack(order) / 4.0
+
+    def chosen(rule: Rule, run: Call, z: Tensor) -> Tensor:
+        found = run(z, None, rule, None)
+        whole = [found.load_B, found.pairs.token_P, *found.pairs.by_token(len(z))]
+        # None above 1, so that a small error in the weights is none of a large number.
+        shares = [part.to(z.dtype) / (TOKENS * CHOICES) for part in whole]
+        return torch.cat([found.weight_P, *shares, found.loss.view(1)])
+
+    losses = {"balance": 0.5, "z": 0.01, "entropy": 0.5}
+    for softmax in (True, False):
+        rule = Rule(CHOICES, softmax, normalize=True, counts=True, **losses)
+        yield f"expert_choice softmax={softmax}", partial(chosen, rule), [z_TB]
+    centred_TB = z_TB - (ROOT // 2 + 0.5) / 4.0
+
+    def opened(run: Call, z: Tensor) -> Tensor:
+        found = run(z, torch.tensor(0.5, device=z.device))
+        order_P, start_T1 = found.pairs.by_token(len(z))
+        return torch.cat((found.weight_P[order_P[: start_T1[-1]]], found.loss.view(1)))
+
+    def gated(run: Call, z: Tensor) -> Tensor:
+        weight_TB, loss = run(z, Threshold(0.6, renormalize=True, sparsity=0.5))
+        return torch.cat((weight_TB.flatten(), loss.view(1)))
+
+    yield "relu_choice", opened, [centred_TB]
+    yield "threshold_gates", gated, [centred_TB]
+    index_TK = torch.stack(order)[:, :CHOICES]
+
+    def ordered(run: Call, weight: Tensor) -> Tensor:
+        pairs, weight_P = run(index_TK.to(weight.device), weight, ROOT)
+        return torch.cat((weight_P, pairs.token_P.to(weight.dtype) / TOKENS))
+
+    yield "order_pairs", ordered, [make.normal(TOKENS, CHOICES)]
 
 
 def _rows_alone(make: _Maker) -> Iterator[Problem]:

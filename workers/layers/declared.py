@@ -29,6 +29,8 @@ class Declared(nn.Module):
     stats: where it records its routing while somebody listens, else None.
     traceable: of a selection, whether a compiler can follow it: no shape depends on what the
         numbers are.
+    appends: of a selection, whether its forward takes `always`: so many experts after its own
+        that every token reads.
     reads_tokens: of a selection, whether it looks at what it is given of tokens, not their ids
         alone.
     training_activity: of a layer whose work in training depends on the data, the share of
@@ -46,6 +48,7 @@ class Declared(nn.Module):
     states: tuple[str, ...] = ()
     sparse_gradients: bool = False
     traceable: bool = False
+    appends: bool = False
     reads_tokens: bool = True
     stats: RoutingStats | None = None
     training_activity: Tensor | float | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from search_space.experts import MATRIX_ROWS
 from workers.kernels.activations import ACTIVATIONS
-from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.expert_ffn import expert_ffn, joint_ffn
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
@@ -73,9 +73,15 @@ class Experts(Declared):
             nn.init.zeros_(self.output_gate_BD)
 
     def forward(
-        self, x_TD: Tensor, routing: Routing | None, stats: RoutingStats | None = None
+        self,
+        x_TD: Tensor,
+        routing: Routing | None,
+        stats: RoutingStats | None = None,
+        shared: Experts | None = None,
     ) -> Tensor:
         """x_TD (T, D) and a routing of its T tokens -> (T, D).
+
+        shared: whose units are the last experts of a ragged routing: see `joins`.
 
         Without a routing: the matrix (B, G, D) whose pre-activations say how strongly an expert
         answers: the gates when gated (ours: they open or shut a unit, as the keys do in a plain
@@ -85,8 +91,12 @@ class Experts(Declared):
         if routing is None:
             return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
         laid_out = self._laid_out(routing, stats) if isinstance(routing, Open) else routing
+        if stats is not None and isinstance(laid_out, Ragged):
+            laid_out = laid_out.exact()
         if isinstance(laid_out, Full):
             return self._all(x_TD, laid_out, stats)
+        if shared is not None and isinstance(laid_out, Ragged):
+            return self._joined(x_TD, laid_out, shared)
         if self.by_rows:
             bags = laid_out if isinstance(laid_out, Bags) else laid_out.by_token(x_TD.shape[0])
             return self._rows(x_TD, bags, stats)
@@ -99,9 +109,32 @@ class Experts(Declared):
         knows alone. Who measures waits for the device all the same."""
         if stats is not None:
             return Ragged.from_open(routing.weight_TB, routing.open_TB)
-        if self.by_rows or self.output_gate_BD is not None:
-            return Full(routing.weight_TB)
-        return routing.bounded()
+        return routing.bounded() if self.takes_room else Full(routing.weight_TB)
+
+    @property
+    def takes_room(self) -> bool:
+        """Whether there are products of pairs whose number the device knows alone."""
+        return not self.by_rows and self.output_gate_BD is None
+
+    def joins(self, shared: Experts) -> int:
+        """As how many experts of this width the units of a shared one can be computed with these,
+        in the same products; 0 for not at all."""
+        width = self.keys_BGD.shape[1]
+        n, rest = divmod(shared.keys_BGD.shape[1], width)
+        return n if self.takes_room and not rest else 0
+
+    def _joined(self, x_TD: Tensor, routing: Ragged, shared: Experts) -> Tensor:
+        assert routing.weight_P is not None
+        keys, gates, values = (
+            None if w is None else w.view(-1, *self.keys_BGD.shape[1:])
+            for w in (shared.keys_BGD, shared.gates_BGD, shared.values_BGD)
+        )
+        assert keys is not None and values is not None
+        own = self.keys_BGD, self.gates_BGD, self.values_BGD
+        weight_P1 = routing.weight_P.unsqueeze(1).to(x_TD.dtype)
+        return joint_ffn(
+            x_TD, own, (keys, gates, values), routing.pairs, weight_P1, self.activation
+        )
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:
         act = ACTIVATIONS[self.activation]
@@ -182,7 +215,8 @@ class Experts(Declared):
             row_R = (row_R[:, None] * width + unit_G).flatten()
             token_R, start_T = token_R.repeat_interleave(width), start_T * width
             weight_R = None if weight_R is None else weight_R.repeat_interleave(width)
-        order, sparse = RowOrder(row_R, token_R, start_T), self.sparse_gradients
+        n_rows, sparse = len(self.keys_BGD) * width, self.sparse_gradients
+        order = RowOrder(row_R, token_R, start_T, n_rows)
         if self.gates_BGD is None:
             h_R = self._hidden(row_dot(x_TD, self.keys_BGD, order, score_R, sparse), None)
         else:

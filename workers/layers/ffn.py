@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from search_space.spec import FFNSpec
 from workers.kernels.api.mixed import unmixed
+from workers.kernels.place import kind
 from workers.layers.build import build_selection
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
@@ -77,14 +78,31 @@ class SubLayer(Declared):
     def compute(self, h_TD: Tensor, added_TD: Tensor | None, ids_T: Tensor) -> Apart:
         """As `apart`."""
         h_TD, n_TD, narrow_TD = self.norm.of_sum(h_TD, added_TD, wide=self.reads_wide)
+        always = self._joined(n_TD)
+        more = {"always": always} if always else {}
         with unmixed(n_TD.device.type):  # which expert is read is decided in float32
-            selected = self.selection(n_TD, ids_T, self.experts)
+            selected = self.selection(n_TD, ids_T, self.experts, **more)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
-        y_TD = self.experts(n_TD if self.reads_rows else narrow_TD, selected.routing, self.stats)
+        rows_TD = n_TD if self.reads_rows else narrow_TD
+        if always:
+            y_TD = self.experts(rows_TD, selected.routing, shared=self.shared)
+            return h_TD, y_TD, selected.loss
+        y_TD = self.experts(rows_TD, selected.routing, self.stats)
         if self.shared is not None:
             y_TD = y_TD + self.shared(narrow_TD, Full(), self.stats)
         return h_TD, y_TD, selected.loss
+
+    def _joined(self, n_TD: Tensor) -> int:
+        """As how many experts more the shared one is computed, 0 where it is by itself: on a CPU,
+        whose library is at its best then, and for whoever listens to the experts alone. An adapter
+        stands in the place of what it adapts, and would not be asked."""
+        shared, experts = self.shared, self.experts
+        if shared is None or self.stats is not None or kind(n_TD) == "cpu":
+            return 0
+        if not (self.selection.appends and type(experts) is type(shared) is Experts):
+            return 0
+        return experts.joins(shared)
 
 
 def _whole(apart: Apart) -> tuple[Tensor, Tensor | None]:
@@ -121,4 +139,6 @@ class FFN(nn.Module):
             if loss is not None:
                 losses.append(loss)
         assert added_TD is not None  # there is a sub-layer
-        return h_TD, added_TD, torch.stack(losses).mean() if losses else None
+        if len(losses) < 2:
+            return h_TD, added_TD, losses[0] if losses else None
+        return h_TD, added_TD, torch.stack(losses).mean()

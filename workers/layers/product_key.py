@@ -53,8 +53,8 @@ class ProductKeySelection(Declared):
         dtype = torch.promote_types(x_TD.dtype, torch.float32)
         with torch.autocast(x_TD.device.type, enabled=False):
             score_HTK, index_HTK = self._search(self._queries(x_TD.to(dtype)))
-        weight_HTK = score_HTK.softmax(2) if self.knobs.gate == "softmax" else score_HTK.sigmoid()
-        index_THK, weight_THK = index_HTK.transpose(0, 1), weight_HTK.transpose(0, 1)
+        index_THK, score_THK = index_HTK.transpose(0, 1), score_HTK.transpose(0, 1)
+        weight_THK = score_THK.softmax(2) if self.knobs.gate == "softmax" else score_THK.sigmoid()
         return Selected(Bags.from_choices(index_THK.flatten(1), weight_THK.flatten(1)))
 
     def _queries(self, x_TD: Tensor) -> Tensor:

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from search_space.methods.relu_routing import ReLURouting
 from search_space.spec import FFNSpec
+from workers.kernels.api.relu_choice import relu_choice
+from workers.kernels.place import kind
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
-from workers.layers.routing import Selected, open_pairs
+from workers.layers.routing import Ragged, Selected, open_pairs
 
 LEAST, MOST = 1e-30, 1e30  # the coefficient stays a normal float32 however long it moves one way
 
@@ -64,7 +66,13 @@ class ReLURoutingSelection(Declared):
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a ragged routing, and in training the penalty."""
-        weight_TB = self.router(x_TD).relu()
+        z_TB = self.router(x_TD)
+        if self.training and kind(z_TB) != "cpu" and experts.takes_room:
+            chosen = relu_choice(z_TB, self.l1_coefficient)
+            n_open = chosen.pairs.loads.end_B(z_TB.device)[-1]
+            self.count_at_backward(z_TB, (n_open, z_TB.numel()))
+            return Selected(Ragged.of(chosen.pairs, chosen.weight_P), chosen.loss)
+        weight_TB = z_TB.relu()
         open_TB = weight_TB.detach() > 0
         routing = open_pairs(weight_TB, open_TB)
         if not self.training:

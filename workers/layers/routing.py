@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workers.kernels.api.pair_order import order_pairs
 from workers.kernels.pairs import Loads, Pairs
 from workers.kernels.place import kind
+from workers.kernels.torch.pair_order import by_expert, order_open
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,28 @@ class Full:
 class Ragged:
     """Pairs sorted by expert: the layout of matrix products, one an expert.
 
-    token_P: the token of each pair. Of `Open.bounded`, pairs beyond the last expert's have token T.
+    token_P: the token of each pair. What lies beyond the last expert's pairs is room: see `exact`.
     loads: pairs of each expert.
     weight_P: (P,), or None for all ones.
-    choice_P: where all tokens have k pairs, the place of each among the T * k by token.
+    choice_P, placed: as in `Pairs`.
     """
 
     token_P: Tensor
     loads: Loads
     weight_P: Tensor | None = None
     choice_P: Tensor | None = None
+    placed: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def from_choices(index_TK: Tensor, weight_TK: Tensor | None, n_experts: int) -> Ragged:
         """K experts a token: index_TK (T, K), and their weights (T, K) or None."""
-        expert_P, order_P = by_expert(index_TK.reshape(-1), n_experts)
-        # One source an element: the gradient is a plain copy.
-        weight_P = None if weight_TK is None else weight_TK.reshape(-1).gather(0, order_P)
-        loads = Loads.of_sorted(expert_P, n_experts)
-        return Ragged(order_P // index_TK.shape[1], loads, weight_P, order_P)
+        return Ragged.of(*order_pairs(index_TK, weight_TK, n_experts))
+
+    @staticmethod
+    def of(pairs: Pairs, weight_P: Tensor | None) -> Ragged:
+        """Pairs that have tokens, and their weights (P,) or None."""
+        assert pairs.token_P is not None
+        return Ragged(pairs.token_P, pairs.loads, weight_P, pairs.choice_P, pairs.placed)
 
     @staticmethod
     def from_open(weight_TB: Tensor, open_TB: Tensor) -> Ragged:
@@ -64,7 +69,15 @@ class Ragged:
     @property
     def pairs(self) -> Pairs:
         """As the operations take them."""
-        return Pairs(self.token_P, self.loads, self.choice_P)
+        return Pairs(self.token_P, self.loads, self.choice_P, self.placed)
+
+    def exact(self) -> Ragged:
+        """Without room beyond the last expert's pairs; asks the device how many there are."""
+        n_pairs = sum(self.counts)
+        if n_pairs == self.token_P.numel():
+            return self
+        weight_P = None if self.weight_P is None else self.weight_P[:n_pairs]
+        return Ragged(self.token_P[:n_pairs], self.loads, weight_P)
 
     def pair_experts(self) -> Tensor:
         """The expert of each pair, (P,)."""
@@ -73,7 +86,8 @@ class Ragged:
 
     def by_token(self, n_tokens: int) -> Bags:
         """The same pairs sorted by token."""
-        order_P, start_T1 = Pairs(self.token_P, self.loads).by_token(n_tokens)
+        pairs = Pairs(self.token_P, self.loads, placed=self.placed)
+        order_P, start_T1 = pairs.by_token(n_tokens)
         return Bags(
             expert_P=self.pair_experts()[order_P],
             token_P=self.token_P[order_P],
@@ -94,26 +108,8 @@ class Open:
     open_TB: Tensor
 
     def bounded(self) -> Ragged:
-        """The open pairs sorted by expert, and after them room up to T * B, whose token is T."""
-        n_tokens, n_experts = self.open_TB.shape
-        expert_B1 = torch.arange(n_experts, device=self.open_TB.device)[:, None]
-        key_P = torch.where(self.open_TB.t(), expert_B1, n_experts).flatten()
-        expert_P, order_P = by_expert(key_P, n_experts)
-        token_P = torch.where(expert_P < n_experts, order_P % n_tokens, n_tokens)
-        # One source an element: its gradient is a plain copy.
-        weight_P = self.weight_TB.t().flatten().gather(0, order_P)
-        return Ragged(token_P, Loads.of_sorted(expert_P, n_experts), weight_P)
-
-
-def by_expert(expert_P: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
-    """The experts in order, and where each stood; of equal ones the first stays the first.
-
-    expert_P: 0 to n_experts, that included.
-    """
-    # A GPU sorts a byte at a time.
-    if kind(expert_P) != "cpu":
-        expert_P = expert_P.to(torch.int16 if n_experts < 1 << 15 else torch.int32)
-    return torch.sort(expert_P, stable=True)
+        """The open pairs sorted by expert, and after them room up to T * B."""
+        return Ragged.of(*order_open(self.weight_TB, self.open_TB))
 
 
 def open_pairs(weight_TB: Tensor, open_TB: Tensor) -> Ragged | Open:

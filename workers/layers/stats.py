@@ -40,6 +40,8 @@ class RoutingStats:
             return
         if isinstance(routing, Open):
             routing = Ragged.from_open(routing.weight_TB, routing.open_TB)
+        if isinstance(routing, Ragged):
+            routing = routing.exact()
         expert_P = routing.expert_P if isinstance(routing, Bags) else routing.pair_experts()
         expert_P = expert_P.cpu()
         counts_B = torch.bincount(expert_P, minlength=self.n_experts).double()

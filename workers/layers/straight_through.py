@@ -9,6 +9,9 @@ from torch import Tensor
 
 from search_space.methods.straight_through import StraightThrough
 from search_space.spec import FFNSpec
+from workers.kernels.api.gates import threshold_gates
+from workers.kernels.choice import Threshold
+from workers.kernels.torch.gates import above_and_open, scaled
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
@@ -28,30 +31,16 @@ class StraightThroughSelection(Declared):
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()
         assert isinstance(spec.selection, StraightThrough)
-        self.knobs = spec.selection
+        knobs = spec.selection
+        self.rule = Threshold(knobs.tau, knobs.renormalize, knobs.sparsity_weight)
         self.router = Router(d_model, spec.n_experts)
 
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> a full routing in training, that of the open pairs in evaluation."""
-        knobs = self.knobs
-        p_TB = self.router(x_TD).sigmoid()
-        above_TB = p_TB.detach() > knobs.tau
-        shut_T1 = ~above_TB.any(1, keepdim=True)
-        best_T1 = p_TB.detach().argmax(1, keepdim=True)
-        open_TB = above_TB.scatter(1, best_T1, above_TB.gather(1, best_T1) | shut_T1)
-        weight_TB = p_TB * open_TB
-        loss = None
+        z_TB = self.router(x_TD)
         if self.training:
-            weight_TB = straight_through(weight_TB, p_TB)
-            if knobs.sparsity_weight:
-                loss = knobs.sparsity_weight * straight_through(p_TB * above_TB, p_TB).mean()
-        if knobs.renormalize:
-            weight_TB = weight_TB * (p_TB.shape[1] / open_TB.sum(1, keepdim=True, dtype=p_TB.dtype))
-        if self.training:
+            weight_TB, loss = threshold_gates(z_TB, self.rule)
             return Selected(Full(weight_TB), loss)
-        return Selected(open_pairs(weight_TB, open_TB))
-
-
-def straight_through(value_TB: Tensor, p_TB: Tensor) -> Tensor:
-    """The value of the one with the gradient of the other."""
-    return value_TB.detach() + p_TB - p_TB.detach()
+        p_TB = z_TB.sigmoid()
+        _, open_TB = above_and_open(p_TB, self.rule)
+        return Selected(open_pairs(scaled(p_TB * open_TB, open_TB, self.rule), open_TB))

@@ -5,6 +5,7 @@ D model width, T tokens, B experts, K choices a token.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -12,51 +13,58 @@ from torch import Tensor
 
 from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
-from workers.kernels.api.topk import top_indices
+from workers.kernels.api.choice import expert_choice
+from workers.kernels.choice import Rule
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.router import Router
 from workers.layers.routing import Ragged, Selected
-from workers.layers.whole_batch import of_batch
+from workers.layers.whole_batch import in_one_place, of_batch
 
 
 class TopKSelection(Declared):
     """S = the k largest of p (+ bias), w = p over S, divided by their sum when `normalize`.
 
-    p = softmax(z) or sigmoid(z).
+    p = softmax(z) or sigmoid(z). The losses are those of workers.kernels.choice.
 
     bias_B: (B,), DeepSeek-V3's balancing state: it moves the choice, never the weights, and each
         optimizer step ends with bias += u sign(mean load - load), of all that the step has learned
         from.
     """
 
+    appends = True
     bias_B: Tensor
 
     def __init__(self, spec: FFNSpec, d_model: int) -> None:
         super().__init__()
         assert isinstance(spec.selection, TopK)
-        self.knobs = spec.selection
+        self.knobs = knobs = spec.selection
+        self.choosing = Rule(knobs.k, knobs.gate == "softmax", knobs.normalize)
+        self.learning = dataclasses.replace(
+            self.choosing,
+            balance=knobs.balance_weight,
+            z=knobs.z_weight,
+            entropy=knobs.entropy_weight,
+            counts=knobs.bias_rate > 0,
+        )
         self.router = Router(d_model, spec.n_experts)
         self.register_buffer("bias_B", torch.zeros(spec.n_experts, dtype=torch.float32))
         self.states = ("bias_B",)
 
-    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
-        """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses."""
-        knobs = self.knobs
+    def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts, always: int = 0) -> Selected:
+        """x_TD (T, D) -> a ragged routing and the sum of the weighted router losses.
+
+        always: experts after the router's, which every token reads with weight 1.
+        """
         z_TB = self.router(x_TD)
-        p_TB = z_TB.softmax(1) if knobs.gate == "softmax" else z_TB.sigmoid()
-        score_TB = p_TB.detach() + self.bias_B if knobs.bias_rate else p_TB.detach()
-        index_TK = top_indices(score_TB, knobs.k)
-        weight_TK = p_TB.gather(1, index_TK)
-        if knobs.normalize:
-            weight_TK = weight_TK / weight_TK.sum(1, keepdim=True).clamp_min(1e-20)
-        routing = Ragged.from_choices(index_TK, weight_TK, p_TB.shape[1])
-        if not self.training:
-            return Selected(routing)
-        load_B = routing.loads.count_B(p_TB.device).to(p_TB.dtype)
-        if knobs.bias_rate:
-            self.count_at_backward(p_TB, load_B)
-        return Selected(routing, self._loss(z_TB, p_TB, load_B))
+        rule = self.learning if self.training else self.choosing
+        if always:
+            rule = dataclasses.replace(rule, always=always)
+        bias_B = self.bias_B.to(z_TB.dtype) if self.knobs.bias_rate else None
+        chosen = expert_choice(z_TB, bias_B, rule, None if in_one_place() else of_batch)
+        if chosen.load_B is not None:
+            self.count_at_backward(z_TB, chosen.load_B)
+        return Selected(Ragged.of(chosen.pairs, chosen.weight_P), chosen.loss)
 
     def linear_router(self, scored_BGD: Tensor) -> tuple[Tensor, Tensor]:
         """Its own, and the balancing bias."""
@@ -69,18 +77,3 @@ class TopKSelection(Declared):
             if layer.counted:
                 load_B = torch.stack(layer.counted).sum(0)
                 layer.bias_B += layer.knobs.bias_rate * torch.sign(load_B.mean() - load_B)
-
-    def _loss(self, z_TB: Tensor, p_TB: Tensor, load_B: Tensor) -> Tensor | None:
-        knobs, terms = self.knobs, []
-        if knobs.balance_weight:  # Switch eq. 4: alpha B sum_b f_b P_b
-            fraction_B = of_batch(load_B / load_B.sum())
-            # Sigmoid gates are brought to shares first (DeepSeek-V3 eq. 19).
-            share_TB = p_TB if knobs.gate == "softmax" else p_TB / p_TB.sum(1, keepdim=True)
-            share_B = of_batch(share_TB.mean(0))
-            terms.append(knobs.balance_weight * load_B.numel() * (fraction_B * share_B).sum())
-        if knobs.z_weight:  # ST-MoE eq. 5
-            terms.append(knobs.z_weight * z_TB.logsumexp(1).square().mean())
-        if knobs.entropy_weight:  # sigma-MoE eq. 20: minus the entropy of the mean choice
-            mean_B = of_batch(z_TB.softmax(1).mean(0))
-            terms.append(knobs.entropy_weight * torch.xlogy(mean_B, mean_B).sum())
-        return torch.stack(terms).sum() if terms else None

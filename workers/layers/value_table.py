@@ -35,5 +35,6 @@ class ValueTable(Declared):
         """x_TD (T, D) and weighted bags of its T tokens -> (T, D)."""
         assert routing.weight_P is not None
         weight_P = routing.weight_P.to(self.values_BGD.dtype)
-        order = RowOrder(routing.expert_P, routing.token_P, routing.start_T)
+        n_rows = len(self.values_BGD)
+        order = RowOrder(routing.expert_P, routing.token_P, routing.start_T, n_rows)
         return row_sum(weight_P, self.values_BGD, order, self.sparse_gradients)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from unittest import mock
 
 import interpreter_fused as fused
+import interpreter_router as router
 import reference
 import torch
 from interpreter_tools import DTYPES, close, normal, pairs
@@ -27,50 +28,39 @@ from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, override
 from workers.kernels.triton import (
     cross_entropy,
+    expert_products,
     gated,
     grouped,
     product_key,
     rms_norm,
     rows,
 )
+from workers.kernels.triton import row_gradient as gradient
 
 COUNTS = ([3, 0, 37, 1], [0, 0, 1], [130])  # empty experts, one token, more than a tile
 SIZES_T = ([3, 0, 2, 21], [1], [0, 0, 5])  # pairs of each token
 Check = tuple[str, str, Callable[[], None]]
 
 
-def product(dtype, counts, fused: bool, transposed: bool) -> None:
+def product(dtype, counts, gathered: bool, transposed: bool) -> None:
     n_rows, inner, outer = sum(counts), 37, 19
     w = normal(len(counts), outer, inner, dtype=dtype, seed=1).transpose(1, 2)
     w = w if transposed else w.contiguous()
-    extra = {}
-    if fused:
-        extra = {
-            "token_P": torch.arange(n_rows) // 3,
-            "place_P": torch.randperm(n_rows, generator=torch.Generator().manual_seed(2)),
-            "gate_P": normal(n_rows, dtype=dtype, seed=3),
-        }
+    extra = {"token_P": torch.arange(n_rows) // 3} if gathered else {}
     x = normal(n_rows, inner, dtype=dtype)
     end = torch.tensor(counts).cumsum(0)
     got = grouped.grouped_product(x, w, end, **extra)
     close(got, reference.grouped_product(x, w, counts, **extra), dtype)
 
 
-def weight_gradient(dtype, counts, fused: bool) -> None:
+def weight_gradient(dtype, counts) -> None:
     n_rows, inner, outer = sum(counts), 37, 19
     x, dy = normal(n_rows, inner, dtype=dtype), normal(n_rows, outer, dtype=dtype, seed=1)
     w = torch.full((len(counts), outer, inner), float("nan"), dtype=dtype).transpose(1, 2)
-    extra = {}
-    if fused:
-        extra = {
-            "token_P": torch.arange(n_rows) // 2,
-            "place_P": torch.arange(n_rows).flip(0),
-            "gate_P": normal(n_rows, dtype=dtype, seed=3),
-        }
     end = torch.tensor(counts).cumsum(0)
-    got = grouped.grouped_weight_gradient(x, dy, w, end, **extra)
+    got = grouped.grouped_weight_gradient(x, dy, w, end)
     free = torch.zeros(w.shape, dtype=torch.float64, requires_grad=True)
-    y = reference.grouped_product(x, free, counts, **extra)
+    y = reference.grouped_product(x, free, counts)
     (want,) = torch.autograd.grad(y, free, dy.double())
     close(got, want, dtype)
     assert got.stride() == w.stride()
@@ -93,7 +83,7 @@ def row_dot(dtype, sizes) -> None:
 def row_gradient(dtype, sizes) -> None:
     row_P, token_P, _ = pairs(sizes, 7)
     weight, x = normal(len(row_P), dtype=dtype), normal(len(sizes), 301, dtype=dtype, seed=1)
-    got = rows.row_gradient(weight, x, row_P, token_P, 9)
+    got = gradient.row_gradient(weight, x, row_P, token_P, 9)
     want = reference.row_sum(weight, x, token_P, row_P, 9)
     close(got, want, dtype)
 
@@ -103,11 +93,15 @@ def product_keys(dtype, root, k) -> None:
     order = [torch.randperm(root, generator=torch.Generator().manual_seed(s)) for s in range(8)]
     score = torch.stack(order).view(2, 2, 2, root).to(dtype)
     score[:, 1] = score[:, 1] * (1 + 1 / 64)
-    index = product_key.best_keys(score, k)
+    best, index = product_key.best_keys(score.requires_grad_(), k)
     want, _ = reference.product_key_topk(score, k)
     first, second = index // root, index % root
     sums = score[:, 0].double().gather(2, first) + score[:, 1].double().gather(2, second)
-    close(sums, want, dtype)
+    close(sums.detach(), want.detach(), dtype)
+    close(best.detach(), want.detach(), dtype)
+    dy = normal(*best.shape, dtype=dtype)
+    grads = (torch.autograd.grad(y, score, dy.to(y.dtype))[0] for y in (best, sums))
+    close(*grads, dtype)
     assert all(len(set(keys)) == k for keys in index.flatten(0, 1).tolist())
 
 
@@ -184,16 +178,17 @@ def configured(operation: str, module, cases, function, table: str = "CONFIGS") 
 
 
 def checks() -> Iterator[Check]:
-    products = [(counts, fused, not fused) for counts in COUNTS for fused in (False, True)]
+    products = [(counts, gathered, not gathered) for counts in COUNTS for gathered in (False, True)]
     yield from configured("grouped product", grouped, products, product, "PRODUCT_CONFIGS")
-    gradients = [(counts, fused) for counts in COUNTS for fused in (False, True)]
-    yield from configured(
-        "weight gradient", grouped, gradients, weight_gradient, "GRADIENT_CONFIGS"
-    )
+    each = [(counts,) for counts in COUNTS]
+    yield from configured("weight gradient", grouped, each, weight_gradient, "GRADIENT_CONFIGS")
+    shapes = [([35, 0, 1], "silu", True, True)]
+    for table in ("HIDDEN_CONFIGS", "INPUT_CONFIGS", "GRADIENT_CONFIGS"):
+        yield from configured("expert products", expert_products, shapes, fused.experts, table)
     sizes = [(sizes,) for sizes in SIZES_T]
     yield from configured("row sum", rows, sizes, row_sum, "SUM_CONFIGS")
     yield from configured("row dot", rows, sizes, row_dot, "DOT_CONFIGS")
-    yield from configured("row gradient", rows, sizes, row_gradient, "GRADIENT_CONFIGS")
+    yield from configured("row gradient", gradient, sizes, row_gradient)
     roots = [(5, 3), (3, 9), (1, 1), (17, 5)]
     yield from configured("product key", product_key, roots, product_keys)
     shapes = [(a, s) for a in gated.ACTIVATIONS for s in ((3, 700), (1, 1))]
@@ -211,6 +206,7 @@ def checks() -> Iterator[Check]:
     for dtype in DTYPES:
         yield "dispatch", str(dtype), functools.partial(dispatched, dtype)
     yield from fused.checks()
+    yield from router.checks()
 
 
 def main() -> None:

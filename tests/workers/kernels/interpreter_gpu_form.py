@@ -52,7 +52,11 @@ def poisoned() -> Iterator[None]:
     def full(make):
         def made(*args, **kwargs):
             x = make(*args, **kwargs)
-            return x.fill_(float("nan")) if x.is_floating_point() else x.fill_(1 << 40)
+            return (
+                x.fill_(float("nan"))
+                if x.is_floating_point()
+                else x.fill_(torch.iinfo(x.dtype).max >> 1)
+            )
 
         return made
 
@@ -153,6 +157,8 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     specs["direct"] = FFNSpec(d_ff=12, expert_width=1, selection=Direct(k=3))
     bias = TopK(k=2, bias_rate=0.1, z_weight=0.01, balance_weight=0.01, normalize=True)
     specs["bias"] = FFNSpec(d_ff=32, expert_width=8, selection=bias)
+    sigmoid = TopK(k=2, gate="sigmoid", balance_weight=0.01, entropy_weight=0.01)
+    specs["sigmoid"] = FFNSpec(d_ff=32, expert_width=8, selection=sigmoid)
     for name, spec in specs.items():
         yield "GPU form, step", name, functools.partial(same_step, name, spec)
 

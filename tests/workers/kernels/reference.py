@@ -6,6 +6,7 @@ Names and shapes are those of workers.kernels.api. Gradients come from autograd.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,3 +101,30 @@ def linear_cross_entropy(x_TD: Tensor, w_VD: Tensor, target_T: Tensor) -> Tensor
     """Mean of -log softmax(x w^T)[target]."""
     logp_TV = torch.log_softmax(x_TD.double() @ w_VD.double().t(), dim=1)
     return -logp_TV[torch.arange(len(target_T)), target_T].mean()
+
+
+def order(index: list[list[int]], n_experts: int) -> list[tuple[int, int, int]]:
+    """Expert, token and choice of each pair; those of an expert by token and choice."""
+    pairs = [(expert, t, k) for t, row in enumerate(index) for k, expert in enumerate(row)]
+    return sorted(pairs, key=lambda pair: (pair[0], pair[1], pair[2]))
+
+
+def expert_choice(
+    z_TB: Tensor, bias_B: Tensor | None, index: list[list[int]], rule: Any
+) -> tuple[Tensor, Tensor]:
+    """Weights of the pairs in their order, (P,), and the loss, of experts that are chosen."""
+    z = z_TB.double()
+    soft = z.exp() / z.exp().sum(1, keepdim=True)
+    p = soft if rule.softmax else 1 / (1 + torch.exp(-z))
+    weights = []
+    for expert, t, _ in order(index, z.shape[1]):
+        total = sum(p[t, other] for other in index[t]) if rule.normalize else 1.0
+        weights.append(p[t, expert] / total)
+    share = p / p.sum(1, keepdim=True)
+    loss = rule.z * sum(torch.log(row.exp().sum()) ** 2 for row in z) / len(z)
+    for b in range(z.shape[1]):
+        read = sum(row.count(b) for row in index) / sum(len(row) for row in index)
+        mean = soft[:, b].mean()
+        loss = loss + rule.balance * z.shape[1] * read * share[:, b].mean()
+        loss = loss + rule.entropy * mean * torch.log(mean)
+    return torch.stack(weights), loss

@@ -9,7 +9,6 @@ import reference
 import torch
 
 from workers.kernels.api.topk import top_indices
-from workers.kernels.pick import pick
 from workers.kernels.torch import topk
 from workers.kernels.torch.product_key import best_sums
 
@@ -39,21 +38,6 @@ def test_strided_scores_equal_entries_and_no_rows():
     equal = torch.tensor([[1.0, -0.0, 1.0, 0.0, 1.0]])
     assert sorted(top_indices(equal, 3)[0].tolist()) == [0, 2, 4]
     assert top_indices(torch.empty(0, 4), 2).shape == (0, 2)
-
-
-def test_pick_is_a_gather_with_its_gradient():
-    score = torch.randn(3, 4, 9, dtype=torch.float64, requires_grad=True)
-    index = torch.randint(9, (3, 4, 6))  # places may be the same
-    assert torch.equal(pick(score, index), score.gather(2, index))
-    assert torch.autograd.gradcheck(lambda s: pick(s, index), (score,))
-
-
-def test_pick_keeps_the_indices_alone():
-    kept = []
-    score, index = torch.randn(2, 9, requires_grad=True), torch.tensor([[1], [2]])
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        pick(score, index)
-    assert [(t.shape, t.dtype) for t in kept] == [(index.shape, torch.int32)]
 
 
 @pytest.mark.parametrize(("root", "k"), [(1, 1), (3, 2), (3, 9), (7, 5), (20, 16)])

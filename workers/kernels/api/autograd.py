@@ -143,8 +143,9 @@ class Gradients:
         ]
         if grads[0] is not None and pairs.token_P is not None:
             grads[0].zero_()
-        if grads[4] is not None:  # pairs that are none have a gradient, for somebody adds it up
-            grads[4][sum(pairs.counts) :] = 0
+        n_pairs = sum(pairs.counts)
+        if grads[4] is not None and n_pairs < len(grads[4]):
+            grads[4][n_pairs:] = 0  # pairs that are none have a gradient, for somebody adds it up
         unread = [expert for expert, count in enumerate(pairs.counts) if not count]
         for grad_BGD in grads[1:4]:
             if unread and grad_BGD is not None:

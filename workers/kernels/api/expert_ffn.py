@@ -16,6 +16,9 @@ from workers.kernels.api.mixed import lowered
 from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.place import kind
 from workers.kernels.torch.expert_ffn import expert_ffn as torch_form
+from workers.kernels.torch.expert_ffn import joint_ffn as torch_joint
+
+Matrices = tuple[Tensor, Tensor | None, Tensor]
 
 
 def expert_ffn(
@@ -52,6 +55,37 @@ def expert_ffn(
     # multiplies in float32, faster than a library would in 16 bits (docs/speed.md).
     on_cpu = kind(x_TD) == "cpu"
     if not (on_cpu and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form):
-        given = Operands._make(None if x is None else lowered(x) for x in given)
-    run = form(name, torch_form, *(x for x in given if x is not None), size=width)
-    return run(given, pairs, activation, watch)
+        # A GPU's kernels weigh in float32, whatever they multiply.
+        weight = lowered(weight_PC) if on_cpu and weight_PC is not None else weight_PC
+        given = Operands(*(None if x is None else lowered(x) for x in given[:4]), weight)
+    counted = given if on_cpu else given[:4]
+    run = form(name, torch_form, *(x for x in counted if x is not None), size=width)
+    return run(_of_one_type(given) if run is torch_form else given, pairs, activation, watch)
+
+
+def _of_one_type(given: Operands) -> Operands:
+    """The weight in the input's type, as torch's products want it."""
+    weight = given.weight_PC
+    return given if weight is None else given._replace(weight_PC=weight.to(given.x_TD.dtype))
+
+
+def joint_ffn(
+    x_TD: Tensor,
+    own: Matrices,
+    shared: Matrices,
+    pairs: Pairs,
+    weight_P1: Tensor,
+    activation: str,
+) -> Tensor:
+    """`expert_ffn` of experts whose last lie by themselves, of as many units: shared ones.
+
+    own, shared: keys, gates and values, (B, G, D) and (A, G, D) each; gates all or none.
+    pairs: of B + A experts.
+    weight_P1: (P, 1).
+    """
+    given = Operands(*(None if x is None else lowered(x) for x in (x_TD, *own)), weight_P1)
+    keys, gates, values = (None if x is None else lowered(x) for x in shared)
+    present = [x for x in (*given[:4], keys, gates, values) if x is not None]
+    run = form("joint_ffn", torch_joint, *present)
+    given = _of_one_type(given) if run is torch_joint else given
+    return run(given, (keys, gates, values), pairs, activation)

@@ -16,7 +16,7 @@ from torch import Tensor
 from workers.kernels.activations import ACTIVATIONS, value_and_slope
 from workers.kernels.api.autograd import Gradients
 from workers.kernels.api.autograd import expert_ffn as differentiated
-from workers.kernels.pairs import Operands, Pairs, Tile, Watch
+from workers.kernels.pairs import Operands, Pairs, SharedMatrices, Tile, Watch
 from workers.kernels.place import kind
 from workers.kernels.switch import onednn
 from workers.kernels.torch.few_pairs import are_few, few
@@ -36,6 +36,14 @@ def expert_ffn(given: Operands, pairs: Pairs, activation: str, watch: Watch | No
         return few(given, pairs, activation, watch)
     passes = (_forward, _backward) if pairs.token_P is None else ROUTED
     return differentiated(passes, given, pairs, activation, watch)
+
+
+def joint_ffn(given: Operands, shared: SharedMatrices, pairs: Pairs, activation: str) -> Tensor:
+    """(T, D), as workers.kernels.api.expert_ffn says."""
+    own = given[1:4]
+    pairs_of_matrices = zip(own, shared, strict=True)
+    both = (None if a is None or b is None else torch.cat((a, b)) for a, b in pairs_of_matrices)
+    return expert_ffn(Operands(given.x_TD, *both, given.weight_PC), pairs, activation, None)
 
 
 def _traceable(given: Operands, activation: str) -> Tensor:

@@ -25,7 +25,7 @@ CONFIGS = (Config.of(BLOCK=1024, warps=4), Config.of(BLOCK=2048, warps=8))
 
 
 @triton.jit
-def _activation(g, ACTIVATION: tl.constexpr):
+def act_and_slope(g, ACTIVATION: tl.constexpr):
     """act(g) and its derivative, float32; gelu is the exact one (erf)."""
     if ACTIVATION == "relu":
         return tl.maximum(g, 0.0), tl.where(g > 0.0, 1.0, 0.0)
@@ -43,7 +43,7 @@ def gated_forward_kernel(gate_ptr, up_ptr, h_ptr, n, ACTIVATION: tl.constexpr, B
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     gate = tl.load(gate_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + at, mask=at < n, other=0.0).to(tl.float32)
-    act, _ = _activation(gate, ACTIVATION)
+    act, _ = act_and_slope(gate, ACTIVATION)
     tl.store(h_ptr + at, (act * up).to(h_ptr.dtype.element_ty), mask=at < n)
 
 
@@ -63,7 +63,7 @@ def gated_backward_kernel(
     gate = tl.load(gate_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     up = tl.load(up_ptr + at, mask=at < n, other=0.0).to(tl.float32)
     dh = tl.load(dh_ptr + at, mask=at < n, other=0.0).to(tl.float32)
-    act, slope = _activation(gate, ACTIVATION)
+    act, slope = act_and_slope(gate, ACTIVATION)
     tl.store(dgate_ptr + at, (dh * up * slope).to(dgate_ptr.dtype.element_ty), mask=at < n)
     tl.store(dup_ptr + at, (dh * act).to(dup_ptr.dtype.element_ty), mask=at < n)
 
@@ -81,6 +81,7 @@ def hidden_gradients_kernel(
     end_ptr,
     n_pairs,
     width,
+    n_weights,
     stride_p,
     ACTIVATION: tl.constexpr,
     GATED: tl.constexpr,
@@ -89,38 +90,74 @@ def hidden_gradients_kernel(
     BLOCK_G: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """BLOCK_P rows: h, the gradients of both pre-activations for w h, and that of w."""
+    """BLOCK_P rows of one weight's units: w h, the gradients of both pre-activations for it, and
+    that of w."""
+    part = tl.program_id(1)
     row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     live = row < n_pairs
     if BOUNDED:
         live = row < tl.load(end_ptr)
     weight = tl.full((BLOCK_P,), 1.0, tl.float32)
     if WEIGHT:
-        weight = tl.load(weight_ptr + row, mask=live, other=0.0).to(tl.float32)
+        weight = tl.load(weight_ptr + row * n_weights + part, mask=live, other=0.0).to(tl.float32)
     total = tl.zeros((BLOCK_P,), tl.float32)
     for start in range(0, width, BLOCK_G):
         g = start + tl.arange(0, BLOCK_G)
-        at = row[:, None] * stride_p + g[None, :]
+        at = row[:, None] * stride_p + part * width + g[None, :]
         mask = live[:, None] & (g < width)[None, :]
         key = tl.load(key_ptr + at, mask=mask, other=0.0).to(tl.float32)
         dh = tl.load(dh_ptr + at, mask=mask, other=0.0).to(tl.float32)
         if GATED:
             gate = tl.load(gate_ptr + at, mask=mask, other=0.0).to(tl.float32)
-            act, slope = _activation(gate, ACTIVATION)
+            act, slope = act_and_slope(gate, ACTIVATION)
             h, dkey = act * key, act * dh
             dgate = dh * key * slope * weight[:, None]
             tl.store(dgate_ptr + at, dgate.to(dgate_ptr.dtype.element_ty), mask=mask)
         else:
-            h, slope = _activation(key, ACTIVATION)
+            h, slope = act_and_slope(key, ACTIVATION)
             dkey = dh * slope
         total += tl.sum(h * dh, axis=1)
+        h, dkey = h * weight[:, None], dkey * weight[:, None]
         tl.store(h_ptr + at, h.to(h_ptr.dtype.element_ty), mask=mask)
-        dkey = dkey * weight[:, None]
         tl.store(dkey_ptr + at, dkey.to(dkey_ptr.dtype.element_ty), mask=mask)
     if WEIGHT:
         # Rows that are no pairs have a gradient too: 0, for somebody may add it up.
         y = tl.where(live, total, 0.0).to(dweight_ptr.dtype.element_ty)
-        tl.store(dweight_ptr + row, y, mask=row < n_pairs)
+        tl.store(dweight_ptr + row * n_weights + part, y, mask=row < n_pairs)
+
+
+@triton.jit
+def weighted_hidden_kernel(
+    key_ptr,
+    gate_ptr,
+    weight_ptr,
+    h_ptr,
+    n_pairs,
+    width,
+    n_weights,
+    stride_p,
+    ACTIVATION: tl.constexpr,
+    GATED: tl.constexpr,
+    BLOCK_G: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """BLOCK_P rows of one weight's units: w h."""
+    part = tl.program_id(1)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    live = row < n_pairs
+    weight = tl.load(weight_ptr + row * n_weights + part, mask=live, other=0.0).to(tl.float32)
+    for start in range(0, width, BLOCK_G):
+        g = start + tl.arange(0, BLOCK_G)
+        at = row[:, None] * stride_p + part * width + g[None, :]
+        mask = live[:, None] & (g < width)[None, :]
+        key = tl.load(key_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        if GATED:
+            gate = tl.load(gate_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            act, _ = act_and_slope(gate, ACTIVATION)
+            h = act * key
+        else:
+            h, _ = act_and_slope(key, ACTIVATION)
+        tl.store(h_ptr + at, (h * weight[:, None]).to(h_ptr.dtype.element_ty), mask=mask)
 
 
 def gated_activation(gate: Tensor, up: Tensor, activation: str) -> Tensor:
@@ -143,43 +180,72 @@ def gated_gradients(gate: Tensor, up: Tensor, dh: Tensor, activation: str) -> tu
     return dgate, dup
 
 
+def weighted_hidden(
+    key_TG: Tensor, gate_TG: Tensor | None, weight_TC: Tensor, activation: str
+) -> Tensor:
+    """act(gate) * key, or act(key), (T, G), each C-th of a row times its weight."""
+    (n_tokens, width), n_weights = key_TG.shape, weight_TC.shape[1]
+    h_TG, weight_TC = torch.empty_like(key_TG), weight_TC.contiguous()
+    if h_TG.numel() == 0:
+        return h_TG
+
+    def run(config: Config) -> None:
+        launch(
+            weighted_hidden_kernel,
+            (triton.cdiv(n_tokens, config["BLOCK_P"]), n_weights),
+            config,
+            *(key_TG, gate_TG, weight_TC, h_TG, n_tokens, width // n_weights, n_weights),
+            key_TG.stride(0),
+            ACTIVATION=activation,
+            GATED=gate_TG is not None,
+        )
+
+    run(choose("weighted_hidden", HIDDEN_CONFIGS, key_TG, (width, n_weights), run))
+    return h_TG
+
+
 def hidden_gradients(
     key_PG: Tensor,
     gate_PG: Tensor | None,
     dh_PG: Tensor,
-    weight_P: Tensor | None,
+    weight: Tensor | None,
     end_1: Tensor | None,
     activation: str,
+    dweight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """h (P, G), and for the gradient dh of w h those of the keys' and of the gates' pre-activations
-    and of the weight (P,); None for what is None.
+    """w h (P, G), and for the gradient dh of it those of the pre-activations by key and by gate and
+    of the weight; None for what is None.
 
+    weight: (P,), or (P, C), each for G / C units.
     end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and
         their weight has gradient 0. None for all.
+    dweight: room for the weight's gradient, where there is some.
     """
     n_pairs, width = key_PG.shape
     h_PG, dkey_PG = torch.empty_like(key_PG), torch.empty_like(key_PG)
     dgate_PG = None if gate_PG is None else torch.empty_like(key_PG)
-    dweight_P = None if weight_P is None else torch.empty_like(weight_P)
+    weight = None if weight is None else weight.contiguous()
+    if weight is not None and dweight is None:
+        dweight = torch.empty_like(weight)
+    n_weights = 1 if weight is None or weight.ndim == 1 else weight.shape[1]
     if n_pairs == 0:
-        return h_PG, dkey_PG, dgate_PG, dweight_P
-    weight_P = None if weight_P is None else weight_P.contiguous()
+        return h_PG, dkey_PG, dgate_PG, dweight
 
     def run(config: Config) -> None:
         launch(
             hidden_gradients_kernel,
-            triton.cdiv(n_pairs, config["BLOCK_P"]),
+            (triton.cdiv(n_pairs, config["BLOCK_P"]), n_weights),
             config,
-            *(key_PG, gate_PG, dh_PG, weight_P, h_PG, dkey_PG, dgate_PG, dweight_P, end_1),
-            *(n_pairs, width, key_PG.stride(0)),
+            *(key_PG, gate_PG, dh_PG, weight, h_PG, dkey_PG, dgate_PG, dweight, end_1),
+            *(n_pairs, width // n_weights, n_weights, key_PG.stride(0)),
             ACTIVATION=activation,
             GATED=gate_PG is not None,
-            WEIGHT=weight_P is not None,
+            WEIGHT=weight is not None,
             BOUNDED=end_1 is not None,
         )
 
-    run(choose("hidden_gradients", HIDDEN_CONFIGS, key_PG, (width,), run))
-    return h_PG, dkey_PG, dgate_PG, dweight_P
+    run(choose("hidden_gradients", HIDDEN_CONFIGS, key_PG, (width, n_weights), run))
+    return h_PG, dkey_PG, dgate_PG, dweight
 
 
 def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str) -> None:

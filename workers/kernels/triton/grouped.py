@@ -1,5 +1,5 @@
-"""Grouped matrix product over rows sorted by expert, with the gather, gate and scatter inside: the
-kernels, and the product alone as an operator that torch knows.
+"""Grouped matrix product over rows sorted by expert, with the gather inside: the kernels, and the
+product alone as an operator that torch knows.
 
 P rows (token, expert pairs sorted by expert), B experts, I and O inner and outer widths,
 M tiles of BLOCK_P rows. `end_B` tells where each expert's rows end: the cumulative sum of its
@@ -29,7 +29,6 @@ PRODUCT_CONFIGS = (
 )
 GRADIENT_CONFIGS = (
     Config.of(BLOCK_I=64, BLOCK_O=64, BLOCK_P=32, warps=4, stages=3),
-    # Two stages: with three, triton 3.9 cannot compile the fused form for gfx950.
     Config.of(BLOCK_I=128, BLOCK_O=128, BLOCK_P=64, warps=8, stages=2),
     Config.of(BLOCK_I=64, BLOCK_O=128, BLOCK_P=64, warps=4, stages=3),
 )
@@ -38,7 +37,7 @@ MOST_AT_ONCE = 1024
 
 
 @triton.jit
-def _tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constexpr):
+def tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.constexpr):
     """A tile's expert, n_experts for a tile beyond the last, and its first row."""
     expert = tl.zeros((), tl.int32)
     row = tl.zeros((), tl.int64)
@@ -59,15 +58,25 @@ def _tile_of(tile, end_ptr, n_experts, BLOCK_P: tl.constexpr, BLOCK_B: tl.conste
 
 
 @triton.jit
+def matrix_of(expert, own_ptr, shared_ptr, n_own, stride_wb, SHARED: tl.constexpr):
+    """Where an expert's matrix begins; the experts from n_own on lie by themselves."""
+    if SHARED:  # noqa: SIM102 - known when compiled, and the rest is not
+        if expert >= n_own:
+            own_ptr = shared_ptr
+            expert -= n_own
+    return own_ptr + expert.to(tl.int64) * stride_wb
+
+
+@triton.jit
 def product_kernel(
     x_ptr,
     w_ptr,
+    shared_ptr,
     y_ptr,
     end_ptr,
     token_ptr,
-    place_ptr,
-    gate_ptr,
     n_experts,
+    n_own,
     inner,
     outer,
     stride_xp,
@@ -76,9 +85,7 @@ def product_kernel(
     stride_wo,
     stride_yp,
     GATHER: tl.constexpr,
-    SCATTER: tl.constexpr,
-    GATE: tl.constexpr,
-    ADD: tl.constexpr,
+    SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
@@ -87,7 +94,7 @@ def product_kernel(
 ):
     """A tile of rows of one expert by a block of columns of its matrix."""
     n_outer = tl.cdiv(outer, BLOCK_O)
-    expert, first_row = _tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
+    expert, first_row = tile_of(tl.program_id(0) // n_outer, end_ptr, n_experts, BLOCK_P, BLOCK_B)
     if expert >= n_experts:
         return
     row = first_row.to(tl.int64) + tl.arange(0, BLOCK_P)
@@ -97,7 +104,8 @@ def product_kernel(
         source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
     o = (tl.program_id(0) % n_outer) * BLOCK_O + tl.arange(0, BLOCK_O)
     x_row_ptr = x_ptr + source[:, None] * stride_xp
-    w_col_ptr = w_ptr + expert.to(tl.int64) * stride_wb + o.to(tl.int64)[None, :] * stride_wo
+    of_expert_ptr = matrix_of(expert, w_ptr, shared_ptr, n_own, stride_wb, SHARED)
+    w_col_ptr = of_expert_ptr + o.to(tl.int64)[None, :] * stride_wo
     acc = tl.zeros((BLOCK_P, BLOCK_O), dtype=tl.float32)
     for start in range(0, inner, BLOCK_I):
         i = start + tl.arange(0, BLOCK_I)
@@ -108,17 +116,8 @@ def product_kernel(
             other=0.0,
         )
         acc = tl.dot(x, w, acc, input_precision=PRECISION)
-    target = row
-    if SCATTER:
-        target = tl.load(place_ptr + row, mask=live, other=0).to(tl.int64)
-    if GATE:
-        gate = tl.load(gate_ptr + row, mask=live, other=0.0).to(tl.float32)
-        acc = acc * gate[:, None]
-    y = y_ptr + target[:, None] * stride_yp + o[None, :]
-    mask = live[:, None] & (o < outer)[None, :]
-    if ADD:
-        acc += tl.load(y, mask=mask, other=0.0).to(tl.float32)
-    tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask)
+    y = y_ptr + row[:, None] * stride_yp + o[None, :]
+    tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=live[:, None] & (o < outer)[None, :])
 
 
 @triton.jit
@@ -127,9 +126,6 @@ def weight_gradient_kernel(
     dy_ptr,
     dw_ptr,
     end_ptr,
-    token_ptr,
-    place_ptr,
-    gate_ptr,
     inner,
     outer,
     stride_xp,
@@ -137,9 +133,6 @@ def weight_gradient_kernel(
     stride_wb,
     stride_wi,
     stride_wo,
-    GATHER: tl.constexpr,
-    SCATTER: tl.constexpr,
-    GATE: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -157,25 +150,16 @@ def weight_gradient_kernel(
     for start in range(first, end, BLOCK_P):
         row = (start + tl.arange(0, BLOCK_P)).to(tl.int64)
         live = row < end
-        source = row
-        if GATHER:
-            source = tl.load(token_ptr + row, mask=live, other=0).to(tl.int64)
-        target = row
-        if SCATTER:
-            target = tl.load(place_ptr + row, mask=live, other=0).to(tl.int64)
         xt = tl.load(
-            x_ptr + source[None, :] * stride_xp + i[:, None],
+            x_ptr + row[None, :] * stride_xp + i[:, None],
             mask=(i < inner)[:, None] & live[None, :],
             other=0.0,
         )
         dy = tl.load(
-            dy_ptr + target[:, None] * stride_yp + o[None, :],
+            dy_ptr + row[:, None] * stride_yp + o[None, :],
             mask=live[:, None] & (o < outer)[None, :],
             other=0.0,
         )
-        if GATE:
-            gate = tl.load(gate_ptr + row, mask=live, other=0.0)
-            dy = (dy.to(tl.float32) * gate[:, None].to(tl.float32)).to(dy_ptr.dtype.element_ty)
         acc = tl.dot(xt, dy, acc, input_precision=PRECISION)
     i64, o64 = i.to(tl.int64), o.to(tl.int64)
     dw = dw_ptr + expert * stride_wb + i64[:, None] * stride_wi + o64[None, :] * stride_wo
@@ -189,63 +173,47 @@ def grouped_product(
     end_B: Tensor,
     *,
     token_P: Tensor | None = None,
-    place_P: Tensor | None = None,
-    gate_P: Tensor | None = None,
-    add_to: Tensor | None = None,
+    shared_AIO: Tensor | None = None,
 ) -> Tensor:
-    """y[place p] = gate[p] * x[token p] @ w[expert of p], shape (P, O).
+    """y[p] = x[token p] @ w[expert of p], shape (P, O).
 
     The grid is a bound that needs no answer from the device: P / BLOCK_P tiles, and one more an
-    expert. Each finds its expert and rows by `end_B`; those beyond the last leave at once.
-    `add_to` (P, O) is added to, and is y. Left out, token and place are p itself (R = P rows of x)
-    and the gate is 1. place_P is a permutation of the P rows: no two programs write one row, so
-    equal inputs give equal bits. w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
+    expert. Each finds its expert and rows by `end_B`; those beyond the last leave at once. Left
+    out, the token is p itself (R = P rows of x). No two programs write one row, so equal inputs
+    give equal bits. w_BIO may have any strides. Accumulates in float32. FLOPs 2 P I O.
+
+    shared_AIO: the matrices of A experts more, the last, in the same layout.
     """
     n_rows = x_RI.shape[0] if token_P is None else token_P.numel()
-    n_experts, inner, outer = w_BIO.shape
+    n_own, inner, outer = w_BIO.shape
+    n_experts = n_own if shared_AIO is None else n_own + len(shared_AIO)
     x_RI = x_RI if x_RI.stride(1) == 1 else x_RI.contiguous()
-    y_PO = x_RI.new_empty(n_rows, outer) if add_to is None else add_to
+    y_PO = x_RI.new_empty(n_rows, outer)
     if y_PO.numel() == 0:
         return y_PO
 
-    def run_on(y_PO: Tensor, config: Config) -> None:
+    def run(config: Config) -> None:
         tiles = triton.cdiv(n_rows, config["BLOCK_P"]) + n_experts
         launch(
             product_kernel,
             tiles * triton.cdiv(outer, config["BLOCK_O"]),
             config,
-            *(x_RI, w_BIO, y_PO, end_B),
-            *(token_P, place_P, gate_P, n_experts, inner, outer),
+            *(x_RI, w_BIO, shared_AIO, y_PO, end_B, token_P, n_experts, n_own, inner, outer),
             *(x_RI.stride(0), *w_BIO.stride(), y_PO.stride(0)),
             GATHER=token_P is not None,
-            SCATTER=place_P is not None,
-            GATE=gate_P is not None,
-            ADD=add_to is not None,
+            SHARED=shared_AIO is not None,
             PRECISION=matmul_precision(x_RI.dtype),
             BLOCK_B=min(MOST_AT_ONCE, triton.next_power_of_2(n_experts)),
         )
 
-    def trial(config: Config) -> None:
-        run_on(y_PO if add_to is None else torch.empty_like(y_PO), config)
-
-    widths = (n_experts, inner, outer)
-    run_on(y_PO, choose("grouped_product", PRODUCT_CONFIGS, x_RI, widths, trial))
+    run(choose("grouped_product", PRODUCT_CONFIGS, x_RI, (n_experts, inner, outer), run))
     return y_PO
 
 
-def grouped_weight_gradient(
-    x_RI: Tensor,
-    dy_PO: Tensor,
-    w_BIO: Tensor,
-    end_B: Tensor,
-    *,
-    token_P: Tensor | None = None,
-    place_P: Tensor | None = None,
-    gate_P: Tensor | None = None,
-) -> Tensor:
+def grouped_weight_gradient(x_PI: Tensor, dy_PO: Tensor, w_BIO: Tensor, end_B: Tensor) -> Tensor:
     """Gradient of `grouped_product` in w, (B, I, O) in w's own layout; 0 for an unread expert."""
     n_experts, inner, outer = w_BIO.shape
-    x_RI = x_RI if x_RI.stride(1) == 1 else x_RI.contiguous()
+    x_PI = x_PI if x_PI.stride(1) == 1 else x_PI.contiguous()
     dy_PO = dy_PO if dy_PO.stride(1) == 1 else dy_PO.contiguous()
     dw_BIO = torch.empty_like(w_BIO)
 
@@ -255,16 +223,13 @@ def grouped_weight_gradient(
             weight_gradient_kernel,
             n_experts * tiles,
             config,
-            *(x_RI, dy_PO, dw_BIO, end_B, token_P, place_P, gate_P, inner, outer),
-            *(x_RI.stride(0), dy_PO.stride(0), *dw_BIO.stride()),
-            GATHER=token_P is not None,
-            SCATTER=place_P is not None,
-            GATE=gate_P is not None,
-            PRECISION=matmul_precision(x_RI.dtype),
+            *(x_PI, dy_PO, dw_BIO, end_B, inner, outer),
+            *(x_PI.stride(0), dy_PO.stride(0), *dw_BIO.stride()),
+            PRECISION=matmul_precision(x_PI.dtype),
         )
 
     widths = (n_experts, inner, outer)
-    run(choose("grouped_weight_gradient", GRADIENT_CONFIGS, x_RI, widths, run))
+    run(choose("grouped_weight_gradient", GRADIENT_CONFIGS, x_PI, widths, run))
     return dw_BIO
 
 

@@ -1,5 +1,4 @@
-"""Sparse reads of a table of rows, and the gradient that visits touched rows only: the kernels, and
-operators of them that torch knows.
+"""Sparse reads of a table of rows: the kernels, and operators of them that torch knows.
 
 N rows of the table, D their width, T tokens, P (token, row) pairs.
 """
@@ -16,6 +15,7 @@ from torch import Tensor
 from workers.kernels.api.flops import count
 from workers.kernels.row_order import RowOrder
 from workers.kernels.triton.config import Config, launch
+from workers.kernels.triton.row_gradient import row_gradient, rows_contiguous
 from workers.kernels.triton.tune import choose
 
 SUM_CONFIGS = (
@@ -27,10 +27,6 @@ DOT_CONFIGS = (
     Config.of(BLOCK_P=16, BLOCK_D=128, warps=4),
     Config.of(BLOCK_P=8, BLOCK_D=256, warps=4),
     Config.of(BLOCK_P=32, BLOCK_D=64, warps=4),
-)
-GRADIENT_CONFIGS = (
-    Config.of(BLOCK_P=4, BLOCK_D=256, warps=4),
-    Config.of(BLOCK_P=8, BLOCK_D=128, warps=4),
 )
 
 
@@ -104,46 +100,6 @@ def row_dot_kernel(
     tl.store(y_ptr + pair, acc.to(y_ptr.dtype.element_ty), mask=live)
 
 
-@triton.jit
-def row_gradient_kernel(
-    weight_ptr,
-    x_ptr,
-    row_ptr,
-    order_ptr,
-    end_ptr,
-    token_ptr,
-    out_ptr,
-    width,
-    stride_xt,
-    stride_n,
-    BLOCK_D: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-):
-    """BLOCK_D columns of a row's gradient, by the first of its pairs."""
-    # row_ptr and end_ptr are in sorted order: a program that is not its segment's first leaves.
-    first = tl.program_id(0).to(tl.int64)
-    row = tl.load(row_ptr + first).to(tl.int64)
-    before = tl.load(row_ptr + first - 1, mask=first > 0, other=-1)
-    if before == row:
-        return
-    d = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
-    end = tl.load(end_ptr + first)
-    acc = tl.zeros((BLOCK_D,), dtype=tl.float32)
-    for start in range(first, end, BLOCK_P):
-        place = start + tl.arange(0, BLOCK_P)
-        live = place < end
-        pair = tl.load(order_ptr + place, mask=live, other=0)
-        token = tl.load(token_ptr + pair, mask=live, other=0).to(tl.int64)
-        weight = tl.load(weight_ptr + pair, mask=live, other=0.0).to(tl.float32)
-        x = tl.load(
-            x_ptr + token[:, None] * stride_xt + d[None, :],
-            mask=live[:, None] & (d < width)[None, :],
-            other=0.0,
-        )
-        acc += tl.sum(weight[:, None] * x.to(tl.float32), axis=0)
-    tl.store(out_ptr + row * stride_n + d, acc.to(out_ptr.dtype.element_ty), mask=d < width)
-
-
 def weighted_row_sum(
     weight: Tensor | None,
     table_ND: Tensor,
@@ -161,7 +117,7 @@ def weighted_row_sum(
     """
     width = table_ND.shape[1]
     n_tokens = start_T.numel() if n_tokens is None else n_tokens
-    table_ND = _rows_contiguous(table_ND)
+    table_ND = rows_contiguous(table_ND)
     weight = None if weight is None else weight.contiguous()
     y_TD = table_ND.new_empty(n_tokens, width)
     if y_TD.numel() == 0:
@@ -182,10 +138,6 @@ def weighted_row_sum(
     return y_TD
 
 
-def _rows_contiguous(x_ND: Tensor) -> Tensor:
-    return x_ND if x_ND.stride(1) == 1 else x_ND.contiguous()
-
-
 def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool) -> Tensor:
     """(T, D), as workers.kernels.api.rows says; the table's gradient is dense in any case."""
     y_TD: Tensor = sum_of_rows(weight_P, table.flatten(0, -2), *order.given, *_by_row(order))
@@ -203,7 +155,7 @@ def row_dot(
 def _by_row(order: RowOrder) -> tuple[Tensor | None, Tensor | None]:
     """The rows in order and where each stood, sorted once for all tables that the pairs read; a
     gradient needs them."""
-    return (order.row_P, order.place_P) if torch.is_grad_enabled() else (None, None)
+    return order.sorted_narrow if torch.is_grad_enabled() else (None, None)
 
 
 @torch.library.custom_op("ffn_nas::row_sum", mutates_args=())
@@ -243,7 +195,7 @@ def dots_of_rows(
     if known_P is not None:
         return known_P.clone()
     n_pairs, width = row_P.numel(), table_ND.shape[1]
-    x_TD, table_ND = _rows_contiguous(x_TD), _rows_contiguous(table_ND)
+    x_TD, table_ND = rows_contiguous(x_TD), rows_contiguous(table_ND)
     y_P = x_TD.new_empty(n_pairs)
     if n_pairs == 0:
         return y_P
@@ -275,49 +227,6 @@ def _(
     return x_TD.new_empty(row_P.shape[0]) if known_P is None else torch.empty_like(known_P)
 
 
-@torch.library.custom_op("ffn_nas::row_gradient", mutates_args=())
-def row_gradient(
-    weight_P: Tensor,
-    x_TD: Tensor,
-    row_P: Tensor,
-    token_P: Tensor,
-    n_rows: int,
-    sorted_P: Tensor | None = None,
-    order_P: Tensor | None = None,
-) -> Tensor:
-    """weight[p] * x[token p] summed into row p of (N, D), the rest 0.
-
-    The pairs are sorted by row (stably) and one program sums one row's: no atomics, so equal
-    inputs give equal bits, and the kernel reads and writes touched rows only.
-    """
-    x_TD, weight_P = _rows_contiguous(x_TD), weight_P.contiguous()
-    out_ND = x_TD.new_zeros(n_rows, x_TD.shape[1])
-    if row_P.numel() == 0 or out_ND.numel() == 0:
-        return out_ND
-    if sorted_P is None or order_P is None:
-        sorted_P, order_P = torch.sort(row_P, stable=True)
-    end_P = torch.searchsorted(sorted_P, sorted_P, right=True)
-
-    def run(config: Config) -> None:
-        launch(
-            row_gradient_kernel,
-            (row_P.numel(), triton.cdiv(x_TD.shape[1], config["BLOCK_D"])),
-            config,
-            *(weight_P, x_TD, sorted_P, order_P, end_P, token_P, out_ND, x_TD.shape[1]),
-            *(x_TD.stride(0), out_ND.stride(0)),
-        )
-
-    run(choose("row_gradient", GRADIENT_CONFIGS, x_TD, (x_TD.shape[1],), run))
-    return out_ND
-
-
-@row_gradient.register_fake
-def _(
-    weight_P: Tensor, x_TD: Tensor, row_P: Tensor, token_P: Tensor, n_rows: int, *rest: Any
-) -> Tensor:
-    return x_TD.new_empty(n_rows, x_TD.shape[1])
-
-
 def _row_context(ctx: Any, inputs: Any, output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:7])
 
@@ -344,5 +253,5 @@ def _row_dot_backward(ctx: Any, dy_P: Tensor) -> tuple[Tensor | None, ...]:
 
 sum_of_rows.register_autograd(_row_sum_backward, setup_context=_row_context)
 dots_of_rows.register_autograd(_row_dot_backward, setup_context=_row_context)
-for _operator in ("row_sum", "row_dot", "row_gradient"):
+for _operator in ("row_sum", "row_dot"):
     count(getattr(torch.ops.ffn_nas, _operator))
