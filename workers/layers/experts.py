@@ -18,6 +18,7 @@ from workers.kernels.api.expert_ffn import expert_ffn, joint_ffn
 from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
+from workers.kernels.place import kind
 from workers.kernels.prepared import prepared
 from workers.kernels.row_order import RowOrder
 from workers.layers.declared import Declared
@@ -126,14 +127,12 @@ class Experts(Declared):
     def _joined(self, x_TD: Tensor, routing: Ragged, shared: Experts) -> Tensor:
         assert routing.weight_P is not None
         keys, gates, values = (
-            None if w is None else w.view(-1, *self.keys_BGD.shape[1:])
-            for w in (shared.keys_BGD, shared.gates_BGD, shared.values_BGD)
+            None if w is None else w.view(-1, *self.keys_BGD.shape[1:]) for w in shared._matrices()
         )
         assert keys is not None and values is not None
-        own = self.keys_BGD, self.gates_BGD, self.values_BGD
-        weight_P1 = routing.weight_P.unsqueeze(1).to(x_TD.dtype)
+        weight_P1 = routing.weight_P.unsqueeze(1)
         return joint_ffn(
-            x_TD, own, (keys, gates, values), routing.pairs, weight_P1, self.activation
+            x_TD, self._matrices(), (keys, gates, values), routing.pairs, weight_P1, self.activation
         )
 
     def _hidden(self, key_out: Tensor, gate_out: Tensor | None) -> Tensor:
@@ -168,7 +167,8 @@ class Experts(Declared):
         weight_PC: Tensor | None,
         stats: RoutingStats | None,
     ) -> Tensor:
-        weight_PC = None if weight_PC is None else weight_PC.to(x_TD.dtype)
+        if weight_PC is not None and kind(x_TD) == "cpu":  # a GPU's kernels weigh in float32
+            weight_PC = weight_PC.to(x_TD.dtype)
         watch = None if stats is None else stats.add_hidden
         return expert_ffn(x_TD, *matrices, pairs, weight_PC, self.activation, watch)
 
