@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -41,6 +42,7 @@ PARTS = 3  # of OUTER units, each with a weight
 TOKENS, VOCABULARY, ROOT, CHOICES = 60, 5003, 13, 7
 
 Call = Callable[..., Tensor]
+Several = Callable[..., Any]  # a form that answers with more than a tensor
 # The operation and how it is asked, a call of any form of it with the leaves, and the leaves.
 Problem = tuple[str, Call, list[Tensor]]
 
@@ -127,7 +129,22 @@ def _experts(make: _Maker) -> Iterator[Problem]:
         call, leaves = partial(gated, activation), [x_TD, keys, gates, values, weight_P1]
         yield f"expert_ffn gated by {activation}", call, leaves
     yield "expert_ffn", plain, [x_TD, keys, values, weight_P1]
+    yield _joint([x_TD, keys, gates, values, weight_P1], token_P)
     yield from _dense(x_TD, keys, gates, values)
+
+
+def _joint(given: list[Tensor], token_P: Tensor) -> Problem:
+    """The last two experts' matrices by themselves."""
+
+    def joint(
+        run: Call, x: Tensor, keys: Tensor, gates: Tensor, values: Tensor, weight: Tensor
+    ) -> Tensor:
+        last = keys[-2:], gates[-2:], values[-2:]
+        own = Operands(x, keys[:-2], gates[:-2], values[:-2], weight)
+        pairs = Pairs(token_P.to(weight.device), COUNTS)
+        return run(own, last, pairs, "silu")
+
+    return "joint_ffn", joint, given
 
 
 def _dense(x_TD: Tensor, *matrices: Tensor) -> Iterator[Problem]:
@@ -137,8 +154,11 @@ def _dense(x_TD: Tensor, *matrices: Tensor) -> Iterator[Problem]:
         keys, gates, values = given if len(given) == 3 else (given[0], None, given[1])
         return run(Operands(x, keys, gates, values, None), Pairs(None, [len(x)]), "silu", None)
 
-    def weighted(run: Call, x: Tensor, weight: Tensor, *given: Tensor) -> Tensor:
-        return run(Operands(x, *given, weight), Pairs(None, [len(x)]), "silu", None)
+    def weighted(
+        run: Call, x: Tensor, weight: Tensor, keys: Tensor, gates: Tensor, values: Tensor
+    ) -> Tensor:
+        given = Operands(x, keys, gates, values, weight)
+        return run(given, Pairs(None, [len(x)]), "silu", None)
 
     keys, gates, values = (w_BGD[:1] for w_BGD in matrices)
     yield "dense_ffn gated", dense, [x_TD, keys, gates, values]
@@ -154,7 +174,8 @@ def _reads(make: _Maker) -> Iterator[Problem]:
     row_P = make.below(ROWS, len(token_P))
 
     def order(table: Tensor) -> RowOrder:
-        return RowOrder(*(p.to(table.device) for p in (row_P, token_P, start_T)))
+        row, token, start = (p.to(table.device) for p in (row_P, token_P, start_T))
+        return RowOrder(row, token, start, ROWS)
 
     yield (
         "row_sum",
@@ -182,25 +203,24 @@ def _routers(make: _Maker) -> Iterator[Problem]:
     order = [torch.randperm(ROOT, generator=make.generator) for _ in range(TOKENS)]
     z_TB = torch.stack(order) / 4.0
 
-    def chosen(rule: Rule, run: Call, z: Tensor) -> Tensor:
+    def chosen(rule: Rule, run: Several, z: Tensor) -> Tensor:
         found = run(z, None, rule, None)
         whole = [found.load_B, found.pairs.token_P, *found.pairs.by_token(len(z))]
         # None above 1, so that a small error in the weights is none of a large number.
-        shares = [part.to(z.dtype) / (TOKENS * CHOICES) for part in whole]
+        shares = [part.to(z.dtype) / (TOKENS * (CHOICES + 1)) for part in whole]
         return torch.cat([found.weight_P, *shares, found.loss.view(1)])
 
-    losses = {"balance": 0.5, "z": 0.01, "entropy": 0.5}
     for softmax in (True, False):
-        rule = Rule(CHOICES, softmax, normalize=True, counts=True, **losses)
+        rule = Rule(CHOICES, softmax, True, balance=0.5, z=0.01, entropy=0.5, counts=True, always=1)
         yield f"expert_choice softmax={softmax}", partial(chosen, rule), [z_TB]
     centred_TB = z_TB - (ROOT // 2 + 0.5) / 4.0
 
-    def opened(run: Call, z: Tensor) -> Tensor:
+    def opened(run: Several, z: Tensor) -> Tensor:
         found = run(z, torch.tensor(0.5, device=z.device))
         order_P, start_T1 = found.pairs.by_token(len(z))
         return torch.cat((found.weight_P[order_P[: start_T1[-1]]], found.loss.view(1)))
 
-    def gated(run: Call, z: Tensor) -> Tensor:
+    def gated(run: Several, z: Tensor) -> Tensor:
         weight_TB, loss = run(z, Threshold(0.6, renormalize=True, sparsity=0.5))
         return torch.cat((weight_TB.flatten(), loss.view(1)))
 
@@ -208,7 +228,7 @@ def _routers(make: _Maker) -> Iterator[Problem]:
     yield "threshold_gates", gated, [centred_TB]
     index_TK = torch.stack(order)[:, :CHOICES]
 
-    def ordered(run: Call, weight: Tensor) -> Tensor:
+    def ordered(run: Several, weight: Tensor) -> Tensor:
         pairs, weight_P = run(index_TK.to(weight.device), weight, ROOT)
         return torch.cat((weight_P, pairs.token_P.to(weight.dtype) / TOKENS))
 

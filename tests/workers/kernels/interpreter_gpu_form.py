@@ -159,6 +159,8 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     specs["bias"] = FFNSpec(d_ff=32, expert_width=8, selection=bias)
     sigmoid = TopK(k=2, gate="sigmoid", balance_weight=0.01, entropy_weight=0.01)
     specs["sigmoid"] = FFNSpec(d_ff=32, expert_width=8, selection=sigmoid)
+    shared = {"selection": TopK(k=2, balance_weight=0.01), "gated": True, "shared_width": 8}
+    specs["shared"] = FFNSpec(d_ff=32, expert_width=4, activation="silu", **shared)
     for name, spec in specs.items():
         yield "GPU form, step", name, functools.partial(same_step, name, spec)
 

@@ -57,7 +57,8 @@ def expert_ffn(
     if not (on_cpu and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form):
         # A GPU's kernels weigh in float32, whatever they multiply.
         weight = lowered(weight_PC) if on_cpu and weight_PC is not None else weight_PC
-        given = Operands(*(None if x is None else lowered(x) for x in given[:4]), weight)
+        low = (None if x is None else lowered(x) for x in given[:4])
+        given = Operands._make((*low, weight))
     counted = given if on_cpu else given[:4]
     run = form(name, torch_form, *(x for x in counted if x is not None), size=width)
     return run(_of_one_type(given) if run is torch_form else given, pairs, activation, watch)
@@ -83,7 +84,8 @@ def joint_ffn(
     pairs: of B + A experts.
     weight_P1: (P, 1).
     """
-    given = Operands(*(None if x is None else lowered(x) for x in (x_TD, *own)), weight_P1)
+    low = (None if x is None else lowered(x) for x in (x_TD, *own))
+    given = Operands._make((*low, weight_P1))
     keys, gates, values = (None if x is None else lowered(x) for x in shared)
     present = [x for x in (*given[:4], keys, gates, values) if x is not None]
     run = form("joint_ffn", torch_joint, *present)

@@ -43,7 +43,8 @@ def joint_ffn(given: Operands, shared: SharedMatrices, pairs: Pairs, activation:
     own = given[1:4]
     pairs_of_matrices = zip(own, shared, strict=True)
     both = (None if a is None or b is None else torch.cat((a, b)) for a, b in pairs_of_matrices)
-    return expert_ffn(Operands(given.x_TD, *both, given.weight_PC), pairs, activation, None)
+    joined = Operands._make((given.x_TD, *both, given.weight_PC))
+    return expert_ffn(joined, pairs, activation, None)
 
 
 def _traceable(given: Operands, activation: str) -> Tensor:

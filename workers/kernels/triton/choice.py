@@ -166,7 +166,8 @@ def choice_gradient_kernel(
     mask = live[:, None] & known[None, :]
     z = tl.load(z_ptr + t[:, None] * stride_t + b[None, :], mask=mask, other=0.0)
     p, soft, log = gates_of(z.to(tl.float32), known, SOFTMAX)
-    dp = dz = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
+    dp = tl.zeros((BLOCK_T, BLOCK_B), tl.float32)
+    dz = tl.zeros_like(dp)
     if WEIGHT:
         chosen = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
         for k in range(K):
