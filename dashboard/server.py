@@ -15,12 +15,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import dashboard.pages  # noqa: F401  so that the first visit need not import them
 from dashboard import plotly_script
+from dashboard.ahead import Ahead
 from dashboard.data.source import source_of
 from search_space.errors import InputError, WorkFailed
 from search_space.places import DB_VARIABLE, DEFAULT_DB
@@ -66,5 +68,6 @@ plotly_script.served = True
 app = st.App(
     Path(__file__).parent / "start" / "page.py",
     routes=[Route(plotly_script.address(), plotly)],
+    middleware=[Middleware(Ahead)],
     lifespan=warmed,
 )
