@@ -17,8 +17,8 @@ from nas.views.style import GREY, PAUSED, Data, layout, paused_name, shown
 
 MOST_WEAK = 2000  # dominated or infeasible points that are drawn
 MOST_PAUSED = 300
-# Points from which WebGL draws them. Fewer are there as soon without it, and with it a browser works
-# in two more processes: half a second of a core where there is no GPU.
+# Points from which WebGL draws them. Fewer are there as soon without it, and where there is no GPU
+# it takes another second of a core.
 GL_FROM = 3000
 _MOST_LABELS = 25  # on the front: more would lie over each other
 _MOST_TOLD = 200  # on the front, about which the mouse tells all that is known

@@ -85,7 +85,7 @@ def draw_front(context: Context, now: Reading, reading: Reading) -> None:
             f"follow the study with: `nas status {reading.study.name}`"
         )
         return
-    view = choose_view(now, now.knobs)
+    view = choose_view(now)
     selected = links.selected()
     found = _points(context, reading, view)
     if found.frame.empty:
