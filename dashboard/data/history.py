@@ -91,7 +91,7 @@ def history(source: Source, reading: Reading) -> History:
     """`history_data`, made once for all pages and from what was known before."""
 
     def make() -> History:
-        # What is made is made one at a time, so that no two walk at once.
+        # Of one name one thing is made at a time, so that no two walk at once.
         walk: Walk = source.once(("walk", reading.study.uid), Walk)
         return history_data(reading, walk)
 
