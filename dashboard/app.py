@@ -6,14 +6,16 @@ The database is the URL in the environment variable NAS_DB, by default sqlite://
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import partial
 
 import streamlit as st
 
 from dashboard import links
 from dashboard.actions.permission import draw_ways_in
-from dashboard.context import REFRESH_S, Context
+from dashboard.context import REFRESH_S, Context, once
 from dashboard.data.source import Source, source_of
+from dashboard.folded import folded
 from dashboard.pages import PAGES, Page
 from dashboard.plotly_script import load_plotly
 from dashboard.text import verbatim
@@ -90,11 +92,19 @@ def choose_study(source: Source, studies: list[StudyRecord]) -> StudyRecord:
         st.caption(f"{study.state}, started {study.created_at:{MINUTE}} UTC")
         hint(study, study.owner != "" and source.lease_left(study.id) > 0)
         st.caption(f"Objectives: {', '.join(map(verbatim, study.objectives))}")
-        with st.expander("Configuration"):
-            st.json(study.config, expanded=2)
-        with st.expander("Facts"):
-            st.json(study.facts.to_dict(), expanded=2)
+        once(details, study)
     return study
+
+
+def details(study: StudyRecord) -> None:
+    """All that the study was launched with and found, for who asks."""
+    folded("Configuration", "study-config", lambda: draw_json(study.config))
+    folded("Facts", "study-facts", lambda: draw_json(study.facts.to_dict()))
+
+
+def draw_json(value: Mapping[str, object]) -> None:
+    """Plain data, two levels of it open."""
+    st.json(value, expanded=2)
 
 
 def changed_study() -> None:

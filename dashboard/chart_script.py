@@ -6,6 +6,7 @@ must not send the figure again.
 
 CHART_JS = r"""
 const shared = window.ffnNas = window.ffnNas || {charts: {}, marks: {}};
+shared.waiting = shared.waiting || new Set();  // elements to be drawn
 
 const number = (row) => Array.isArray(row) ? row[0] : row;
 
@@ -88,6 +89,46 @@ function listen(element) {
   });
 }
 
+// A kind of trace that few charts have lies ready in Plotly's script until one comes.
+function learnt(figure) {
+  const known = window.ffnNasTraces || {};
+  for (const {type} of figure.data) {
+    if (!known[type]) continue;
+    window.Plotly.register(known[type]());
+    delete known[type];
+  }
+}
+
+const inSight = (element) => {
+  const box = element.getBoundingClientRect();
+  return box.bottom > 0 && box.top < window.innerHeight;
+};
+
+// One at a time, those in sight first; between two the page shows what is there.
+async function next() {
+  const all = [...shared.waiting];
+  const element = all.find(inSight) || all[0];
+  if (!element) { shared.busy = false; return; }
+  if (!window.Plotly && element.isConnected) {
+    if (window.ffnNasPlotly) window.ffnNasPlotly();
+    setTimeout(next, 10);
+    return;
+  }
+  shared.waiting.delete(element);
+  try {
+    await element.paint();
+  } finally {
+    requestAnimationFrame(() => setTimeout(next, 0));
+  }
+}
+
+function soon(element) {
+  shared.waiting.add(element);
+  if (shared.busy) return;
+  shared.busy = true;
+  setTimeout(next, 0);  // all that come with it are in the queue by then
+}
+
 export default function ({data, parentElement, setTriggerValue}) {
   let element = parentElement.querySelector(".ffn-nas-chart");
   if (!element) {
@@ -107,11 +148,11 @@ export default function ({data, parentElement, setTriggerValue}) {
   element.selects = data.selects;
   element.tell = (what) => setTriggerValue("picked", what);
   element.chosen = () => shared.marks[data.name] || [];
-  element.wanted = data.figure;
-  element.draw = async () => {
-    if (!element.isConnected || element.wanted !== data.figure) return;
-    if (!window.Plotly) { setTimeout(element.draw, 50); return; }
+  element.draw = () => soon(element);
+  element.paint = async () => {
+    if (!element.isConnected) return;
     const figure = JSON.parse(legible(data.figure, element));
+    learnt(figure);
     marked(figure, element.chosen(), themed(figure, element));
     if (data.selects) figure.layout.margin = {...figure.layout.margin, r: 56};  // of the tools
     const unused = data.selects ? [] : ["select2d", "lasso2d"];

@@ -16,7 +16,6 @@ from dashboard.data.reading import Reading
 from dashboard.text import verbatim
 
 _SAID = "said"
-MOST_OFFERED = 300  # trials in a list; any other is typed by its number
 
 
 def choice(
@@ -84,20 +83,6 @@ def letters(label: str, name: str, options: Mapping[str, str], default: str) -> 
     return "".join(chosen)
 
 
-def offered(reading: Reading) -> list[int]:
-    """The trials that a list offers: the front, then the best, then the newest."""
-    trials = reading.trials
-    measured = trials.sort_values("bits_per_byte").dropna(subset="bits_per_byte").index
-    best = [int(number) for number in measured[:MOST_OFFERED]]
-    newest = [int(number) for number in trials.index[::-1][:MOST_OFFERED]]
-    return list(dict.fromkeys([*reading.front, *best, *newest]))[:MOST_OFFERED]
-
-
-def label_of(reading: Reading, number: int) -> str:
-    """A trial for people: its number and its design."""
-    return f"#{number}  {reading.trials['design'][number]!s}"
-
-
 def pick(
     reading: Reading, label: str, key: str, most: int | None = None, help: str | None = None
 ) -> list[int]:
@@ -105,8 +90,9 @@ def pick(
     _speak()
     trials = reading.trials.index
     now = [number for number in links.selected() if number in trials]
-    choices = [label_of(reading, number) for number in dict.fromkeys([*now, *offered(reading)])]
-    st.session_state[key] = [label_of(reading, number) for number in now][:most]
+    chosen = reading.labels(now)
+    choices = list(dict.fromkeys([*chosen, *reading.offered.values()]))
+    st.session_state[key] = chosen[:most]
 
     def changed() -> None:
         _take(st.session_state[key], trials)
@@ -131,7 +117,7 @@ def pick_one(reading: Reading, label: str, key: str, default: int) -> int:
     _speak()
     trials = reading.trials.index
     now = next((number for number in links.selected() if number in trials), default)
-    choices = [label_of(reading, number) for number in dict.fromkeys([now, *offered(reading)])]
+    choices = list(dict.fromkeys([*reading.labels([now]), *reading.offered.values()]))
     st.session_state[key] = choices[0]
 
     def changed() -> None:

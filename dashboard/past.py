@@ -25,7 +25,9 @@ def draw_past(context: Context, reading: Reading) -> Reading:
     The moment is a number of endings, the link's parameter `at`; nothing stands for now, so that a
     study that goes on is shown as it goes on.
     """
-    over = endings(reading)
+    over = context.source.once(
+        ("over", reading.stamp), lambda: endings(reading)["flops"].to_numpy()
+    )
     past = history(context.source, reading)
     if len(over) < 2 or past.frame.empty:
         return reading
@@ -52,7 +54,7 @@ def draw_past(context: Context, reading: Reading) -> Reading:
         help="An ending is an evaluation that was measured, failed or was stopped. All panels of "
         "this page then show what was known at that moment. At the right end they show now.",
     )
-    st.caption(_words(past, at, len(over), float(over["flops"].iloc[: at or 0].sum())))
+    st.caption(_words(past, at, len(over), float(over[: at or 0].sum())))
     if at is None:
         return reading
     return context.source.once(("replayed", reading.stamp, at), lambda: replayed(reading, at))

@@ -10,28 +10,37 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import threading
 from functools import cache
+from pathlib import Path
 
 import streamlit as st
+
+from dashboard import plotly_lean
 
 served = False  # whether this process answers at `address()`
 YEAR_S = 365 * 24 * 3600
 _LOADER, _INLINE = "ffn-nas.plotly_loader", "ffn-nas.plotly_script"
+# A chart that waits has it at once; a page without one has it when there is nothing else to do.
 _LOADER_JS = """
 export default function ({data, setTriggerValue}) {
   if (window.Plotly || window.ffnNasPlotly) return;
-  const script = window.ffnNasPlotly = document.createElement("script");
-  const missing = () => { if (!window.Plotly) setTriggerValue("missing", true); };
-  script.onload = script.onerror = missing;
-  script.src = data.address;
-  document.head.appendChild(script);
+  let script = null;
+  window.ffnNasPlotly = () => {
+    if (script) return;
+    script = document.createElement("script");
+    const missing = () => { if (!window.Plotly) setTriggerValue("missing", true); };
+    script.onload = script.onerror = missing;
+    script.src = data.address;
+    document.head.appendChild(script);
+  };
+  setTimeout(() => requestIdleCallback(window.ffnNasPlotly, {timeout: 2000}), 1000);
 }
 """
 
 
 @cache
-def script() -> str:
-    """The installed package's."""
+def _installed() -> str:
     from plotly.offline import get_plotlyjs
 
     text: str = get_plotlyjs()
@@ -40,14 +49,35 @@ def script() -> str:
 
 @cache
 def address() -> str:
-    """Its path on the server."""
-    return f"/plotly-{hashlib.sha256(script().encode()).hexdigest()[:16]}.js"
+    """Its path on the server: of the package's script, and of what is changed in it."""
+    digest = hashlib.sha256(_installed().encode())
+    digest.update(Path(plotly_lean.__file__).read_bytes())
+    return f"/plotly-{digest.hexdigest()[:16]}.js"
+
+
+def script() -> str:
+    """The installed package's, as `plotly_lean` changes it."""
+    with _making:
+        return _script()
+
+
+def packed() -> bytes:
+    """The script as it travels: a third of its size."""
+    with _making:
+        return _packed()
+
+
+_making = threading.RLock()  # the first browser may ask for what the server makes as it starts
 
 
 @cache
-def packed() -> bytes:
-    """The script as it travels: a third of its size."""
-    return gzip.compress(script().encode(), 6)
+def _script() -> str:
+    return plotly_lean.lean(_installed())
+
+
+@cache
+def _packed() -> bytes:
+    return gzip.compress(_script().encode(), 6)
 
 
 def load_plotly() -> None:

@@ -1,7 +1,7 @@
 """The dashboard's server: `nas dashboard`, or `streamlit run dashboard/server.py`.
 
-It serves the page of `app.py`, and beside it Plotly's script, which the browser then keeps. While
-the first browser starts, it reads the newest study.
+It serves the page of `app.py`, and beside it Plotly's script, which the browser then keeps. Its HTML
+names what a page will need (`ahead`). While the first browser starts, it reads the newest study.
 """
 
 from __future__ import annotations
@@ -9,18 +9,21 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import dashboard.pages  # noqa: F401  so that the first visit need not import them
 from dashboard import plotly_script
+from dashboard.ahead import Ahead
 from dashboard.data.source import source_of
 from search_space.errors import InputError, WorkFailed
 from search_space.places import DB_VARIABLE, DEFAULT_DB
@@ -50,6 +53,30 @@ async def warmed(_app: st.App) -> AsyncIterator[None]:
 
 def warm() -> None:
     """Read the newest study. What fails here fails on a page, in words."""
+    with _giving_way():
+        _read_ahead()
+    # Streamlit looks for garbage after each run, among all that was ever made: 0.1 s of a core at
+    # every refresh of every page. What is here now stays, and is not looked at again.
+    gc.freeze()
+
+
+@contextmanager
+def _giving_way() -> Iterator[None]:
+    """Let the server's answers wait less for this thread.
+
+    A thread that works holds the interpreter for the whole of this interval while others want it.
+    The first browser asks for a hundred files, each of which changes threads some times.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 10)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def _read_ahead() -> None:
+    """Plotly's script, then the newest study."""
     plotly_script.packed()
     source = source_of(os.environ.get(DB_VARIABLE, DEFAULT_DB))
     try:
@@ -57,14 +84,12 @@ def warm() -> None:
             source.reading(study.name)
     except (InputError, WorkFailed) as error:
         log.info("not read yet: %s", error)
-    # Streamlit looks for garbage after each run, among all that was ever made: 0.1 s of a core at
-    # every refresh of every page. What is here now stays, and is not looked at again.
-    gc.freeze()
 
 
 plotly_script.served = True
 app = st.App(
     Path(__file__).parent / "start" / "page.py",
     routes=[Route(plotly_script.address(), plotly)],
+    middleware=[Middleware(Ahead)],
     lifespan=warmed,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -40,7 +41,7 @@ class View:
         return self.rung is None
 
 
-def choose_view(reading: Reading, knobs: pd.DataFrame) -> View:
+def choose_view(reading: Reading) -> View:
     """The controls above the chart."""
     study = reading.study
     default_y, default_x = default_axes(study)
@@ -62,10 +63,10 @@ def choose_view(reading: Reading, knobs: pd.DataFrame) -> View:
         )
     with tinted:
         colour = controls.choice(
-            "Colour", "colour", colours(knobs), "method", disabled=z != NO_AXIS
+            "Colour", "colour", colours(reading.knob_values), "method", disabled=z != NO_AXIS
         )
     with shaped:
-        shape = controls.choice("Shape", "shape", shapes(knobs), "method")
+        shape = controls.choice("Shape", "shape", shapes(reading.knob_values), "method")
     rung, log, weak = _display(reading)
     axes = (y, x) if z == NO_AXIS else (y, x, z)
     return View(axes, rung, log, z if z != NO_AXIS else colour, shape, weak)
@@ -102,19 +103,18 @@ def _display(reading: Reading) -> tuple[int | None, str, str]:
     return (int(rung) if rung else None), log, "hidden" if hidden else "faded"
 
 
-def colours(knobs: pd.DataFrame) -> dict[str, str]:
-    """What may colour the points: the method first, then the other knobs that vary."""
-    return {"method": "method"} | {
-        name: name for name in knobs.columns if name != "method" and knobs[name].nunique() > 1
-    }
+def colours(values: Mapping[str, int]) -> dict[str, str]:
+    """What may colour the points: the method first, then the other knobs that vary.
+
+    values: how many values each knob has.
+    """
+    varied = [name for name, count in values.items() if name != "method" and count > 1]
+    return {"method": "method"} | {name: name for name in varied}
 
 
-def shapes(knobs: pd.DataFrame) -> dict[str, str]:
+def shapes(values: Mapping[str, int]) -> dict[str, str]:
     """What may shape the points: knobs of few values."""
-    named = colours(knobs)
-    return {
-        name: words for name, words in named.items() if name == "method" or fits_shape(knobs[name])
-    }
+    return {name: name for name in colours(values) if name == "method" or fits_shape(values[name])}
 
 
 def looks_of(

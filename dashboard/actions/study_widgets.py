@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -19,6 +19,7 @@ from dashboard.actions.study_form import (
     sections,
     warm_starts,
 )
+from dashboard.folded import folded
 from dashboard.text import verbatim
 
 _HELD = "launch-values"  # of the session: a widget's state goes when another page is drawn
@@ -43,23 +44,39 @@ _LABEL = 70  # characters of a meaning that stand above a field; all of it is in
 _BOUND = "an upper bound on {}, as a ratio of the model with the dense FFN; empty is none"
 
 
-def begin_form() -> None:
-    """What a new form holds, or what it held when the reader went to another page."""
-    if any(_key(each) not in st.session_state for each in entries()):
-        fill_form(st.session_state.get(_HELD, START))
+# A field that is drawn has its value in the session's state, under its key. Streamlit forgets that
+# once the field is not drawn: its section is closed, or the reader is on another page. What such a
+# field held is kept apart, and nothing is written under its key, which would outlive it.
 
 
 def fill_form(values: Values) -> None:
     """Let the form hold these values and nothing else."""
+    st.session_state[_HELD] = dict(values)
     for each in entries():
-        empty: Any = [] if each.kind == "words" else ""
-        if each.kind == "choice":
-            empty = each.default
-        st.session_state[_key(each)] = values.get(each.path, empty)
+        if _key(each) in st.session_state:
+            st.session_state[_key(each)] = _filled(each, values)
+
+
+def form_values() -> Values:
+    """What the form holds."""
+    held: Values = st.session_state.get(_HELD, START)
+    values: Values = {}
+    for each in entries():
+        key = _key(each)
+        drawn = key in st.session_state
+        values[each.path] = st.session_state[key] if drawn else _filled(each, held)
+    st.session_state[_HELD] = values
+    return values
+
+
+def _filled(entry: Entry, values: Values) -> Any:
+    empty: Any = [] if entry.kind == "words" else ""
+    return values.get(entry.path, entry.default if entry.kind == "choice" else empty)
 
 
 def draw_form(wrong: Mapping[Path, str]) -> None:
-    """The fields: the common ones in groups, the others by section.
+    """The fields: the common ones in groups, the others by section, once it is opened. Only after
+    `form_values`.
 
     wrong: by field, what is wrong with what it holds.
     """
@@ -73,15 +90,7 @@ def draw_form(wrong: Mapping[Path, str]) -> None:
         bad = sum(each.path in wrong for each in others)
         title = _ABOUT.get(name, f"Space: the keys of {name.removeprefix('space: ')} alone")
         title += f" :red[({bad} wrong)]" if bad else ""
-        with st.expander(title, key=f"launch-section-{name}"):
-            _draw_in_columns(others, wrong)
-
-
-def form_values() -> Values:
-    """What the form holds."""
-    values = {each.path: st.session_state[_key(each)] for each in entries()}
-    st.session_state[_HELD] = values
-    return values
+        folded(title, f"launch-section-{name}", partial(_draw_in_columns, others, wrong))
 
 
 def _draw_in_columns(some: Sequence[Entry], wrong: Mapping[Path, str]) -> None:
@@ -95,6 +104,8 @@ def _draw_in_columns(some: Sequence[Entry], wrong: Mapping[Path, str]) -> None:
 
 def _draw(entry: Entry) -> None:
     key = _key(entry)
+    if key not in st.session_state:
+        st.session_state[key] = st.session_state[_HELD][entry.path]
     held = st.session_state[key]
     options: dict[str, Any] = {"key": key, "help": _help(entry)}
     if entry.kind == "choice":
@@ -106,8 +117,8 @@ def _draw(entry: Entry) -> None:
         known = list(entry.options)
         words: Callable[[str], str] = str
         if entry.path == ("warm_start",):
-            kind = str(st.session_state.get("launch-kind", "pretrain"))
-            known, words = list(warm_starts(kind)), functools.partial(label_of, kind=kind)
+            kind = str(st.session_state[_HELD][("kind",)])
+            known, words = list(warm_starts(kind)), partial(label_of, kind=kind)
         known += [word for word in held or () if word not in known]
         st.multiselect(
             _label(entry),

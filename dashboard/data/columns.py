@@ -118,3 +118,10 @@ def frame(of: Block, index: str) -> pd.DataFrame:
     found = pd.DataFrame(columns, copy=False)
     found.index = pd.Index(of[index], name=index)
     return found
+
+
+def instants(times: pd.Series) -> npt.NDArray[np.datetime64]:
+    """Times (N,) in UTC as numpy has them. `to_numpy` makes a Python object of each: a hundred
+    thousand take 0.3 s."""
+    found: npt.NDArray[np.datetime64] = times.dt.tz_convert(None).to_numpy()
+    return found

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dashboard.data.columns import instants
 from dashboard.data.reading import Reading
 from dashboard.data.source import Source
 from dashboard.data.walk import Walk
@@ -90,7 +91,7 @@ def history(source: Source, reading: Reading) -> History:
     """`history_data`, made once for all pages and from what was known before."""
 
     def make() -> History:
-        # What is made is made one at a time, so that no two walk at once.
+        # Of one name one thing is made at a time, so that no two walk at once.
         walk: Walk = source.once(("walk", reading.study.uid), Walk)
         return history_data(reading, walk)
 
@@ -101,7 +102,7 @@ def endings(reading: Reading) -> pd.DataFrame:
     """The evaluations that have ended, in the order in which they did."""
     over = reading.evaluations[reading.evaluations["ended_at"].notna()]
     over = over[over["status"] != Status.RUNNING.value]  # taken up again after it was stopped
-    return over.iloc[np.lexsort((over.index.to_numpy(), over["ended_at"].to_numpy()))]
+    return over.iloc[np.lexsort((over.index.to_numpy(), instants(over["ended_at"])))]
 
 
 class Measures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,8 @@ from dashboard.data.designs import Specs
 from nas.search.objectives import OBJECTIVES
 from nas.store import Ledger, StudyRecord
 from nas.views.certainty import Chance
+
+MOST_OFFERED = 300  # trials in a list; any other is typed by its number
 
 
 def trial_columns() -> list[str]:
@@ -81,10 +83,28 @@ class Reading:
         """The trial's evaluations in the order in which they began."""
         return self.evaluations[self.evaluations["trial"] == number]
 
-    @property
+    @cached_property
+    def knob_values(self) -> dict[str, int]:
+        """How many values each knob has."""
+        return {name: int(self.knobs[name].nunique()) for name in self.knobs.columns}
+
+    @cached_property
+    def offered(self) -> dict[int, str]:
+        """The trials that a list offers, as it names them: the front, the best, the newest."""
+        bits = self.trials["bits_per_byte"].dropna().sort_values(kind="stable").index
+        best, newest = bits[:MOST_OFFERED].tolist(), self.trials.index[::-1][:MOST_OFFERED].tolist()
+        numbers = list(dict.fromkeys([*self.front, *best, *newest]))[:MOST_OFFERED]
+        return dict(zip(numbers, self.labels(numbers), strict=True))
+
+    def labels(self, numbers: Sequence[int]) -> list[str]:
+        """Trials for people: number and design."""
+        designs = self.trials["design"].reindex(numbers)
+        return [f"#{n}  {design}" for n, design in zip(numbers, designs, strict=True)]
+
+    @cached_property
     def front(self) -> list[int]:
         """The frontier's trials, by their second objective (the first of one)."""
         study = self.study
         axis = study.objectives[min(1, len(study.objectives) - 1)]
-        kept = self.trials[self.trials["frontier"]]
-        return [int(number) for number in kept.sort_values(axis).index]
+        kept = self.trials.loc[self.trials["frontier"], axis]
+        return [int(number) for number in kept.sort_values().index]

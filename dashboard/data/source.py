@@ -48,7 +48,8 @@ class Source:
         self.url = url
         self._lock = threading.RLock()  # of the store and the tables below; held for a moment only
         self._reading: dict[str, threading.RLock] = {}  # by study: two never read the same twice
-        self._making = threading.RLock()  # two pages never make one thing twice
+        # By a key's beginning: two pages never make one thing twice, and do not wait for another.
+        self._making: dict[Hashable, threading.RLock] = {}
         self._remembering = threading.Lock()
         self._store: Store | None = None
         self._followers: dict[str, Follower] = {}
@@ -122,17 +123,25 @@ class Source:
         return self._ask(body)
 
     def speeds(self) -> dict[int, Speed]:
-        """By study id, what its workers did in how many seconds."""
-        return self._ask(lambda store: store.speeds())
+        """By study id, what its workers did in how many seconds.
+
+        All evaluations are summed for it: anew when one has ended, not each time it is asked.
+        """
+        spent = self._ask(lambda store: store.spent_flops())
+        key = ("speeds", tuple(sorted(spent.items())))
+        return self.once(key, lambda: self._ask(lambda store: store.speeds()))
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What `make` returned for this key; made again when it was not asked for in a while.
 
-        A key is a name, or a tuple that begins with one. One thing is made at a time.
+        A key is a name, or a tuple that begins with one. Of things whose keys begin alike, one is
+        made at a time.
         """
         found = self._remembered(key)
         if found is None:
-            with self._making:
+            with self._remembering:
+                making = self._making.setdefault(_family(key), threading.RLock())
+            with making:
                 found = self._remembered(key)
                 if found is None:
                     found = (make(),)

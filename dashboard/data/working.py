@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from dashboard.data.columns import instants
 from dashboard.data.curves import Curve, best_rate
 from dashboard.data.reading import Reading
 from search_space.contract import Status
@@ -98,7 +99,7 @@ def endings(reading: Reading, most: int = ENDINGS) -> pd.DataFrame:
     words), bits_per_byte, error."""
     ended, running = reading.evaluations["ended_at"], set(reading.running.index)
     # One that was stopped and taken up again runs, and may have the time of its stop.
-    newest = np.argsort(ended.to_numpy(dtype="datetime64[us]"), kind="stable")[::-1]
+    newest = np.argsort(instants(ended), kind="stable")[::-1]
     newest = newest[: most + len(running) + int(ended.isna().sum())]  # missing times come first
     over = reading.evaluations.iloc[newest]
     over = over[over["ended_at"].notna() & ~over.index.isin(running)].iloc[:most]

@@ -107,9 +107,9 @@ def look(name: str, values: pd.Series, *, scale: bool = True) -> Look:
     return Look(name, texts, tuple(found))
 
 
-def fits_shape(values: pd.Series) -> bool:
+def fits_shape(values: int) -> bool:
     """Whether there are few enough values for each to have a shape of its own."""
-    return 1 <= values.dropna().nunique() <= len(SHAPES)
+    return 1 <= values <= len(SHAPES)
 
 
 def category_words(value: object) -> str:

@@ -17,7 +17,9 @@ from nas.views.style import GREY, PAUSED, Data, layout, paused_name, shown
 
 MOST_WEAK = 2000  # dominated or infeasible points that are drawn
 MOST_PAUSED = 300
-GL_FROM = 2000  # points, from which WebGL draws them
+# Points from which WebGL draws them. Fewer are there as soon without it, and where there is no GPU
+# it takes another second of a core.
+GL_FROM = 3000
 _MOST_LABELS = 25  # on the front: more would lie over each other
 _MOST_TOLD = 200  # on the front, about which the mouse tells all that is known
 FADED = 0.6

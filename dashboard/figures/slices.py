@@ -43,7 +43,7 @@ def slice_figure(there: AtRung, objective: str, knob: str, methods: pd.Series, r
         mine = drawn.index[drawn == method]
         traces.append(
             {
-                "type": "scattergl" if len(rows) > MOST_POINTS // 2 else "scatter",
+                "type": "scatter",
                 "mode": "markers",
                 "name": method,
                 "x": x[mine].tolist(),

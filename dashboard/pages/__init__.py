@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from dashboard.context import Context
 from dashboard.pages import compare, export, frontier, launch, live, studies, trial, why
 
+CHART = "[data-testid=stMain] .js-plotly-plot"
+TABLE = "[data-testid=stDataFrame] canvas"
+
 
 @dataclass(frozen=True)
 class Page:
@@ -24,15 +27,14 @@ class Page:
     icon: str
     draw: Callable[[Context], None]
     default: bool = False
-    ready: str = "[data-testid=stMain] .js-plotly-plot"
+    ready: str = CHART
     bare: bool = False
 
 
-_TABLE = "[data-testid=stDataFrame] canvas"
 PAGES = (
     Page(
         "Studies", "studies", ":material/list:", studies.draw,
-        ready=f".st-key-studies-board {_TABLE}",
+        ready=f".st-key-studies-board {TABLE}",
     ),
     Page("Frontier", "frontier", ":material/scatter_plot:", frontier.draw, default=True),
     Page("Why", "why", ":material/lightbulb:", why.draw),

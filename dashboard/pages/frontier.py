@@ -53,16 +53,25 @@ def board(context: Context) -> None:
             f"Follow the study with: `nas status {reading.study.name}`"
         )
         return
-    # Drawn first, shown below: the other panels show the moment that is chosen there.
     front, past = st.container(), st.container()
+    now = not links.get("at")
+    if now:  # what readers look for is there first
+        with front:
+            draw_chosen(context, reading, reading)
     with past:
         then = draw_past(context, reading)
-    with front:
-        draw_front(context, reading, then)
-        draw_selection(context, then)
+    if not now:  # the other panels show the moment that is chosen there
+        with front:
+            draw_chosen(context, reading, then)
     draw_runs(context, then)
     draw_table(context, then)
     links.publish()
+
+
+def draw_chosen(context: Context, now: Reading, reading: Reading) -> None:
+    """The scatter, and what is selected in it; see `draw_front`."""
+    draw_front(context, now, reading)
+    draw_selection(context, reading)
 
 
 def draw_front(context: Context, now: Reading, reading: Reading) -> None:
@@ -85,7 +94,7 @@ def draw_front(context: Context, now: Reading, reading: Reading) -> None:
             f"follow the study with: `nas status {reading.study.name}`"
         )
         return
-    view = choose_view(now, now.knobs)
+    view = choose_view(now)
     selected = links.selected()
     found = _points(context, reading, view)
     if found.frame.empty:

@@ -34,10 +34,9 @@ def draw(context: Context) -> None:
 def _board(context: Context) -> None:
     # Here, not above: the schema of a study's file takes a second to load, and one page needs it.
     from dashboard.actions.study_form import check, rules, to_yaml
-    from dashboard.actions.study_widgets import begin_form, draw_form, form_values
+    from dashboard.actions.study_widgets import draw_form, form_values
 
     studies = _studies(context)
-    begin_form()
     _draw_beginnings(studies)
     values = form_values()
     text, config = to_yaml(values), None

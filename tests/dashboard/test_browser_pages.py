@@ -246,5 +246,15 @@ def test_a_link_opens_page_and_study(chromium, address: str) -> None:
     window.settle()
     box = window.page.get_by_test_id("stSidebar").get_by_test_id("stSelectbox")
     assert "rungs" in box.inner_html()
+    window.page.wait_for_function("() => window.Plotly", timeout=WAIT_MS)
+    assert window.page.evaluate(KEPT_BACK) == [], "kinds of trace that are not what they are called"
     assert window.wrong == []
     window.page.close()
+
+
+KEPT_BACK = """() => {
+  const found = Object.entries(window.ffnNasTraces);
+  if (found.length < 40) return ['too few'];
+  return found.filter(([name, make]) => make().name !== name || make().moduleType !== 'trace')
+      .map(([name]) => name);
+}"""

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.actions import TOKEN
 from dashboard.actions.permission import Asker
 from dashboard.actions.process import Actions
-from dashboard.actions.study_form import entries, from_yaml
+from dashboard.actions.study_form import entries, from_yaml, sections
 from dashboard.data.files import frontier_csv, frontier_json, frontier_svg, report_html
 from nas.store import Facts, Store, StudyState
 from search_space.contract import TRAINING
@@ -140,9 +140,30 @@ def test_a_form_with_every_field_wrong_is_sentences(folder, at_home):
     page.run()
     assert not page.exception
     assert page.button(key="launch").disabled
+    assert any("Recipe" in each.label and "wrong)" in each.label for each in page.expander)
+    for name in sections():
+        page.session_state[f"launch-section-{name}"] = True
+    page.run()
     assert sum("Wrong:" in each.value for each in page.caption) == wrong
     said = "``budget.trials must be a whole number of at least 1: got 'no `word` <b>'``"
     assert said in texts(page)
+
+
+def test_what_is_typed_in_a_section_outlives_its_closing(folder, at_home):
+    Store.open(URL).close()
+    page = open_page("launch")
+    assert "launch-recipe.weight_decay" not in {each.key for each in page.text_input}
+    page.session_state["launch-section-recipe"] = True
+    page.run()
+    page.text_input(key="launch-recipe.weight_decay").set_value("0.25").run()
+    page.session_state["launch-section-recipe"] = False
+    page.run()
+    page.text_input(key="launch-name").set_value("closed").run()
+    assert not page.exception
+    shown = page.code[-1].value
+    assert "weight_decay: 0.25" in shown and "name: closed" in shown
+    page.session_state["launch-section-recipe"] = True
+    assert page.run().text_input(key="launch-recipe.weight_decay").value == "0.25"
 
 
 def test_a_study_is_launched_from_the_form_and_shows_itself(folder, at_home, monkeypatch):

@@ -13,7 +13,7 @@ from dashboard.figures.looks import NONE, Style, look
 from dashboard.figures.points import measured_at, points
 from dashboard.figures.references import dense_reference, preset_names
 from dashboard.figures.runs import runs
-from dashboard.figures.scatter import MOST_WEAK, scatter, thinned
+from dashboard.figures.scatter import FADED, GL_FROM, MOST_WEAK, scatter, thinned
 from nas.search.chances import Chance
 from nas.search.paired import Difference
 from nas.search.pareto import non_dominated
@@ -175,9 +175,19 @@ def test_of_50_000_trials_some_are_drawn_and_it_is_said() -> None:
     assert len(json.dumps(done.figure)) < 300_000
     kept, there = done.weak
     assert kept == MOST_WEAK and there > 49_000
-    assert any(trace["type"] == "scattergl" for trace in done.figure["data"])
+    assert {trace["type"] for trace in done.figure["data"]} == {"scatter"}
     kept = drawn(trials, keep=frozenset({49_999})).figure
     assert 49_999 in marks(kept), "what is selected is drawn"
+
+
+def test_webgl_draws_what_is_beaten_where_there_are_very_many_points() -> None:
+    rising = np.arange(1.0, GL_FROM + 1)
+    bits, flops = np.concatenate([-rising, 1 - rising]), np.concatenate([rising, rising + 0.5])
+    front = trials_frame(-rising, rising, rising)
+    assert {trace["type"] for trace in drawn(front).figure["data"]} == {"scatter"}
+    both = drawn(trials_frame(bits, flops, flops)).figure["data"]
+    assert {trace["type"] for trace in both if trace.get("opacity") == FADED} == {"scattergl"}
+    assert {trace["type"] for trace in both if trace.get("opacity") == 1.0} == {"scatter"}
 
 
 def test_a_front_of_many_is_that_of_all_pairs() -> None:

@@ -7,9 +7,18 @@ import gzip
 from pathlib import Path
 
 import pytest
+from plotly.offline import get_plotlyjs
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
 from dashboard import plotly_script
+from dashboard.ahead import Ahead, links
+from dashboard.pages import PAGES
+from dashboard.plotly_lean import LAZY, READY, lean
 from nas.store import Store, StudyState
 
 pytestmark = pytest.mark.slow
@@ -31,6 +40,7 @@ def test_the_script_is_packed_and_may_be_kept(server) -> None:
 
     plain, packed = asked("br"), asked("gzip, br")
     assert b"plotly.js" in plain.body[:200]
+    assert plain.body.decode() == lean(get_plotlyjs())
     assert gzip.decompress(packed.body) == plain.body
     assert len(packed.body) < 1.6e6 and packed.headers["content-encoding"] == "gzip"
     for each in (plain, packed):
@@ -56,3 +66,69 @@ def test_it_reads_ahead_and_a_database_that_is_not_there_stops_nothing(
     assert len(source_of(url).reading("demo").trials) == 5, "it was read"
     monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/none.db")
     server.warm()
+
+
+# Of the form that Plotly's script has: modules that pass others on, and a list that asks for each.
+SCRIPT = """(
+ function(root, factory) {
+  root.moduleName = factory();
+} (typeof self !== "undefined" ? self : this, () => {
+"use strict";var Plotly=(()=>{
+var bar=W((e,t)=>{"use strict";t.exports={moduleType:"trace",name:"bar"}});
+var b=W((e,t)=>{"use strict";t.exports=bar()});
+var pie=W((e,t)=>{t.exports={x:1,moduleType:"trace",name:"pie"}}),
+ $p=W((e,t)=>{"use strict";var u=pie();u.plot=q();t.exports=u});
+var c=W((e,t)=>{t.exports={moduleType:"component",name:"calendars"}});
+var all=W((e,t)=>{R.register([b(),$p(),c()])});return all()
+})();
+window.Plotly = Plotly;
+return Plotly;
+}));"""
+
+
+def test_plotly_is_compiled_at_once_and_makes_few_traces_ready() -> None:
+    found = lean(SCRIPT)
+    assert 'R.register([b(),c()]),window.ffnNasTraces={"pie":()=>$p()}' in found
+    assert "this, (function() {" in found and "Plotly=(function(){" in found
+    assert found.endswith("return Plotly;\n})));")
+    # Of another form, that part is as it was.
+    assert "this, () => {" in lean(SCRIPT.replace("var Plotly=(()=>{", "var Plotly=(a=>{"))
+    assert LAZY not in lean(SCRIPT.replace(".register([", ".add(["))
+    assert lean("another script") == "another script"
+
+
+def test_the_installed_plotly_has_that_form() -> None:
+    script = lean(get_plotlyjs())
+    assert script.count('(function() {\n"use strict";var Plotly=(function(){') == 1
+    later = script.partition(f"window.{LAZY}={{")[2].partition("}")[0]
+    named = [each.partition(":")[0].strip('"') for each in later.split(",")]
+    assert len(named) > 40 and {"scattergl", "pie", "parcoords"} <= set(named)
+    assert not set(READY) & set(named)
+
+
+def test_the_html_names_what_its_page_needs(tmp_path: Path) -> None:
+    file = tmp_path / "index.html"
+    file.write_text("<html><head><title>x</title></head><body></body></html>")
+    routes = [
+        Route("/text", lambda _: PlainTextResponse("</head>")),
+        Route("/{path:path}", lambda _: FileResponse(file)),
+    ]
+    client = TestClient(Starlette(routes=routes, middleware=[Middleware(Ahead)]))
+    by_path = {page.path: page for page in PAGES}
+    for path, name in (
+        ("", "frontier"),
+        ("why", "why"),
+        ("studies", "studies"),
+        ("no", "frontier"),
+    ):
+        answer = client.get(f"/{path}")
+        own = links(by_path[name]).decode()
+        assert answer.text == f"<html><head><title>x</title>{own}</head><body></body></html>"
+        assert answer.headers["content-length"] == str(len(answer.content))
+        assert not {"etag", "last-modified"} & set(answer.headers), "a browser would keep it"
+    assert plotly_script.address() in links(by_path["why"]).decode()
+    assert plotly_script.address() not in links(by_path["studies"]).decode()
+    assert "js/DataFrame." in links(by_path["studies"]).decode()
+    assert "js/BidiComponent." in links(by_path["live"]).decode()
+    assert client.get("/text").text == "</head>"
+    assert client.head("/why").headers["content-length"] == str(file.stat().st_size)
