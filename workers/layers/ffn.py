@@ -71,7 +71,7 @@ class SubLayer(Declared):
         if torch.compiler.is_compiling() and not self.selection.traceable:
             from workers.layers.uncompiled import as_it_is  # torch's compiler takes seconds to load
 
-            answer: Apart = as_it_is(self, h_TD, added_TD, ids_T)
+            answer: Apart = as_it_is(self.compute, h_TD, added_TD, ids_T)
             return answer
         return self.compute(h_TD, added_TD, ids_T)
 
