@@ -18,7 +18,15 @@ from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.row_order import RowOrder
 from workers.kernels.settings import Backend, override
 from workers.kernels.torch.grouped import weight_gradient
-from workers.kernels.triton import cross_entropy, gated, grouped, product_key, rms_norm, rows
+from workers.kernels.triton import (
+    cross_entropy,
+    gated,
+    grouped,
+    product_key,
+    residual_norm,
+    rms_norm,
+    rows,
+)
 from workers.layers.experts import Experts
 from workers.layers.routing import Ragged
 
@@ -279,6 +287,18 @@ def norms(make: Maker, n: Sizes) -> Iterator[Case]:
     moved = 2 * x_TD.numel() * x_TD.element_size()
     yield Case(
         "RMSNorm", forms, lambda: F.rms_norm(x_TD.double(), shape, w_D.double(), 1e-6), moved
+    )
+    added_TD = make.normal(n.tokens, n.width)
+    yield Case(
+        "residual norm",
+        {
+            "triton": lambda: residual_norm.residual_norm(
+                x_TD, added_TD, w_D, 1e-6, False, x_TD.dtype
+            )[2],
+            "torch": lambda: F.rms_norm(x_TD + added_TD, shape, w_D, 1e-6),
+        },
+        lambda: F.rms_norm(x_TD.double() + added_TD.double(), shape, w_D.double(), 1e-6),
+        2 * moved,
     )
 
 

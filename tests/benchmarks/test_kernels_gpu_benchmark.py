@@ -41,6 +41,7 @@ def test_every_operation_is_checked(tmp_path):
         "product key",
         "gated activation",
         "RMSNorm",
+        "residual norm",
         "linear + cross-entropy",
     }
     assert all(0 <= row["value"] <= 1e-5 for row in rows)

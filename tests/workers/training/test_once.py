@@ -91,6 +91,13 @@ def test_a_cpu_and_float32_leave_weights_as_they_are():
         assert all(prepared(p) is p for p in model.parameters())
 
 
+def test_weights_that_processes_share_are_left_to_their_layers(monkeypatch):
+    model = a_model()
+    monkeypatch.setattr(once, "is_sharded", lambda p: p is model.head)
+    with torch.autocast("cpu", torch.bfloat16), once.once(model):
+        assert all(prepared(p) is p for p in model.parameters())
+
+
 def test_the_gradients_of_gains_are_the_sums_of_their_parts():
     model = a_model()
     gains = model.layers[0].attention.norm.weight, model.layers[0].attention.q_norm.weight
