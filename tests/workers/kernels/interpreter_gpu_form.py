@@ -28,6 +28,7 @@ from workers.kernels.place import as_on
 from workers.kernels.triton import grouped
 from workers.layers.experts import Experts
 from workers.layers.routing import Bags, Ragged, open_pairs
+from workers.layers.whole_batch import spread_over
 from workers.model import ProxyLM
 from workers.training import once
 from workers.training.loop import train_step
@@ -110,6 +111,12 @@ def same_layer(case: str, layout: str, width: int, gated: bool, output_gate: boo
         torch.testing.assert_close(a, b.to_dense() if b.is_sparse else b, **CLOSE)
 
 
+def same_spread_step(name: str, spec: FFNSpec) -> None:
+    """The same of a batch that is read here alone, but might be spread."""
+    with spread_over(lambda mean: mean.clone()):
+        same_step(name, spec)
+
+
 def same_step(name: str, spec: FFNSpec) -> None:
     """Loss and gradients of a training step, of a proxy whose layers all matter."""
     backbone = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=23, seq_len=6)
@@ -159,10 +166,12 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     specs["bias"] = FFNSpec(d_ff=32, expert_width=8, selection=bias)
     sigmoid = TopK(k=2, gate="sigmoid", balance_weight=0.01, entropy_weight=0.01)
     specs["sigmoid"] = FFNSpec(d_ff=32, expert_width=8, selection=sigmoid)
-    shared = {"selection": TopK(k=2, balance_weight=0.01), "gated": True, "shared_width": 8}
-    specs["shared"] = FFNSpec(d_ff=32, expert_width=4, activation="silu", **shared)
+    shared = {"selection": TopK(k=2, balance_weight=0.01), "gated": True, "shared_width": 16}
+    specs["shared"] = FFNSpec(d_ff=32, expert_width=8, activation="silu", **shared)
     for name, spec in specs.items():
         yield "GPU form, step", name, functools.partial(same_step, name, spec)
+    spread = functools.partial(same_spread_step, "bias", specs["bias"])
+    yield "GPU form, step", "spread over processes", spread
 
 
 def main() -> None:

@@ -163,6 +163,8 @@ FLOAT, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
         ("cpu", [FLOAT], "grouped_mm", 0, "numba has no form of it: rows that lie together"),
         ("cuda", [FLOAT], "product_key_search", 33, "triton takes at most 32 choices"),
         ("cuda", [FLOAT], "top_indices", 1, "triton has no form of it: torch has a kernel"),
+        ("cuda", [FLOAT], "expert_choice", 1025, "triton takes at most 1024 experts"),
+        ("cuda", [FLOAT], "spread_choice", 1, "triton has no form of it: processes speak"),
         ("cuda", [FLOAT], "attention", 1, "triton has no form of it: torch has a fused kernel"),
         ("cuda", [DOUBLE], "rms_norm", 0, "triton does not take float64"),
         ("cuda", [FLOAT, HALF], "rms_norm", 0, "the tensors have several dtypes"),
@@ -252,13 +254,11 @@ def test_fused_operations_of_mixed_dtypes_run_torch(no_triton):
         expert_ffn(x_TD, *[narrow[None]] * 3, Pairs(torch.arange(4), [4]), None, "silu")
 
 
-def test_one_expert_of_all_tokens_runs_torch_where_it_is_weighted(no_triton):
+@pytest.mark.parametrize("weight_TC", [None, torch.ones(4, 1), torch.ones(4, 2)])
+def test_one_expert_of_all_tokens_has_a_triton_form_weighted_or_not(no_triton, weight_TC):
     x_TD, matrix_BGD, pairs = torch.ones(4, 6), torch.ones(1, 2, 6), Pairs(None, [4])
-    weight_T2 = torch.full((4, 2), 0.5)
-    y_TD = expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, weight_T2, "relu")
-    assert torch.equal(y_TD, torch.full((4, 6), 6.0))
     with pytest.raises(Asked):
-        expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, None, "relu")
+        expert_ffn(x_TD, matrix_BGD, None, matrix_BGD, pairs, weight_TC, "relu")
 
 
 def test_triton_forms_on_a_cpu_without_the_interpreter_run_torch_and_say_so(monkeypatch, caplog):
