@@ -26,6 +26,7 @@ LEAST = 1e-20  # what chosen weights are divided by at least
 def _largest(
     score,
     p,
+    live,
     n_experts,
     K: tl.constexpr,
     ALWAYS: tl.constexpr,
@@ -36,12 +37,12 @@ def _largest(
     BLOCK_K: tl.constexpr,
 ):
     """The K experts of the largest scores of each row, the first of equal ones, and those that are
-    always read; their weights; and how often each expert is one of them."""
+    always read; their weights; and how often each expert is one of a live row's."""
     b, k = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_K)
     score = tl.where((b < n_experts)[None, :], score, float("-inf"))
     index = tl.zeros((BLOCK_T, BLOCK_K), tl.int32)
     weight = tl.zeros((BLOCK_T, BLOCK_K), tl.float32)
-    read = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
+    count = tl.zeros((BLOCK_B,), tl.int32)
     for n in range(K):
         _, at = tl.max(score, axis=1, return_indices=True)
         # Padding may win from NaN: never tell an expert that is none.
@@ -51,15 +52,15 @@ def _largest(
         index = tl.where(k[None, :] == n, at[:, None], index)
         weight = tl.where(k[None, :] == n, best[:, None], weight)
         score = tl.where(mine, float("-inf"), score)
-        read += mine.to(tl.int32)
+        count += tl.sum((mine & live[:, None]).to(tl.int32), axis=0)
     if NORMALIZE:
         weight /= tl.maximum(tl.sum(weight, axis=1), LEAST)[:, None]
     if ALWAYS:
         index = tl.where((k >= K)[None, :], n_experts + k[None, :] - K, index)
         weight = tl.where((k >= K)[None, :], 1.0, weight)
         last = (b >= n_experts) & (b < n_experts + ALWAYS)
-        read += last[None, :].to(tl.int32)
-    return index, weight, read
+        count += tl.where(last, tl.sum(live.to(tl.int32), axis=0), 0)
+    return index, weight, count
 
 
 @triton.jit
@@ -103,9 +104,9 @@ def choose_kernel(
         if BIAS:
             score += tl.load(bias_ptr + b, mask=known, other=0.0).to(tl.float32)[None, :]
         index, weight, read = _largest(
-            score, p, n_experts, K, ALWAYS, LEAST, NORMALIZE, BLOCK_T, BLOCK_B, BLOCK_K
+            score, p, live, n_experts, K, ALWAYS, LEAST, NORMALIZE, BLOCK_T, BLOCK_B, BLOCK_K
         )
-        count += tl.sum(tl.where(live[:, None], read, 0), axis=0)
+        count += read
         at_TK = t[:, None] * (K + ALWAYS) + k[None, :]
         kept = live[:, None] & (k < K + ALWAYS)[None, :]
         tl.store(index_ptr + at_TK, index, mask=kept)
