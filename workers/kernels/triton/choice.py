@@ -17,7 +17,7 @@ from torch import Tensor
 from workers.kernels.choice import Choice, MeanOver, Rule
 from workers.kernels.triton.config import launch
 from workers.kernels.triton.pair_order import CONFIG, Placed, Runs, place
-from workers.kernels.triton.router_loss import gates_of
+from workers.kernels.triton.router_loss import before_normalizing, gates_of
 
 LEAST = 1e-20  # what chosen weights are divided by at least
 
@@ -127,16 +127,6 @@ def choose_kernel(
 
 
 @triton.jit
-def _before_normalizing(dw, p, chosen, LEAST: tl.constexpr):
-    """The gradient in the gates, for that in the chosen ones divided by their sum."""
-    total = tl.sum(tl.where(chosen, p, 0.0), axis=1)
-    divisor = tl.maximum(total, LEAST)
-    mean = tl.sum(dw * p, axis=1) / divisor
-    mean = tl.where(total > LEAST, mean, 0.0)  # what is clamped has no slope
-    return tl.where(chosen, (dw - mean[:, None]) / divisor[:, None], 0.0)
-
-
-@triton.jit
 def choice_gradient_kernel(
     z_ptr,
     index_ptr,
@@ -161,9 +151,8 @@ def choice_gradient_kernel(
 ):
     """The gradient in BLOCK_T tokens' logits, for those in the pairs' weights and in the loss."""
     b = tl.arange(0, BLOCK_B)
-    known = b < n_experts
     t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
-    live = t < n_tokens
+    live, known = t < n_tokens, b < n_experts
     mask = live[:, None] & known[None, :]
     z = tl.load(z_ptr + t[:, None] * stride_t + b[None, :], mask=mask, other=0.0)
     p, soft, log = gates_of(z.to(tl.float32), known, SOFTMAX)
@@ -179,7 +168,7 @@ def choice_gradient_kernel(
             dp += tl.where(mine, d[:, None], 0.0)
             chosen += mine.to(tl.int32)
         if NORMALIZE:
-            dp = _before_normalizing(dp, p, chosen > 0, LEAST)
+            dp = before_normalizing(dp, p, chosen > 0, LEAST)
     if LOSS:
         scale = tl.load(dloss_ptr).to(tl.float32)
         in_share = scale * tl.load(slope_ptr + b, mask=known, other=0.0)[None, :]
