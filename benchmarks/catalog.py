@@ -70,12 +70,14 @@ WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
 ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
 READS_ITS_OWN = {"GATHER": False, "token_ptr": None}
-FIND = {"PRECISION": "ieee", "BLOCK_B": EXPERTS}
-PLAIN, GATHERED = FIND | READS_ITS_OWN, FIND | {"GATHER": True}
+NOT_SHARED = {"SHARED": False, "shared_ptr": None}
+FIND = {"PRECISION": "ieee", "BLOCK_B": EXPERTS} | NOT_SHARED
+PLAIN, GATHERED = FIND | READS_ITS_OWN, {"PRECISION": "ieee", "BLOCK_B": EXPERTS}
+GATHERED |= {"GATHER": True, "SHARED": True}
 ALONE = {"PRECISION": "ieee"}
 MANY = PLAIN | {"BLOCK_B": grouped.MOST_AT_ONCE}
 INDEX = dict.fromkeys(("token_ptr", "place_ptr", "end_ptr"), "*i64")
-UP = {"n_experts": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
+UP = {"n_experts": EXPERTS, "n_own": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "stride_xp": WIDTH}
 UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
 BY_COLUMN = UP_TILE | {"stride_wi": 1, "stride_wo": WIDTH}
 BY_ROW = UP_TILE | {"stride_wi": HIDDEN, "stride_wo": 1}
@@ -195,24 +197,27 @@ def activations() -> tuple[Entry, ...]:
 
 
 def experts() -> Iterator[Entry]:
-    """The products of routed experts, with gates and without."""
-    sizes = {"n_experts": EXPERTS, "inner": WIDTH, "width": HIDDEN, "stride_xt": WIDTH}
-    sizes |= {"stride_yt": WIDTH, "stride_wb": HIDDEN * WIDTH, "stride_wg": WIDTH}
-    sizes |= {"stride_pg": HIDDEN, "stride_pd": WIDTH}
+    """The products of routed experts, with gates and shared experts, and without either."""
+    sizes = {"n_experts": EXPERTS, "n_own": EXPERTS, "inner": WIDTH, "width": HIDDEN}
+    sizes |= {"stride_xt": WIDTH, "stride_yt": WIDTH, "stride_wb": HIDDEN * WIDTH}
+    sizes |= {"stride_wg": WIDTH, "stride_pg": HIDDEN, "stride_pd": WIDTH}
     own, fixed = expert_products, {"PRECISION": "ieee"}
-    find = fixed | {"BLOCK_B": EXPERTS}
     hidden, back = own.hidden_kernel, own.input_gradient_kernel
     gradients, tables = own.matrix_gradients_kernel, own.GRADIENT_CONFIGS
-    for suffix, gates in ((", gated", True), ("", False)):
-        ways = find | {"GATED": gates}
-        by_unit = ways | ({} if gates else {"gates_ptr": None})
-        by_column = by_unit | ({} if gates else {"dgate_ptr": None})
+    for suffix, more in ((", gated and shared", True), ("", False)):
+        shared = fixed | {"SHARED": more}
+        ways = shared | {"GATED": more, "BLOCK_B": EXPERTS}
+        if not more:
+            ways |= dict.fromkeys(("gates_ptr", "shared_keys_ptr", "shared_gates_ptr"))
         for a in gated.ACTIVATIONS:
-            name, act = f"hidden units{suffix} {a}", by_unit | {"ACTIVATION": a}
+            name, act = f"hidden units{suffix} {a}", ways | {"ACTIVATION": a}
             yield Entry(name, hidden, own.HIDDEN_CONFIGS, sizes, act, INDEX, "BLOCK_P")
-        name = f"input gradient{suffix}"
-        yield Entry(name, back, own.INPUT_CONFIGS, sizes, by_column, INDEX, "BLOCK_P")
-    yield Entry("matrix gradients", gradients, tables, sizes, fixed, INDEX, "BLOCK_G")
+        one = ways | ({} if more else {"dgate_ptr": None})
+        yield Entry(
+            f"input gradient{suffix}", back, own.INPUT_CONFIGS, sizes, one, INDEX, "BLOCK_P"
+        )
+        name = f"matrix gradients{suffix}"
+        yield Entry(name, gradients, tables, sizes, shared, INDEX, "BLOCK_G")
 
 
 def routers() -> Iterator[Entry]:

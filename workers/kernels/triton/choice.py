@@ -17,7 +17,7 @@ from torch import Tensor
 from workers.kernels.choice import Choice, MeanOver, Rule
 from workers.kernels.triton.config import launch
 from workers.kernels.triton.pair_order import CONFIG, Placed, Runs, place
-from workers.kernels.triton.router_loss import gates_of
+from workers.kernels.triton.router_loss import before_normalizing, gates_of
 
 LEAST = 1e-20  # what chosen weights are divided by at least
 
@@ -26,6 +26,7 @@ LEAST = 1e-20  # what chosen weights are divided by at least
 def _largest(
     score,
     p,
+    live,
     n_experts,
     K: tl.constexpr,
     ALWAYS: tl.constexpr,
@@ -36,12 +37,12 @@ def _largest(
     BLOCK_K: tl.constexpr,
 ):
     """The K experts of the largest scores of each row, the first of equal ones, and those that are
-    always read; their weights; and how often each expert is one of them."""
+    always read; their weights; and how often each expert is one of a live row's."""
     b, k = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_K)
     score = tl.where((b < n_experts)[None, :], score, float("-inf"))
     index = tl.zeros((BLOCK_T, BLOCK_K), tl.int32)
     weight = tl.zeros((BLOCK_T, BLOCK_K), tl.float32)
-    read = tl.zeros((BLOCK_T, BLOCK_B), tl.int32)
+    count = tl.zeros((BLOCK_B,), tl.int32)
     for n in range(K):
         _, at = tl.max(score, axis=1, return_indices=True)
         # Padding may win from NaN: never tell an expert that is none.
@@ -51,15 +52,15 @@ def _largest(
         index = tl.where(k[None, :] == n, at[:, None], index)
         weight = tl.where(k[None, :] == n, best[:, None], weight)
         score = tl.where(mine, float("-inf"), score)
-        read += mine.to(tl.int32)
+        count += tl.sum((mine & live[:, None]).to(tl.int32), axis=0)
     if NORMALIZE:
         weight /= tl.maximum(tl.sum(weight, axis=1), LEAST)[:, None]
     if ALWAYS:
         index = tl.where((k >= K)[None, :], n_experts + k[None, :] - K, index)
         weight = tl.where((k >= K)[None, :], 1.0, weight)
         last = (b >= n_experts) & (b < n_experts + ALWAYS)
-        read += last[None, :].to(tl.int32)
-    return index, weight, read
+        count += tl.where(last, tl.sum(live.to(tl.int32), axis=0), 0)
+    return index, weight, count
 
 
 @triton.jit
@@ -103,9 +104,9 @@ def choose_kernel(
         if BIAS:
             score += tl.load(bias_ptr + b, mask=known, other=0.0).to(tl.float32)[None, :]
         index, weight, read = _largest(
-            score, p, n_experts, K, ALWAYS, LEAST, NORMALIZE, BLOCK_T, BLOCK_B, BLOCK_K
+            score, p, live, n_experts, K, ALWAYS, LEAST, NORMALIZE, BLOCK_T, BLOCK_B, BLOCK_K
         )
-        count += tl.sum(tl.where(live[:, None], read, 0), axis=0)
+        count += read
         at_TK = t[:, None] * (K + ALWAYS) + k[None, :]
         kept = live[:, None] & (k < K + ALWAYS)[None, :]
         tl.store(index_ptr + at_TK, index, mask=kept)
@@ -123,16 +124,6 @@ def choose_kernel(
         tl.store(of_run + b, shares, mask=known)
         tl.store(of_run + n_experts + b, softs, mask=known)
         tl.store(of_run + 2 * n_experts, tl.sum(squares, axis=0))
-
-
-@triton.jit
-def _before_normalizing(dw, p, chosen, LEAST: tl.constexpr):
-    """The gradient in the gates, for that in the chosen ones divided by their sum."""
-    total = tl.sum(tl.where(chosen, p, 0.0), axis=1)
-    divisor = tl.maximum(total, LEAST)
-    mean = tl.sum(dw * p, axis=1) / divisor
-    mean = tl.where(total > LEAST, mean, 0.0)  # what is clamped has no slope
-    return tl.where(chosen, (dw - mean[:, None]) / divisor[:, None], 0.0)
 
 
 @triton.jit
@@ -160,9 +151,8 @@ def choice_gradient_kernel(
 ):
     """The gradient in BLOCK_T tokens' logits, for those in the pairs' weights and in the loss."""
     b = tl.arange(0, BLOCK_B)
-    known = b < n_experts
     t = tl.program_id(0).to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
-    live = t < n_tokens
+    live, known = t < n_tokens, b < n_experts
     mask = live[:, None] & known[None, :]
     z = tl.load(z_ptr + t[:, None] * stride_t + b[None, :], mask=mask, other=0.0)
     p, soft, log = gates_of(z.to(tl.float32), known, SOFTMAX)
@@ -178,7 +168,7 @@ def choice_gradient_kernel(
             dp += tl.where(mine, d[:, None], 0.0)
             chosen += mine.to(tl.int32)
         if NORMALIZE:
-            dp = _before_normalizing(dp, p, chosen > 0, LEAST)
+            dp = before_normalizing(dp, p, chosen > 0, LEAST)
     if LOSS:
         scale = tl.load(dloss_ptr).to(tl.float32)
         in_share = scale * tl.load(slope_ptr + b, mask=known, other=0.0)[None, :]

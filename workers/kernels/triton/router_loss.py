@@ -34,6 +34,16 @@ def gates_of(z, known, SOFTMAX: tl.constexpr):
 
 
 @triton.jit
+def before_normalizing(dw, p, chosen, LEAST: tl.constexpr):
+    """The gradient in the gates, for that in the chosen ones divided by their sum."""
+    total = tl.sum(tl.where(chosen, p, 0.0), axis=1)
+    divisor = tl.maximum(total, LEAST)
+    mean = tl.sum(dw * p, axis=1) / divisor
+    mean = tl.where(total > LEAST, mean, 0.0)  # what is clamped has no slope
+    return tl.where(chosen, (dw - mean[:, None]) / divisor[:, None], 0.0)
+
+
+@triton.jit
 def losses_of_sums(
     total,
     ptrs,
