@@ -22,7 +22,7 @@ LEAST = {
     "grouped product": 48,
     "weight gradient": 18,
     "expert products": 18,
-    "expert choice": 12,
+    "expert choice": 11,
     "order of pairs": 6,
     "ReLU choice": 2,
     "threshold gates": 4,
