@@ -1,7 +1,7 @@
 """The dashboard's server: `nas dashboard`, or `streamlit run dashboard/server.py`.
 
-It serves the page of `app.py`, and beside it Plotly's script, which the browser then keeps. Its HTML
-names what a page will need (`ahead`). While the first browser starts, it reads the newest study.
+It serves the page of `app.py`, and beside it Plotly's script, which the browser then keeps. Its
+HTML names what a page will need (`ahead`). While a first browser starts, it reads the newest study.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Reading:
 
     def labels(self, numbers: Sequence[int]) -> list[str]:
         """Trials for people: number and design."""
-        designs = self.trials["design"].reindex(numbers)
+        designs = self.trials["design"].reindex(list(numbers))
         return [f"#{n}  {design}" for n, design in zip(numbers, designs, strict=True)]
 
     @cached_property

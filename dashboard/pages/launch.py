@@ -144,7 +144,9 @@ def _draw_outcome(
     _draw_started(context, studies)
     st.subheader("Its file")
     st.caption("What `nas launch` reads. What is left out has its default.")
-    st.code(text, language="yaml", wrap_lines=True)
+    # Not as code: what colours it is a third of the page's scripts, and its colours are faint.
+    with st.container(key="launch-file", border=True):
+        st.text(text)
     st.download_button(
         "Download the file", text, FILE_NAME, mime="application/yaml", key="launch-download"
     )

@@ -104,11 +104,15 @@ def _what_it_is(context: Context, reading: Reading, trial: TrialRecord) -> None:
             st.caption(shown.words)
     with facts:
         st.subheader("The design")
-        fields, text = st.tabs(["Fields", "Text to copy"])
+        # What colours the text is a third of the page's scripts: for who opens the tab.
+        fields, text = st.tabs(
+            ["Fields", "Text to copy"], key=f"design-{study.id}", on_change="rerun"
+        )
         frame = spec_frame(study, trial.spec)
         fields.dataframe(frame, hide_index=True, key=f"spec-{study.id}", height="content")
-        text.code(spec_text(trial.spec), language="yaml")
-        text.caption("Paste it into a study file: that study then tries this design first.")
+        if text.open:
+            text.code(spec_text(trial.spec), language="yaml")
+            text.caption("Paste it into a study file: that study then tries this design first.")
 
 
 def _how_it_did(context: Context, reading: Reading, trial: TrialRecord) -> None:

@@ -146,7 +146,9 @@ def test_the_chosen_trial_is_shown_with_all_that_is_known_of_it(page, url, fill)
     app = page("trial")
     choice = app.selectbox(key=f"trial-{study.id}")
     assert choice.value.startswith("#1 "), "the best trial comes first"
-    copied = yaml.safe_load(app.code[0].value)["warm_start"]
+    assert not app.code, "made when its tab is opened"
+    app.session_state[f"design-{study.id}"] = "Text to copy"
+    copied = yaml.safe_load(app.run().code[0].value)["warm_start"]
     assert FFNSpec.from_dict(copied[0]).label == "topk 8/32x64 gelu"
     headers = [header.value for header in app.subheader]
     wanted = ["The layer", "The design", "Training", "Outcome", "Costs", "How the experts are used"]

@@ -160,7 +160,7 @@ def test_what_is_typed_in_a_section_outlives_its_closing(folder, at_home):
     page.run()
     page.text_input(key="launch-name").set_value("closed").run()
     assert not page.exception
-    shown = page.code[-1].value
+    shown = page.text[-1].value
     assert "weight_decay: 0.25" in shown and "name: closed" in shown
     page.session_state["launch-section-recipe"] = True
     assert page.run().text_input(key="launch-recipe.weight_decay").value == "0.25"
@@ -174,7 +174,7 @@ def test_a_study_is_launched_from_the_form_and_shows_itself(folder, at_home, mon
     for path, value in from_yaml(study_text(), "tiny").items():
         page.session_state[f"launch-{'.'.join(path)}"] = value
     page.run()
-    shown = page.code[-1].value
+    shown = page.text[-1].value
     press(page, "launch")
     (launched,) = Actions(URL, folder).all()
     assert (launched.folder / "study.yaml").read_text().rstrip() == shown
