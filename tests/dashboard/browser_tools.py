@@ -65,7 +65,7 @@ SETTLED = """() => {
   if (!app || app.dataset.testScriptState !== 'notRunning' || !main) return false;
   if (document.querySelector('[data-stale=true]')) return false;
   return [...document.querySelectorAll('.ffn-nas-chart')].every(
-      (chart) => chart.querySelector('.main-svg'));
+      (chart) => chart.listening && !chart.drawing);
 }"""
 
 

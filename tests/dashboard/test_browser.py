@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from browser_tools import SETTLED
 
 import dashboard
 from nas.store import Store, StudyState
@@ -85,6 +86,7 @@ def test_a_selection_drives_the_panels_and_a_refresh_keeps_it_and_the_zoom(
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(server)
         page.wait_for_selector(f"{CHART} .points path", timeout=WAIT_MS)
+        page.wait_for_function(SETTLED, timeout=WAIT_MS)  # it is drawn, and hears a click
         chart = page.locator(CHART).first
 
         click_trial(page, chart, 2)
