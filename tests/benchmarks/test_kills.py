@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.kills import rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = pytest.mark.slow
 
 # A raylet's and the GCS's end the driver as its own death does, and take as long again each:
 # test_ray_faults and test_abuse_kills kill those.

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.kills import SHORT
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = pytest.mark.slow
 
 
 def test_a_killed_process_of_ray_ends_a_study_in_order():

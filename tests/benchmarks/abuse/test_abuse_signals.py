@@ -7,7 +7,7 @@ import pytest
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.signals import SHORT
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads /proc")

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.strangers import SHORT
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = pytest.mark.slow
 
 
 def test_strangers_stay_outside():

@@ -27,7 +27,7 @@ from search_space.contract import Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
-pytestmark = [pytest.mark.slow, pytest.mark.chaos]
+pytestmark = pytest.mark.slow
 
 DISTURBING = {
     "RAY_ADDRESS": "127.0.0.1:6399",
