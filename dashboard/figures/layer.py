@@ -166,7 +166,7 @@ def _sub_layer(drawing: _Drawing, spec: FFNSpec, backbone: Backbone) -> float:
     drawing.text(middle, 20, f"{spec.label}", bold=True)
     if spec.depth > 1:  # more sub-layers behind the one that is drawn
         for step in range(min(spec.depth - 1, 3), 0, -1):
-            drawing.box(_LEFT + 6 * step, 58 - 6 * step, _RIGHT - _LEFT, 12, "none")
+            drawing.box(_LEFT + 6 * step, 52 - 3 * step, _RIGHT - _LEFT - 12 * step, 12, "none")
     drawing.text(middle, 42, f"a token's state, {backbone.d_model} wide", size=_SMALL)
     top = 64
     drawing.arrow(f"{middle:g},48 {middle:g},{top + 14}")
@@ -183,7 +183,7 @@ def _sub_layer(drawing: _Drawing, spec: FFNSpec, backbone: Backbone) -> float:
         else "weighted sum"
     )
     summed = "sum of what each gate lets through" if spec.output_gate else summed
-    drawing.box(middle - 110, y + 22, 220, 24)
+    drawing.box(middle - 140, y + 22, 280, 24)
     drawing.text(middle, y + 38, summed)
     y += 46
     plus = y + 26
