@@ -41,7 +41,7 @@ if "nas.process.recorded" in sys.orig_argv and {{"launch", "resume"}} & set(sys.
     def work(request):
         begun.append(request)
         if "launch" in sys.orig_argv and len(begun) > 1:
-            time.sleep(0.8)  # so that there is something to stop
+            time.sleep(2.0)  # so that there is something to stop
         return train_here(request)
 
     nas.running.driver.RENEW_SECONDS = 0.1

@@ -63,8 +63,8 @@ def test_a_study_from_the_form_to_a_model(window: Window) -> None:
     go(page, "Frontier")
     chart = page.locator(".ffn-nas-chart").first
     chart.locator(".nsewdrag").first.wait_for()
+    window.settle()  # the chart is where it stays, and hears the mouse
     box = chart.locator(".nsewdrag").first.bounding_box()
-    page.wait_for_timeout(500)  # the chart begins to listen
     page.mouse.move(box["x"] + 3, box["y"] + 3)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] - 3, steps=5)
