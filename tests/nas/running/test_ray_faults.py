@@ -152,6 +152,7 @@ def test_nothing_stays_when_the_driver_is_killed(done):
         deadline = time.monotonic() + 60
         while not (rays := of_ray(int(leader))) and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert rays, "Ray has started no process"
         for process in rays:
             process.suspend()  # so that Ray never has started
     assert session(int(leader)) and os.path.isdir(folder)
