@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from benchmarks.preset_studies import Outcome
 from nas.config import StudyConfig
-from nas.machines import Workers
+from nas.machines import Device, Workers
 from nas.search.settings import Budget
 from search_space.backbone import Backbone
 from search_space.contract import Recipe
@@ -30,6 +30,7 @@ class Comparison:
     `eval_tokens` of the validation split, or on all of it where it has fewer.
 
     match: the cost of the dense FFN that each design's has; None for the published widths.
+    device: that trains.
     baseline: whom the others are compared with.
     """
 
@@ -42,6 +43,7 @@ class Comparison:
     backbone: Backbone = BACKBONE
     recipe: Recipe = field(default_factory=Recipe)
     eval_tokens: int = 2**18
+    device: Device = "cpu"
 
     def __post_init__(self) -> None:
         for name, values in (("presets", self.presets), ("seeds", self.seeds)):
@@ -95,7 +97,7 @@ class Comparison:
             warm_start=tuple(
                 MatchedPreset(name, self.match) if self.match else name for name in self.presets
             ),
-            workers=Workers(count=workers or 0, device="cpu"),
+            workers=Workers(count=workers or 0, device=self.device),
             eval_tokens=self.eval_tokens,
         )
 

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -28,8 +29,10 @@ from benchmarks.preset_comparison import Comparison, Outcomes
 from benchmarks.preset_rows import markdown, rows
 from benchmarks.preset_studies import Studies
 from benchmarks.report import parser, publish
+from nas.machines import Device
 from nas.running.launcher import PoolFactory, open_pool
 from nas.store import Store
+from search_space.contract import Precision, Recipe
 from search_space.corpus import STDLIB, CorpusSpec
 from search_space.errors import InputError, WorkFailed, require
 from search_space.places import corpora_dir
@@ -150,6 +153,8 @@ def main(arguments: list[str] | None = None) -> int:
             match=None if options.match == "none" else options.match,
             flops=options.flops,
             eval_tokens=options.eval_tokens,
+            recipe=Recipe(precision=options.precision),
+            device=options.device,
         )
         with kept_in(options.state) as store:
             outcomes = compare(
@@ -193,6 +198,13 @@ def _command() -> argparse.ArgumentParser:
         "--workers",
         type=int,
         help="trainings of one thread at once; default: one a core",
+    )
+    add("--device", choices=get_args(Device), default=default.device, help="default: %(default)s")
+    add(
+        "--precision",
+        choices=get_args(Precision),
+        default=default.recipe.precision,
+        help="default: %(default)s",
     )
     add("--eval-tokens", type=int, default=default.eval_tokens, help="default: %(default)s")
     add("--state", type=Path, metavar="FOLDER", help="keep the studies here, and go on with them")

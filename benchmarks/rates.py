@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import stdev
 
@@ -116,31 +116,46 @@ HELD = (
 )
 
 
-def train(cell: Cell, multiple: float, seed: int, corpus_dir: str, eval_tokens: int) -> Point:
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all trainings share; `device` decides no more than their last digits."""
+
+    corpus_dir: str
+    eval_tokens: int
+    device: str = "cpu"
+
+
+def train(cell: Cell, multiple: float, seed: int, setting: Setting) -> Point:
     """One training at a multiple of the cell's rates."""
     matrix_lr, lr = cell.rates(multiple)
     request = EvalRequest(
         evaluation=0,
         spec=PRESETS[cell.preset](cell.backbone),
         backbone=cell.backbone,
-        recipe=replace(Recipe(), batch_size=cell.batch_size, lr=lr, matrix_lr=matrix_lr),
-        corpus_dir=corpus_dir,
+        recipe=Recipe(batch_size=cell.batch_size, lr=lr, matrix_lr=matrix_lr, precision="float32"),
+        corpus_dir=setting.corpus_dir,
         until_flops=cell.length[1],
         seed=seed,
-        eval_tokens=eval_tokens,
+        eval_tokens=setting.eval_tokens,
+        device=setting.device,
     )
     result = evaluate(request, lambda progress: None)
-    text = Path(corpus_dir).name
+    text = Path(setting.corpus_dir).name
     return Point(
         cell.name, multiple, matrix_lr, seed, result.bits_per_byte, result.seconds, text, TRAINING
     )
 
 
 def trained(
-    wanted: Iterable[tuple[Cell, float, int]], study: StudyConfig, records: Path, processes: int
+    wanted: Iterable[tuple[Cell, float, int]],
+    study: StudyConfig,
+    records: Path,
+    processes: int,
+    device: str = "cpu",
 ) -> list[Point]:
     """The points of `wanted`; trains those that `records` has not at these rates, and adds them."""
     corpus = prepare(study.corpus, 1024, 128, corpora_dir())
+    setting = Setting(corpus_dir=str(corpus.dir), eval_tokens=study.eval_tokens, device=device)
     text, known = str(corpus.meta["hash"]), read(records)
     out, todo = [], []
     for cell, multiple, seed in wanted:
@@ -150,7 +165,7 @@ def trained(
         else:
             out.append(point)
     with ProcessPoolExecutor(processes) as pool, records.open("a") as lines:
-        waiting = [pool.submit(train, *what, str(corpus.dir), study.eval_tokens) for what in todo]
+        waiting = [pool.submit(train, *what, setting) for what in todo]
         for number, future in enumerate(as_completed(waiting), 1):
             out.append(point := future.result())
             lines.write(json.dumps(asdict(point)) + "\n")
@@ -237,6 +252,7 @@ def main() -> int:
     options.add_argument("--study", type=Path, default=DEMO, help="its corpus")
     options.add_argument("--records", type=Path, required=True, help="a line a training")
     options.add_argument("--processes", type=int, default=1, help="trainings at once")
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options.add_argument("--multiples", nargs="*", type=float, default=MULTIPLES)
     options.add_argument("--cells", nargs="*", default=[], help="names; all by default")
     options.add_argument("--held", type=Path, default=HELD_RECORDS, help="of held, for draw")
@@ -247,7 +263,8 @@ def main() -> int:
     all_cells, seeds = (FITTED, SEEDS) if asked.what == "fit" else (HELD, OTHER_SEEDS)
     cells = [cell for cell in all_cells if not asked.cells or cell.name in asked.cells]
     wanted = [(c, multiple, seed) for c in cells for seed in seeds for multiple in asked.multiples]
-    points = trained(wanted, StudyConfig.load(asked.study), asked.records, asked.processes)
+    study = StudyConfig.load(asked.study)
+    points = trained(wanted, study, asked.records, asked.processes, asked.device)
     return publish(fit_rows(points) if asked.what == "fit" else held_rows(points), asked.json)
 
 

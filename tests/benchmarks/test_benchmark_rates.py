@@ -93,7 +93,7 @@ def test_a_second_call_trains_only_what_is_missing(monkeypatch, tmp_path):
     """Records outlive a run that is cut."""
     records, asked, text = tmp_path / "records.jsonl", [], "one text"
 
-    def train(cell, multiple, seed, corpus_dir, eval_tokens):
+    def train(cell, multiple, seed, setting):
         asked.append((cell.name, multiple, seed))
         rate = cell.rates(multiple).matrix_lr
         return Point(cell.name, multiple, rate, seed, 2.0, corpus=text, training=rates.TRAINING)
