@@ -23,7 +23,9 @@ def rows(targets: list[str], first_only: bool = False) -> Iterator[Row]:
     """The worst of each kernel's configurations, a target, then the predictions."""
     for entry in catalog():
         for target in targets:
-            configs = entry.configs[:1] if first_only else entry.configs
+            amd = target.startswith("gfx")
+            configs = [config for config in entry.configs if not (amd and config.nvidia)]
+            configs = configs[:1] if first_only else configs
             yield from judged(entry, target, [compile_for(entry, c, target) for c in configs])
     for work in works():
         for device in DEVICES:

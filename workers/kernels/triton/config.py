@@ -15,16 +15,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Config:
-    """Block sizes, warps of a program and stages of the software pipeline."""
+    """Block sizes, warps of a program and stages of the software pipeline.
+
+    nvidia: whether it is for NVIDIA's GPUs alone: AMD's have less memory beside a program, and
+        other registers.
+    """
 
     blocks: tuple[tuple[str, int], ...]
     warps: int
     stages: int
+    nvidia: bool = False
 
     @classmethod
-    def of(cls, warps: int = 4, stages: int = 2, **blocks: int) -> Config:
+    def of(cls, warps: int = 4, stages: int = 2, nvidia: bool = False, **blocks: int) -> Config:
         """`Config.of(BLOCK_P=64, warps=8)`."""
-        return cls(tuple(sorted(blocks.items())), warps, stages)
+        return cls(tuple(sorted(blocks.items())), warps, stages, nvidia)
 
     def __getitem__(self, block: str) -> int:
         return dict(self.blocks)[block]

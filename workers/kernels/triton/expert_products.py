@@ -19,17 +19,17 @@ from workers.kernels.triton.grouped import MOST_AT_ONCE, matrix_of, tile_of
 from workers.kernels.triton.tune import choose
 
 HIDDEN_CONFIGS = (
-    Config.of(BLOCK_P=64, BLOCK_G=64, BLOCK_D=32, warps=4, stages=3),
-    Config.of(BLOCK_P=128, BLOCK_G=64, BLOCK_D=32, warps=8, stages=3),
+    Config.of(BLOCK_P=64, BLOCK_G=64, BLOCK_D=64, warps=4, stages=3),
+    Config.of(BLOCK_P=128, BLOCK_G=64, BLOCK_D=64, warps=8, stages=3),
     Config.of(BLOCK_P=16, BLOCK_G=64, BLOCK_D=64, warps=4, stages=3),
 )
 INPUT_CONFIGS = (
-    Config.of(BLOCK_P=64, BLOCK_D=64, BLOCK_G=32, warps=4, stages=3),
-    Config.of(BLOCK_P=128, BLOCK_D=128, BLOCK_G=32, warps=8, stages=3),
+    Config.of(BLOCK_P=64, BLOCK_D=128, BLOCK_G=64, warps=4, stages=3, nvidia=True),
+    Config.of(BLOCK_P=64, BLOCK_D=64, BLOCK_G=64, warps=4, stages=3),
     Config.of(BLOCK_P=16, BLOCK_D=64, BLOCK_G=64, warps=4, stages=3),
 )
 GRADIENT_CONFIGS = (
-    Config.of(BLOCK_G=64, BLOCK_D=64, BLOCK_P=32, warps=4, stages=3),
+    Config.of(BLOCK_G=64, BLOCK_D=64, BLOCK_P=64, warps=4, stages=3),
     Config.of(BLOCK_G=128, BLOCK_D=128, BLOCK_P=64, warps=8, stages=2),
     Config.of(BLOCK_G=64, BLOCK_D=128, BLOCK_P=64, warps=4, stages=3),
 )

@@ -22,9 +22,8 @@ from workers.kernels.triton.config import Config, launch, matmul_precision
 from workers.kernels.triton.tune import choose
 
 PRODUCT_CONFIGS = (
-    Config.of(BLOCK_P=64, BLOCK_O=64, BLOCK_I=32, warps=4, stages=3),
-    Config.of(BLOCK_P=128, BLOCK_O=128, BLOCK_I=32, warps=8, stages=3),
     Config.of(BLOCK_P=64, BLOCK_O=128, BLOCK_I=64, warps=4, stages=3),
+    Config.of(BLOCK_P=64, BLOCK_O=64, BLOCK_I=32, warps=4, stages=3),
     Config.of(BLOCK_P=16, BLOCK_O=64, BLOCK_I=64, warps=4, stages=3),
 )
 GRADIENT_CONFIGS = (

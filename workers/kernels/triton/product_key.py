@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
@@ -58,19 +59,26 @@ def product_key_kernel(
     score_ptr += head * stride_sh + token * stride_st
     best_1, place_1 = _best_of_half(score_ptr, root, J, BLOCK_J, BLOCK_R)
     best_2, place_2 = _best_of_half(score_ptr + stride_s2, root, J, BLOCK_J, BLOCK_R)
-    # No sum of the top K has a half outside that half's top K.
-    total = tl.reshape(best_1[:, None] + best_2[None, :], (BLOCK_J * BLOCK_J,))
+    # No sum of the top K has a half outside that half's top K, and of those with one first half the
+    # best is that with the best second half that is left: one candidate a first half.
     j, k = tl.arange(0, BLOCK_J), tl.arange(0, BLOCK_K)
-    pair = tl.arange(0, BLOCK_J * BLOCK_J)
-    index = tl.zeros((BLOCK_K,), tl.int64)
+    next_J = tl.zeros((BLOCK_J,), tl.int32)
+    total = tl.where(j < J, best_1 + tl.sum(tl.where(j == 0, best_2, 0.0), axis=0), float("-inf"))
+    first_K, second_K = tl.zeros((BLOCK_K,), tl.int32), tl.zeros((BLOCK_K,), tl.int32)
     best = tl.zeros((BLOCK_K,), tl.float32)
     for n in range(K):
         top, at = tl.max(total, axis=0, return_indices=True)
-        first = tl.sum(tl.where(j == at // BLOCK_J, place_1, 0), axis=0).to(tl.int64)
-        second = tl.sum(tl.where(j == at % BLOCK_J, place_2, 0), axis=0).to(tl.int64)
-        index = tl.where(k == n, first * root + second, index)
+        then = tl.sum(tl.where(j == at, next_J, 0), axis=0) + 1
+        first_K = tl.where(k == n, at, first_K)
+        second_K = tl.where(k == n, then - 1, second_K)
         best = tl.where(k == n, top, best)
-        total = tl.where(pair == at, float("-inf"), total)
+        half_2 = tl.sum(tl.where(j == then, best_2, 0.0), axis=0)
+        left = tl.where(then < J, best_1 + half_2, float("-inf"))
+        total = tl.where(j == at, left, total)
+        next_J = tl.where(j == at, then, next_J)
+    first = tl.sum(tl.where(j[None, :] == first_K[:, None], place_1[None, :], 0), axis=1)
+    second = tl.sum(tl.where(j[None, :] == second_K[:, None], place_2[None, :], 0), axis=1)
+    index = first.to(tl.int64) * root + second
     out = head * stride_oh + token * stride_ot + k
     tl.store(index_ptr + out, index, mask=k < K)
     tl.store(best_ptr + out, best.to(best_ptr.dtype.element_ty), mask=k < K)
@@ -203,6 +211,24 @@ best_keys.register_autograd(_backward, setup_context=_context)
 
 def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Scores and indices, (H, T, K) both, as workers.kernels.api.product_key says."""
-    score_STR = torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
+    score_STR = _Scores.apply(query_STC, sub_keys_SRC)
     best_HTK, index_HTK = best_keys(score_STR.view(-1, 2, *score_STR.shape[1:]), k)
     return best_HTK, index_HTK
+
+
+class _Scores(torch.autograd.Function):
+    """The products of queries and sub-keys, whose gradients lie as those do: torch's own would be
+    copied."""
+
+    @staticmethod
+    def forward(ctx: Any, query_STC: Tensor, sub_keys_SRC: Tensor) -> Tensor:
+        ctx.save_for_backward(query_STC, sub_keys_SRC)
+        return torch.bmm(query_STC, sub_keys_SRC.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_STR: Tensor) -> tuple[Tensor, Tensor]:
+        query_STC, sub_keys_SRC = ctx.saved_tensors
+        dquery_STC = torch.empty_like(query_STC)  # with its strides: a token's halves lie together
+        torch.bmm(d_STR, sub_keys_SRC, out=dquery_STC)
+        return dquery_STC, torch.bmm(d_STR.transpose(1, 2), query_STC)

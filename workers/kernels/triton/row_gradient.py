@@ -16,9 +16,11 @@ from workers.kernels.api.flops import count
 from workers.kernels.triton.config import Config, launch
 from workers.kernels.triton.tune import choose
 
+# Many pairs a row want them read at once; few want several rows a program, and wide ones one block.
 CONFIGS = (
-    Config.of(BLOCK_N=4, BLOCK_P=4, BLOCK_D=256, warps=4),
-    Config.of(BLOCK_N=16, BLOCK_P=8, BLOCK_D=128, warps=4),
+    Config.of(BLOCK_N=4, BLOCK_P=8, BLOCK_D=256, warps=2),
+    Config.of(BLOCK_N=1, BLOCK_P=32, BLOCK_D=128, warps=4, nvidia=True),
+    Config.of(BLOCK_N=2, BLOCK_P=4, BLOCK_D=1024, warps=4),
 )
 
 

@@ -37,6 +37,8 @@ def choose(
 
     `run` must be harmless to repeat.
     """
+    if torch.version.hip:
+        configs = tuple(config for config in configs if not config.nvidia)
     if not (settings().autotune and like.is_cuda) or len(configs) == 1:
         return configs[0]
     name = torch.cuda.get_device_name(like.device)
