@@ -23,6 +23,7 @@ from workers.kernels.triton import (
     rotary,
     row_gradient,
     rows,
+    spread,
 )
 from workers.kernels.triton import gates as threshold
 from workers.kernels.triton.config import Config
@@ -123,6 +124,7 @@ def catalog() -> tuple[Entry, ...]:
         *experts(),
         *routers(),
         *gates(),
+        *spreads(),
         *heads(),
         *norms("", TOKENS, WIDTH),
         *norms(", heads", TOKENS * HEADS, WIDTH // HEADS),
@@ -248,6 +250,18 @@ def routers() -> Iterator[Entry]:
         yield Entry(f"choice, {gate}", choose, configs, sizes, chosen, types)
         yield Entry(f"choice, {gate}, order", place, configs, sizes, placed, types)
         yield Entry(f"choice, {gate}, gradient", gradient, configs, sizes, back, types)
+
+
+def spreads() -> Iterator[Entry]:
+    """A table of 4,096 rows of which a token reads 128: four heads of 32."""
+    configs, types = (spread.CONFIG,), {"index_ptr": "*i64"}
+    sizes = {"n_rows": 4096, "n_choices": READS, "distinct": 32, "stride_t": 4096}
+    real = dict.fromkeys(("weight_ptr", "d_ptr"), "*fp32")
+    forward = {"WEIGHT": True, "BLOCK_K": 32, "BLOCK_N": spread.BLOCK}
+    yield Entry("spread", spread.spread_kernel, configs, sizes, forward, types | real)
+    back = {"BLOCK_K": READS}
+    kernel = spread.spread_gradient_kernel
+    yield Entry("spread, gradient", kernel, configs, sizes, back, types | real)
 
 
 def gates() -> Iterator[Entry]:

@@ -52,6 +52,7 @@ FILES = {
     "rms_norm": "rms_norm",
     "row_dot": "rows",
     "row_sum": "rows",
+    "spread": "spread",
     "threshold_gates": "gates",
     "top_indices": "topk",
 }
@@ -99,6 +100,7 @@ NUMBA = Takes(
         "order_pairs": "torch's sort takes little of a CPU's step",
         "relu_choice": "a CPU is asked how many gates are open, and has no room for the others",
         "threshold_gates": "its time is that of a few operations on narrow rows",
+        "spread": "a CPU reads the chosen rows alone",
     },
     limits={
         "attention": Limit(1024, "tokens", "a head's scores are kept whole in backward"),

@@ -13,7 +13,7 @@ from search_space.spec import FFNSpec
 from workers.kernels.api.topk import top_indices
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
-from workers.layers.routing import Bags, Selected
+from workers.layers.routing import Choices, Selected
 
 
 class DirectSelection(Declared):
@@ -33,4 +33,5 @@ class DirectSelection(Declared):
         """x_TD (T, D) -> bags of weight one that carry their pre-activations."""
         score_TN = x_TD @ experts(x_TD, None).flatten(0, 1).t()
         index_TK = top_indices(score_TN, self.k, ordered=False)
-        return Selected(Bags.from_choices(index_TK, None, score_TN.gather(1, index_TK)))
+        score_TK = score_TN.gather(1, index_TK)
+        return Selected(Choices(index_TK, None, score_TK, distinct=self.k))

@@ -16,14 +16,17 @@ from search_space.experts import MATRIX_ROWS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.expert_ffn import expert_ffn, joint_ffn
 from workers.kernels.api.grouped import grouped_mm
+from workers.kernels.api.mixed import product_dtype
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
 from workers.kernels.place import kind
 from workers.kernels.prepared import prepared
 from workers.kernels.row_order import RowOrder
 from workers.layers.declared import Declared
-from workers.layers.routing import Bags, Full, Open, Ragged, Routing
+from workers.layers.routing import Bags, Choices, Full, Open, Ragged, Routing
 from workers.layers.stats import RoutingStats
+
+SPREAD = 32  # rows of a table for one that is read, up to which a GPU computes all
 
 
 class Experts(Declared):
@@ -34,6 +37,7 @@ class Experts(Declared):
     keys_BGD, gates_BGD: (B, G, D).
     values_BGD: (B, G, D), zero at the start (docs/recipe.md).
     output_gate_BD: the vectors o, (B, D).
+    reads: how many of them a token reads, where that is known: see `is_much`.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Experts(Declared):
         activation: str = "gelu",
         gated: bool = False,
         output_gate: bool = False,
+        reads: float = 0.0,
     ) -> None:
         super().__init__()
         self.activation = activation
@@ -60,7 +65,8 @@ class Experts(Declared):
         self.tables = tables if self.by_rows else ()
         named = (*tables, "output_gate_BD")
         present = (name for name in named if getattr(self, name) is not None)
-        self.factors = () if self.by_rows else tuple(present)
+        self.spreads = self.by_rows and width == 1 and is_much(reads, n_experts)
+        self.factors = () if self.by_rows and not self.spreads else tuple(present)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,7 +97,7 @@ class Experts(Declared):
         """
         if routing is None:
             return self.keys_BGD if self.gates_BGD is None else self.gates_BGD
-        laid_out = self._laid_out(routing, stats) if isinstance(routing, Open) else routing
+        laid_out = self._laid_out(routing, x_TD, stats)
         if stats is not None and isinstance(laid_out, Ragged):
             laid_out = laid_out.exact()
         if isinstance(laid_out, Full):
@@ -104,10 +110,18 @@ class Experts(Declared):
         ragged = laid_out.by_expert(len(self.keys_BGD)) if isinstance(laid_out, Bags) else laid_out
         return self._pairs(x_TD, ragged, stats)
 
-    def _laid_out(self, routing: Open, stats: RoutingStats | None) -> Full | Ragged:
+    def _laid_out(
+        self, routing: Routing, x_TD: Tensor, stats: RoutingStats | None
+    ) -> Full | Ragged | Bags:
         """Open pairs as a GPU computes them: narrow experts, and those with output gates, are all
         computed, a shut one with weight zero, for they have no product whose length the device
         knows alone. Who measures waits for the device all the same."""
+        if isinstance(routing, Choices):
+            if stats is None and self.spreads and kind(x_TD) != "cpu":
+                return Full(routing.spread(len(self.keys_BGD), product_dtype(x_TD)))
+            return routing.bags
+        if not isinstance(routing, Open):
+            return routing
         if stats is not None:
             return Ragged.from_open(routing.weight_TB, routing.open_TB)
         return routing.bounded() if self.takes_room else Full(routing.weight_TB)
@@ -227,6 +241,15 @@ class Experts(Declared):
         if weight_R is not None:
             h_R = h_R * weight_R.to(h_R.dtype)
         return row_sum(h_R, self.values_BGD, order, sparse)
+
+
+def is_much(reads: float, n_rows: int) -> bool:
+    """Whether a token reads so much of a table that a GPU multiplies by all of it.
+
+    Its products are so much faster than its reads: of an H100, 1/30 takes the same time by
+    `row_sum` and by a product in bfloat16 (docs/kernels.md).
+    """
+    return reads * SPREAD >= n_rows
 
 
 def _whole(w_BGD: Tensor) -> Tensor:

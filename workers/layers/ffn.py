@@ -28,7 +28,7 @@ Apart = tuple[Tensor, Tensor, Tensor | None]
 def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
     """The experts that one sub-layer's selection picks from."""
     if spec.selection.value_rows:
-        return ValueTable(d_model, spec.n_experts)
+        return ValueTable(d_model, spec.n_experts, reads=spec.granularity)
     return Experts(
         d_model,
         spec.n_experts,
@@ -36,6 +36,7 @@ def build_experts(spec: FFNSpec, d_model: int) -> Experts | ValueTable:
         activation=spec.activation,
         gated=spec.gated,
         output_gate=spec.output_gate,
+        reads=spec.granularity,
     )
 
 
@@ -50,7 +51,7 @@ class SubLayer(Declared):
         self.selection = build_selection(spec, d_model, vocab_size)
         self.experts = build_experts(spec, d_model)
         # Asked here, where nobody has wrapped the experts yet, as adapters do.
-        self.reads_rows = not self.experts.factors
+        self.reads_rows, self.spreads = self.experts.by_rows, self.experts.spreads
         self.reads_wide = self.reads_rows or self.selection.reads_tokens
         self.shared = None
         if spec.shared_width:
@@ -84,7 +85,8 @@ class SubLayer(Declared):
             selected = self.selection(n_TD, ids_T, self.experts, **more)
         if self.stats is not None:
             self.stats.add_routing(selected.routing, n_TD.shape[0])
-        rows_TD = n_TD if self.reads_rows else narrow_TD
+        spread = self.spreads and self.stats is None and kind(n_TD) != "cpu"
+        rows_TD = n_TD if self.reads_rows and not spread else narrow_TD
         if always:
             y_TD = self.experts(rows_TD, selected.routing, shared=self.shared)
             return h_TD, y_TD, selected.loss

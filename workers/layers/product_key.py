@@ -18,7 +18,7 @@ from workers.kernels.api.product_key import product_key_search
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
 from workers.layers.query_norm import QueryNorm
-from workers.layers.routing import Bags, Selected
+from workers.layers.routing import Choices, Selected
 
 
 class ProductKeySelection(Declared):
@@ -55,7 +55,8 @@ class ProductKeySelection(Declared):
             score_HTK, index_HTK = self._search(self._queries(x_TD.to(dtype)))
         index_THK, score_THK = index_HTK.transpose(0, 1), score_HTK.transpose(0, 1)
         weight_THK = score_THK.softmax(2) if self.knobs.gate == "softmax" else score_THK.sigmoid()
-        return Selected(Bags.from_choices(index_THK.flatten(1), weight_THK.flatten(1)))
+        index_TK, weight_TK = index_THK.flatten(1), weight_THK.flatten(1)
+        return Selected(Choices(index_TK, weight_TK, None, distinct=self.knobs.k))
 
     def _queries(self, x_TD: Tensor) -> Tensor:
         """(H * 2, T, C / 2)."""

@@ -53,7 +53,7 @@ class QueryNorm(Declared):
         if not in_one_place():
             return self._of_spread_batch(query_TQ).view_as(query_THC)
         # With a momentum of 1 the operation leaves the statistics of this batch alone there.
-        mean_Q, var_Q = torch.zeros_like(self.mean_Q), torch.zeros_like(self.var_Q)
+        mean_Q, var_Q = self.mean_Q.new_zeros(2, len(self.mean_Q)).unbind()
         normed_TQ = F.batch_norm(query_TQ, mean_Q, var_Q, training=True, momentum=1.0, eps=EPS)
         self.count_at_backward(normed_TQ, (len(query_TQ), mean_Q, var_Q))
         return normed_TQ.view_as(query_THC)

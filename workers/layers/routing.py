@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workers.kernels.api.pair_order import order_pairs
+from workers.kernels.api.spread import spread
 from workers.kernels.pairs import Loads, Pairs
 from workers.kernels.place import kind
 from workers.kernels.torch.pair_order import by_expert, order_open
@@ -162,7 +163,31 @@ class Bags:
         return Ragged(self.token_P[order_P], loads, weight_P)
 
 
-Routing = Full | Ragged | Open | Bags
+@dataclass(frozen=True)
+class Choices:
+    """As many experts for each token: bags that are laid out when they are asked for.
+
+    index_TK: (T, K).
+    weight_TK, score_TK: (T, K) or None, as in `Bags`.
+    distinct: how many choices, one after the other, are never of one expert; it divides K.
+    """
+
+    index_TK: Tensor
+    weight_TK: Tensor | None
+    score_TK: Tensor | None
+    distinct: int
+
+    @property
+    def bags(self) -> Bags:
+        """Pairs by token."""
+        return Bags.from_choices(self.index_TK, self.weight_TK, self.score_TK)
+
+    def spread(self, n_experts: int, dtype: torch.dtype) -> Tensor:
+        """The weights of all experts, (T, B): 0 of those that a token does not read."""
+        return spread(self.weight_TK, self.index_TK, n_experts, self.distinct, dtype)
+
+
+Routing = Full | Ragged | Open | Bags | Choices
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workers.layers.routing import Bags, Full, Open, Ragged, Routing
+from workers.layers.routing import Bags, Choices, Full, Open, Ragged, Routing
 
 NEAR_ZERO = 0.1  # a hidden activation below this size counts as near zero (ours)
 
@@ -40,6 +40,8 @@ class RoutingStats:
             return
         if isinstance(routing, Open):
             routing = Ragged.from_open(routing.weight_TB, routing.open_TB)
+        if isinstance(routing, Choices):
+            routing = routing.bags
         if isinstance(routing, Ragged):
             routing = routing.exact()
         expert_P = routing.expert_P if isinstance(routing, Bags) else routing.pair_experts()

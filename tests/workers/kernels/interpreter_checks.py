@@ -34,6 +34,7 @@ from workers.kernels.triton import (
     product_key,
     rms_norm,
     rows,
+    spread,
 )
 from workers.kernels.triton import row_gradient as gradient
 
@@ -86,6 +87,24 @@ def row_gradient(dtype, sizes) -> None:
     got = gradient.row_gradient(weight, x, row_P, token_P, 9)
     want = reference.row_sum(weight, x, token_P, row_P, 9)
     close(got, want, dtype)
+
+
+def spread_weights(dtype, heads, k, n_rows, weighted) -> None:
+    """Heads may choose one row; the choices of one head differ."""
+    draw = torch.Generator().manual_seed(3)
+    order = [torch.randperm(n_rows, generator=draw)[:k] for _ in range(5 * heads)]
+    index_TK = torch.stack(order).view(5, -1)
+    weight_TK = normal(*index_TK.shape, dtype=torch.float32).requires_grad_() if weighted else None
+    arguments = index_TK, n_rows, k, dtype
+    got = spread.spread(weight_TK, *arguments)
+    want = reference.spread(weight_TK, index_TK, n_rows)
+    close(got.detach(), want.detach(), dtype)
+    assert got.dtype == dtype
+    if weighted:
+        dy = normal(*got.shape, dtype=dtype)
+        d, exact = (torch.autograd.grad(y, weight_TK, dy.to(y.dtype))[0] for y in (got, want))
+        close(d, exact, dtype)
+    torch.library.opcheck(spread.spread_weights, (weight_TK, *arguments))
 
 
 def product_keys(dtype, root, k) -> None:
@@ -189,6 +208,9 @@ def checks() -> Iterator[Check]:
     yield from configured("row sum", rows, sizes, row_sum, "SUM_CONFIGS")
     yield from configured("row dot", rows, sizes, row_dot, "DOT_CONFIGS")
     yield from configured("row gradient", gradient, sizes, row_gradient)
+    for dtype in DTYPES:
+        for case in ((2, 3, 4, True), (1, 7, 5000, True), (3, 1, 1, True), (1, 5, 9, False)):
+            yield "spread", f"{dtype} {case}", functools.partial(spread_weights, dtype, *case)
     roots = [(5, 3), (3, 9), (1, 1), (17, 5)]
     yield from configured("product key", product_key, roots, product_keys)
     shapes = [(a, s) for a in gated.ACTIVATIONS for s in ((3, 700), (1, 1))]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from search_space.backbone import Backbone
 from search_space.methods.avgk import AvgK
 from search_space.methods.direct import Direct
+from search_space.methods.product_key import ProductKey
 from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec
@@ -161,7 +162,17 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     specs = {name: PRESETS[name](backbone) for name in ("dense", "dsmoe", "remoe", "finedeep")}
     specs["hash"] = PRESETS["hash"](backbone)
     specs["avgk"] = FFNSpec(d_ff=32, expert_width=8, selection=AvgK(k=2))
-    specs["direct"] = FFNSpec(d_ff=12, expert_width=1, selection=Direct(k=3))
+    # Of much of a table and of little: by products and by reads.
+    specs["direct, spread"] = FFNSpec(d_ff=12, expert_width=1, selection=Direct(k=3))
+    gated = {"activation": "silu", "gated": True}
+    specs["direct, spread, gated"] = FFNSpec(
+        d_ff=12, expert_width=1, selection=Direct(k=3), **gated
+    )
+    specs["direct, rows"] = FFNSpec(d_ff=99, expert_width=1, selection=Direct(k=3))
+    for values in ("pkm", "peer"):
+        for root, how in ((4, "spread"), (14, "rows")):
+            keys = ProductKey(heads=2, k=3, key_dim=8, query_norm="batch", values=values)
+            specs[f"{values}, {how}"] = FFNSpec(d_ff=root**2, expert_width=1, selection=keys)
     bias = TopK(k=2, bias_rate=0.1, z_weight=0.01, balance_weight=0.01, normalize=True)
     specs["bias"] = FFNSpec(d_ff=32, expert_width=8, selection=bias)
     sigmoid = TopK(k=2, gate="sigmoid", balance_weight=0.01, entropy_weight=0.01)

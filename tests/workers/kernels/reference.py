@@ -42,6 +42,16 @@ def row_dot(x_TD: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor) -> T
     return (x_TD.double()[token_P] * table_ND.double()[row_P]).sum(1)
 
 
+def spread(weight_TK: Tensor | None, index_TK: Tensor, n_rows: int) -> Tensor:
+    """Weights at the rows that they are of, (T, N), added up one by one."""
+    rows = [torch.zeros(n_rows, dtype=torch.float64) for _ in index_TK]
+    for token, chosen in enumerate(index_TK.tolist()):
+        for place, row in enumerate(chosen):
+            weight = 1.0 if weight_TK is None else weight_TK[token, place].double()
+            rows[token] = rows[token] + weight * torch.eye(n_rows, dtype=torch.float64)[row]
+    return torch.stack(rows)
+
+
 def product_key_topk(score_H2TR: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of all R * R sums of two halves, and their indices, (H, T, K)."""
     first_HTR, second_HTR = score_H2TR.double().unbind(1)

@@ -31,6 +31,7 @@ LEAST = {
     "row dot": 18,
     "row gradient": 12,
     "product key": 24,
+    "spread": 8,
     "gated activation": 24,
     "RMSNorm": 12,
     "residual norm": 16,

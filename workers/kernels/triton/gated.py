@@ -185,6 +185,10 @@ def weighted_hidden(
 ) -> Tensor:
     """act(gate) * key, or act(key), (T, G), each C-th of a row times its weight."""
     (n_tokens, width), n_weights = key_TG.shape, weight_TC.shape[1]
+    if _is_by_unit(key_TG, weight_TC):
+        if gate_TG is None:
+            return gated_activation(key_TG, weight_TC, activation)
+        return gated_activation(gate_TG, key_TG, activation).mul_(weight_TC)
     h_TG, weight_TC = torch.empty_like(key_TG), weight_TC.contiguous()
     if h_TG.numel() == 0:
         return h_TG
@@ -212,6 +216,7 @@ def hidden_gradients(
     end_1: Tensor | None,
     activation: str,
     dweight: Tensor | None = None,
+    dkey: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """w h (P, G), and for the gradient dh of it those of the pre-activations by key and by gate and
     of the weight; None for what is None.
@@ -219,10 +224,11 @@ def hidden_gradients(
     weight: (P,), or (P, C), each for G / C units.
     end_1: how many rows there are, (1,), on the device; those beyond are left as they are, and
         their weight has gradient 0. None for all.
-    dweight: room for the weight's gradient, where there is some.
+    dweight, dkey: room for their gradients, where there is some.
     """
     n_pairs, width = key_PG.shape
-    h_PG, dkey_PG = torch.empty_like(key_PG), torch.empty_like(key_PG)
+    h_PG = torch.empty_like(key_PG)
+    dkey_PG = torch.empty_like(key_PG) if dkey is None else dkey
     dgate_PG = None if gate_PG is None else torch.empty_like(key_PG)
     weight = None if weight is None else weight.contiguous()
     if weight is not None and dweight is None:
@@ -230,6 +236,8 @@ def hidden_gradients(
     n_weights = 1 if weight is None or weight.ndim == 1 else weight.shape[1]
     if n_pairs == 0:
         return h_PG, dkey_PG, dgate_PG, dweight
+    if weight is not None and end_1 is None and _is_by_unit(key_PG, weight):
+        return _gradients_by_unit(key_PG, gate_PG, dh_PG, weight, activation, dweight)
 
     def run(config: Config) -> None:
         launch(
@@ -246,6 +254,32 @@ def hidden_gradients(
 
     run(choose("hidden_gradients", HIDDEN_CONFIGS, key_PG, (width, n_weights), run))
     return h_PG, dkey_PG, dgate_PG, dweight
+
+
+def _is_by_unit(key_PG: Tensor, weight: Tensor) -> bool:
+    """Whether each unit has a weight, in the units' type. A program a weight would be one of one
+    unit; but a plain unit's weight is what a gated unit multiplies its gate's activation by."""
+    return weight.shape == key_PG.shape and weight.dtype == key_PG.dtype
+
+
+def _gradients_by_unit(
+    key_PG: Tensor,
+    gate_PG: Tensor | None,
+    dh_PG: Tensor,
+    weight_PG: Tensor,
+    activation: str,
+    dweight_PG: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    if gate_PG is None:
+        h_PG, dweight_PG, dkey_PG, _ = hidden_gradients(
+            weight_PG, key_PG, dh_PG, None, None, activation, dkey=dweight_PG
+        )
+        assert dkey_PG is not None
+        return h_PG, dkey_PG, None, dweight_PG
+    h_PG, dkey_PG, dgate_PG, _ = hidden_gradients(key_PG, gate_PG, dh_PG, None, None, activation)
+    assert dgate_PG is not None
+    dweight_PG = torch.mul(h_PG, dh_PG, out=dweight_PG)
+    return h_PG.mul_(weight_PG), dkey_PG.mul_(weight_PG), dgate_PG.mul_(weight_PG), dweight_PG
 
 
 def _run(kernel: Any, tensors: tuple[Tensor, ...], activation: str) -> None:

@@ -1,0 +1,20 @@
+"""Weights of chosen rows, spread over all rows, by torch's scatter.
+
+T tokens, N rows, K choices a token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def spread(
+    weight_TK: Tensor | None, index_TK: Tensor, n_rows: int, distinct: int, dtype: torch.dtype
+) -> Tensor:
+    """As workers.kernels.api.spread says."""
+    n_tokens = index_TK.shape[0]
+    y_TN = torch.zeros(n_tokens, n_rows, dtype=dtype, device=index_TK.device)
+    if weight_TK is None:
+        return y_TN.scatter(1, index_TK, 1.0)
+    return y_TN.scatter_add(1, index_TK, weight_TK.to(dtype))
