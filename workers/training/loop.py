@@ -170,13 +170,20 @@ class Training:
         )
         factor = self.schedule.factor(self.steps, self.meter)
         if self.graphed is None:
-            self.learn(inputs, targets, factor)
+            self.learn(inputs, targets, self._on_device(factor))
         else:
             self.graphed(inputs, targets, factor, self.request.device)
         self.meter.charge()
         self.visit.add(self.meter.spent)
         self.steps += 1
         self.curve.add(self.steps, self.meter)
+
+    def _on_device(self, factor: float) -> float | Tensor:
+        """The factor as a graphed step has it, so that steps without a graph round as it does."""
+        device = self.request.device
+        if torch.device(device).type == "cpu":
+            return factor
+        return torch.full((), factor, dtype=torch.float32, device=device)
 
     def learn(self, inputs: Tokens, targets: Tokens, factor: float | Tensor) -> None:
         """The device's part of a step, which asks a GPU nothing.
