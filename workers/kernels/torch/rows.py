@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workers.kernels.api.autograd import table_read
+from workers.kernels.place import kind
 from workers.kernels.row_order import RowOrder, sparse_gradient
 
 aten = torch.ops.aten
@@ -83,6 +84,10 @@ def _sum(
 
 def _dot(x_TD: Tensor, table_ND: Tensor, row_P: Tensor, token_P: Tensor, start_T: Tensor) -> Tensor:
     """(P,): x[token[p]] . table[row[p]]."""
+    if kind(x_TD) == "cuda" and x_TD.dtype == torch.bfloat16:  # torch has no kernel for it there
+        x_PD, table_PD = x_TD.index_select(0, token_P), table_ND.index_select(0, row_P)
+        wide_P: Tensor = torch.linalg.vecdot(x_PD.float(), table_PD.float())
+        return wide_P.to(x_TD.dtype)
     y_P: Tensor = aten._embedding_bag_per_sample_weights_backward(
         x_TD, table_ND, row_P, start_T, token_P, SUM, -1
     )
