@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import median
-from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.report import Row
@@ -22,8 +20,7 @@ from search_space.contract import EvalRequest, Precision, Recipe
 from search_space.cost import step_flops
 from search_space.presets import dense, olmoe
 from search_space.spec import FFNSpec
-from workers.model import ProxyLM
-from workers.sharing import measure
+from workers.sharing import endless, measure
 from workers.training.loop import Training
 
 WARM_UP, STEPS, TURNS = 20, 20, 5
@@ -44,40 +41,21 @@ CASES: dict[str, tuple[FFNSpec, Backbone, int, Shape | None]] = {
 }
 
 
-class RandomTokens:
-    """Stands for a corpus: batches of random tokens."""
-
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-        self.token_counts = np.ones(vocab_size, dtype=np.int64)
-
-    def batch(self, step: int, seed: int, batch_size: int, seq_len: int) -> Any:
-        """Inputs and targets, (N, L) each."""
-        draw = np.random.default_rng((seed, step))
-        ids_NL = draw.integers(self.vocab_size, size=(batch_size, seq_len + 1))
-        return np.ascontiguousarray(ids_NL[:, :-1]), np.ascontiguousarray(ids_NL[:, 1:])
-
-
 def training(
     spec: FFNSpec, backbone: Backbone, sequences: int, precision: Precision, device: str
 ) -> Training:
     """A trial's own training on random tokens, without a point of the curve in sight."""
-    model = ProxyLM(spec, backbone)
-    corpus: Any = RandomTokens(backbone.vocab_size)
-    model.set_token_counts(torch.from_numpy(corpus.token_counts))
-    model.begin_run(WARM_UP)
-    flops = 1e6 * step_flops(spec, backbone, sequences)
     request = EvalRequest(
         evaluation=1,
         spec=spec,
         backbone=backbone,
         recipe=Recipe(batch_size=sequences, precision=precision),
         corpus_dir="",
-        until_flops=flops,
-        curve_flops=flops,
+        until_flops=1.0,
         device=device,
     )
-    return Training(model.to(device).train(), request, corpus, lambda progress: None)
+    made: Training = endless(request)
+    return made
 
 
 def theirs(shape: Shape, sequences: int, precision: Precision, device: str) -> Callable[[], None]:

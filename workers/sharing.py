@@ -14,19 +14,20 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, Recipe
+from search_space.cost import step_flops
 from search_space.errors import InputError, WorkFailed
 from search_space.spec import FFNSpec
 from workers.device import resolve_device
-from workers.precision import settled
 
 COUNTS = (1, 2, 4, 8, 16)
 WARM_STEPS = 20  # kernels are compiled and tuned in them
@@ -79,22 +80,31 @@ def measure(
     total = memory_of(request.device)
     rates: list[tuple[int, float]] = []
     peak, why = 0.0, f"more than {counts[-1]} were not tried"
-    for count in counts:
-        if total and count * peak > MOST_MEMORY * total:
-            why = f"{count} would not fit into its memory"
-            break
-        try:
-            rate, peak = together(request, count, seconds)
-        except OutOfMemory as error:
-            if count == 1:
-                raise InputError(too_small(request, total)) from error
-            why = f"{count} did not fit into its memory"
-            break
-        rates.append((count, rate))
-        if count > 1 and rate < LEAST_GAIN * rates[-2][1]:
-            why = "more would stand in each other's way"
-            break
+    with contextlib.ExitStack() as stack:
+        team = stack.enter_context(Team(request))
+        for count in counts:
+            if total and count * peak > MOST_MEMORY * total:
+                why = f"{count} would not fit into its memory"
+                break
+            try:
+                # The first alone says what one holds; then all that may be tried start at once.
+                team.grow(count if count == 1 else room(counts, peak, total))
+                rate, peak = team.train(count, seconds)
+            except OutOfMemory as error:
+                if count == 1:
+                    raise InputError(too_small(request, total)) from error
+                why = f"{count} did not fit into its memory"
+                break
+            rates.append((count, rate))
+            if count > 1 and rate < LEAST_GAIN * rates[-2][1]:
+                why = "more would stand in each other's way"
+                break
     return Sharing(best(rates), tuple(rates), peak, total, why)
+
+
+def room(counts: Sequence[int], peak: float, total: float) -> int:
+    """The largest count that fits into the memory by what one trial held."""
+    return max(n for n in counts if not total or n * peak <= MOST_MEMORY * total)
 
 
 def best(rates: Sequence[tuple[int, float]]) -> int:
@@ -137,30 +147,63 @@ def together(request: EvalRequest, count: int, seconds: float) -> tuple[float, f
 
     Raises OutOfMemory, WorkFailed.
     """
-    with _processes(request, count) as children:
+    with Team(request) as team:
+        team.grow(count)
+        return team.train(count, seconds)
+
+
+class Team:
+    """Processes that train the same design, started once and asked as often as is measured. Those
+    that are not asked wait, and hold their memory."""
+
+    def __init__(self, request: EvalRequest) -> None:
+        self.request, self.full = request, ""
+        self.children: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self.children:
+            _end(self.children.pop())
+
+    def grow(self, count: int) -> None:
+        """Start as many as are missing, all at once. Those that do not fit into the memory end, and
+        `train` says so. Raises WorkFailed."""
+        pipe, old = subprocess.PIPE, len(self.children)
+        command = [sys.executable, "-m", "workers.sharing"]
+        for _ in range(old, count):
+            child = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+            self.children.append(child)
+            _say(child, _plain(self.request))
         deadline = time.monotonic() + START_S
-        for child in children:
-            _answer(child, deadline)
-        for child in children:
+        for child in self.children[old:]:
+            try:
+                _answer(child, deadline)
+            except OutOfMemory as error:
+                self.full = str(error)
+                self.children.remove(child)
+                _end(child)
+
+    def train(self, count: int, seconds: float) -> tuple[float, float]:
+        """Tokens a second of `count` of them at once, and the most bytes one held.
+
+        Raises OutOfMemory, also where fewer have started; WorkFailed.
+        """
+        if count > len(self.children):
+            raise OutOfMemory(self.full)
+        asked = self.children[:count]
+        for child in asked:
             _say(child, {"seconds": seconds})
-        told = [_answer(child, deadline + seconds) for child in children]
-    rate = sum(each["tokens"] / max(each["seconds"], 1e-9) for each in told)
-    return rate, max(each["peak"] for each in told)
+        deadline = time.monotonic() + START_S + seconds
+        told = [_answer(child, deadline) for child in asked]
+        rate = sum(each["tokens"] / max(each["seconds"], 1e-9) for each in told)
+        return rate, max(each["peak"] for each in told)
 
 
-@contextlib.contextmanager
-def _processes(request: EvalRequest, count: int) -> Iterator[list[subprocess.Popen[str]]]:
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-m", "workers.sharing"]
-    children = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(count)]
-    try:
-        for child in children:
-            _say(child, _plain(request))
-        yield children
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()
+def _end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.communicate()
 
 
 def _say(child: subprocess.Popen[str], words: dict[str, Any]) -> None:
@@ -218,32 +261,49 @@ def _request(plain: dict[str, Any]) -> EvalRequest:
     )
 
 
+class RandomTokens:
+    """Stands for a corpus where speed alone matters: batches of random tokens."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.token_counts = np.ones(vocab_size, dtype=np.int64)
+
+    def batch(
+        self, step: int, seed: int, batch_size: int, seq_len: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Inputs and targets, (N, L) each."""
+        draw = np.random.default_rng((seed, step))
+        ids_NL = draw.integers(self.vocab_size, size=(batch_size, seq_len + 1))
+        return np.ascontiguousarray(ids_NL[:, :-1]), np.ascontiguousarray(ids_NL[:, 1:])
+
+
+def endless(request: EvalRequest) -> Any:
+    """A trial's own training, on random tokens, with no end and no point of the curve in sight."""
+    from workers.model import ProxyLM
+    from workers.training.initial import draw_by_name
+    from workers.training.loop import Training
+
+    flops = 1e6 * step_flops(request.spec, request.backbone, request.recipe.batch_size)
+    request = dataclasses.replace(request, until_flops=flops, curve_flops=flops)
+    corpus: Any = RandomTokens(request.backbone.vocab_size)
+    model = ProxyLM(request.spec, request.backbone)
+    draw_by_name(model, request.seed)
+    model.set_token_counts(torch.from_numpy(corpus.token_counts))
+    model.begin_run(request.recipe.warmup)
+    model = model.to(request.device).train()
+    return Training(model, request, corpus, lambda progress: None)
+
+
 class Trainee:
     """A proxy that trains on random tokens."""
 
     def __init__(self, request: EvalRequest) -> None:
-        from workers.model import ProxyLM
-        from workers.training.initial import draw_by_name
-        from workers.training.optimizers import Optimizers
-
-        self.request = request = settled(request)
-        model = ProxyLM(request.spec, request.backbone)
-        draw_by_name(model, request.seed)
-        model.begin_run(request.recipe.warmup)
-        self.model = model.to(request.device).train()
-        self.optimizers = Optimizers(model, request.recipe, request.rates, 1.0)
-        backbone, size = request.backbone, request.recipe.batch_size
-        draw = np.random.default_rng(0)
-        self.ids_NL = draw.integers(backbone.vocab_size, size=(size, backbone.seq_len + 1))
+        self.training = endless(request)
+        self.request = self.training.request
 
     def step(self) -> None:
         """One batch forward, backward and applied."""
-        from workers.training.loop import train_step
-
-        inputs, targets = self.ids_NL[:, :-1], self.ids_NL[:, 1:]
-        device, precision = self.request.device, self.request.recipe.precision
-        train_step(self.model, inputs.copy(), targets.copy(), device, precision)
-        self.optimizers.step(1.0)
+        self.training.step()
 
     def train(self, seconds: float) -> dict[str, float]:
         """Steps for so long, at least one: tokens, the time they took, and the peak of memory."""
@@ -256,11 +316,13 @@ class Trainee:
             torch.cuda.synchronize()
         took = time.monotonic() - began
         peak = torch.cuda.max_memory_reserved() if on_gpu else 0
-        return {"tokens": steps * self.ids_NL[:, 1:].size, "seconds": took, "peak": peak}
+        tokens = steps * self.request.recipe.batch_size * self.request.backbone.seq_len
+        return {"tokens": tokens, "seconds": took, "peak": peak}
 
 
 def main() -> None:
-    """One process: a request in, "ready" out, for how long in, what it trained out; JSON lines."""
+    """One process: a request in, "ready" out; then, as often as asked, for how long in, what it
+    trained out; JSON lines."""
 
     def say(**words: Any) -> None:
         print(json.dumps(words), flush=True)
@@ -270,7 +332,8 @@ def main() -> None:
         for _ in range(WARM_STEPS if trainee.request.device != "cpu" else 1):
             trainee.step()
         say(ready=True)
-        say(**trainee.train(float(json.loads(sys.stdin.readline())["seconds"])))
+        for line in sys.stdin:
+            say(**trainee.train(float(json.loads(line)["seconds"])))
     except (MemoryError, torch.OutOfMemoryError) as error:
         say(out_of_memory=" ".join(str(error).split())[:300])
     except Exception as error:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +27,8 @@ from search_space.places import KERNELS
 from search_space.presets import PRESETS
 from search_space.rates import AT_BASE
 from search_space.spec import FFNSpec
-from workers.kernels.remembered import passed, remember
+from workers.kernels.in_parts import fault_in_parts, tell
+from workers.kernels.remembered import alone, passed, remember
 from workers.kernels.settings import Backend, cache_folder, override
 from workers.kernels.switch import exact_products
 from workers.model import ProxyLM
@@ -83,15 +86,25 @@ def step_fault(device: torch.device, backend: Backend = Backend.AUTO) -> str:
 
     backend: of the device's forms.
     """
-    with exact_products():
-        for name, spec in specs().items():
-            with override(backend=Backend.TORCH):
-                want = _Step(spec, torch.device("cpu"))
-            with override(backend=backend):
-                got = _Step(spec, device)
+    if device.type == "cuda":
+        return fault_in_parts(__name__, device, len(specs()), backend)
+    return first_fault(device, backend)
+
+
+def first_fault(device: torch.device, backend: Backend, part: int = 0, parts: int = 1) -> str:
+    """As `step_fault`, of every `parts`-th design."""
+    try:
+        for name, spec in itertools.islice(specs().items(), part, None, parts):
+            with exact_products():
+                with override(backend=Backend.TORCH):
+                    want = _Step(spec, torch.device("cpu"))
+                with override(backend=backend, autotune=False):
+                    got = _Step(spec, device)
             fault = _difference(got, want)
             if fault:
                 return f"a training step of {name}: {fault}"
+    except RuntimeError as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
 
 
@@ -123,12 +136,12 @@ def verdict(device: torch.device) -> str:
     path = cache_folder() / KERNELS / "step-check.json"
     if entry in passed(path):
         return ""
-    try:
+    with alone(path):
+        if entry in passed(path):  # by the process that was waited for
+            return ""
         fault = step_fault(device)
-    except RuntimeError as error:
-        fault = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if not fault:
-        remember(path, entry)
+        if not fault:
+            remember(path, entry)
     return fault
 
 
@@ -169,3 +182,7 @@ def _trusted_backend(device: str) -> Backend | None:
             "workers.device: cpu, and look at the driver and the GPU's memory"
         )
     return Backend.TORCH
+
+
+if __name__ == "__main__":
+    tell(first_fault(torch.device(sys.argv[1]), Backend(sys.argv[4]), *map(int, sys.argv[2:4])))

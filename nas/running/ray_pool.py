@@ -19,6 +19,7 @@ from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
 log = logging.getLogger(__name__)
+MEASURING_S = 15.0  # between two words about the measuring
 
 
 class RayPool:
@@ -70,7 +71,12 @@ class RayPool:
     def _share(self, probe: EvalRequest | None) -> float:
         """What of a GPU each worker reserves, by measurement."""
         assert probe is not None, "auto needs a probe"
-        found: Shares = self._process.ask("share", probe, within=self._limits.answer)
+        beat = Notes(
+            MEASURING_S,
+            "measuring how many trials share a GPU, whose kernels are checked when they are first "
+            "used (%.0f min so far); workers.gpus_per_trial: NUMBER leaves that out",
+        ).beat
+        found: Shares = self._process.ask("share", probe, within=self._limits.answer, beat=beat)
         self.notes += [found.words] if found.words else []
         return found.gpus
 
@@ -98,6 +104,7 @@ class RayPool:
         died of it, PoolLost.
         """
         self._preparing = cache_dir
+        words = "still preparing the corpus after %.0f min; Ctrl-C stops it"
         facts: dict[str, Any] = self._process.ask(
             "prepare",
             spec,
@@ -105,7 +112,7 @@ class RayPool:
             seq_len,
             cache_dir,
             within=self._limits.answer,
-            beat=Notes(self._limits.note).beat,
+            beat=Notes(self._limits.note, words).beat,
         )
         self._preparing = ""
         return facts
@@ -155,17 +162,19 @@ class RayPool:
 
 
 class Notes:
-    """Says every `seconds` that a corpus is still being prepared: no time is too long for that."""
+    """Says every `seconds` what is still being done, and for how many minutes: no time is too long
+    for it."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds, self._began, self._said = seconds, time.monotonic(), 0
+    def __init__(self, seconds: float, words: str) -> None:
+        self._seconds, self._words = seconds, words
+        self._began, self._said = time.monotonic(), 0
 
     def beat(self) -> None:
         """Called every second or so."""
         passed = time.monotonic() - self._began
         if passed >= (self._said + 1) * self._seconds:
             self._said = int(passed // self._seconds)
-            log.warning("still preparing the corpus after %.0f min; Ctrl-C stops it", passed / 60)
+            log.warning(self._words, passed / 60)
 
 
 def check_reachable(address: str, seconds: float) -> None:

@@ -28,15 +28,20 @@ def gpu(monkeypatch):
     """A GPU of 8 GiB: what `rates` says of so many trials, each of which holds `peak` bytes a
     sequence of its batch."""
 
-    def stand(rates, peak=0.125 * GIB):
-        def together(request, count, seconds):
-            held = peak * request.recipe.batch_size
-            if count * held > 8 * GIB:
-                raise OutOfMemory("full")
-            return rates[count], held
+    def stand(rates, peak=0.125 * GIB, grown=None):
+        class Team(sharing.Team):
+            def grow(self, count):
+                if grown is not None:
+                    grown.append(count)
+
+            def train(self, count, seconds):
+                held = peak * self.request.recipe.batch_size
+                if count * held > 8 * GIB:
+                    raise OutOfMemory("full")
+                return rates[count], held
 
         monkeypatch.setattr(sharing, "memory_of", lambda device: 8 * GIB)
-        monkeypatch.setattr(sharing, "together", together)
+        monkeypatch.setattr(sharing, "Team", Team)
 
     return stand
 
@@ -66,6 +71,18 @@ def test_it_stops_before_the_memory_is_full(request_, gpu):
     assert found.why == "8 would not fit into its memory"
 
 
+def test_all_that_may_be_tried_start_at_once(request_, gpu):
+    """Starting costs seconds, and the first alone says how many fit."""
+    grown = []
+    gpu({1: 100.0, 2: 190.0, 4: 350.0}, grown=grown)
+    measure(request_)
+    assert grown == [1, 4, 4]
+    grown.clear()
+    gpu({1: 100.0, 2: 101.0}, peak=0.01 * GIB, grown=grown)
+    measure(request_)
+    assert grown == [1, 16]
+
+
 def test_a_gpu_that_not_one_trial_fits_into_names_the_batch_that_does(request_, gpu):
     gpu({1: 100.0}, peak=3 * GIB)
     with pytest.raises(InputError, match=r"batch_size 8 needs more memory.*8.0 GiB; 2 fits"):
@@ -84,6 +101,14 @@ def test_a_cut_model_is_measured_by_its_shapes():
 def test_processes_train_beside_each_other_and_a_broken_one_is_one_line(request_):
     rate, peak = sharing.together(request_, 2, 0.05)
     assert rate > 0 and peak == 0  # on a CPU nobody counts it
+    with sharing.Team(request_) as team:
+        team.grow(2)
+        first = team.children[0]
+        assert team.train(1, 0.05)[0] > 0
+        assert team.train(2, 0.05)[0] > 0
+        with pytest.raises(OutOfMemory):
+            team.train(3, 0.05)
+    assert first.poll() is not None and not team.children
     broken = dataclasses.replace(request_, backbone=dataclasses.replace(SMALL, n_heads=2))
     object.__setattr__(broken.backbone, "n_heads", 3)
     with pytest.raises(WorkFailed, match=r"set workers.gpus_per_trial to a number"):
