@@ -3,7 +3,8 @@
 Each operation is held against float64, then timed with its peers: the torch form, F.grouped_mm, the
 grouped experts of transformers, and Liger Kernel and scattermoe where they are installed. The
 roofline is that of a copy's bandwidth and a matrix product's rate, both measured first. Then whole
-training steps beside transformers', and how many trials should share the GPU: send us the JSON.
+training steps beside transformers', the launches a layer of each preset and whether its bits are
+the same again and without a graph, and how many trials should share the GPU: send us the JSON.
 With --interpret every operation is checked at toy sizes in Triton's interpreter on the CPU, and
 nothing is timed; whole steps are held there by tests/workers/kernels/test_gpu_form.py.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Row, at_most, parser, publish
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     import torch
 
     from benchmarks.gpu_cases import Case
+    from search_space.contract import Precision
 
+PARTS = ("operations", "steps", "launches", "sharing")
 TOLERANCE = {"float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 
 
@@ -35,18 +38,35 @@ def checked(dtype: str) -> Iterator[Row]:
         yield error_row(case, dtype)
 
 
-def measured(dtype: str) -> Iterator[Row]:
-    """Copy and matrix rates of the GPU, then each operation's error, times and share."""
+def measured(dtype: str, parts: Sequence[str]) -> Iterator[Row]:
+    """Copy and matrix rates of the GPU, then the parts that are asked for."""
+    import torch
+
+    from benchmarks import gpu_launches
+    from benchmarks.gpu_steps import sharing_rows, step_rows
+
+    bandwidth, flops = measured_rates(getattr(torch, dtype))
+    yield Row("copy", bandwidth / 1e9, "GB/s")
+    yield Row("matrix product", flops / 1e12, "TFLOP/s")
+    if "operations" in parts:
+        yield from operation_rows(dtype, bandwidth, flops)
+    if dtype != "float16":  # no recipe trains in it
+        precision: Precision = "bfloat16" if dtype == "bfloat16" else "float32"
+        if "steps" in parts:
+            yield from step_rows(precision, "cuda", flops)
+        if "launches" in parts:
+            yield from gpu_launches.rows(precision, "cuda")
+    if "sharing" in parts:
+        yield from sharing_rows("cuda")
+
+
+def operation_rows(dtype: str, bandwidth: float, flops: float) -> Iterator[Row]:
+    """Each operation's error, times and share."""
     import torch
 
     from benchmarks.gpu_cases import cases
-    from benchmarks.gpu_steps import sharing_rows, step_rows
 
-    kind = getattr(torch, dtype)
-    bandwidth, flops = measured_rates(kind)
-    yield Row("copy", bandwidth / 1e9, "GB/s")
-    yield Row("matrix product", flops / 1e12, "TFLOP/s")
-    for case in cases("cuda", kind, toy=False):
+    for case in cases("cuda", getattr(torch, dtype), toy=False):
         yield error_row(case, dtype)
         for form, call in case.forms.items():
             seconds = timed(call)
@@ -54,9 +74,13 @@ def measured(dtype: str) -> Iterator[Row]:
             if form == "triton":
                 share = max(case.moved / bandwidth, case.flops / flops) / seconds
                 yield Row(f"{case.name}: share of the roofline", share)
-    if dtype != "float16":  # no recipe trains in it
-        yield from step_rows("bfloat16" if dtype == "bfloat16" else "float32", "cuda", flops)
-    yield from sharing_rows("cuda")
+
+
+def told(rows: Iterator[Row]) -> Iterator[Row]:
+    """The same, each on stderr as soon as it is there: the whole takes minutes."""
+    for row in rows:
+        print(f"{row.name}: {row.value} {row.unit}", file=sys.stderr, flush=True)
+        yield row
 
 
 def measured_rates(dtype: torch.dtype) -> tuple[float, float]:
@@ -93,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; exit code 2 where there is no GPU to measure."""
     command = parser(__doc__)
     command.add_argument("--dtype", choices=list(TOLERANCE))
+    command.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     command.add_argument("--interpret", action="store_true", help="toy sizes on the CPU, no GPU")
     options = command.parse_args(arguments)
     if options.interpret:
@@ -104,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if not torch.cuda.is_available():
         command.error("no GPU is visible to torch; --interpret runs toy sizes on the CPU")
-    return publish(measured(options.dtype or "bfloat16"), options.json)
+    return publish(told(measured(options.dtype or "bfloat16", options.parts)), options.json)
 
 
 if __name__ == "__main__":

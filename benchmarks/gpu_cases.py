@@ -26,8 +26,9 @@ from workers.kernels.triton import (
     residual_norm,
     rms_norm,
     rows,
+    spread,
 )
-from workers.layers.experts import Experts
+from workers.layers.experts import SPREAD, Experts
 from workers.layers.routing import Ragged
 
 Call = Callable[[], Tensor]
@@ -98,7 +99,16 @@ class Maker:
 def cases(device: str, dtype: torch.dtype, toy: bool) -> Iterator[Case]:
     """All operations, one at a time so that only one's tensors are alive."""
     make, sizes = Maker(device, dtype), TOY if toy else Sizes()
-    for case in (products, layer, table_reads, product_keys, activations, norms, losses):
+    for case in (
+        products,
+        layer,
+        table_reads,
+        much_of_a_table,
+        product_keys,
+        activations,
+        norms,
+        losses,
+    ):
         yield from case(make, sizes)
 
 
@@ -241,6 +251,31 @@ def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:
         2 * read,
         flops,
     )
+
+
+def much_of_a_table(make: Maker, n: Sizes) -> Iterator[Case]:
+    """A sum of one row in SPREAD of a table, by a product with all of it and by reads."""
+    n_tokens, n_rows, width = n.tokens // 4, n.tokens // 4, max(8, n.width // 8)
+    k = max(1, n_rows // SPREAD)
+    table_ND, weight_TK = make.normal(n_rows, width), make.normal(n_tokens, k).float()
+    index_TK = make.normal(n_tokens, n_rows).float().topk(k).indices
+    row_P, start_T = index_TK.flatten(), torch.arange(n_tokens, device=make.device) * k
+
+    def product(weight: Tensor) -> Tensor:
+        return spread.spread(weight, index_TK, n_rows, k, table_ND.dtype) @ table_ND
+
+    def exact() -> Tensor:
+        read_TKD = table_ND.double()[index_TK]
+        return (weight_TK.double()[..., None] * read_TKD).sum(1)
+
+    forms = {
+        "triton": lambda: product(weight_TK),
+        "triton, by reads": lambda: rows.weighted_row_sum(
+            weight_TK.flatten(), table_ND, row_P, start_T
+        ),
+    }
+    moved = 2.0 * n_tokens * n_rows * table_ND.element_size()
+    yield Case("much of a table", forms, exact, moved, 2.0 * n_tokens * n_rows * width)
 
 
 def product_keys(make: Maker, n: Sizes) -> Iterator[Case]:

@@ -8,6 +8,7 @@ T tokens, P (token, expert) pairs, B experts, D width, G hidden units of an expe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -124,7 +125,13 @@ def cases(device: torch.device, dtype: torch.dtype, n: Sizes) -> Iterator[Case]:
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Of one call: the median of TIMES, after WARM_UP that are not counted."""
+    """Of one call: on a GPU the median of replays of a graph of many, so that the host does not
+    count; else, and where it cannot be captured, of TIMES, after WARM_UP that are not counted."""
+    if device.type == "cuda":
+        with contextlib.suppress(ImportError, RuntimeError), torch.no_grad():
+            from triton.testing import do_bench_cudagraph
+
+            return float(do_bench_cudagraph(call, return_mode="median")) / 1e3
 
     def wait() -> None:
         if device.type == "cuda":

@@ -38,6 +38,7 @@ def test_every_operation_is_checked(tmp_path):
         "row sum",
         "row dot",
         "row gradient",
+        "much of a table",
         "product key",
         "gated activation",
         "RMSNorm",
@@ -62,6 +63,35 @@ def test_steps_and_shares_have_their_rows(monkeypatch):
     assert [(row.name, row.value) for row in gpu_steps.sharing_rows("cpu")] == [
         *(("1 trials a GPU", 100.0), ("2 trials a GPU", 190.0), ("trials that share a GPU", 2))
     ]
+
+
+def test_launches_and_bits_have_their_rows(monkeypatch):
+    from benchmarks import gpu_launches
+    from search_space.backbone import Backbone
+
+    backbone = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=50, seq_len=8)
+    for name in ("SEQUENCES", "BATCH"):
+        monkeypatch.setattr(gpu_launches, name, 2)
+    monkeypatch.setattr(gpu_launches, "timed", lambda steps, device: dict.fromkeys(steps, 1e-3))
+    monkeypatch.setattr(gpu_launches, "counted", lambda work, device: work() is None)
+    rows = {r.name: r for r in gpu_launches.rows("float32", "cpu", ["pkm"], backbone)}
+    assert rows["pkm: launches a layer, float32"].value == 0
+    assert rows["pkm: bits again, float32"].value == "equal"
+    assert rows["pkm: a step of 2 sequences, float32"].value == 1
+    made = gpu_launches.made
+
+    def another(*arguments):  # the third is of another seed
+        seeds.append(len(seeds) == 4)
+        run = made(*arguments)
+        if seeds[-1]:
+            next(run.model.parameters()).data.add_(1e-6)
+        return run
+
+    seeds: list[bool] = []
+    monkeypatch.setattr(gpu_launches, "made", another)
+    rows = {r.name: r for r in gpu_launches.rows("float32", "cpu", ["pkm"], backbone)}
+    assert rows["pkm: bits again, float32"].holds
+    assert not rows["pkm: bits without a graph, float32"].holds
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what to do where there is no GPU")

@@ -246,8 +246,8 @@ class Experts(Declared):
 def is_much(reads: float, n_rows: int) -> bool:
     """Whether a token reads so much of a table that a GPU multiplies by all of it.
 
-    Its products are so much faster than its reads: of an H100, 1/30 takes the same time by
-    `row_sum` and by a product in bfloat16 (docs/kernels.md).
+    Its products are that much faster than its reads, whose gradients want a sort besides: steps of
+    PKM, which reads 1/32, take less time by products on an H100 (docs/kernels.md).
     """
     return reads * SPREAD >= n_rows
 

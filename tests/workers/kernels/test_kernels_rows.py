@@ -9,7 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from workers.kernels import row_order
 from workers.kernels.api.flops import custom_flops
 from workers.kernels.api.rows import row_dot, row_sum
+from workers.kernels.place import as_on
 from workers.kernels.row_order import RowOrder, wants_sparse
+from workers.kernels.torch.rows import _dot as torch_dot
 
 pytestmark = [pytest.mark.usefixtures("form"), pytest.mark.slow]
 
@@ -159,3 +161,15 @@ def test_flops_are_two_an_element_read_and_twice_that_backward():
             y.sum().backward()
         assert forward.get_total_flops() == 2 * 5 * D
         assert backward.get_total_flops() == 2 * forward.get_total_flops()
+
+
+def test_dots_in_bfloat16_on_a_gpu_where_torch_has_no_kernel():
+    """Its own way there, taken on the CPU: the numbers of the product that others take."""
+    torch.manual_seed(0)
+    x_TD, table_ND = torch.randn(5, 80).bfloat16(), torch.randn(9, 80).bfloat16()
+    row_P, token_P = torch.randint(9, (11,)), torch.arange(11) % 5
+    with as_on("cuda"):
+        y_P = torch_dot(x_TD, table_ND, row_P, token_P, torch.arange(5))
+    want_P = (x_TD.double()[token_P] * table_ND.double()[row_P]).sum(1)
+    assert y_P.dtype == torch.bfloat16
+    torch.testing.assert_close(y_P.double(), want_P, rtol=4e-3, atol=4e-3)

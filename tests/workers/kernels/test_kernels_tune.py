@@ -52,3 +52,12 @@ def test_off_and_on_the_cpu_the_first_is_taken(cache):
     like = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.float32)
     with override(autotune=False):
         assert tune.choose("sum", configs, like, (8,), None) == configs[0]
+
+
+def test_an_amd_gpu_takes_none_that_is_nvidias_alone(cache, monkeypatch):
+    configs = (Config.of(BLOCK=32, nvidia=True), Config.of(BLOCK=64))
+    like = SimpleNamespace(is_cuda=True, device=torch.device("cuda", 0), dtype=torch.float32)
+    with override(autotune=False):
+        assert tune.choose("sum", configs, like, (8,), None) == configs[0]
+        monkeypatch.setattr(torch.version, "hip", "7.0")
+        assert tune.choose("sum", configs, like, (8,), None) == configs[1]
