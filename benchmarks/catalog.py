@@ -257,7 +257,7 @@ def spreads() -> Iterator[Entry]:
     configs, types = (spread.CONFIG,), {"index_ptr": "*i64"}
     sizes = {"n_rows": 4096, "n_choices": READS, "distinct": 32, "stride_t": 4096}
     real = dict.fromkeys(("weight_ptr", "d_ptr"), "*fp32")
-    forward = {"WEIGHT": True, "BLOCK_K": 32, "BLOCK_N": spread.BLOCK}
+    forward = {"WEIGHT": True, "ADD": True, "BLOCK_K": 32, "BLOCK_N": spread.BLOCK}
     yield Entry("spread", spread.spread_kernel, configs, sizes, forward, types | real)
     back = {"BLOCK_K": READS}
     kernel = spread.spread_gradient_kernel

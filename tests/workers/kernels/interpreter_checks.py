@@ -209,7 +209,13 @@ def checks() -> Iterator[Check]:
     yield from configured("row dot", rows, sizes, row_dot, "DOT_CONFIGS")
     yield from configured("row gradient", gradient, sizes, row_gradient)
     for dtype in DTYPES:
-        for case in ((2, 3, 4, True), (1, 7, 5000, True), (3, 1, 1, True), (1, 5, 9, False)):
+        for case in (
+            (2, 3, 4, True),
+            (1, 7, 5000, True),
+            (3, 1, 1, True),
+            (1, 5, 9, False),
+            (2, 3, 4, False),
+        ):
             yield "spread", f"{dtype} {case}", functools.partial(spread_weights, dtype, *case)
     roots = [(5, 3), (3, 9), (1, 1), (17, 5)]
     yield from configured("product key", product_key, roots, product_keys)

@@ -15,6 +15,5 @@ def spread(
     """As workers.kernels.api.spread says."""
     n_tokens = index_TK.shape[0]
     y_TN = torch.zeros(n_tokens, n_rows, dtype=dtype, device=index_TK.device)
-    if weight_TK is None:
-        return y_TN.scatter(1, index_TK, 1.0)
-    return y_TN.scatter_add(1, index_TK, weight_TK.to(dtype))
+    weight_TK = y_TN.new_ones(index_TK.shape) if weight_TK is None else weight_TK.to(dtype)
+    return y_TN.scatter_add(1, index_TK, weight_TK)

@@ -29,6 +29,7 @@ def spread_kernel(
     distinct,
     stride_t,
     WEIGHT: tl.constexpr,
+    ADD: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -49,6 +50,7 @@ def spread_kernel(
         weight = tl.full((BLOCK_K,), 1.0, tl.float32)
         if WEIGHT:
             weight = tl.load(weight_ptr + place, mask=live, other=0.0).to(tl.float32)
+        if ADD:
             weight += tl.load(y_ptr + row, mask=live, other=0.0, volatile=True).to(tl.float32)
         tl.store(y_ptr + row, weight.to(y_ptr.dtype.element_ty), mask=live)
 
@@ -90,6 +92,7 @@ def spread_weights(
             None if weight_TK is None else weight_TK.contiguous(),
             *(y_TN, n_rows, n_choices, distinct, y_TN.stride(0)),
             WEIGHT=weight_TK is not None,
+            ADD=n_choices > distinct,
             BLOCK_K=triton.next_power_of_2(distinct),
             BLOCK_N=min(BLOCK, triton.next_power_of_2(n_rows)),
         )
