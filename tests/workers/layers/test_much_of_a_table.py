@@ -1,4 +1,4 @@
-"""Tables of which a token reads much are multiplied whole on a GPU: the numbers are those of reads."""
+"""Tables of which a token reads much are multiplied whole on a GPU, with equal results."""
 
 from __future__ import annotations
 
