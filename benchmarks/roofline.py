@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import catalog as sizes
+from benchmarks import catalog_entry as sizes
 
 BF16, FP32, INDEX = 2, 4, 8  # bytes
 
