@@ -1,7 +1,8 @@
 """What an offline compiler needs to know of a kernel, and the sizes that it is asked of.
 
 The sizes are one layer of a 64-expert design on 16,384 tokens: D 1,024, width 512, 8 experts a
-token; a million-row table read by 8 heads of 16; 16 attention heads; a vocabulary of 50,304.
+token; four experts that all tokens read; a million-row table read by 8 heads of 16; 16 attention
+heads; a vocabulary of 50,304.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from workers.kernels.triton.config import Config
 
 WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
 ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
-PAIRS = TOKENS * READS
+PAIRS, FEW = TOKENS * READS, 4
 
 
 @dataclass(frozen=True)

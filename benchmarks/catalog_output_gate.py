@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.catalog_entry import EXPERTS, HIDDEN, PER_TOKEN, TOKENS, WIDTH, Entry
+from benchmarks.catalog_entry import EXPERTS, FEW, HIDDEN, PER_TOKEN, TOKENS, WIDTH, Entry
 from workers.kernels.triton import gated
 from workers.kernels.triton import output_gate_units as units
 from workers.kernels.triton import output_gate_vectors as vectors
 
-FEW = 4  # experts, as Finedeep has
 TYPES = dict.fromkeys(("o_ptr", "u_ptr", "weight_ptr", "scale_ptr"), "*fp32")
 TYPES |= dict.fromkeys(("dweight_ptr", "du_ptr", "do_ptr"), "*fp32") | {"end_ptr": "*i64"}
 # Of experts of HIDDEN units, and of ones so wide that their kernels have more warps.

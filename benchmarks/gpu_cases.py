@@ -5,6 +5,7 @@ T tokens, P (token, expert) pairs, B experts, D width, G hidden units of an expe
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from workers.kernels.triton import (
     rows,
 )
 from workers.layers.experts import Experts
-from workers.layers.routing import Ragged
+from workers.layers.routing import Full, Ragged
 
 Call = Callable[[], Tensor]
 
@@ -98,7 +99,8 @@ class Maker:
 def cases(device: str, dtype: torch.dtype, toy: bool) -> Iterator[Case]:
     """All operations, one at a time so that only one's tensors are alive."""
     make, sizes = Maker(device, dtype), TOY if toy else Sizes()
-    for case in (products, layer, table_reads, product_keys, activations, norms, losses):
+    layers = products, layer, gated_outputs
+    for case in (*layers, table_reads, product_keys, activations, norms, losses):
         yield from case(make, sizes)
 
 
@@ -200,6 +202,20 @@ def layer(make: Maker, n: Sizes) -> Iterator[Case]:
     flops = 6.0 * n.tokens * n.k * n.width * n.hidden
     with torch.no_grad():
         yield Case("expert layer", forms, lambda: exact(x_TD.double(), routing), moved, flops)
+
+
+def gated_outputs(make: Maker, n: Sizes) -> Iterator[Case]:
+    """A Finedeep sub-layer: four experts that all tokens read, with gates on their outputs."""
+    ours = Experts(n.width, 4, n.hidden, activation="silu", gated=True, output_gate=True)
+    for parameter in (ours.values_BGD, ours.output_gate_BD):
+        nn.init.normal_(parameter, std=n.hidden**-0.5)
+    exact = copy.deepcopy(ours.to(make.device, make.dtype)).double()
+    x_TD, all_read = make.normal(n.tokens, n.width), Full()
+    moved = (3 * ours.keys_BGD.numel() + 2 * x_TD.numel()) * x_TD.element_size()
+    forms = both(lambda: ours(x_TD, all_read))
+    flops = 6.0 * n.tokens * ours.keys_BGD.numel()
+    with torch.no_grad():
+        yield Case("gated outputs", forms, lambda: exact(x_TD.double(), all_read), moved, flops)
 
 
 def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:

@@ -116,12 +116,12 @@ def output_gate_gradients_kernel(
     p_ptr,
     u_ptr,
     weight_ptr,
+    end_ptr,
     h_ptr,
     dkey_ptr,
     dgate_ptr,
     dweight_ptr,
     du_ptr,
-    end_ptr,
     n_rows,
     n_experts,
     width,
@@ -136,8 +136,7 @@ def output_gate_gradients_kernel(
     BLOCK_G: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    """RUN rows of an expert: w r h, the gradients of pre-activations and of w, and their part of
-    du."""
+    """RUN rows of an expert: w r h, gradients of pre-activations and of w, and their part of du."""
     expert, first, end, part = rows_of(end_ptr, n_rows, n_experts, ROUTED, RUN, BLOCK_B)
     if expert >= n_experts:
         return
@@ -290,7 +289,7 @@ def output_gate_gradients(
             output_gate_gradients_kernel,
             grid,
             config,
-            *(key_PX, gate_PX, p_PX, u_BG, weight, *made, end_B, n_rows, n_experts, width),
+            *(key_PX, gate_PX, p_PX, u_BG, weight, end_B, *made, n_rows, n_experts, width),
             *(key_PX.stride(0), key_PX.shape[1]),
             ACTIVATION=activation,
             RUN=units.run,
