@@ -172,7 +172,9 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     specs["sigmoid"] = FFNSpec(d_ff=32, expert_width=8, selection=sigmoid)
     shared = {"selection": TopK(k=2, balance_weight=0.01), "gated": True, "shared_width": 16}
     gates = {"d_ff": 32, "expert_width": 8, "gated": True, "output_gate": True}
-    specs["output gates"] = FFNSpec(selection=TopK(k=2, balance_weight=0.01), **gates)
+    # Whose shared experts have no output gate, and so are computed by themselves.
+    routed = TopK(k=2, balance_weight=0.01)
+    specs["output gates"] = FFNSpec(selection=routed, shared_width=16, **gates)
     specs["open output gates"] = FFNSpec(selection=ReLURouting(l1_start=0.1), **gates)
     specs["shared"] = FFNSpec(d_ff=32, expert_width=8, activation="silu", **shared)
     for name, spec in specs.items():
