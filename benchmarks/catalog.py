@@ -1,15 +1,28 @@
 """Every kernel with a call of real size: what an offline compiler needs to know.
 
-The sizes are one layer of a 64-expert design on 16,384 tokens: D 1,024, width 512, 8 experts a
-token; a million-row table read by 8 heads of 16; 16 attention heads; a vocabulary of 50,304.
+The sizes are those of benchmarks.catalog_entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
 
+from benchmarks.catalog_entry import (
+    CHOICES,
+    EXPERTS,
+    HEADS,
+    HIDDEN,
+    PAIRS,
+    PER_TOKEN,
+    READS,
+    ROOT,
+    ROWS,
+    TOKENS,
+    VOCABULARY,
+    WIDTH,
+    Entry,
+)
+from benchmarks.catalog_output_gate import output_gates
 from workers.kernels.triton import (
     choice,
     cross_entropy,
@@ -26,49 +39,6 @@ from workers.kernels.triton import (
     spread,
 )
 from workers.kernels.triton import gates as threshold
-from workers.kernels.triton.config import Config
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One kernel, specialised as a launch with these arguments would be.
-
-    sizes: its integers by name.
-    constants: what is fixed at compile time, block sizes aside; a pointer that is left out is None.
-    types: pointers that hold something else than the data type.
-    product: the block that is the rows of its matrix product, "" for a kernel without one.
-    """
-
-    name: str
-    kernel: Any
-    configs: tuple[Config, ...]
-    sizes: Mapping[str, int]
-    constants: Mapping[str, Any] = field(default_factory=dict)
-    types: Mapping[str, str] = field(default_factory=dict)
-    product: str = ""
-
-    def source(
-        self, config: Config, dtype: str = "bf16"
-    ) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int, ...], Any]]:
-        """Signature, constants and divisibility attributes for triton's ASTSource."""
-        constants = {**self.constants, **dict(config.blocks)}
-        # A launch fixes an integer argument of 1, too.
-        constants |= {name: 1 for name, size in self.sizes.items() if size == 1}
-        signature: dict[str, str] = {}
-        attributes: dict[tuple[int, ...], Any] = {}
-        for place, name in enumerate(self.kernel.arg_names):
-            if name in constants:
-                signature[name] = "constexpr"
-                continue
-            pointer = name.endswith("_ptr")
-            signature[name] = self.types.get(name, f"*{dtype}" if pointer else "i32")
-            if pointer or (name in self.sizes and self.sizes[name] % 16 == 0):
-                attributes[(place,)] = [["tt.divisibility", 16]]
-        return signature, constants, attributes
-
-
-WIDTH, HIDDEN, EXPERTS, TOKENS, PER_TOKEN = 1024, 512, 64, 16_384, 8
-ROWS, READS, VOCABULARY, ROOT, CHOICES, HEADS = 1 << 20, 128, 50_304, 1024, 16, 16
 
 READS_ITS_OWN = {"GATHER": False, "token_ptr": None}
 NOT_SHARED = {"SHARED": False, "shared_ptr": None}
@@ -82,7 +52,6 @@ UP = {"n_experts": EXPERTS, "n_own": EXPERTS, "inner": WIDTH, "outer": HIDDEN, "
 UP_TILE = UP | {"stride_wb": WIDTH * HIDDEN, "stride_yp": HIDDEN}
 BY_COLUMN = UP_TILE | {"stride_wi": 1, "stride_wo": WIDTH}
 BY_ROW = UP_TILE | {"stride_wi": HIDDEN, "stride_wo": 1}
-PAIRS = TOKENS * READS
 TABLE = {"width": WIDTH, "stride_n": WIDTH, "n_pairs": PAIRS, "n_starts": TOKENS}
 TABLE |= {"n_rows": ROWS, "n_steps": PAIRS.bit_length()}
 BY_PAIR = {"WEIGHT": "pair"}
@@ -122,6 +91,7 @@ def catalog() -> tuple[Entry, ...]:
         *product_keys(),
         *activations(),
         *experts(),
+        *output_gates(),
         *routers(),
         *gates(),
         *spreads(),

@@ -5,6 +5,7 @@ T tokens, P (token, expert) pairs, B experts, D width, G hidden units of an expe
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from workers.kernels.triton import (
     spread,
 )
 from workers.layers.experts import SPREAD, Experts
-from workers.layers.routing import Ragged
+from workers.layers.routing import Full, Ragged
 
 Call = Callable[[], Tensor]
 
@@ -102,6 +103,7 @@ def cases(device: str, dtype: torch.dtype, toy: bool) -> Iterator[Case]:
     for case in (
         products,
         layer,
+        gated_outputs,
         table_reads,
         much_of_a_table,
         product_keys,
@@ -210,6 +212,20 @@ def layer(make: Maker, n: Sizes) -> Iterator[Case]:
     flops = 6.0 * n.tokens * n.k * n.width * n.hidden
     with torch.no_grad():
         yield Case("expert layer", forms, lambda: exact(x_TD.double(), routing), moved, flops)
+
+
+def gated_outputs(make: Maker, n: Sizes) -> Iterator[Case]:
+    """A Finedeep sub-layer: four experts that all tokens read, with gates on their outputs."""
+    ours = Experts(n.width, 4, n.hidden, activation="silu", gated=True, output_gate=True)
+    for parameter in (ours.values_BGD, ours.output_gate_BD):
+        nn.init.normal_(parameter, std=n.hidden**-0.5)
+    exact = copy.deepcopy(ours.to(make.device, make.dtype)).double()
+    x_TD, all_read = make.normal(n.tokens, n.width), Full()
+    moved = (3 * ours.keys_BGD.numel() + 2 * x_TD.numel()) * x_TD.element_size()
+    forms = both(lambda: ours(x_TD, all_read))
+    flops = 6.0 * n.tokens * ours.keys_BGD.numel()
+    with torch.no_grad():
+        yield Case("gated outputs", forms, lambda: exact(x_TD.double(), all_read), moved, flops)
 
 
 def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from benchmarks.catalog import Entry, catalog
+from benchmarks.catalog import catalog
+from benchmarks.catalog_entry import Entry
 from benchmarks.offline import SHARED_LIMIT, TARGETS, Compiled, compile_for
 from benchmarks.report import Row, at_least, at_most, parser, publish
 from benchmarks.roofline import DEVICES, works

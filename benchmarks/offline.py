@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from benchmarks.catalog import Entry
+from benchmarks.catalog_entry import Entry
 from workers.kernels.triton.config import Config
 
 TARGETS = {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks import catalog as sizes
+from benchmarks import catalog_entry as sizes
 
 BF16, FP32, INDEX = 2, 4, 8  # bytes
 
@@ -52,6 +52,7 @@ def works() -> tuple[Work, ...]:
     token_rows, read_rows = BF16 * tokens * width, BF16 * reads * width
     pair_rows, scores = BF16 * pairs * width, FP32 * sizes.READS // sizes.CHOICES * 2 * tokens
     hidden_rows = BF16 * pairs * hidden
+    units = BF16 * tokens * sizes.FEW * hidden
     chosen = (FP32 + INDEX) * tokens * sizes.READS
     return (
         Work("grouped product", pair_rows + weights + hidden_rows, product),
@@ -64,6 +65,8 @@ def works() -> tuple[Work, ...]:
         Work("product key", scores * sizes.ROOT + chosen, 0.0),
         Work("gated forward", 3 * hidden_rows, 0.0),
         Work("gated backward", 5 * hidden_rows, 0.0),
+        Work("output gates", 3 * units, 0.0),
+        Work("output gate gradients", 6 * units, 0.0),
         Work("RMSNorm forward", 2 * token_rows, 0.0),
         Work("RMSNorm backward", 3 * token_rows, 0.0),
         # The stream and its gradient are float32, what products read and give bfloat16.

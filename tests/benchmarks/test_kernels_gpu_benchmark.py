@@ -35,6 +35,7 @@ def test_every_operation_is_checked(tmp_path):
         "grouped product, gather fused",
         "weight gradient",
         "expert layer",
+        "gated outputs",
         "row sum",
         "row dot",
         "row gradient",

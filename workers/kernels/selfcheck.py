@@ -147,6 +147,7 @@ def _experts(make: _Maker) -> Iterator[Problem]:
         yield f"expert_ffn gated by {activation}", call, leaves
     yield "expert_ffn", plain, [x_TD, keys, values, weight_P1]
     yield _joint([x_TD, keys, gates, values, weight_P1], token_P)
+    yield from _output_gated(make, [x_TD, keys, gates, values, weight_P1], token_P)
     yield from _dense(x_TD, keys, gates, values)
 
 
@@ -162,6 +163,26 @@ def _joint(given: list[Tensor], token_P: Tensor) -> Problem:
         return run(own, last, pairs, "silu")
 
     return "joint_ffn", joint, given
+
+
+def _output_gated(make: _Maker, given: list[Tensor], token_P: Tensor) -> Iterator[Problem]:
+    """Gates on the experts' outputs, neither open nor shut: of pairs, and of all tokens."""
+
+    def gated(run: Call, *given: Tensor) -> Tensor:
+        *tensors, gate_BD, weight = given
+        keys, gates, values = tensors[1:] if len(tensors) == 4 else (tensors[1], None, tensors[2])
+        routed = Pairs(token_P.to(weight.device), COUNTS)
+        pairs = routed if weight.shape[1] == 1 else Pairs(None, [TOKENS] * len(COUNTS))
+        operands = Operands(tensors[0], keys, gates, values, weight)
+        return run(operands, gate_BD, pairs, "silu", None)
+
+    x_TD, keys, gates, values, weight_P1 = given
+    gate_BD = make.normal(len(COUNTS), INNER, scale=(INNER * OUTER) ** -0.5)
+    weight_TB = 1 + x_TD[:, : len(COUNTS)] / 4
+    for of, weight in (("pairs", weight_P1), ("all tokens", weight_TB)):
+        ungated, last = [x_TD, keys, values], [gate_BD, weight]
+        yield f"output_gated_ffn of {of}", gated, [*ungated, *last]
+        yield f"output_gated_ffn of {of}, gated", gated, [x_TD, keys, gates, values, *last]
 
 
 def _dense(x_TD: Tensor, *matrices: Tensor) -> Iterator[Problem]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.experts import MATRIX_ROWS
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.api.expert_ffn import expert_ffn, joint_ffn
-from workers.kernels.api.grouped import grouped_mm
 from workers.kernels.api.mixed import product_dtype
+from workers.kernels.api.output_gate import output_gated_ffn
 from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.pairs import Pairs
 from workers.kernels.place import kind
@@ -63,8 +62,7 @@ class Experts(Declared):
         self.matrices = ("keys_BGD", "gates_BGD", "values_BGD") if width >= MATRIX_ROWS else ()
         tables = ("keys_BGD", "gates_BGD", "values_BGD")
         self.tables = tables if self.by_rows else ()
-        named = (*tables, "output_gate_BD")
-        present = (name for name in named if getattr(self, name) is not None)
+        present = (name for name in tables if getattr(self, name) is not None)
         self.spreads = self.by_rows and width == 1 and is_much(reads, n_experts)
         self.factors = () if self.by_rows and not self.spreads else tuple(present)
         self.reset_parameters()
@@ -113,9 +111,9 @@ class Experts(Declared):
     def _laid_out(
         self, routing: Routing, x_TD: Tensor, stats: RoutingStats | None
     ) -> Full | Ragged | Bags:
-        """Open pairs as a GPU computes them: narrow experts, and those with output gates, are all
-        computed, a shut one with weight zero, for they have no product whose length the device
-        knows alone. Who measures waits for the device all the same."""
+        """Open pairs as a GPU computes them: narrow experts are all computed, a shut one with
+        weight zero, for they have no product whose length the device knows alone. Who measures
+        waits for the device all the same."""
         if isinstance(routing, Choices):
             if stats is None and self.spreads and kind(x_TD) != "cpu":
                 return Full(routing.spread(len(self.keys_BGD), product_dtype(x_TD)))
@@ -129,14 +127,14 @@ class Experts(Declared):
     @property
     def takes_room(self) -> bool:
         """Whether there are products of pairs whose number the device knows alone."""
-        return not self.by_rows and self.output_gate_BD is None
+        return not self.by_rows
 
     def joins(self, shared: Experts) -> int:
         """As how many experts of this width the units of a shared one can be computed with these,
         in the same products; 0 for not at all."""
         width = self.keys_BGD.shape[1]
         n, rest = divmod(shared.keys_BGD.shape[1], width)
-        return n if self.takes_room and not rest else 0
+        return n if self.takes_room and self.output_gate_BD is None and not rest else 0
 
     def _joined(self, x_TD: Tensor, routing: Ragged, shared: Experts) -> Tensor:
         assert routing.weight_P is not None
@@ -154,11 +152,13 @@ class Experts(Declared):
         return act(key_out) if gate_out is None else act(gate_out) * key_out
 
     def _all(self, x_TD: Tensor, routing: Full, stats: RoutingStats | None) -> Tensor:
-        if self.output_gate_BD is not None:
-            return self._all_output_gated(x_TD, self.output_gate_BD, routing, stats)
+        n_tokens, gate_BD = x_TD.shape[0], self.output_gate_BD
+        if gate_BD is not None:
+            pairs = Pairs(None, [n_tokens] * len(gate_BD))
+            return self._output_gated(x_TD, gate_BD, pairs, routing.weight_TB, stats)
         # All experts are one of their whole width, whose units are weighted in groups.
         keys, gates, values = (None if w is None else _whole(w) for w in self._matrices())
-        pairs = Pairs(None, [x_TD.shape[0]])
+        pairs = Pairs(None, [n_tokens])
         assert keys is not None and values is not None
         return self._fused(x_TD, (keys, gates, values), pairs, routing.weight_TB, stats)
 
@@ -168,9 +168,10 @@ class Experts(Declared):
         return prepared(self.keys_BGD), gates, prepared(self.values_BGD)
 
     def _pairs(self, x_TD: Tensor, routing: Ragged, stats: RoutingStats | None) -> Tensor:
-        if self.output_gate_BD is not None:
-            return self._pairs_output_gated(x_TD, self.output_gate_BD, routing, stats)
         weight_P1 = None if routing.weight_P is None else routing.weight_P.unsqueeze(1)
+        gate_BD = self.output_gate_BD
+        if gate_BD is not None:
+            return self._output_gated(x_TD, gate_BD, routing.pairs, weight_P1, stats)
         return self._fused(x_TD, self._matrices(), routing.pairs, weight_P1, stats)
 
     def _fused(
@@ -186,39 +187,17 @@ class Experts(Declared):
         watch = None if stats is None else stats.add_hidden
         return expert_ffn(x_TD, *matrices, pairs, weight_PC, self.activation, watch)
 
-    def _all_output_gated(
-        self, x_TD: Tensor, gate_BD: Tensor, routing: Full, stats: RoutingStats | None
+    def _output_gated(
+        self,
+        x_TD: Tensor,
+        gate_BD: Tensor,
+        pairs: Pairs,
+        weight_PC: Tensor | None,
+        stats: RoutingStats | None,
     ) -> Tensor:
-        n_experts, width, _ = self.keys_BGD.shape
-        (keys_BGD, gates_BGD, values_BGD), gate_BD = self._matrices(), prepared(gate_BD)
-        gate_out = None if gates_BGD is None else F.linear(x_TD, gates_BGD.flatten(0, 1))
-        h_TH = self._hidden(F.linear(x_TD, keys_BGD.flatten(0, 1)), gate_out)
-        if stats is not None:
-            stats.add_hidden(h_TH)
-        h_TBG = h_TH.view(-1, n_experts, width)
-        o_BTD = torch.bmm(h_TBG.transpose(0, 1), values_BGD)
-        scale_BT1 = torch.sigmoid(torch.bmm(o_BTD, gate_BD.unsqueeze(2)))
-        if routing.weight_TB is not None:
-            scale_BT1 = scale_BT1 * routing.weight_TB.to(o_BTD.dtype).t().unsqueeze(2)
-        return (o_BTD * scale_BT1).sum(0)
-
-    def _pairs_output_gated(
-        self, x_TD: Tensor, gate_BD: Tensor, routing: Ragged, stats: RoutingStats | None
-    ) -> Tensor:
-        (keys_BGD, gates_BGD, values_BGD), loads = self._matrices(), routing.loads
-        x_PD = x_TD.index_select(0, routing.token_P)
-        gate_out = None
-        if gates_BGD is not None:
-            gate_out = grouped_mm(x_PD, gates_BGD.transpose(1, 2), loads)
-        h_PG = self._hidden(grouped_mm(x_PD, keys_BGD.transpose(1, 2), loads), gate_out)
-        if stats is not None:
-            stats.add_hidden(h_PG)
-        o_PD = grouped_mm(h_PG, values_BGD, loads)
-        scale_P1 = torch.sigmoid(grouped_mm(o_PD, prepared(gate_BD).unsqueeze(2), loads))
-        if routing.weight_P is not None:
-            scale_P1 = scale_P1 * routing.weight_P.to(o_PD.dtype).unsqueeze(1)
-        y_PD = (o_PD * scale_P1).to(x_TD.dtype)
-        return torch.zeros_like(x_TD).index_add(0, routing.token_P, y_PD)
+        watch = None if stats is None else stats.add_hidden
+        given = (*self._matrices(), gate_BD, pairs, weight_PC)
+        return output_gated_ffn(x_TD, *given, self.activation, watch)
 
     def _rows(self, x_TD: Tensor, bags: Bags, stats: RoutingStats | None) -> Tensor:
         width = self.keys_BGD.shape[1]

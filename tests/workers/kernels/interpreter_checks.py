@@ -7,9 +7,6 @@ Run in a process of its own with TRITON_INTERPRET=1: prints one JSON line a chec
 from __future__ import annotations
 
 import functools
-import json
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from unittest import mock
 
@@ -17,7 +14,7 @@ import interpreter_fused as fused
 import interpreter_router as router
 import reference
 import torch
-from interpreter_tools import DTYPES, close, normal, pairs
+from interpreter_tools import DTYPES, close, normal, pairs, tell
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels.api.grouped import grouped_mm
@@ -237,16 +234,5 @@ def checks() -> Iterator[Check]:
     yield from router.checks()
 
 
-def main() -> None:
-    for operation, case, check in checks():
-        error = ""
-        try:
-            check()
-        except Exception:
-            error = traceback.format_exc(limit=-3)
-        print(json.dumps({"operation": operation, "case": case, "error": error}))
-        sys.stdout.flush()
-
-
 if __name__ == "__main__":
-    main()
+    tell(checks())

@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import traceback
 from collections.abc import Iterator
 from unittest import mock
 
 import torch
-from interpreter_tools import normal
+from interpreter_tools import normal, tell
 from torch import Tensor, nn
 
 from search_space.backbone import Backbone
 from search_space.methods.avgk import AvgK
 from search_space.methods.direct import Direct
 from search_space.methods.product_key import ProductKey
+from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec
 from workers.kernels.place import as_on
 from workers.kernels.triton import grouped
 from workers.layers.experts import Experts
-from workers.layers.routing import Bags, Ragged, open_pairs
+from workers.layers.routing import Bags, Full, Ragged, open_pairs
 from workers.layers.whole_batch import spread_over
 from workers.model import ProxyLM
 from workers.training import once
@@ -82,6 +81,8 @@ def routed(case: str, layout: str, weight_TB: Tensor) -> object:
     open_TB = torch.tensor(OPEN[case]).bool()
     if layout == "open":
         return open_pairs(weight_TB * open_TB, open_TB)
+    if layout == "all":
+        return Full(weight_TB if open_TB.any() else None)
     k = int(open_TB[0].sum())
     index_TK = open_TB.int().topk(k).indices
     make = Ragged.from_choices if layout == "ragged" else Bags.from_choices
@@ -154,10 +155,13 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     for case in OPEN:
         layouts = ["open"] if case in ("empty experts", "tokens of none", "nobody") else None
         for layout in layouts or ("open", "ragged", "bags"):
-            shapes = [(G, True, False), (1, False, False), (G, True, True)]
-            for shape in shapes if layout == "open" else shapes[:2]:
+            for shape in [(G, True, False), (1, False, False), (G, True, True)]:
                 label = f"{case}, {layout}, {shape}"
                 yield "GPU form, layer", label, functools.partial(same_layer, case, layout, *shape)
+    for case in ("one token", "k = B", "nobody"):
+        for gated in (True, False):
+            check = functools.partial(same_layer, case, "all", G, gated, True)
+            yield "GPU form, layer", f"{case}, all, {gated}, output gates", check
     backbone = Backbone(d_model=16, n_layers=1, n_heads=2, vocab_size=23, seq_len=6)
     specs = {name: PRESETS[name](backbone) for name in ("dense", "dsmoe", "remoe", "finedeep")}
     specs["hash"] = PRESETS["hash"](backbone)
@@ -178,6 +182,11 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     sigmoid = TopK(k=2, gate="sigmoid", balance_weight=0.01, entropy_weight=0.01)
     specs["sigmoid"] = FFNSpec(d_ff=32, expert_width=8, selection=sigmoid)
     shared = {"selection": TopK(k=2, balance_weight=0.01), "gated": True, "shared_width": 16}
+    gates = {"d_ff": 32, "expert_width": 8, "gated": True, "output_gate": True}
+    # Whose shared experts have no output gate, and so are computed by themselves.
+    routed = TopK(k=2, balance_weight=0.01)
+    specs["output gates"] = FFNSpec(selection=routed, shared_width=16, **gates)
+    specs["open output gates"] = FFNSpec(selection=ReLURouting(l1_start=0.1), **gates)
     specs["shared"] = FFNSpec(d_ff=32, expert_width=8, activation="silu", **shared)
     for name, spec in specs.items():
         yield "GPU form, step", name, functools.partial(same_step, name, spec)
@@ -185,15 +194,5 @@ def checks() -> Iterator[tuple[str, str, functools.partial]]:
     yield "GPU form, step", "spread over processes", spread
 
 
-def main() -> None:
-    for operation, case, check in checks():
-        error = ""
-        try:
-            check()
-        except Exception:
-            error = traceback.format_exc(limit=-3)
-        print(json.dumps({"operation": operation, "case": case, "error": error}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    tell(checks())

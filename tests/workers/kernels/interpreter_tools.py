@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import traceback
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,6 +39,17 @@ def agree(results, slow, inputs, dy, dtype) -> None:
     wanted = torch.autograd.grad(want, exact, dy.double(), materialize_grads=True)
     for a, b in zip(results, [want, *wanted], strict=True):
         close(a.detach(), b.detach(), dtype)
+
+
+def tell(checks: Iterable[tuple[str, str, Callable[[], None]]]) -> None:
+    """Print a JSON line of each check, {"operation", "case", "error"}: error "" where it held."""
+    for operation, case, check in checks:
+        error = ""
+        try:
+            check()
+        except Exception:
+            error = traceback.format_exc(limit=-3)
+        print(json.dumps({"operation": operation, "case": case, "error": error}), flush=True)
 
 
 class Operators(TorchDispatchMode):

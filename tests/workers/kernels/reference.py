@@ -101,6 +101,33 @@ def expert_ffn(
     return torch.stack(y_TD)
 
 
+def output_gated_ffn(
+    x_TD: Tensor,
+    keys_BGD: Tensor,
+    gates_BGD: Tensor | None,
+    values_BGD: Tensor,
+    output_gate_BD: Tensor,
+    read: list[tuple[int, int, Tensor | float]],
+    activation: str,
+) -> Tensor:
+    """y[t] = sum of w sigmoid(o . R) R over t's experts, R an expert's output, one at a time.
+
+    read: token, expert and weight of each pair.
+    """
+    y_TD = [0 * x for x in x_TD.double()]
+    for token, expert, weight in read:
+        x_D = x_TD[token].double()
+        key_G = keys_BGD[expert].double() @ x_D
+        if gates_BGD is None:
+            h_G = activated(key_G, activation)
+        else:
+            h_G = gated_activation(gates_BGD[expert].double() @ x_D, key_G, activation)
+        out_D = h_G @ values_BGD[expert].double()
+        opened = 1 / (1 + torch.exp(-(output_gate_BD[expert].double() @ out_D)))
+        y_TD[token] = y_TD[token] + weight * opened * out_D
+    return torch.stack(y_TD) if y_TD else x_TD.double()
+
+
 def rms_norm(x_TD: Tensor, w_D: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * w."""
     x = x_TD.double()

@@ -52,6 +52,7 @@ def test_right_kernels_pass_and_are_remembered(check):
         "row_dot",
         "expert_ffn",
         "dense_ffn",
+        "output_gated_ffn",
         "rms_norm",
         "residual_norm",
         "normed_heads",

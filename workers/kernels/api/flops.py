@@ -60,6 +60,20 @@ def _expert_ffn(
     return 2 * n_matrices * token[0] * keys[1] * keys[2]
 
 
+def _output_gated(
+    x: Shape, keys: Shape, gates: Shape | None, *rest: Shape | None, n_pairs: int = 0, **_: Any
+) -> int:
+    """Every matrix's products, and each pair's own gate, as closed forms count it."""
+    n_experts, width, inner = keys
+    n_pairs = n_pairs or x[0] * n_experts
+    return 2 * n_pairs * inner * ((2 if gates is None else 3) * width + 1)
+
+
+def _output_gated_backward(dy: Shape, pre: Shape, both: Shape, u: Shape, *_: Any, **__: Any) -> int:
+    n_experts, width = u
+    return 4 * prod(dy) * (pre[1] + n_experts * (width + 1))
+
+
 def _dots(x: Shape, table: Shape, row: Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(row) * table[-1]
 
@@ -97,6 +111,14 @@ RULES: dict[str, Rule] = {
     ),
     "expert_ffn": _expert_ffn,
     "expert_ffn_backward": lambda dy, key, gate, *forward, **_: 2 * _expert_ffn(*forward),
+    "output_gated_ffn": _output_gated,
+    "output_gated_ffn_backward": _output_gated_backward,
+    "output_gated_pairs": lambda x, keys, gates, values, gate, weight, token, *_, **__: (
+        _output_gated(x, keys, gates, n_pairs=token[0])
+    ),
+    "output_gated_pairs_backward": lambda dy, key, gate, u, token, *rest, **_: (
+        2 * _output_gated(*rest[3:6], n_pairs=token[0])
+    ),
     "linear_cross_entropy": lambda x, w, target, chunk, keep, **_: (
         2 * (3 if keep else 1) * prod(x) * w[0]
     ),
