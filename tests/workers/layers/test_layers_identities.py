@@ -200,7 +200,7 @@ def test_bias_balancing_pulls_the_choice_and_not_the_weights():
     routing = selection(x_TD, ids_T, None).routing
     counts = routing.counts
     assert not selection.bias_B.any()
-    routing.weight_P.sum().backward()
+    routing.weight_TK.sum().backward()
     after_step(selection)
     want = [-0.5 * ((c > 10) - (c < 10)) for c in counts]
     assert selection.bias_B.tolist() == want
@@ -217,15 +217,15 @@ def test_batch_norm_of_queries_keeps_running_statistics():
     x_TD, ids_T = tokens(50)
     query_TQ = F.linear(x_TD, layer.selection.query_HCD.flatten(0, 1))
     norm = layer.selection.norm
-    layer.train().selection(x_TD, ids_T, layer.experts).routing.weight_P.sum().backward()
+    layer.train().selection(x_TD, ids_T, layer.experts).routing.weight_TK.sum().backward()
     assert not norm.mean_Q.any()
     after_step(layer)
     torch.testing.assert_close(norm.mean_Q, 0.1 * query_TQ.mean(0))
     torch.testing.assert_close(norm.var_Q, 0.9 + 0.1 * query_TQ.var(0))
     kept = norm.mean_Q.clone()
     one = layer.selection(x_TD[:1], ids_T[:1], layer.experts)  # one token has no variance
-    one.routing.weight_P.sum().backward()
-    layer.eval().selection(x_TD, ids_T, layer.experts).routing.weight_P.sum().backward()
+    one.routing.weight_TK.sum().backward()
+    layer.eval().selection(x_TD, ids_T, layer.experts).routing.weight_TK.sum().backward()
     after_step(layer)
     assert torch.equal(norm.mean_Q, kept)
 
