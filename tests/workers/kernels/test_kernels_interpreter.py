@@ -56,7 +56,7 @@ def outcomes():
     # Its arrays are tiny: more threads only wait for one another.
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=180
+        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=600
     )
     assert done.returncode == 0, done.stderr[-2000:]
     by_operation = collections.defaultdict(list)

@@ -200,7 +200,7 @@ def test_bias_balancing_pulls_the_choice_and_not_the_weights():
     routing = selection(x_TD, ids_T, None).routing
     counts = routing.counts
     assert not selection.bias_B.any()
-    routing.weight_TK.sum().backward()
+    routing.weight_P.sum().backward()
     after_step(selection)
     want = [-0.5 * ((c > 10) - (c < 10)) for c in counts]
     assert selection.bias_B.tolist() == want
