@@ -72,6 +72,11 @@ def test_a_dense_layer_is_within_the_bar():
     assert len({trace.parts[gpu_trace.REST].count for trace in counts}) == 1
 
 
+@pytest.mark.parametrize("precision", gpu_trace.PRECISIONS)
+def test_so_is_one_of_two_sub_layers_with_gates_on_their_experts_outputs(precision):
+    assert gpu_trace.launches_a_layer("finedeep", precision) <= gpu_trace.MOST_LAUNCHES
+
+
 def test_a_step_that_asks_is_a_row_that_does_not_hold(monkeypatch):
     forward = Router.forward
     monkeypatch.setattr(Router, "forward", lambda self, x: forward(self, x * x.sum().item()))
