@@ -7,94 +7,25 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.gpu_case import TOY, Case, Maker, Sizes, both
+from benchmarks.gpu_table_cases import much_of_a_table, product_keys, table_reads
 from workers.kernels.api.grouped import grouped_mm
-from workers.kernels.api.rows import row_dot, row_sum
-from workers.kernels.row_order import RowOrder
-from workers.kernels.settings import Backend, override
 from workers.kernels.torch.grouped import weight_gradient
 from workers.kernels.triton import (
     cross_entropy,
     gated,
     grouped,
-    product_key,
     residual_norm,
     rms_norm,
-    rows,
-    spread,
 )
-from workers.layers.experts import SPREAD, Experts
+from workers.layers.experts import Experts
 from workers.layers.routing import Full, Ragged
-
-Call = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operation at one size.
-
-    forms: every way to compute it, "triton" ours.
-    exact: float64.
-    moved: bytes that it must move.
-    flops: FLOPs that it must do.
-    """
-
-    name: str
-    forms: dict[str, Call]
-    exact: Call
-    moved: float
-    flops: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of all cases."""
-
-    tokens: int = 16_384
-    experts: int = 64
-    width: int = 1024
-    hidden: int = 512
-    k: int = 8
-    rows: int = 1 << 18
-    reads: int = 32
-    heads: int = 8
-    root: int = 1024
-    vocabulary: int = 50_304
-
-
-TOY = Sizes(
-    tokens=8,
-    experts=4,
-    width=32,
-    hidden=16,
-    k=2,
-    rows=50,
-    reads=3,
-    heads=1,
-    root=9,
-    vocabulary=70,
-)
-
-
-class Maker:
-    """Random tensors of one dtype on one device."""
-
-    def __init__(self, device: str, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
-        self.generator = torch.Generator(device).manual_seed(0)
-
-    def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
-        x = torch.randn(*shape, device=self.device, generator=self.generator)
-        return (scale * x).to(self.dtype)
-
-    def below(self, high: int, *shape: int) -> Tensor:
-        return torch.randint(high, shape, device=self.device, generator=self.generator)
 
 
 def cases(device: str, dtype: torch.dtype, toy: bool) -> Iterator[Case]:
@@ -112,21 +43,6 @@ def cases(device: str, dtype: torch.dtype, toy: bool) -> Iterator[Case]:
         losses,
     ):
         yield from case(make, sizes)
-
-
-def forced(backend: Backend, call: Call) -> Call:
-    """`call` with one backend of the dispatched operations."""
-
-    def run() -> Tensor:
-        with override(backend=backend):
-            return call()
-
-    return run
-
-
-def both(call: Call) -> dict[str, Call]:
-    """The Triton and the torch form of a dispatched operation."""
-    return {"triton": forced(Backend.TRITON, call), "torch": forced(Backend.TORCH, call)}
 
 
 def products(make: Maker, n: Sizes) -> Iterator[Case]:
@@ -226,88 +142,6 @@ def gated_outputs(make: Maker, n: Sizes) -> Iterator[Case]:
     flops = 6.0 * n.tokens * ours.keys_BGD.numel()
     with torch.no_grad():
         yield Case("gated outputs", forms, lambda: exact(x_TD.double(), all_read), moved, flops)
-
-
-def table_reads(make: Maker, n: Sizes) -> Iterator[Case]:
-    n_pairs = n.tokens * n.reads
-    table_ND, x_TD = make.normal(n.rows, n.width), make.normal(n.tokens, n.width)
-    weight_P, row_P = make.normal(n_pairs), make.below(n.rows, n_pairs)
-    start_T = torch.arange(0, n_pairs, n.reads, device=make.device)
-    token_P = torch.arange(n.tokens, device=make.device).repeat_interleave(n.reads)
-    order = RowOrder(row_P, token_P, start_T)
-    read = n_pairs * n.width * table_ND.element_size()
-    moved, flops = read + x_TD.numel() * x_TD.element_size(), 2.0 * n_pairs * n.width
-    yield Case(
-        "row sum",
-        both(lambda: row_sum(weight_P, table_ND, order)),
-        lambda: row_sum(weight_P.double(), table_ND.double(), order),
-        moved,
-        flops,
-    )
-    yield Case(
-        "row dot",
-        both(lambda: row_dot(x_TD, table_ND, order)),
-        lambda: row_dot(x_TD.double(), table_ND.double(), order),
-        moved,
-        flops,
-    )
-
-    def scatter(x: Tensor, weight: Tensor) -> Tensor:
-        return torch.zeros(n.rows, n.width, dtype=x.dtype, device=x.device).index_add_(
-            0, row_P, x[token_P] * weight[:, None]
-        )
-
-    yield Case(
-        "row gradient",
-        {
-            "triton": lambda: rows.row_gradient(weight_P, x_TD, row_P, token_P, n.rows),
-            "torch": lambda: scatter(x_TD, weight_P),
-        },
-        lambda: scatter(x_TD.double(), weight_P.double()),
-        2 * read,
-        flops,
-    )
-
-
-def much_of_a_table(make: Maker, n: Sizes) -> Iterator[Case]:
-    """A sum of one row in SPREAD of a table, by a product with all of it and by reads."""
-    n_tokens, n_rows, width = n.tokens // 4, n.tokens // 4, max(8, n.width // 8)
-    k = max(1, n_rows // SPREAD)
-    table_ND, weight_TK = make.normal(n_rows, width), make.normal(n_tokens, k).float()
-    index_TK = make.normal(n_tokens, n_rows).float().topk(k).indices
-    row_P, start_T = index_TK.flatten(), torch.arange(n_tokens, device=make.device) * k
-
-    def product(weight: Tensor) -> Tensor:
-        return spread.spread(weight, index_TK, n_rows, k, table_ND.dtype) @ table_ND
-
-    def exact() -> Tensor:
-        read_TKD = table_ND.double()[index_TK]
-        return (weight_TK.double()[..., None] * read_TKD).sum(1)
-
-    forms = {
-        "triton": lambda: product(weight_TK),
-        "triton, by reads": lambda: rows.weighted_row_sum(
-            weight_TK.flatten(), table_ND, row_P, start_T
-        ),
-    }
-    moved = 2.0 * n_tokens * n_rows * table_ND.element_size()
-    yield Case("much of a table", forms, exact, moved, 2.0 * n_tokens * n_rows * width)
-
-
-def product_keys(make: Maker, n: Sizes) -> Iterator[Case]:
-    k = min(16, n.root)
-    score_H2TR = make.normal(n.heads, 2, n.tokens, n.root).float()
-
-    def two_step(score: Tensor) -> Tensor:
-        half = score.topk(k, dim=3).values
-        return (half[:, 0, ..., :, None] + half[:, 1, ..., None, :]).flatten(2).topk(k).values
-
-    forms = {
-        "triton": lambda: product_key.best_keys(score_H2TR, k)[0],
-        "torch": lambda: two_step(score_H2TR),
-    }
-    moved = score_H2TR.numel() * score_H2TR.element_size()
-    yield Case("product key", forms, lambda: two_step(score_H2TR.double()), moved)
 
 
 def activations(make: Maker, n: Sizes) -> Iterator[Case]:

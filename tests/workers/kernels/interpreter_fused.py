@@ -17,7 +17,7 @@ from search_space.methods.product_key import ProductKey
 from search_space.methods.relu_routing import ReLURouting
 from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
-from workers.kernels import selfcheck
+from workers.kernels import selfcheck, selfcheck_problems
 from workers.kernels.api.cross_entropy import linear_cross_entropy
 from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.residual_norm import residual_norm as dispatched_sum
@@ -306,8 +306,9 @@ def self_check() -> None:
     """The check that a GPU must pass is passed here, but in bfloat16."""
     selfcheck.TOLERANCE.pop(torch.bfloat16, None)
     # The interpreter is slow.
-    selfcheck.COUNTS, selfcheck.TOKENS, selfcheck.VOCABULARY = [3, 0, 1, 5], 7, VOCABULARY
-    selfcheck.INNER, selfcheck.OUTER, selfcheck.WIDTH = 20, 9, 70
+    asked = selfcheck_problems
+    asked.COUNTS, asked.TOKENS, asked.VOCABULARY = [3, 0, 1, 5], 7, VOCABULARY
+    asked.INNER, asked.OUTER, asked.WIDTH = 20, 9, 70
     assert selfcheck.first_fault(torch.device("cpu")) == ""
 
 
