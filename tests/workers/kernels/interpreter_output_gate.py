@@ -138,17 +138,17 @@ def dispatched() -> None:
 
 
 def opcheck(name: str) -> None:
-    routed = name.startswith("output_gated_pairs")
-    pairs = some_pairs(T, COUNTS if routed else None)
-    x, keys, gates, values, gate, weight = leaves_of(pairs, T, D, G, torch.float32)
+    routed, few, counts = name.startswith("output_gated_pairs"), 3, [3, 0, 1]
+    pairs = some_pairs(few, counts if routed else None)
+    x, keys, gates, values, gate, weight = leaves_of(pairs, few, D, G, torch.float32)
     reads: tuple[Tensor, ...] = ()
-    n_rows, n_made = T, 2 * B * G
+    n_rows, n_made = few, 2 * B * G
     if routed:
-        end_B = torch.tensor(COUNTS).cumsum(0)
-        reads, n_rows, n_made = (pairs.token_P, end_B, *pairs.by_token(T)), sum(COUNTS), G
+        end_B = torch.tensor(counts).cumsum(0)
+        reads, n_rows, n_made = (pairs.token_P, end_B, *pairs.by_token(few)), sum(counts), G
         weight = weight.flatten()
     u, pre = normal(B, G, dtype=torch.float32), normal(n_rows, n_made, dtype=torch.float32, seed=7)
-    dy = normal(T, D, dtype=torch.float32, seed=8)
+    dy = normal(few, D, dtype=torch.float32, seed=8)
     if name.endswith("backward"):
         both = torch.cat((keys, gates)).flatten(0, 1)
         cases = [(dy, pre, both, u, x, values, gate, weight, "silu")]
@@ -202,12 +202,12 @@ def configured() -> Iterator[tuple[str, str, functools.partial]]:
 def checks() -> Iterator[tuple[str, str, functools.partial]]:
     """Operation, case and check."""
     yield from configured()
-    for dtype in DTYPES:
-        for n, way in enumerate(("all", "one token", "no token", "pairs", "no pair")):
-            given = ("gelu", "relu", "silu")[n % 3], n % 2 == 0, n != 3
-            for case in (given, (given[0], not given[1], not given[2])):
-                check = functools.partial(whole, dtype, way, *case)
-                yield "output gates", f"{dtype} {way} {case}", check
+    for n, way in enumerate(("all", "one token", "no token", "pairs", "no pair")):
+        activation, gated, weighted = ("gelu", "relu", "silu")[n % 3], n % 2 == 0, n != 3
+        cases = (activation, gated, weighted), (activation, not gated, not weighted)
+        for dtype, case in zip(DTYPES, cases, strict=True):
+            check = functools.partial(whole, dtype, way, *case)
+            yield "output gates", f"{dtype} {way} {case}", check
     yield "output gates, dispatch", "", functools.partial(dispatched)
     for name in ("output_gated_ffn", "output_gated_pairs"):
         for each in (name, f"{name}_backward"):
