@@ -155,10 +155,18 @@ def a_request(corpus, spec, **changes):
     return EvalRequest(**(fields | changes))
 
 
+@pytest.fixture
+def with_bfloat16(monkeypatch):
+    """A CPU that has it: torch computes it on any, where there are no instructions slowly."""
+    found = bfloat16.instructions() or "avx512_bf16"
+    monkeypatch.setattr(precision, "instructions", lambda: found)
+
+
 class Lost(BaseException):
     """Ends a worker as a kill does."""
 
 
+@pytest.mark.usefixtures("with_bfloat16")
 @pytest.mark.parametrize("name", ["dense", "olmoe", "pkm", "out-gate"])
 def test_a_run_that_was_killed_ends_as_one_that_was_not(small_corpus, tmp_path, monkeypatch, name):
     monkeypatch.setattr(keeping, "STATE_SECONDS", 0.0)
@@ -187,6 +195,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(small_corpus, tmp_path, 
     assert resumed.steps == whole.steps == 9
 
 
+@pytest.mark.usefixtures("with_bfloat16")
 def test_a_state_of_another_precision_is_refused(small_corpus):
     asked = a_request(small_corpus, SPECS["dense"])
     other = replace(asked, recipe=replace(asked.recipe, precision="float32"))
@@ -198,6 +207,7 @@ def test_a_state_of_another_precision_is_refused(small_corpus):
     assert asked.identity()["recipe"]["precision"] == "bfloat16"
 
 
+@pytest.mark.usefixtures("with_bfloat16")
 def test_a_result_names_its_precision(small_corpus):
     asked = a_request(small_corpus, SPECS["dense"])
     assert " cpu x1 bfloat16, kernels: " in evaluate(asked, lambda point: None).backend
