@@ -9,6 +9,8 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,9 +21,10 @@ import dashboard
 
 ROOT = Path(dashboard.__file__).parents[1]
 SCRIPT = ROOT / "dashboard" / "server.py"
+APP = ROOT / "dashboard" / "app.py"  # the same pages as Streamlit alone serves them
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-WAIT_MS = 15_000
+WAIT_MS = 120_000  # a wait ends with what it waits for; two busy cores may take their time
 
 # Opened from a link, Streamlit's page asks for these below its own address before the right one.
 PROBES = ("/_stcore/health", "/_stcore/host-config")
@@ -41,6 +44,7 @@ class Window:
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.page.set_default_timeout(WAIT_MS)
         self.page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
         self.page.on("console", self._said)
         self.page.on("request", self._asked)
@@ -56,7 +60,7 @@ class Window:
 
     def settle(self) -> None:
         """Until the page is drawn, its charts too."""
-        self.page.wait_for_function(SETTLED, timeout=WAIT_MS)
+        self.page.wait_for_function(SETTLED)
 
 
 SETTLED = """() => {
@@ -69,23 +73,37 @@ SETTLED = """() => {
 }"""
 
 
+@contextmanager
+def chromium() -> Iterator[object]:
+    """A browser, or a skip that says what is missing."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
 class served:
     """The dashboard over a database: its address on the loopback."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, script: Path = SCRIPT) -> None:
+        self._url, self._script = url, script
 
     def __enter__(self) -> str:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [sys.executable, "-m", "streamlit", "run", str(SCRIPT)]
+        command = [sys.executable, "-m", "streamlit", "run", str(self._script)]
         command += [f"--server.port={port}", "--server.address=127.0.0.1"]
         command += ["--server.fileWatcherType=none", "--server.headless=true"]
         command += ["--browser.gatherUsageStats=false"]
         environment = os.environ | {"NAS_DB": self._url, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(command, env=environment)
-        address, end = f"http://127.0.0.1:{port}", monotonic() + 60
+        address, end = f"http://127.0.0.1:{port}", monotonic() + WAIT_MS / 1e3
         while monotonic() < end:
             try:
                 with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
@@ -93,7 +111,7 @@ class served:
             except (urllib.error.URLError, OSError):
                 sleep(0.1)
         self.__exit__()
-        pytest.fail("the dashboard did not answer within 60 seconds")
+        pytest.fail(f"the dashboard did not answer within {WAIT_MS / 1e3:g} seconds")
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()

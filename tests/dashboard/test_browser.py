@@ -2,91 +2,56 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 
 import pytest
-from browser_tools import SETTLED
+from browser_tools import APP, SCRIPT, Window, chromium, served
 
-import dashboard
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
 from search_space.spec import FFNSpec
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-WAIT_MS = 30_000
 CHART = ".ffn-nas-chart"
 RUNS = f"{CHART}[aria-label^='Bits per byte of each run']"
 
 
-@pytest.fixture
-def server(url: str) -> Iterator[str]:
-    """The dashboard's address on the loopback, over the test's database."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run"]
-    command += [str(Path(dashboard.__file__).parent / "app.py"), f"--server.port={port}"]
-    command += ["--server.address=127.0.0.1", "--server.fileWatcherType=none"]
-    command += ["--browser.gatherUsageStats=false", "--server.headless=true"]
-    root = str(Path(dashboard.__file__).parent.parent)
-    process = subprocess.Popen(command, env=os.environ | {"NAS_DB": url, "PYTHONPATH": root})
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_until_healthy(address)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
-
-
-def wait_until_healthy(address: str) -> None:
-    end = monotonic() + 30
-    while monotonic() < end:
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            sleep(0.2)
-    pytest.fail("the dashboard did not answer within 30 seconds")
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    """One for all."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def window(browser, url: str, request) -> Iterator[Callable[..., Window]]:
+    """Opens a window with a session of its own, over the test's database."""
+    opened = []
+
+    def open_window(width: int, height: int) -> Window:
+        context = browser.new_context(viewport={"width": width, "height": height})
+        opened.append(context)
+        return Window(context.new_page(), address)
+
+    with served(url, getattr(request, "param", SCRIPT)) as address:
+        yield open_window
+        for context in opened:
+            context.close()
 
 
 def test_a_selection_drives_the_panels_and_a_refresh_keeps_it_and_the_zoom(
-    url: str, server: str, browser, fill
+    url: str, window: Callable[..., Window], fill
 ) -> None:
     with Store.open(url) as store:
         study = fill(store, "demo", StudyState.RUNNING)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        outside, wrong = [], []
-        page.on("request", lambda r: None if server in r.url else outside.append(r.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(server)
-        page.wait_for_selector(f"{CHART} .points path", timeout=WAIT_MS)
-        page.wait_for_function(SETTLED, timeout=WAIT_MS)  # it is drawn, and hears a click
+        one = window(1400, 1000)
+        page = one.page
+        page.goto(one.address)
+        page.wait_for_selector(f"{CHART} .points path")
+        one.settle()  # it is drawn, and hears a click
         chart = page.locator(CHART).first
 
         click_trial(page, chart, 2)
@@ -119,45 +84,42 @@ def test_a_selection_drives_the_panels_and_a_refresh_keeps_it_and_the_zoom(
             f"(n) => document.querySelector('{CHART}').data"
             ".flatMap((trace) => trace.customdata || []).length > n",
             arg=before,
-            timeout=WAIT_MS,
         )
         assert chart.evaluate("(div) => [div.same, div.layout.xaxis.range]") == [True, [5.2, 5.5]]
         assert len(ringed(chart)) == 2
         selects(page, 2, 0)
 
         # The same address in another browser, and from there to the other pages.
-        other = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
-        other.on("pageerror", lambda error: wrong.append(str(error)))
+        two = window(1280, 1000)
+        other = two.page
         other.goto(f"{page.url}&y=total_params&log=xy")
         chart = other.locator(CHART).first
-        other.wait_for_selector(f"{CHART} .points path", timeout=WAIT_MS)
+        other.wait_for_selector(f"{CHART} .points path")
         assert len(ringed(chart)) == 2
         titles = chart.evaluate("(d) => [d.layout.yaxis.title.text, d.layout.yaxis.type]")
         assert titles == ["Total parameters (log scale)", "log"]
         other.get_by_role("button", name="Compare").click()
-        other.get_by_text("Paired differences to #2").wait_for(timeout=WAIT_MS)
+        other.get_by_text("Paired differences to #2").wait_for()
         other.get_by_role("link", name="Trial", exact=True).click()
         picture = other.locator(".ffn-nas-picture svg[role=img]")
-        picture.wait_for(timeout=WAIT_MS)
+        picture.wait_for()
         assert "16 experts of 128 hidden units" in picture.get_attribute("aria-label")
         assert "trials=2%2C0" in other.url and "y=total_params" in other.url
         assert page.locator("[data-testid=stException]").count() == 0
-        assert [address for address in outside if not address.startswith(("data:", "blob:"))] == []
-        assert wrong == []
+        assert one.wrong == [] and two.wrong == []
 
 
 def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
-    url: str, server: str, browser, fill_with_rungs
+    url: str, window: Callable[..., Window], fill_with_rungs
 ) -> None:
     with Store.open(url) as store:
         study = fill_with_rungs(store, "demo")
-        page = browser.new_page(viewport={"width": 1400, "height": 2600})
-        page.goto(server)
-        page.wait_for_function(
-            f"() => document.querySelectorAll('{CHART} .legend').length >= 2", timeout=WAIT_MS
-        )
+        one = window(1400, 2600)
+        page = one.page
+        page.goto(one.address)
+        page.wait_for_function(f"() => document.querySelectorAll('{CHART} .legend').length >= 2")
         scatter, runs = page.locator(CHART).first, page.locator(RUNS)
-        runs.locator(".xtick").first.wait_for(timeout=WAIT_MS)
+        runs.locator(".xtick").first.wait_for()
         ticks = runs.locator(".xaxislayer-above .xtick").all_text_contents()
         assert ["".join(text.split()) for text in ticks] == [
             "rung01TFLOPs",
@@ -175,7 +137,6 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
         scatter.locator(".legend .traces", has_text="paused").locator(".legendtoggle").click()
         page.wait_for_function(
             f"() => document.querySelector('{CHART}')._fullLayout.yaxis.range[1] > 3.5",
-            timeout=WAIT_MS,
         )
         assert scatter.locator(".points path").count() == before + 1
 
@@ -187,7 +148,6 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
         store.end_evaluation(EvalResult(**ending, flops=1e12))
         page.wait_for_function(
             f'() => document.querySelector("{RUNS}").data.some((trace) => trace.y.includes(2.55))',
-            timeout=WAIT_MS,
         )
         assert page.locator("[data-testid=stException], [data-testid=stAlert]").count() == 0
 
@@ -195,28 +155,31 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
 NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; ``f`` _g_ # h ~~i~~ <3"
 
 
+@pytest.mark.parametrize("window", [APP], indirect=True, ids=["without its own server"])
 def test_an_error_reads_as_it_was_written_and_a_lost_database_comes_back(
-    url: str, server: str, browser
+    url: str, window: Callable[..., Window]
 ) -> None:
     with Store.open(url) as store:
         study = store.create_study("a_b--c", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
         more = {"seed": 0, "source": "x", "params": {}, "until_flops": 1.0, "cost": {}}
         _, begun = store.add_trial(study.id, FFNSpec(d_ff=8), **more)
         store.end_evaluation(EvalResult(evaluation=begun.id, status=Status.FAILED, error=NASTY))
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(server)
+    one = window(1400, 1000)
+    page = one.page
+    page.goto(one.address)
+    page.wait_for_function("() => window.Plotly")  # which comes with the page here
     page.get_by_role("link", name="Trial", exact=True).click()
     alert = page.locator("[data-testid=stAlert]", has_text="failed:")
-    alert.wait_for(timeout=WAIT_MS)
+    alert.wait_for()
     assert alert.inner_text().strip() == f"failed: {NASTY}"
 
     file = Path(url.removeprefix("sqlite:///"))
     aside = file.rename(file.with_name("aside.db"))
     gone = page.locator("[data-testid=stAlert]", has_text="no studies at")
-    gone.first.wait_for(timeout=WAIT_MS)
+    gone.first.wait_for()
     aside.rename(file)
-    gone.first.wait_for(state="detached", timeout=WAIT_MS)
-    alert.wait_for(timeout=WAIT_MS)
+    gone.first.wait_for(state="detached")
+    alert.wait_for()
     assert page.locator("[data-testid=stException]").count() == 0
 
 
@@ -263,7 +226,6 @@ def selects(page, *numbers: int) -> None:
               && told.split(",").filter(String).map(Number).sort().join() == found.join();
         }""",
         arg=list(numbers),
-        timeout=WAIT_MS,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_tools import CHROMIUM, FLAGS, ROOT, WAIT_MS, Window, served
+from browser_tools import ROOT, Window, chromium, served
 
 from benchmarks.reading_store import NAME as MANY
 from benchmarks.reading_store import fill as fill_many
@@ -55,26 +55,19 @@ def address(tmp_path_factory, fill, fill_with_rungs) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[object]:
-    """The browser."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
+def browser() -> Iterator[object]:
+    """One for all."""
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def windows(chromium, address) -> dict[str, Window]:
+def windows(browser, address) -> dict[str, Window]:
     """A window of each theme, open at the default page and the study of many designs."""
     found = {}
     for theme in THEMES:
         size = {"width": WIDTHS[0], "height": 900}
-        context = chromium.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce")
+        context = browser.new_context(viewport=size, color_scheme=theme, reduced_motion="reduce")
         found[theme] = Window(context.new_page(), address)
         found[theme].page.goto(f"{address}/?study={MANY}")
         found[theme].settle()
@@ -86,7 +79,7 @@ def visit(window: Window, page) -> None:
     links = window.page.locator("[data-testid=stSidebarNavLink]")
     links.filter(has_text=page.title).first.click()
     path = "/" if page.default else f"/{page.path}"
-    window.page.wait_for_function("(path) => location.pathname === path", arg=path, timeout=WAIT_MS)
+    window.page.wait_for_function("(path) => location.pathname === path", arg=path)
     window.settle()
 
 
@@ -229,7 +222,6 @@ def test_a_study_in_any_state_draws_on_every_page(study: str, windows: dict[str,
     window.page.wait_for_function(
         "(study) => new URLSearchParams(location.search).get('study') === study",
         arg=study,
-        timeout=WAIT_MS,
     )
     for page in PAGES:
         visit(window, page)
@@ -238,15 +230,15 @@ def test_a_study_in_any_state_draws_on_every_page(study: str, windows: dict[str,
     assert window.wrong == []
 
 
-def test_a_link_opens_page_and_study(chromium, address: str) -> None:
+def test_a_link_opens_page_and_study(browser, address: str) -> None:
     assert MANY != "rungs"
     page = next(page for page in PAGES if not page.default)
-    window = Window(chromium.new_page(), address)
+    window = Window(browser.new_page(), address)
     window.page.goto(f"{address}/{page.path}?study=rungs")
     window.settle()
     box = window.page.get_by_test_id("stSidebar").get_by_test_id("stSelectbox")
     assert "rungs" in box.inner_html()
-    window.page.wait_for_function("() => window.Plotly", timeout=WAIT_MS)
+    window.page.wait_for_function("() => window.Plotly")
     assert window.page.evaluate(KEPT_BACK) == [], "kinds of trace that are not what they are called"
     assert window.wrong == []
     window.page.close()

@@ -7,34 +7,27 @@ from pathlib import Path
 
 import pytest
 from actions_tools import furnish, study_text
-from browser_tools import CHROMIUM, FLAGS, Window, served
+from browser_tools import Window, chromium, served
 
 from dashboard.actions.process import Actions
 
 pytestmark = pytest.mark.slow
 
-LONG_MS = 120_000  # for what a process of its own does: launching, training, exporting
 MAIN = "[data-testid=stMain]"
 
 
 @pytest.fixture
 def window(tmp_path: Path, monkeypatch) -> Iterator[Window]:
     """The page Launch of a server in a folder where there is no database yet."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: apt-get install chromium")
     furnish(tmp_path, monkeypatch)
     Path("upload.yaml").write_text(study_text())
     url = "sqlite:///nas.db"
-    with served(url) as address, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1200})
-        page.set_default_timeout(LONG_MS)
+    with served(url) as address, chromium() as browser:
+        window = Window(browser.new_page(viewport={"width": 1400, "height": 1200}), address)
         try:
-            page.goto(f"{address}/launch")
-            yield Window(page, address)
+            window.page.goto(f"{address}/launch")
+            yield window
         finally:
-            browser.close()
             for action in Actions(url, tmp_path).all():
                 action.cancel()
 
