@@ -175,7 +175,7 @@ def label_of(data: Mapping[str, Any]) -> str:
     what that comes to: ValueError, TypeError, KeyError, AttributeError or ZeroDivisionError.
     """
     own = dict(data)
-    given = own.pop("selection", names()[0])
+    given = own.pop("selection") if "selection" in own else names()[0]
     knobs = {"method": given} if isinstance(given, str) else dict(given)
     selection = object.__new__(find(knobs.pop("method", None)))
     selection.__dict__.update(knobs)  # what is missing is the class's default

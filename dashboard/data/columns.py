@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dashboard.data.texts import Texts
+
 Kind = Literal["int", "float", "text", "time"]
 Block = dict[str, npt.NDArray[Any]]  # column -> values (N,); never changed in place
 EVALUATION: Mapping[str, Kind] = {
@@ -107,14 +109,20 @@ def differ(a: Block, b: Block, names: Sequence[str]) -> npt.NDArray[np.bool_]:
     return found
 
 
-def frame(of: Block, index: str) -> pd.DataFrame:
-    """A data frame over the arrays themselves; `index` names the column that is its index."""
+def frame(of: Mapping[str, Any], index: str, texts: Texts) -> pd.DataFrame:
+    """A data frame over the arrays themselves; `index` names the column that is its index.
+
+    texts: converts the strings of this frame, and of it alone.
+    """
     columns: dict[str, Any] = {}
     for name, values in of.items():
         if name == index:
             continue
-        moment = values.dtype.kind == "M"
-        columns[name] = pd.DatetimeIndex(values).tz_localize("UTC") if moment else values
+        columns[name] = values
+        if isinstance(values, np.ndarray) and values.dtype.kind == "M":
+            columns[name] = pd.DatetimeIndex(values).tz_localize("UTC")
+        elif isinstance(values, np.ndarray) and values.dtype.kind == "O":
+            columns[name] = texts.of(name, values)
     found = pd.DataFrame(columns, copy=False)
     found.index = pd.Index(of[index], name=index)
     return found

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,10 +19,11 @@ from dashboard.data.derived import (
     noise_column,
     objective_columns,
 )
-from dashboard.data.designs import Specs, decoded, labels
+from dashboard.data.designs import Specs, decoded, labels, uncollected
 from dashboard.data.front import Front
 from dashboard.data.reading import Reading, trial_columns
 from dashboard.data.sureness import Sureness
+from dashboard.data.texts import Texts
 from nas.search.bounds import limits
 from nas.store import Store, StudyRecord
 from nas.views.certainty import Chance, chance_row, neighbour_words
@@ -47,6 +45,7 @@ class Follower:
         self._open: list[int] = []  # evaluations that can change
         self._reading: Reading | None = None
         self._front, self._sureness = Front(), Sureness()
+        self._texts = Texts(), Texts()  # of the trials and of the evaluations
 
     def read(self, store: Store, name: str) -> Reading:
         """The study as it stands; raise InputError when it does not exist.
@@ -87,7 +86,8 @@ class Follower:
         trials = _trials(store, study, sorted(set(changed["trial"].tolist())))
         self._evaluations = columns.patched(self._evaluations, changed, "id")
         self._trials = columns.patched(self._trials, trials, "number")
-        self._open = _open(self._evaluations)
+        still = set(self._open).difference(changed["id"].tolist())
+        self._open = sorted(still.union(_open(changed)))
         return True
 
     def _begin(self, store: Store, study: StudyRecord) -> None:
@@ -95,7 +95,7 @@ class Follower:
 
         Evaluations first: a trial is then never older than what is known of its evaluations.
         """
-        with _uncollected():
+        with uncollected():
             table = store.evaluation_columns(study.id)
             try:
                 self._evaluations = columns.block(table, columns.EVALUATION)
@@ -106,6 +106,7 @@ class Follower:
             self._trials = _trials(store, study)
         self._open = _open(self._evaluations)
         self._front, self._sureness = Front(), Sureness()
+        self._texts = Texts(), Texts()
         self._reading = None
 
     def _made(self, store: Store, study: StudyRecord) -> Reading:
@@ -125,26 +126,14 @@ class Follower:
         }
         return Reading(
             study=study,
-            trials=_frame(study, trials, evaluations, more, chances),
-            evaluations=columns.frame(evaluations, "id"),
+            trials=_frame(study, trials, evaluations, more, chances, self._texts[0]),
+            evaluations=columns.frame(evaluations, "id", self._texts[1]),
             ledger=store.ledger(study.id),
             bounds=bounds,
             chances=chances,
             stamp=_stamp(study, evaluations, self._open),
             specs=Specs(trials["number"], trials["spec"]),
         )
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without a search for cycles among millions of tuples that have none: a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _trials(store: Store, study: StudyRecord, numbers: list[int] | None = None) -> Block:
@@ -184,6 +173,7 @@ def _frame(
     evaluations: Block,
     more: dict[str, Any],
     chances: dict[int, Chance],
+    texts: Texts,
 ) -> pd.DataFrame:
     """`Reading.trials`."""
     shown, known = _shown(trials, evaluations)
@@ -199,10 +189,7 @@ def _frame(
         "seconds": np.where(begun, _seconds(trials, evaluations), np.nan),
         "error": np.where(known, evaluations["error"][shown], ""),
     } | _sure(trials["number"], chances)
-    names = [name for name in trial_columns() if name != "trial"]
-    found = pd.DataFrame({name: own[name] for name in names}, copy=False)
-    found.index = pd.Index(own["trial"], name="trial")
-    return found
+    return columns.frame({name: own[name] for name in trial_columns()}, "trial", texts)
 
 
 def _shown(trials: Block, evaluations: Block) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:

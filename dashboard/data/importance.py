@@ -18,7 +18,7 @@ Dims: N designs, P columns of the model, K objectives, L levels of all knobs, S 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ _Z = 1.96
 _RIDGE = 1e-8  # where columns depend on each other, the smallest of the solutions
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 COLUMNS = (
     *("objective", "knob", "designs", "alone", "alone_low", "alone_high"),
     *("beside", "beside_low", "beside_high", "chance", "told"),
@@ -56,9 +57,10 @@ def importance(knobs: pd.DataFrame, values: pd.DataFrame) -> pd.DataFrame:
     patterns: dict[bytes, list[str]] = {}
     for name in knobs.columns:  # knobs that the same designs have are judged together
         patterns.setdefault(present[name].to_numpy().tobytes(), []).append(name)
+    shuffles = _Shuffles()
     for names in patterns.values():
         have = present[names[0]].to_numpy()
-        rows += _together(names, knobs[have], values[have])
+        rows += _together(names, knobs[have], values[have], shuffles)
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     for name in values.columns:
         mine = found["objective"] == name
@@ -95,7 +97,7 @@ class _Model:
 
 
 def _together(
-    names: Sequence[str], knobs: pd.DataFrame, values: pd.DataFrame
+    names: Sequence[str], knobs: pd.DataFrame, values: pd.DataFrame, shuffles: _Shuffles
 ) -> list[dict[str, object]]:
     """The rows of knobs that all of these designs have."""
     if len(knobs) > MOST_DESIGNS:
@@ -114,9 +116,10 @@ def _together(
         return rows
     y_NK = values.rank().to_numpy()
     y_NK = y_NK - y_NK.mean(axis=0)
-    model = _model(knobs)
+    marks = {name: _indicators(knobs[name]) for name in knobs.columns}
+    model = _model(marks, len(knobs))
     told_of = [name for name in names if name in model.columns]  # the others have one value here
-    fits, chances = _Fits(model, y_NK), _chances(knobs[told_of], y_NK)
+    fits, chances = _Fits(model, y_NK), _chances({n: marks[n][0] for n in told_of}, y_NK, shuffles)
     told: dict[tuple[object, object], dict[str, float]] = {}
     for name in told_of:
         alone, beside = fits.alone(name), fits.beside(name)
@@ -128,10 +131,10 @@ def _together(
     return [row | told.get((row["objective"], row["knob"]), {}) for row in rows]
 
 
-def _model(knobs: pd.DataFrame) -> _Model:
-    blocks, columns, at = [np.ones((len(knobs), 1))], {}, 1
-    for name in knobs.columns:
-        level_NL, have_N = _indicators(knobs[name])
+def _model(knobs: Mapping[str, tuple[Floats, Bools]], designs: int) -> _Model:
+    """knobs: `_indicators` of each."""
+    blocks, columns, at = [np.ones((designs, 1))], {}, 1
+    for name, (level_NL, have_N) in knobs.items():
         if level_NL.shape[1] < 2:
             continue
         own = level_NL[:, 1:]
@@ -141,7 +144,7 @@ def _model(knobs: pd.DataFrame) -> _Model:
     return _Model(np.concatenate(blocks, axis=1), columns)
 
 
-def _indicators(knob: pd.Series) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _indicators(knob: pd.Series) -> tuple[Floats, Bools]:
     """1 at each design's level, of those that occur; and which designs have the knob."""
     codes = levels(knob).codes
     found = np.unique(codes[codes >= 0])
@@ -206,10 +209,27 @@ def _jackknife(whole_K: Floats, without_NK: Floats) -> tuple[Floats, Floats]:
     return whole_K, np.sqrt((n - 1) / n * squares_K)
 
 
-def _chances(knobs: pd.DataFrame, y_NK: Floats) -> dict[str, Floats]:
-    """By knob, how often shuffled ranks have as large a share alone: (K,)."""
-    source = np.random.default_rng(0)
-    blocks = {name: _indicators(knobs[name])[0] for name in knobs.columns}
+class _Shuffles:
+    """Orders at random, the same for all knobs of as many designs: they take a while to draw."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], list[npt.NDArray[np.int32]]] = {}
+
+    def of(self, designs: int, objectives: int) -> list[npt.NDArray[np.int32]]:
+        """For each objective, orders of the designs (S, N)."""
+        key = designs, objectives
+        if key not in self._known:
+            source, plain_SN = np.random.default_rng(0), np.tile(np.arange(designs), (SHUFFLES, 1))
+            drawn = [source.permuted(plain_SN, axis=1) for _ in range(objectives)]
+            self._known[key] = [order_SN.astype(np.int32) for order_SN in drawn]
+        return self._known[key]
+
+
+def _chances(blocks: Mapping[str, Floats], y_NK: Floats, shuffles: _Shuffles) -> dict[str, Floats]:
+    """By knob, how often shuffled ranks have as large a share alone: (K,).
+
+    blocks: each design's level of the knob, as `_indicators` has it.
+    """
     if not blocks:
         return {}
     ends = np.cumsum([block.shape[1] for block in blocks.values()])
@@ -220,13 +240,13 @@ def _chances(knobs: pd.DataFrame, y_NK: Floats) -> dict[str, Floats]:
     level_LN = np.concatenate(list(blocks.values()), axis=1, dtype=np.float32).T
     counts_L = level_LN.sum(axis=1)
     found = {name: np.zeros(y_NK.shape[1]) for name in places}
-    for k in range(y_NK.shape[1]):
+    for k, order_SN in enumerate(shuffles.of(*y_NK.shape)):
         own_N = y_NK[:, k].astype(np.float32)
-        drawn_NS = source.permuted(np.tile(own_N, (SHUFFLES, 1)), axis=1).T
-        squares_LS = (level_LN @ np.column_stack([own_N, drawn_NS])) ** 2 / counts_L[:, None]
+        real_L = (level_LN @ own_N) ** 2 / counts_L
+        drawn_LS = (level_LN @ own_N[order_SN].T) ** 2 / counts_L[:, None]
         for name, place in places.items():
-            real, *drawn = squares_LS[place].sum(axis=0)
-            more = int(np.sum(np.asarray(drawn) >= real * (1 - 1e-6)))
+            real, drawn_S = real_L[place].sum(), drawn_LS[place].sum(axis=0)
+            more = int(np.sum(drawn_S >= real * (1 - 1e-6)))
             found[name][k] = (1 + more) / (1 + SHUFFLES)
     return found
 

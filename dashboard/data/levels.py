@@ -42,18 +42,22 @@ def levels(values: pd.Series) -> Levels:
     if is_number(values):
         found, codes[present] = np.unique(known.to_numpy(dtype=float), return_inverse=True)
         return Levels(codes, tuple(f"{value:g}" for value in found))
-    words = known.map(_word)
-    kept = words.value_counts().index[: MOST if words.nunique() <= MOST else MOST - 1]
-    names = sorted(kept)
-    if words.nunique() > len(names):
-        names.append(OTHERS)
-    place = {name: i for i, name in enumerate(names)}
-    codes[present] = words.map(lambda word: place.get(word, len(names) - 1)).to_numpy(dtype=int)
-    return Levels(codes, tuple(names))
+    texts = [_word(value) for value in known]
+    places = {word: i for i, word in enumerate(sorted(set(texts)))}
+    if len(places) > MOST:
+        kept = sorted(pd.Series(texts).value_counts().index[: MOST - 1])
+        other = len(kept)
+        places = dict.fromkeys(places, other) | {word: i for i, word in enumerate(kept)}
+        codes[present] = [places[word] for word in texts]
+        return Levels(codes, (*kept, OTHERS))
+    codes[present] = [places[word] for word in texts]
+    return Levels(codes, tuple(places))
 
 
 def is_number(values: pd.Series) -> bool:
     """Whether the knob is a number; True and False are words."""
+    if values.dtype.kind in "iuf":
+        return bool(values.notna().any())
     known = values.dropna()
     return len(known) > 0 and not any(isinstance(each, (bool, np.bool_, str)) for each in known)
 

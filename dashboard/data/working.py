@@ -75,12 +75,11 @@ def _row(
 ) -> dict[str, object]:
     known = curve is not None and len(curve) > 0
     rate = curve.rate if curve is not None else None
-    trial = reading.trials.loc[row["trial"]]
     step, steps = (curve.last(name) if known and curve else None for name in ("step", "steps"))
     return {
         "trial": int(row["trial"]),
-        "design": trial["design"],
-        "method": trial["method"],
+        "design": reading.trials.at[row["trial"], "design"],
+        "method": reading.trials.at[row["trial"], "method"],
         "rung": int(row["rung"]),
         "seed": int(row["seed"]),
         "id": id,

@@ -26,18 +26,18 @@ def live_data(reading: Reading, curves: Mapping[int, Curve]) -> Data:
     running = reading.running.iloc[-MOST:]
     traces: list[Data] = []
     seen: dict[str, int] = {}
-    known = reading.some(curves)
+    known = reading.some(curves)[["trial", "seed", "rung", "until_flops", "trunk_flops"]]
     for id, row in running.iterrows():
         x, y = _line(_of_run(known, row), int(id), curves, _decay(reading))  # type: ignore[call-overload]
-        trial = reading.trials.loc[row["trial"]]
-        method = trial["method"]
+        own = [reading.trials.at[row["trial"], name] for name in ("design", "method")]
+        design, method = map(str, own)
         turn = seen[method] = seen.get(method, -1) + 1
         rung = f", rung {row['rung']}" if reading.study.rungs > 1 else ""
         seed = f", seed {row['seed']}" if row["seed"] != reading.study.seed else ""
         traces.append(
             {
                 "type": "scatter",
-                "name": shown(f"#{row['trial']} {trial['design']}{rung}{seed}"),
+                "name": shown(f"#{row['trial']} {design}{rung}{seed}"),
                 "x": x,
                 "y": y,
                 "customdata": [int(row["trial"])] * len(x),

@@ -96,12 +96,12 @@ def look(name: str, values: pd.Series, *, scale: bool = True) -> Look:
     scale: whether numbers may take a scale; shapes have none.
     Numbers of at most a handful of values take categories where they may not; so do truth values.
     """
-    known = values.dropna()
-    truths = known.map(lambda value: isinstance(value, bool)).all()
+    known = values.dropna().unique().tolist()
+    truths = all(isinstance(value, bool) for value in known)
     numbers = not truths and pd.api.types.is_numeric_dtype(values)
     if numbers and scale:
         return Look(name, values.astype(float), ())
-    texts = values.map(category_words, na_action="ignore").fillna(NONE)
+    texts = values.map({value: category_words(value) for value in known}).fillna(NONE)
     found = texts.value_counts().index.tolist()
     found = found if name == "method" else sorted(found, key=_order)
     return Look(name, texts, tuple(found))
