@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.dashboard_server import Training, cpu_seconds, peak_memory, served, training
 from benchmarks.reading_store import NAME, Shape
 from benchmarks.report import Row, at_most
-from dashboard.context import REFRESH_S
+from dashboard.pace import REFRESH_S
 from dashboard.pages import PAGES, Page
 from nas.store import Store
 

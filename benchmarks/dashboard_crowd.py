@@ -100,10 +100,13 @@ async def _read(address: str, ready: asyncio.Event) -> None:
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
     from websockets.asyncio.client import connect
 
+    page = ""  # its hash, which the server says
+
     def asked(fragment: str = "") -> bytes:
         message = BackMsg()
         message.rerun_script.query_string = f"study={NAME}"
-        message.rerun_script.page_name = "live"
+        message.rerun_script.page_name = "" if page else "live"
+        message.rerun_script.page_script_hash = page
         message.rerun_script.fragment_id = fragment
         message.rerun_script.is_auto_rerun = bool(fragment)
         return bytes(message.SerializeToString())
@@ -121,10 +124,18 @@ async def _read(address: str, ready: asyncio.Event) -> None:
         async for data in socket:
             message = ForwardMsg()
             message.ParseFromString(data if isinstance(data, bytes) else data.encode())
-            if message.WhichOneof("type") == "auto_rerun":
+            kind = message.WhichOneof("type")
+            if kind == "new_session" and not message.metadata.run.fragment_ids:
+                for timer in timers.values():  # the whole page comes anew, and says its own
+                    timer.cancel()
+                timers.clear()
+            if kind == "navigation":
+                page = message.navigation.page_script_hash
+            if kind == "auto_rerun":
                 part = message.auto_rerun
-                if part.fragment_id not in timers:
-                    task = asyncio.create_task(again(part.fragment_id, part.interval))
-                    timers[part.fragment_id] = task
-            if message.WhichOneof("type") == "script_finished" and timers:
+                if part.fragment_id in timers:
+                    timers[part.fragment_id].cancel()
+                task = asyncio.create_task(again(part.fragment_id, part.interval))
+                timers[part.fragment_id] = task
+            if kind == "script_finished" and timers:
                 ready.set()

@@ -13,9 +13,10 @@ import streamlit as st
 
 from dashboard import links
 from dashboard.actions.permission import draw_ways_in
-from dashboard.context import REFRESH_S, Context, once
+from dashboard.context import Context, once
 from dashboard.data.source import Source, source_of
 from dashboard.folded import folded
+from dashboard.pace import REFRESH_S, draw_pace
 from dashboard.pages import PAGES, Page
 from dashboard.plotly_script import load_plotly
 from dashboard.text import verbatim
@@ -28,10 +29,11 @@ MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
 # What is chosen in a row of buttons has the text's colour: in the dark no one colour has contrast
 # enough as its ground, with white on it, and as its ink. And a link of the menu shows that it has
-# the focus.
+# the focus. And the controls above the frontier come after its chart, which stays where it is.
 STYLE = """<style>
 button[data-selected="true"] { color: inherit !important; }
 [data-testid="stSidebarNavLink"]:focus-visible { outline: 2px solid; outline-offset: -2px; }
+.st-key-front-controls { min-height: 152px; }
 </style>"""
 
 
@@ -63,6 +65,8 @@ def show(source: Source, page: Page) -> None:
         studies = studies_of(source, page)
         load_plotly()
         page.draw(Context(source, choose_study(source, studies) if studies else None))
+        with st.sidebar:
+            draw_pace()
     except (InputError, WorkFailed) as error:
         st.title(TITLE)
         st.error(verbatim(str(error)))

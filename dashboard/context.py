@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from dashboard import pace
 from dashboard.data.reading import Reading
 from dashboard.data.source import Source
 from dashboard.text import verbatim
 from nas.store import StudyRecord
 from search_space.errors import InputError, WorkFailed
-
-REFRESH_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,21 @@ class Context:
 # A part that reruns alone: what it does not draw is neither made nor sent again.
 
 
-def once(part: Callable[..., None], *arguments: object) -> None:
+def once(part: Callable[..., object], *arguments: object) -> None:
     """Draw a part of the page, and again when the reader does something in it."""
     st.fragment(guarded)(part, *arguments)
 
 
-def again(part: Callable[..., None], *arguments: object) -> None:
-    """Draw a part of the page, and again every REFRESH_S seconds."""
-    st.fragment(guarded, run_every=REFRESH_S)(part, *arguments)
+def again(part: Callable[..., object], *arguments: object) -> None:
+    """Draw a part of the page, and again every few seconds: how many says `dashboard.pace`."""
+    every = pace.look()
+    st.fragment(_in_pace, run_every=every)(every, part, *arguments)
+
+
+def _in_pace(every: float, part: Callable[..., object], *arguments: object) -> None:
+    if pace.look() != every:
+        st.rerun()  # the whole page: what is drawn again and again is only then told how often
+    guarded(part, *arguments)
 
 
 def follow(context: Context, stamp: tuple[object, ...]) -> None:
@@ -58,7 +64,7 @@ def _look(context: Context, stamp: tuple[object, ...]) -> None:
         st.rerun()
 
 
-def guarded(part: Callable[..., None], *arguments: object) -> None:
+def guarded(part: Callable[..., object], *arguments: object) -> None:
     """Draw a part, or the one line that says why it cannot be drawn."""
     try:
         part(*arguments)

@@ -81,12 +81,15 @@ class Source:
             follower = self._curves.setdefault(reading.study.uid, Curves())
             return self._ask(lambda store: follower.read(store, reading))
 
-    def live(self, name: str) -> Live:
+    def live(self, name: str, slower: float = 1.0) -> Live:
         """The study and its curves as they stood at most `FRESH_S` seconds ago: readers who look
-        within that time share one look."""
+        within that time share one look.
+
+        slower: times as long; of many readers each looks less often, and so may all of them.
+        """
         with self._alone(name):
             found = self._lives.get(name)
-            if found is None or time.monotonic() - found.at >= FRESH_S:
+            if found is None or time.monotonic() - found.at >= FRESH_S * slower:
                 reading = self.reading(name)
                 found = Live(reading, self.curves(reading), time.monotonic())
                 self._lives[name] = found

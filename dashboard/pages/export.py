@@ -12,9 +12,10 @@ from dashboard.actions.following import actions, draw_actions, recent
 from dashboard.actions.permission import require_permission, why_not
 from dashboard.actions.picture import draw_picture
 from dashboard.actions.sizes import SIZES, changes, option, sized
-from dashboard.context import REFRESH_S, Context, once
+from dashboard.context import Context, once
 from dashboard.data.files import frontier_csv, frontier_json, report_html
 from dashboard.data.reading import Reading
+from dashboard.pace import REFRESH_S
 from dashboard.text import verbatim
 from nas.models.new_folder import check_target
 from nas.store import StudyRecord

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
+from dashboard import pace
 from dashboard.charts import live_chart
 from dashboard.context import Context, again
 from dashboard.data.reading import Reading
@@ -37,7 +38,8 @@ def draw(context: Context) -> None:
 def board(context: Context) -> None:
     """All of it: it is drawn again together, so that its numbers agree."""
     assert context.study is not None
-    source, live = context.source, context.source.live(context.study.name)
+    source = context.source
+    live = source.live(context.study.name, pace.slower())
     reading = live.reading
     # A machine's pace changes little: it is not worked out at every ending.
     best = source.once(
