@@ -1,11 +1,16 @@
-"""What a page will need, named in its HTML, so that the browser fetches it while Streamlit starts.
+"""What a page will need, named in its HTML, so that the browser has it when it is asked for.
 
 Streamlit's HTML is the same for every page, and says nothing of what a page draws: the browser
-learns of it when the page's first elements come, and then has to fetch and compile.
+learns of it when the page's first elements come, and then has to fetch and compile, one script
+after the other that imports it. It does so now while Streamlit waits for its server, and no sooner:
+links that stand before Streamlit's own script hold that up.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +24,29 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEAD_END = b"</head>"
+STATIC = Path(file_util.get_static_dir())
 # Of the whole file, which changes with what is added: else a browser keeps an older one.
 _DROPPED = (b"content-length", b"etag", b"last-modified")
-# Streamlit's own chunks, each of which is else found after the one before it. Those that another
-# version does not have are left out.
-_ALWAYS = ("BidiComponent", "Selectbox", "serialization", "recordbatch")
-_TABLE = ("DataFrame", "arrowFormatUtils", "moment")
+# Streamlit's own chunks, each of which is else found when its first element comes. Those that
+# another version does not have are left out.
+_ALWAYS = ("BidiComponent", "Selectbox", "Html")
+_TABLE = ("DataFrame", "moment", "numbro")
+_OWN = {  # by page, what stands above its chart
+    "frontier": ("Metric", "ButtonGroup", "Checkbox", "Multiselect", "Button"),
+    "why": ("ButtonGroup",),
+    "trial": _TABLE,
+}
+_IMPORT = re.compile(r'(?:from|import)\s*"\./([\w.$-]+\.js)"')
+_IMPORTS_CHARS = 16_000  # at a chunk's beginning, where all its imports stand
+# The browser runs a module after those that are before it in the HTML: after Streamlit itself.
+_LATER = """<script type="module">
+for (const file of %(files)s) {
+  const link = document.createElement("link");
+  Object.assign(link, {rel: "modulepreload", crossOrigin: "", href: `./static/js/${file}`});
+  document.head.append(link);
+}
+for (const file of %(roots)s) import(`./static/js/${file}`);
+%(plotly)s</script>"""
 
 
 class Ahead:
@@ -58,7 +80,16 @@ class Ahead:
             else:
                 await send(message)
 
-        await self._app(scope, receive, sent)
+        await self._app(_unpacked(scope), receive, sent)
+
+
+def _unpacked(scope: Scope) -> Scope:
+    """The same request; one that may be for a page takes no packed answer, which could not be read:
+    Streamlit packs all pages but the first."""
+    if "." in scope["path"].rpartition("/")[2]:
+        return scope
+    kept = [each for each in scope["headers"] if each[0] != b"accept-encoding"]
+    return {**scope, "headers": kept}
 
 
 def _is_html(message: Message) -> bool:
@@ -75,15 +106,42 @@ def page_at(path: str) -> Page:
 
 @cache
 def links(page: Page) -> bytes:
-    """What a page needs, as HTML."""
-    chunks = [*_ALWAYS, *(_TABLE if TABLE in page.ready else ())]
-    found = [f'<link rel="modulepreload" crossorigin href="./{each}">' for each in _files(chunks)]
-    if page.ready == CHART:
-        found.append(f'<link rel="preload" as="script" href=".{plotly_script.address()}">')
-    return "".join(found).encode()
+    """What a page needs, as HTML.
+
+    Streamlit's chunks are not just fetched but run: an element whose chunk was not run yet is put
+    into the page a third of a second later (React waits so long between two fillings of gaps).
+    """
+    wanted = [*_ALWAYS, *_OWN.get(page.path, ()), *(_TABLE if TABLE in page.ready else ())]
+    roots, files = chunks(wanted)
+    drawn = page.ready == CHART
+    later = _LATER % {
+        "files": json.dumps(files),
+        "roots": json.dumps(roots),
+        "plotly": plotly_script.begin() if drawn else "",
+    }
+    return ((plotly_script.preload() if drawn else "") + later).encode()
 
 
-def _files(chunks: list[str]) -> list[str]:
-    static = Path(file_util.get_static_dir())
-    found = [sorted(static.glob(f"static/js/{name}.*.js")) for name in chunks]
-    return [str(files[0].relative_to(static)) for files in found if len(files) == 1]
+def chunks(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files of Streamlit's chunks of these names, and with them all that they import, but for
+    what Streamlit's own HTML names."""
+    folder = STATIC / "static" / "js"
+    index = (STATIC / "index.html").read_text(encoding="utf-8")
+    found: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        if name in found or f"js/{name}" in index or not (folder / name).is_file():
+            return
+        found[name] = None
+        with (folder / name).open(encoding="utf-8") as file:
+            text = file.read(_IMPORTS_CHARS)
+        for each in _IMPORT.findall(text):
+            add(each)
+
+    roots = []
+    for name in names:
+        files = sorted(folder.glob(f"{name}.*.js"))
+        if len(files) == 1:
+            roots.append(files[0].name)
+            add(files[0].name)
+    return roots, list(found)

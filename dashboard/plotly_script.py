@@ -21,21 +21,41 @@ from dashboard import plotly_lean
 served = False  # whether this process answers at `address()`
 YEAR_S = 365 * 24 * 3600
 _LOADER, _INLINE = "ffn-nas.plotly_loader", "ffn-nas.plotly_script"
-# A chart that waits has it at once; a page without one has it when there is nothing else to do.
+# A chart that waits has it at once; a page without one has it when there is nothing else to do. A
+# page whose HTML runs `begin` may be loading it already.
 _LOADER_JS = """
 export default function ({data, setTriggerValue}) {
   if (window.Plotly || window.ffnNasPlotly) return;
-  let script = null;
+  const missing = () => { if (!window.Plotly) setTriggerValue("missing", true); };
+  let script = document.querySelector("script[data-plotly]");
   window.ffnNasPlotly = () => {
     if (script) return;
     script = document.createElement("script");
-    const missing = () => { if (!window.Plotly) setTriggerValue("missing", true); };
     script.onload = script.onerror = missing;
     script.src = data.address;
     document.head.appendChild(script);
   };
-  setTimeout(() => requestIdleCallback(window.ffnNasPlotly, {timeout: 2000}), 1000);
+  if (script && script.failed) missing();
+  else if (script) script.onload = script.onerror = missing;
+  else setTimeout(() => requestIdleCallback(window.ffnNasPlotly, {timeout: 2000}), 1000);
 }
+"""
+
+
+def preload() -> str:
+    """A link for a page's HTML: a browser that has not kept the script begins to fetch it."""
+    return f'<link rel="preload" as="script" fetchpriority="low" href=".{address()}">'
+
+
+def begin() -> str:
+    """What a page's HTML may run, so that the script was run when the first chart asks for it."""
+    return f"""
+const script = document.createElement("script");
+script.onload = () => {{ script.failed = !window.Plotly; }};
+script.onerror = () => {{ script.failed = true; }};
+script.dataset.plotly = "";
+script.src = ".{address()}";
+document.head.append(script);
 """
 
 

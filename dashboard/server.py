@@ -6,6 +6,7 @@ HTML names what a page will need (`ahead`). While a first browser starts, it rea
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -40,14 +41,17 @@ async def plotly(request: Request) -> Response:
     takes = request.headers.get("Accept-Encoding", "")
     if "gzip" in takes:
         headers["Content-Encoding"] = "gzip"
-    body = plotly_script.packed() if "gzip" in takes else plotly_script.script().encode()
+        body = await asyncio.to_thread(plotly_script.packed)  # which may still be under way
+    else:
+        body = (await asyncio.to_thread(plotly_script.script)).encode()
     return Response(body, media_type="text/javascript", headers=headers)
 
 
 @asynccontextmanager
 async def warmed(_app: st.App) -> AsyncIterator[None]:
     """Begin to read when the server starts: a browser takes a second to ask for its first page."""
-    threading.Thread(target=warm, daemon=True, name="warm").start()
+    for target in (plotly_script.packed, warm):  # the first lets the other go on as it packs
+        threading.Thread(target=target, daemon=True, name=target.__name__).start()
     yield
 
 
@@ -76,8 +80,7 @@ def _giving_way() -> Iterator[None]:
 
 
 def _read_ahead() -> None:
-    """Plotly's script, then the newest study."""
-    plotly_script.packed()
+    """The newest study."""
     source = source_of(os.environ.get(DB_VARIABLE, DEFAULT_DB))
     try:
         for study in source.studies()[:1]:

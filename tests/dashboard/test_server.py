@@ -10,12 +10,13 @@ import pytest
 from plotly.offline import get_plotlyjs
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from dashboard import plotly_script
+from dashboard import ahead, plotly_script
 from dashboard.ahead import Ahead, links
 from dashboard.pages import PAGES
 from dashboard.plotly_lean import LAZY, READY, lean
@@ -111,9 +112,11 @@ def test_the_html_names_what_its_page_needs(tmp_path: Path) -> None:
     file.write_text("<html><head><title>x</title></head><body></body></html>")
     routes = [
         Route("/text", lambda _: PlainTextResponse("</head>")),
+        Route("/other.css", lambda _: PlainTextResponse("packed")),
         Route("/{path:path}", lambda _: FileResponse(file)),
     ]
-    client = TestClient(Starlette(routes=routes, middleware=[Middleware(Ahead)]))
+    packing = Middleware(GZipMiddleware, minimum_size=1)  # Streamlit packs all pages but the first
+    client = TestClient(Starlette(routes=routes, middleware=[Middleware(Ahead), packing]))
     by_path = {page.path: page for page in PAGES}
     for path, name in (
         ("", "frontier"),
@@ -128,7 +131,20 @@ def test_the_html_names_what_its_page_needs(tmp_path: Path) -> None:
         assert not {"etag", "last-modified"} & set(answer.headers), "a browser would keep it"
     assert plotly_script.address() in links(by_path["why"]).decode()
     assert plotly_script.address() not in links(by_path["studies"]).decode()
-    assert "js/DataFrame." in links(by_path["studies"]).decode()
-    assert "js/BidiComponent." in links(by_path["live"]).decode()
+    assert '"DataFrame.' in links(by_path["studies"]).decode()
+    assert '"BidiComponent.' in links(by_path["live"]).decode()
     assert client.get("/text").text == "</head>"
+    assert client.get("/other.css").headers["content-encoding"] == "gzip"
     assert client.head("/why").headers["content-length"] == str(file.stat().st_size)
+
+
+def test_every_chunk_that_is_named_is_there() -> None:
+    """Else Streamlit has other ones, and the pages wait for them again."""
+    named = {*ahead._ALWAYS, *ahead._TABLE, *(each for own in ahead._OWN.values() for each in own)}
+    roots, files = ahead.chunks(sorted(named))
+    assert [each.partition(".")[0] for each in roots] == sorted(named)
+    assert set(ahead._OWN) < {page.path for page in PAGES}
+    assert set(roots) < set(files), "and what they import"
+    index = (ahead.STATIC / "index.html").read_text(encoding="utf-8")
+    assert not [each for each in files if each in index], "Streamlit's own HTML names the others"
+    assert ahead.chunks(["NoSuchElement"]) == ([], [])
