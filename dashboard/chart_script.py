@@ -129,7 +129,7 @@ function soon(element) {
   setTimeout(next, 0);  // all that come with it are in the queue by then
 }
 
-export default function ({data, parentElement, setTriggerValue}) {
+export default function ({data, parentElement, setStateValue, setTriggerValue}) {
   let element = parentElement.querySelector(".ffn-nas-chart");
   if (!element) {
     element = document.createElement("div");
@@ -151,6 +151,10 @@ export default function ({data, parentElement, setTriggerValue}) {
   element.draw = () => soon(element);
   element.paint = async () => {
     if (!element.isConnected) return;
+    if (data.first && !element.begun) {
+      element.begun = true;
+      setStateValue("begun", true);  // the server makes what is below while this is drawn
+    }
     const figure = JSON.parse(legible(data.figure, element));
     learnt(figure);
     marked(figure, element.chosen(), themed(figure, element));

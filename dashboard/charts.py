@@ -28,6 +28,7 @@ def live_chart(
     label: str = "",
     on_select: Picked | None = None,
     selected: Sequence[int] = (),
+    first: bool = False,
 ) -> None:
     """Draw `figure`, or bring the chart of that `key` up to date.
 
@@ -39,6 +40,7 @@ def live_chart(
     on_select: called with all numbers that are selected now: by a click, which adds with Shift or
         Ctrl, by a box or lasso, or none by Escape. Without it there are no tools to select.
     selected: the numbers that are ringed. Sent apart from the figure, which may be large.
+    first: whether what is below waits for it; see `dashboard.below`.
     """
     component = st.components.v2.component(_CHART, js=CHART_JS, isolate_styles=False)
 
@@ -60,5 +62,16 @@ def live_chart(
         "height": height,
         "label": label,
         "selects": on_select is not None,
+        "first": first,
     }
-    component(key=key, data=data, height=height, on_picked_change=picked)
+    component(key=key, data=data, height=height, on_picked_change=picked, on_begun_change=_nothing)
+
+
+def begun(key: str) -> bool:
+    """Whether the browser has begun to draw the chart of that key, which is a page's `first`."""
+    known = st.session_state.get(key)
+    return known is not None and bool(known.get("begun"))
+
+
+def _nothing() -> None:
+    """The part of the page that has the chart is drawn again; that is all."""

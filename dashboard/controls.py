@@ -1,12 +1,14 @@
 """Widgets whose values live in the link: a choice, a switch, a pick of trials.
 
 The link is the truth: a widget shows what it says and writes to it when the reader changes it. So
-a value outlives its page, and a link opened elsewhere shows the same.
+a value outlives its page, a link opened elsewhere shows the same, and what depends on a widget can
+be drawn before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
@@ -18,69 +20,104 @@ from dashboard.text import verbatim
 _SAID = "said"
 
 
-def choice(
-    label: str,
-    name: str,
-    options: Mapping[str, str],
-    default: str,
-    help: str | None = None,
-    disabled: bool = False,
-) -> str:
+@dataclass(frozen=True)
+class Choice:
     """A select box whose value is the link's parameter `name`.
 
-    options: their words by value. A value that is none of them is the default.
+    options: makes their words by value; it is asked only where that matters. A value that is none
+        of them is the default, which is one.
     """
-    key = f"link-{name}"
-    wanted = links.get(name, default)
-    st.session_state[key] = wanted if wanted in options else default
 
-    def changed() -> None:
-        value = st.session_state[key]
-        links.put(name, "" if value == default else value)
+    label: str
+    name: str
+    options: Callable[[], Mapping[str, str]]
+    default: str
+    help: str | None = None
+    disabled: bool = False
 
-    return str(
+    @property
+    def value(self) -> str:
+        """What is chosen, whether the box is drawn or not."""
+        wanted = links.get(self.name, self.default)
+        return wanted if wanted == self.default or wanted in self.options() else self.default
+
+    def draw(self) -> None:
+        """The box."""
+        key, options = f"link-{self.name}", self.options()
+        st.session_state[key] = self.value
+
+        def changed() -> None:
+            value = st.session_state[key]
+            links.put(self.name, "" if value == self.default else value)
+
         st.selectbox(
-            label,
+            self.label,
             list(options),
             key=key,
             format_func=lambda value: options.get(value, str(value)),
             on_change=changed,
-            help=help,
-            disabled=disabled,
+            help=self.help,
+            disabled=self.disabled,
         )
-    )
 
 
-def switch(label: str, name: str, on: str, help: str | None = None) -> bool:
+@dataclass(frozen=True)
+class Switch:
     """A toggle: the link's parameter `name` has the value `on`, or nothing."""
-    key = f"link-{name}"
-    st.session_state[key] = links.get(name) == on
 
-    def changed() -> None:
-        links.put(name, on if st.session_state[key] else "")
+    label: str
+    name: str
+    on: str
+    help: str | None = None
 
-    return bool(st.toggle(label, key=key, on_change=changed, help=help))
+    @property
+    def value(self) -> bool:
+        """Whether it is on."""
+        return links.get(self.name) == self.on
+
+    def draw(self) -> None:
+        """The toggle."""
+        key = f"link-{self.name}"
+        st.session_state[key] = self.value
+
+        def changed() -> None:
+            links.put(self.name, self.on if st.session_state[key] else "")
+
+        st.toggle(self.label, key=key, on_change=changed, help=self.help)
 
 
-def letters(label: str, name: str, options: Mapping[str, str], default: str) -> str:
+@dataclass(frozen=True)
+class Letters:
     """Some of a few letters, kept together in one parameter: "xy", or "-" for none."""
-    key = f"link-{name}"
-    wanted = links.get(name, default)
-    st.session_state[key] = [letter for letter in options if letter in wanted]
 
-    def changed() -> None:
-        value = "".join(st.session_state[key]) or "-"
-        links.put(name, "" if value == default else value)
+    label: str
+    name: str
+    options: Mapping[str, str]
+    default: str
 
-    chosen = st.pills(
-        label,
-        list(options),
-        selection_mode="multi",
-        key=key,
-        format_func=lambda value: options.get(value, str(value)),
-        on_change=changed,
-    )
-    return "".join(chosen)
+    @property
+    def value(self) -> str:
+        """Those that are chosen, in the order of the options."""
+        wanted = links.get(self.name, self.default)
+        return "".join(letter for letter in self.options if letter in wanted)
+
+    def draw(self) -> None:
+        """A button each."""
+        key = f"link-{self.name}"
+        st.session_state[key] = list(self.value)
+
+        def changed() -> None:
+            value = "".join(st.session_state[key]) or "-"
+            links.put(self.name, "" if value == self.default else value)
+
+        st.pills(
+            self.label,
+            list(self.options),
+            selection_mode="multi",
+            key=key,
+            format_func=lambda value: self.options.get(value, str(value)),
+            on_change=changed,
+        )
 
 
 def pick(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pandas as pd
 
+from dashboard.data.designs import Specs
 from nas.store import StudyRecord
 from nas.views.style import GREY, Data, shown
 from search_space.backbone import Backbone
@@ -20,24 +21,28 @@ from search_space.spec import FFNSpec
 _FONT = {"size": 11, "color": GREY}
 
 
-def dense_reference(
-    study: StudyRecord, knobs: pd.DataFrame, specs: Mapping[int, Mapping[str, Any]]
-) -> int | None:
+def dense_reference(study: StudyRecord, trials: pd.DataFrame, specs: Specs) -> int | None:
     """The trial that is the dense FFN which ratios refer to; None where the study has not tried it.
 
-    knobs, specs: as `Reading` has them.
+    trials, specs: as `Reading` has them.
     """
-    if knobs.empty:
-        return None
     try:
         wanted = reference(Backbone.from_dict(study.config.get("backbone") or {}))
     except InputError:
         return None
-    alike = knobs[(knobs["method"] == wanted.method) & (knobs["gated"] == wanted.gated)]
-    for number in alike.index[alike["d_ff"] == wanted.d_ff]:
-        if FFNSpec.from_dict(specs[int(number)]).key == wanted.key:
+    numbers = trials.index[(trials["method"] == wanted.method).to_numpy()].to_numpy()
+    for number, stored in zip(numbers.tolist(), specs.stored(numbers), strict=True):
+        alike = all(stored.get(name, usual) == own for name, usual, own in _fields(wanted))
+        if alike and FFNSpec.from_dict(stored).key == wanted.key:
             return int(number)
     return None
+
+
+def _fields(wanted: FFNSpec) -> list[tuple[str, Any, Any]]:
+    """Name, default and value of each field that two ways to write one dense FFN share."""
+    written = ("selection", "expert_width", "shared_width", "cut")
+    shared = [each for each in fields(FFNSpec) if each.name not in written]
+    return [(each.name, each.default, getattr(wanted, each.name)) for each in shared]
 
 
 def preset_names(trials: pd.DataFrame) -> pd.Series:

@@ -8,7 +8,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import controls, links
+from dashboard import below, controls, links
 from dashboard.charts import live_chart
 from dashboard.context import Context, follow, once
 from dashboard.data.reading import Reading
@@ -22,7 +22,7 @@ from dashboard.past import draw_past
 from dashboard.selection import draw_selection
 from dashboard.text import verbatim
 from dashboard.trial_table import draw_table
-from dashboard.view import View, choose_view, looks_of
+from dashboard.view import View, draw_controls, looks_of, view_of
 from nas.store import StudyState
 
 _HEIGHT = 520
@@ -36,7 +36,6 @@ def draw(context: Context) -> None:
         return
     reading = context.reading()
     st.title(verbatim(reading.study.name))
-    draw_headline(context, reading)
     once(board, context)
     follow(context, reading.stamp)
 
@@ -44,57 +43,78 @@ def draw(context: Context) -> None:
 def board(context: Context) -> None:
     """The chart, and every panel that follows its selection."""
     reading = context.reading()
-    trials = reading.trials
-    if trials.empty:
-        st.info(
-            "No trial was started. Start another study with: `nas launch STUDY.yaml`"
-            if reading.study.state is not StudyState.RUNNING
-            else "No trial has started yet: the first appears within seconds of the launch. "
-            f"Follow the study with: `nas status {reading.study.name}`"
-        )
+    draw_headline(context, reading)
+    if reading.trials.empty:
+        st.info(_no_trial(reading))
         return
-    front, past = st.container(), st.container()
-    now = not links.get("at")
-    if now:  # what readers look for is there first
-        with front:
-            draw_chosen(context, reading, reading)
-    with past:
-        then = draw_past(context, reading)
-    if not now:  # the other panels show the moment that is chosen there
-        with front:
-            draw_chosen(context, reading, then)
+    st.subheader("Quality against cost")
+    above = None if _nothing_measured(reading, reading) else st.container(key="front-controls")
+    chart, chosen, past = st.container(), st.container(), st.container()
+    if links.get("at"):  # all panels show the moment that is chosen there
+        with past:
+            then = draw_past(context, reading)
+        with chart:
+            draw_front(context, reading, then)
+    else:  # what readers look for is there first
+        with chart:
+            drawn = draw_front(context, reading, reading)
+        if drawn and above is not None:
+            with above:
+                whole = below.reached(_key(reading))
+            if not whole:
+                links.publish()
+                return
+        with past:
+            then = draw_past(context, reading)
+    if above is not None:
+        with above:
+            draw_controls(reading)
+    with chosen:
+        draw_selection(context, then)
     draw_runs(context, then)
     draw_table(context, then)
     links.publish()
 
 
-def draw_chosen(context: Context, now: Reading, reading: Reading) -> None:
-    """The scatter, and what is selected in it; see `draw_front`."""
-    draw_front(context, now, reading)
-    draw_selection(context, reading)
+def _no_trial(reading: Reading) -> str:
+    if reading.study.state is not StudyState.RUNNING:
+        return "No trial was started. Start another study with: `nas launch STUDY.yaml`"
+    return (
+        "No trial has started yet: the first appears within seconds of the launch. "
+        f"Follow the study with: `nas status {reading.study.name}`"
+    )
 
 
-def draw_front(context: Context, now: Reading, reading: Reading) -> None:
-    """The scatter with its controls.
+def draw_front(context: Context, now: Reading, reading: Reading) -> bool:
+    """The scatter, or in words why there is none; whether there is.
 
     reading: `now`, or the study as it stood once, on the axes that it has now.
     """
-    st.subheader("Quality against cost")
-    measured = reading.evaluations["bits_per_byte"].notna().any()
-    if not measured and reading is not now:
-        st.info("Nothing had been measured then. Move the slider below to the right.")
-        return
-    if not measured:
-        ended = reading.study.state is not StudyState.RUNNING
-        st.info(
+    nothing = _nothing_measured(now, reading)
+    if nothing:
+        st.info(nothing)
+        return False
+    return _draw_scatter(context, now, reading, view_of(now))
+
+
+def _nothing_measured(now: Reading, reading: Reading) -> str:
+    """Why there is no scatter; "" where there is one."""
+    if reading.evaluations["bits_per_byte"].notna().any():
+        return ""
+    if reading is not now:
+        return "Nothing had been measured then. Move the slider below to the right."
+    if reading.study.state is not StudyState.RUNNING:
+        return (
             "No design of this study finished; the table below says why. "
             "Start another with: `nas launch STUDY.yaml`"
-            if ended
-            else "No design has finished yet. Points appear here as designs are measured; "
-            f"follow the study with: `nas status {reading.study.name}`"
         )
-        return
-    view = choose_view(now)
+    return (
+        "No design has finished yet. Points appear here as designs are measured; "
+        f"follow the study with: `nas status {reading.study.name}`"
+    )
+
+
+def _draw_scatter(context: Context, now: Reading, reading: Reading, view: View) -> bool:
     selected = links.selected()
     found = _points(context, reading, view)
     if found.frame.empty:
@@ -102,23 +122,24 @@ def draw_front(context: Context, now: Reading, reading: Reading) -> None:
             "No design has been measured at this rung yet. Choose a lower one under *Measured at*, "
             "or wait: designs reach the top when they are promoted."
         )
-        return
+        return False
     outside = frozenset(selected) & frozenset(found.frame.index)
     drawn, figure = context.source.once(
         ("scatter", reading.stamp, view, _thin(found, outside)),
         lambda: _figure(reading, view, found, outside, _reach(context, now, reading, view)),
     )
-    order = {int(n): place for place, n in enumerate(_by_rank(found))}
 
     def select(numbers: Sequence[int]) -> None:
-        few = len(numbers) <= links.MOST_SELECTED
-        ranked = sorted(numbers, key=lambda n: order.get(n, len(order)))
-        controls.select(numbers if few else ranked)
+        if len(numbers) > links.MOST_SELECTED:  # a link has room for the best of them
+            order = {n: place for place, n in enumerate(_by_rank(found))}
+            numbers = sorted(numbers, key=lambda n: order.get(n, len(order)))
+        controls.select(numbers)
 
     live_chart(
         figure,
-        f"front-{reading.study.id}",
+        _key(reading),
         _HEIGHT,
+        first=True,
         on_select=select,
         selected=selected,
         label=f"Scatter of {found.axes[0].title} against {found.axes[1].title}: "
@@ -126,6 +147,11 @@ def draw_front(context: Context, now: Reading, reading: Reading) -> None:
         "The list of designs below selects without a mouse.",
     )
     st.caption(_caption(reading, view, drawn))
+    return True
+
+
+def _key(reading: Reading) -> str:
+    return f"front-{reading.study.id}"
 
 
 def _points(context: Context, reading: Reading, view: View) -> Points:
@@ -158,8 +184,8 @@ def _figure(
     selected: frozenset[int],
     reach: Mapping[str, tuple[float, float]],
 ) -> tuple[Drawn, str]:
-    study, knobs = reading.study, reading.knobs
-    colour, shape = looks_of(view, reading, knobs, found.frame)
+    study = reading.study
+    colour, shape = looks_of(view, reading, found.frame)
     of_study = view.rung is None and set(view.axes) == set(study.objectives)
     names = preset_names(reading.trials)
     style = Style(
@@ -169,7 +195,7 @@ def _figure(
         weak=view.weak,
         chances=reading.chances if of_study else {},
         names=dict(zip(map(int, names.index), names, strict=True)),
-        dense_trial=dense_reference(study, knobs, reading.specs),
+        dense_trial=dense_reference(study, reading.trials, reading.specs),
         keep=selected,
         reach=reach,
     )

@@ -8,7 +8,7 @@ from typing import cast
 
 import streamlit as st
 
-from dashboard import controls, links
+from dashboard import below, controls, links
 from dashboard.charts import live_chart
 from dashboard.context import Context, again, follow, once
 from dashboard.data.detail import (
@@ -63,6 +63,9 @@ def detail(context: Context) -> None:
     st.header(f"#{number} {design_words(trial.spec.label)}")
     _failures(reading, number)
     _what_it_is(context, reading, trial)
+    drawn = _training(context, reading, trial)
+    if drawn and not below.reached(_curves_key(reading)):
+        return
     _how_it_did(context, reading, trial)
     _experts(reading, trial)
 
@@ -115,15 +118,19 @@ def _what_it_is(context: Context, reading: Reading, trial: TrialRecord) -> None:
             text.caption("Paste it into a study file: that study then tries this design first.")
 
 
-def _how_it_did(context: Context, reading: Reading, trial: TrialRecord) -> None:
-    """Outcome and costs beside the curves; then every run."""
-    study = reading.study
+def _training(context: Context, reading: Reading, trial: TrialRecord) -> bool:
+    """The curves; whether there is a chart that stays as it is."""
     st.subheader("Training")
     own = evaluations_of(reading, trial.number)
     if any(each.status is Status.RUNNING for each in own):
         again(_curves, context, trial)
-    else:
-        _curves(context, trial)
+        return False
+    return _curves(context, trial, first=True)
+
+
+def _how_it_did(context: Context, reading: Reading, trial: TrialRecord) -> None:
+    """Every run, then outcome and costs."""
+    study = reading.study
     frame = runs_frame(reading, trial.number)
     number = st.column_config.NumberColumn
     date = st.column_config.DatetimeColumn
@@ -166,7 +173,11 @@ def _how_it_did(context: Context, reading: Reading, trial: TrialRecord) -> None:
         )
 
 
-def _curves(context: Context, trial: TrialRecord) -> None:
+def _curves(context: Context, trial: TrialRecord, first: bool = False) -> bool:
+    """The curves of the trial's runs; whether there are any.
+
+    first: what is below waits for them.
+    """
     reading = context.reading()
     study, own = reading.study, evaluations_of(reading, trial.number)
     curves = {each.id: context.source.curve(each.id) for each in own}
@@ -174,7 +185,7 @@ def _curves(context: Context, trial: TrialRecord) -> None:
         st.info(
             "This trial has reported no training loss yet. Its curve appears here as it trains."
         )
-        return
+        return False
     runs = run_curves(study, trial, own, curves)
     # The design is named above: a line is its seed.
     runs = [replace(run, name=f"seed {run.parts[0][0].seed}") for run in runs]
@@ -184,8 +195,9 @@ def _curves(context: Context, trial: TrialRecord) -> None:
     figure["layout"] |= rung_lines({each.rung: each.until_flops for each in own}, study.rungs)
     live_chart(
         json.dumps(figure),
-        f"curve-{study.id}",
+        _curves_key(reading),
         _CURVES_HEIGHT,
+        first=first,
         label=f"Training loss of trial {trial.number} against its training FLOPs, a line a seed.",
     )
     st.caption(
@@ -194,6 +206,11 @@ def _curves(context: Context, trial: TrialRecord) -> None:
         if study.rungs > 1
         else "A line is a run, a training of this design with one seed."
     )
+    return True
+
+
+def _curves_key(reading: Reading) -> str:
+    return f"curve-{reading.study.id}"
 
 
 def rung_lines(levels: dict[int, float], rungs: int) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard import below
 from dashboard.context import Context, once
 from dashboard.data.at_rung import ENOUGH, at_rung, rungs_measured, telling_rung
 from dashboard.data.reading import Reading
@@ -53,8 +54,9 @@ def body(context: Context) -> None:
         draw_parallel(context, reading, there)
         draw_fronts(context, reading)
     else:
-        draw_importance(context, reading, there)
-        draw_slices(context, reading, there)
+        drawn = draw_importance(context, reading, there)
+        if drawn is None or below.reached(drawn):
+            draw_slices(context, reading, there)
 
 
 def choose_rung(reading: Reading, counts: dict[int, int]) -> int:

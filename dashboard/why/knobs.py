@@ -14,6 +14,7 @@ from dashboard.data.importance import LEAST, MOST_DESIGNS, importance
 from dashboard.data.reading import Reading
 from dashboard.figures.importance import importance_figure, importance_height, knob_rows
 from dashboard.figures.slices import heat_figure, slice_figure
+from dashboard.folded import folded
 from dashboard.text import verbatim
 from dashboard.why.drawing import drawn, select_one
 from nas.search.objectives import OBJECTIVES
@@ -22,8 +23,11 @@ HEIGHT = 460
 NOTHING = "nothing: one point a design"
 
 
-def draw_importance(context: Context, reading: Reading, there: AtRung) -> None:
-    """The share of each objective that each knob explains."""
+def draw_importance(context: Context, reading: Reading, there: AtRung) -> str | None:
+    """The share of each objective that each knob explains; the key of its chart, if there is one.
+
+    What is below waits for that chart.
+    """
     st.subheader(
         "What each knob explains",
         help="How much of the differences between designs goes with a knob: of the variance of "
@@ -40,7 +44,7 @@ def draw_importance(context: Context, reading: Reading, there: AtRung) -> None:
             if there.knobs.shape[1] or designs < 2
             else "All designs that were measured here have the same knobs."
         )
-        return
+        return None
     table = context.source.once(
         # Nothing but another measure here changes it.
         ("why-table", reading.study.uid, there.rung, designs, _total(there)),
@@ -49,14 +53,16 @@ def draw_importance(context: Context, reading: Reading, there: AtRung) -> None:
     knobs = knob_rows(table)
     if not knobs:
         st.info(f"No knob has {LEAST} designs yet. Wait for more designs.")
-        return
+        return None
     figure = drawn(
         context, reading, ("importance", there.rung), lambda: importance_figure(table, "importance")
     )
+    key = f"why-importance-{reading.study.id}"
     live_chart(
         figure,
-        f"why-importance-{reading.study.id}",
+        key,
         importance_height(len(knobs)),
+        first=True,
         label="Share of each objective that each knob explains, with intervals",
     )
     rare = table[table["alone"].isna()].drop_duplicates("knob")
@@ -72,8 +78,12 @@ def draw_importance(context: Context, reading: Reading, there: AtRung) -> None:
         few = ", ".join(f"{row.knob} ({row.designs})" for row in rare.itertuples())
         notes.append(f"Too few designs have, or all have the same: {few}.")
     st.caption(" ".join(notes))
-    with st.expander("As a table"):
-        st.dataframe(_percentages(table), hide_index=True, width="stretch")
+    folded("As a table", f"why-as-table-{reading.study.id}", lambda: _draw_table(table))
+    return key
+
+
+def _draw_table(table: pd.DataFrame) -> None:
+    st.dataframe(_percentages(table), hide_index=True, width="stretch")
 
 
 def _total(there: AtRung) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from column_tools import evaluations_frame, study_record, trials_frame
 
+from dashboard.data.designs import Specs
 from dashboard.figures.looks import NONE, Style, look
 from dashboard.figures.points import measured_at, points
 from dashboard.figures.references import dense_reference, preset_names
@@ -125,13 +127,20 @@ def test_names_and_references_are_drawn_where_they_are_asked_for() -> None:
 
 def test_the_dense_reference_is_found_by_its_design() -> None:
     wanted = reference(Backbone.from_dict(STUDY.config["backbone"]))
-    specs = {0: FFNSpec(d_ff=wanted.d_ff, activation="relu"), 1: wanted, 2: FFNSpec(d_ff=32)}
-    plain = {number: spec.to_dict() for number, spec in specs.items()}
-    rows = [{"method": "dense", "gated": s.gated, "d_ff": s.d_ff} for s in specs.values()]
-    assert dense_reference(STUDY, pd.DataFrame(rows), plain) == 1
-    del rows[1], plain[1]
-    assert dense_reference(STUDY, pd.DataFrame(rows, index=[0, 2]), plain) is None
-    assert dense_reference(STUDY, pd.DataFrame(), {}) is None
+    narrow = replace(wanted, expert_width=wanted.d_ff // 4)  # written otherwise, the same function
+    others = [replace(wanted, activation="relu"), replace(wanted, lr_multiplier=2.0)]
+    others += [replace(wanted, shared_width=64), FFNSpec(d_ff=32)]
+
+    def found(*specs: FFNSpec) -> int | None:
+        texts = np.array([json.dumps(spec.to_dict()) for spec in specs], dtype=object)
+        numbers = np.arange(len(specs)) * 2
+        trials = pd.DataFrame({"method": [spec.method for spec in specs]}, index=numbers)
+        return dense_reference(STUDY, trials, Specs(numbers, texts))
+
+    assert found(*others, wanted) == 8
+    assert found(*others, narrow, wanted) == 8
+    assert found(*others) is None
+    assert found() is None
 
 
 def test_a_lower_rung_shows_what_all_measured_there() -> None:
