@@ -1,5 +1,7 @@
 # `make demo` and `make test` set up what they need; second runs skip the set-up.
 PYTHON ?= python3.11
+# Each process would compile this project's code anew, and the tests start hundreds.
+export PYTHONDONTWRITEBYTECODE =
 BIN := .venv/bin
 READY := .venv/.ready
 

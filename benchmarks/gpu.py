@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from benchmarks import interpreter
 from benchmarks.report import Row, at_most, parser, publish
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.dtype == "bfloat16":
             command.error("the interpreter is wrong in bfloat16; choose float32 or float16")
         os.environ["TRITON_INTERPRET"] = "1"  # before triton is first imported
+        interpreter.lighten()
         return publish(checked(options.dtype or "float32"), options.json)
     import torch
 

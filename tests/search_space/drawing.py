@@ -16,7 +16,7 @@ from search_space.spec import FFNSpec
 
 # The same examples everywhere: a red run can be run again.
 DRAWN = settings(
-    max_examples=int(os.environ.get("NAS_TEST_EXAMPLES", "250")),
+    max_examples=int(os.environ.get("NAS_TEST_EXAMPLES", "100")),
     database=None,
     derandomize=True,
     deadline=None,

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.interpreter import lighten
+
+lighten()
 DTYPES = (torch.float32, torch.float16)
 
 

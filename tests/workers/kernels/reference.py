@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 
 def grouped_product(
@@ -48,7 +49,7 @@ def spread(weight_TK: Tensor | None, index_TK: Tensor, n_rows: int) -> Tensor:
     for token, chosen in enumerate(index_TK.tolist()):
         for place, row in enumerate(chosen):
             weight = 1.0 if weight_TK is None else weight_TK[token, place].double()
-            rows[token] = rows[token] + weight * torch.eye(n_rows, dtype=torch.float64)[row]
+            rows[token] = rows[token] + weight * one_hot(torch.tensor(row), n_rows).double()
     return torch.stack(rows)
 
 
