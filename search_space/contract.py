@@ -1,4 +1,5 @@
-"""What a driver and a worker say to each other: EvalRequest, Progress, EvalResult, WorkerLost.
+"""What a driver and a worker say to each other: EvalRequest, Progress, LogLine, EvalResult,
+WorkerLost.
 
 A trial is a design, a run one training of it with one seed, an evaluation a run that is brought to
 a rung and measured there.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, get_args
 
@@ -217,6 +219,27 @@ class Progress:
     flops: float
     loss: float
     seconds: float
+
+
+Level = Literal["info", "warning", "error"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine:
+    """What a worker said while it was at an evaluation, or the driver of it.
+
+    number: of the line in its attempt: 1, 2... are the worker's, 0 is the driver's, which says why
+        there is another attempt. With evaluation and attempt it names the line.
+    at: an aware time, by the clock of who said it.
+    text: as `search_space.log_text` keeps it; of an exception several lines.
+    """
+
+    evaluation: int
+    attempt: int = 1
+    number: int
+    at: datetime
+    level: Level
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from search_space.contract import EvalRequest, EvalResult, Precision, Progress
+from search_space.contract import EvalRequest, EvalResult, LogLine, Precision, Progress
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 from search_space.secrets import redacted
 from workers.corpus import prepare
 from workers.corpus.reasons import reason
+from workers.log_lines import sent_lines
 from workers.ngram import corpus_ngrams
 
 log = logging.getLogger(__name__)
@@ -52,15 +53,20 @@ class TrialActor:
 
     def run(
         self, request: EvalRequest, share: float = 1.0
-    ) -> Iterator[Progress | EvalResult | None]:
-        """Yield progress while it trains, None as a sign of life, the evaluation's result last.
+    ) -> Iterator[Progress | LogLine | EvalResult | None]:
+        """Yield progress and what is logged while it trains, None as a sign of life, the
+        evaluation's result last.
 
         share: of a GPU's memory, the most that this process may take.
         """
         from workers.device import limit_memory
 
+        def work(put: Callable[[Progress | LogLine], None]) -> EvalResult:
+            with sent_lines(request, put):
+                return self._evaluate(request, put)
+
         limit_memory(share)
-        yield from living(lambda put: self._evaluate(request, put))
+        yield from living(work)
 
 
 def living(work: Callable[[Callable[[Any], None]], Any]) -> Iterator[Any]:

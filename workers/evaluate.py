@@ -60,13 +60,17 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
         with chosen_products(request.device), trusted(request.device):
             return _evaluate(request, report, note, began)
     except Diverged as error:
+        log.warning("trial %d diverged: %s", request.number, error)
         return ending(Status.DIVERGED, str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
+        log.warning("trial %d ran out of memory: %s", request.number, error)
         return ending(Status.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
     except (InputError, WorkFailed) as error:
+        log.error("trial %d failed: %s", request.number, error)
         return ending(Status.FAILED, str(error))
     except Exception as error:
         if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):  # torch's
+            log.warning("trial %d ran out of memory: %s", request.number, error)
             return ending(Status.OUT_OF_MEMORY, str(error))
         log.exception("trial %d failed", request.number)
         return ending(Status.FAILED, f"{type(error).__name__}: {error}")
@@ -80,12 +84,17 @@ def _evaluate(
     note: Callable[[Training], None],
     began: float,
 ) -> EvalResult:
+    _say_how(request)
     corpus = Corpus.open(request.corpus_dir)
     model = build_proxy(request, corpus)
     training = Training(model, request, corpus, report)
     trained = _train(training, note)
     seq_len = request.backbone.seq_len
     quality = evaluate_quality(model, corpus, request.eval_tokens, seq_len, request.device)
+    log.info(
+        "measured on %d windows: %.4f bits per byte, standard error %.4f",
+        len(quality.windows), quality.bits_per_byte, quality.standard_error,
+    )  # fmt: skip
     routing = measure_routing(model, corpus, seq_len, request.device)
     activity = activity_by_layer(routing)
     mean_activity = sum(activity.values()) / len(activity)
@@ -113,6 +122,17 @@ def _evaluate(
     )
 
 
+def _say_how(request: EvalRequest) -> None:
+    """Log what is asked for, and with what it is done."""
+    log.info(
+        "trial %d with seed %d: to rung %d at %.4g training FLOPs; attempt %d",
+        request.number, request.seed, request.rung, request.until_flops, request.attempt,
+    )  # fmt: skip
+    gpu = torch.device(request.device).type == "cuda"
+    name = f" on {torch.cuda.get_device_name(request.device)}" if gpu else ""
+    log.info("trains in %s%s: %s", request.recipe.precision, name, backend_name(request))
+
+
 def _train(training: Training, note: Callable[[Training], None]) -> Trained:
     """From the newest state to the rung; `note` sees the training as it stands."""
     states = States(training)
@@ -123,7 +143,12 @@ def _train(training: Training, note: Callable[[Training], None]) -> Trained:
         note(training)
         states.after_step(training)
 
-    return training.run(after_step, states.at_branch)
+    trained = training.run(after_step, states.at_branch)
+    log.info(
+        "trained to step %d, %d tokens, in %.1f s of this evaluation",
+        trained.steps, trained.tokens, training.visit.seconds,
+    )  # fmt: skip
+    return trained
 
 
 def _keep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from dashboard.data.curves import Curve, Curves
 from dashboard.data.follower import Follower
 from dashboard.data.reading import Reading
 from dashboard.data.studies import Summaries, Summary
-from nas.store import Store, StoreUnavailable, StudyRecord, TrialRecord
+from nas.store import EvaluationLog, Store, StoreUnavailable, StudyRecord, TrialRecord
 from nas.store.tallies import Speed
 from nas.views.comparison import Comparison, compare
 from search_space.contract import Progress
@@ -21,6 +21,7 @@ T = TypeVar("T")
 KEPT = 120  # drawn things that are remembered, over all pages and studies
 KEPT_ALIKE = 8  # of these, whose keys begin alike: most are of a reading that has passed
 CURVE_POINTS = 300  # of one curve that are read: a page is not much wider
+LOG_LINES = 100  # of one evaluation that are read: the newest
 FRESH_S = 1.0  # for which what is live is not read again
 FOLLOWED = 4  # studies whose columns are kept: one of 50,000 trials takes some 100 MB
 
@@ -74,6 +75,10 @@ class Source:
             ]
 
         return self._ask(points)
+
+    def logs(self, evaluation_ids: Sequence[int]) -> dict[int, EvaluationLog]:
+        """What was said during these evaluations: the newest `LOG_LINES` of each."""
+        return self._ask(lambda store: store.log_lines(evaluation_ids, LOG_LINES))
 
     def curves(self, reading: Reading) -> dict[int, Curve]:
         """The curves of the evaluations that run, and of the lower rungs of their runs."""

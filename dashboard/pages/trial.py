@@ -27,6 +27,7 @@ from dashboard.figures.layer import layer_picture
 from dashboard.figures.load import activity, load_map
 from dashboard.picture import picture
 from dashboard.text import design_words, verbatim
+from dashboard.trial_log import draw_log
 from nas.store import TrialRecord
 from nas.views.curves import curves_data, run_curves
 from search_space.backbone import Backbone
@@ -68,6 +69,7 @@ def detail(context: Context) -> None:
         return
     _how_it_did(context, reading, trial)
     _experts(reading, trial)
+    draw_log(context, trial)
 
 
 def best_of(reading: Reading) -> int:
@@ -156,7 +158,7 @@ def _how_it_did(context: Context, reading: Reading, trial: TrialRecord) -> None:
     )
     st.caption(
         "A row is an evaluation: a run, which is this design with one seed, brought to a rung and "
-        "measured there. The store keeps these endings and their errors, no other log."
+        "measured there. What was said during each is in the log at the end of the page."
     )
     outcome, costs = st.columns([6, 5])
     with outcome:

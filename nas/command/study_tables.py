@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +15,7 @@ from nas.search.bounds import excess, limits
 from nas.search.bounds import words as bound_words
 from nas.search.pareto import best, frontier
 from nas.search.rungs import levels
-from nas.store import Store, StudyRecord, TrialRecord
+from nas.store import EvaluationRecord, Store, StudyRecord, TrialRecord
 from nas.store.tallies import Tally
 from nas.study import Study
 from nas.views.certainty import frontier_chances, neighbour_words
@@ -24,6 +25,7 @@ from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import FAILURES, Status
 from search_space.native import native_form
 
+LOG_LINES = 100  # of an evaluation that `show` prints: the newest
 # Of a study's row, the columns of the table of studies.
 LISTED = (
     *("study", "state", "trials", "finished", "paused", "running", "stopped", "not_finished"),
@@ -159,7 +161,7 @@ def print_pareto(rows: list[Row], as_json: bool) -> None:
 
 
 def trial_details(study: Study, trial: TrialRecord) -> Row:
-    """Everything that is known of a trial; `runs` has a row an evaluation."""
+    """Everything that is known of a trial; `runs` has a row an evaluation, `log` one a line."""
     row = trial_row(trial, study.limits())
     record = {"study": study.name} | row
     record["native_form"] = native_form(trial.spec, study.backbone).words
@@ -177,17 +179,39 @@ def trial_details(study: Study, trial: TrialRecord) -> Row:
             "backend": result.backend,
             "routing": result.stats.get("routing", {}),
         }
-    return record | {"runs": [run_row(each) for each in study.store.trial_evaluations(trial.id)]}
+    evaluations = study.store.trial_evaluations(trial.id)
+    record["runs"] = [run_row(each) for each in evaluations]
+    return record | {"log": _log_rows(study.store, evaluations)}
+
+
+def _log_rows(store: Store, evaluations: Sequence[EvaluationRecord]) -> list[Row]:
+    """What was said during each of the evaluations, the newest `LOG_LINES` of one."""
+    logs = store.log_lines([each.id for each in evaluations], LOG_LINES)
+    return [
+        {
+            "rung": each.rung,
+            "seed": each.seed,
+            "attempt": line.attempt,
+            "at": _time(line.at),
+            "level": line.level,
+            "text": line.text,
+        }
+        for each in evaluations
+        for line in logs[each.id].lines
+    ]
 
 
 def print_trial(record: Row, as_json: bool) -> None:
-    """What `trial_details` found: a line a field, then a table of its evaluations."""
+    """What `trial_details` found: a line a field, then tables of its evaluations and its log."""
     if as_json:
         print_record(record, as_json)
         return
-    print_record({name: value for name, value in record.items() if name != "runs"}, as_json)
-    echo()
-    print_rows(record["runs"], as_json)
+    tables = ("runs", "log")
+    print_record({name: value for name, value in record.items() if name not in tables}, as_json)
+    for name in tables:
+        if record[name]:
+            echo()
+            print_rows(record[name], as_json)
 
 
 def print_comparison(found: Comparison, as_json: bool) -> None:

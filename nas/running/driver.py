@@ -15,6 +15,7 @@ from pathlib import Path
 from nas.config import StudyConfig
 from nas.process import interrupts
 from nas.running.files import RunFiles
+from nas.running.log_lines import WaitingLines
 from nas.running.pool import Event, Pool
 from nas.running.turn import Running, Turn
 from nas.search.decisions import Done, Promote, Repeat, Start, TakeUp, Wait
@@ -24,7 +25,7 @@ from nas.search.scheduler import Board
 from nas.store import EvaluationRecord, Hold, LeaseLost, Store, StudyRecord, TrialRecord
 from nas.store.holds import STOP
 from nas.store.outage import StoreLost
-from search_space.contract import EvalRequest, EvalResult, Progress, Status, WorkerLost
+from search_space.contract import EvalRequest, EvalResult, LogLine, Progress, Status, WorkerLost
 from search_space.cost import model_cost
 from search_space.errors import WorkFailed
 
@@ -78,6 +79,7 @@ class Driver:
         self.files.discard_left(evaluations)
         self.requests: dict[int, EvalRequest] = {}  # of what runs, by evaluation
         self.running: dict[int, Running] = {}
+        self.lines = WaitingLines()
         self.ended: list[tuple[TrialRecord, EvaluationRecord]] = []
         self.refused = self.failures = 0
         self.last_error, self.exhausted, self.renewed = "", False, time.monotonic()
@@ -188,6 +190,7 @@ class Driver:
                 "nothing is trained twice"
             )
         log.warning("trial %d is taken up again at rung %d", evaluation.trial, evaluation.rung)
+        self.lines.say(evaluation, "info", "taken up again: its driver was stopped, or is gone")
         self._submit(evaluation)
 
     def _submit(self, evaluation: EvaluationRecord) -> None:
@@ -225,11 +228,12 @@ class Driver:
     # What happened.
 
     def _record(self, events: Sequence[Event]) -> None:
-        """Store what came in: all points of curves together, then the rest in its order."""
+        """Store what came in: all points of curves together, then the endings in their order."""
         points = [each for each in events if isinstance(each, Progress) and self._counts(each)]
+        self.lines.hear(e for e in events if isinstance(e, LogLine) and self._counts(e))
         self._note(points)
         for event in events:
-            if isinstance(event, Progress) or not self._counts(event):
+            if isinstance(event, Progress | LogLine) or not self._counts(event):
                 continue
             if isinstance(event, WorkerLost):
                 self._hand_over(event)
@@ -245,7 +249,8 @@ class Driver:
 
     def _note(self, points: list[Progress]) -> None:
         if points:
-            self.store.add_progress(points)
+            with self.lines.stored() as lines:
+                self.store.add_progress(points, lines)
         for point in points:
             seen = self.running[point.evaluation]
             self.running[point.evaluation] = dataclasses.replace(seen, progress=point)
@@ -259,9 +264,11 @@ class Driver:
             self._finish(self._ending(event.evaluation, event.status, error))
             return
         log.warning("trial %d: %s; another worker takes it up", seen.trial.number, event.error)
-        evaluation = self.store.worker_lost(
-            event.evaluation, seen.evaluation.attempt, self.hold.owner
-        )
+        with self.lines.stored() as lines:
+            evaluation = self.store.worker_lost(
+                event.evaluation, seen.evaluation.attempt, self.hold.owner, lines
+            )
+        self.lines.say(evaluation, "warning", f"{event.error}; another worker takes it up")
         self._submit(evaluation)
 
     def _ending(self, evaluation: int, status: Status, error: str) -> EvalResult:
@@ -280,7 +287,8 @@ class Driver:
         self.last_error = ended.error
 
     def _end(self, result: EvalResult) -> tuple[TrialRecord, EvaluationRecord]:
-        trial, ended = self.store.end_evaluation(self._with_flops(result))
+        with self.lines.stored() as lines:
+            trial, ended = self.store.end_evaluation(self._with_flops(result), lines)
         # Of a result only what is shown stays in memory.
         if trial.result is not None:
             trial = dataclasses.replace(trial, result=dataclasses.replace(trial.result, stats={}))
@@ -306,7 +314,8 @@ class Driver:
         """Show the store that this driver lives, and hear whether it is asked to stop."""
         if time.monotonic() - self.renewed < RENEW_SECONDS:
             return
-        asked = self.store.renew(self.hold)
+        with self.lines.stored() as lines:
+            asked = self.store.renew(self.hold, lines)
         self.renewed = time.monotonic()
         if asked == STOP:
             raise KeyboardInterrupt("`nas stop` asked for it")

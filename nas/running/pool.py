@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from search_space.contract import EvalRequest, EvalResult, Precision, Progress, WorkerLost
+from search_space.contract import (
+    EvalRequest,
+    EvalResult,
+    LogLine,
+    Precision,
+    Progress,
+    WorkerLost,
+)
 from search_space.corpus import CorpusSpec
 from search_space.errors import WorkFailed
 
-Event = Progress | EvalResult | WorkerLost
+Ending = EvalResult | WorkerLost
+Event = Progress | LogLine | Ending
 
 
 class PoolLost(WorkFailed):
@@ -16,7 +24,7 @@ class PoolLost(WorkFailed):
 
 
 class Pool(Protocol):
-    """Evaluations go in, events come out; the last of each is its EvalResult, or WorkerLost."""
+    """Evaluations go in, events come out; the last of each is its `Ending`."""
 
     @property
     def slots(self) -> int:

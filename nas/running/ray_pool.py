@@ -10,11 +10,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from nas.running.gpu_sharing import Shares
-from nas.running.pool import Event
+from nas.running.pool import Ending, Event
 from nas.running.ray_limits import Limits
 from nas.running.ray_preparation import sweep
 from nas.running.ray_process import NoAnswer, RayProcess
-from search_space.contract import EvalRequest, Precision, Progress, WorkerLost
+from search_space.contract import EvalRequest, Precision, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
 
@@ -138,7 +138,7 @@ class RayPool:
         self._running.add(request.evaluation)
 
     def events(self, timeout: float) -> list[Event]:
-        """Progress and results that have come in, after at most `timeout` seconds.
+        """Progress, lines and results that have come in, after at most `timeout` seconds.
 
         Raises PoolLost when Ray or the process that holds it has died or gives no answer.
         """
@@ -147,7 +147,7 @@ class RayPool:
         found: list[Event] = self._process.ask(
             "events", timeout, within=timeout + self._limits.answer
         )
-        self._running -= {event.evaluation for event in found if not isinstance(event, Progress)}
+        self._running -= {event.evaluation for event in found if isinstance(event, Ending)}
         if any(isinstance(each, WorkerLost) for each in found):
             self.slots = self._process.ask("slots", within=self._limits.answer)
         return found

@@ -12,6 +12,7 @@ from nas.store.errors import (
 )
 from nas.store.facts import CorpusFacts, Facts
 from nas.store.records import (
+    EvaluationLog,
     EvaluationRecord,
     Hold,
     Ledger,
@@ -25,6 +26,7 @@ from nas.store.records import (
 __all__ = [
     "BrokenRecord",
     "CorpusFacts",
+    "EvaluationLog",
     "EvaluationRecord",
     "Facts",
     "Hold",

@@ -8,6 +8,7 @@ from nas.store.columns import Columns
 from nas.store.curves import Curves
 from nas.store.engine import discard_unused
 from nas.store.holds import Holds
+from nas.store.log_lines import LogLines
 from nas.store.studies import Studies
 from nas.store.tallies import Tallies
 from nas.store.trials import Trials
@@ -16,8 +17,8 @@ from search_space.errors import WorkFailed
 log = logging.getLogger(__name__)
 
 
-class Store(Studies, Holds, Trials, Tallies, Columns, Curves):
-    """Studies, their trials, evaluations, curves and ledger. Make it with `Store.open(url)`."""
+class Store(Studies, Holds, Trials, Tallies, Columns, Curves, LogLines):
+    """Studies, trials, evaluations, curves, logs and the ledger. Make it with `Store.open(url)`."""
 
     def discard_if_unused(self) -> None:
         """Remove the SQLite file that `open` made, unless it holds a study or is open elsewhere."""

@@ -20,7 +20,8 @@ from nas.store.records import (
     TrialRecord,
 )
 from nas.store.windows import packed
-from search_space.contract import EvalResult, Progress, Status
+from search_space.contract import EvalResult, LogLine, Progress, Status
+from search_space.log_text import MOST_STORED, log_text
 from search_space.spec import FFNSpec
 
 # The fields of an ending that its row has under the same names.
@@ -30,6 +31,7 @@ MEASURES = [
     if f.name not in ("evaluation", "status", "attempt", "windows", "stats")
 ]
 POINT = ("step", "steps", "flops", "loss", "seconds")  # the same of a point of a curve
+LINE = ("attempt", "number", "at", "level", "text")  # the same of a line of a log
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError)  # what a row of nonsense raises
 _NUMBERS = {int, float}
 
@@ -106,6 +108,19 @@ def progress(row: CurvePointRow) -> Progress:
 def point_values(point: Progress) -> dict[str, Any]:
     """The columns of a point of a curve."""
     return {"evaluation_id": point.evaluation} | {name: getattr(point, name) for name in POINT}
+
+
+def log_line(row: Any) -> LogLine:
+    """One line, from its columns."""
+    named = {name: getattr(row, name) for name in LINE}
+    return LogLine(evaluation=row.evaluation_id, **named)
+
+
+def line_values(line: LogLine) -> dict[str, Any]:
+    """The columns of a line; no database is given a character that it does not take."""
+    values = {name: getattr(line, name) for name in LINE}
+    text = {"text": log_text(line.text, MOST_STORED)}
+    return {"evaluation_id": line.evaluation} | values | text
 
 
 @cache

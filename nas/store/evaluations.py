@@ -11,6 +11,7 @@ from nas.store.endings import settled
 from nas.store.errors import StoreError
 from nas.store.leases import late, take_oldest, take_over, taken_before
 from nas.store.locks import lock_study, lock_study_of
+from nas.store.log_lines import keep_lines
 from nas.store.models import EVALUATION, RUN, TRIAL
 from nas.store.outage import CALLED, lasting
 from nas.store.reading import (
@@ -22,7 +23,7 @@ from nas.store.reading import (
 )
 from nas.store.records import EvaluationRecord, Hold, MeasuredRun, TrialRecord
 from nas.store.settling import go_on, settle, stand
-from search_space.contract import EvalResult, Status
+from search_space.contract import EvalResult, LogLine, Status
 
 
 class Evaluations(Database):
@@ -91,10 +92,16 @@ class Evaluations(Database):
 
     @lasting
     def worker_lost(
-        self, evaluation_id: int, attempt: int, owner: str, at: datetime = CALLED
+        self,
+        evaluation_id: int,
+        attempt: int,
+        owner: str,
+        lines: Sequence[LogLine] = (),
+        at: datetime = CALLED,
     ) -> EvaluationRecord:
         """Count a lost worker and take the evaluation up for the next; its attempt is one higher.
 
+        lines: of the study's logs, to be recorded with it.
         at: the time of the call; the same call again counts nothing.
         Raises LeaseLost unless `attempt` is the evaluation's.
         """
@@ -103,15 +110,17 @@ class Evaluations(Database):
             if study is None:
                 raise late(evaluation_id, attempt)
             take_over(connection, study.id, evaluation_id, attempt, owner, at)
+            keep_lines(connection, lines)
             return read_evaluation(connection, evaluation_id)
 
     @lasting
     def end_evaluation(
-        self, result: EvalResult, at: datetime = CALLED
+        self, result: EvalResult, lines: Sequence[LogLine] = (), at: datetime = CALLED
     ) -> tuple[TrialRecord, EvaluationRecord]:
         """Record how an evaluation ended and settle its reservation: every ending passes here.
 
         A stopped one can be claimed again; its FLOPs so far are charged once.
+        lines: of the study's logs, to be recorded with it.
         at: the time of the call; the same call again finds the ending of the first.
         Raises StoreError when the status is no ending, LeaseLost when the evaluation is unknown,
         has ended, or the attempt is not the one that counts.
@@ -124,6 +133,7 @@ class Evaluations(Database):
             if study is None:
                 raise late(ending.evaluation, ending.attempt)
             trial_id = settle(connection, study, ending, at)
+            keep_lines(connection, lines)
             return read_trial(connection, trial_id), read_evaluation(connection, ending.evaluation)
 
     def evaluation(self, id: int) -> EvaluationRecord:

@@ -9,6 +9,7 @@ anew, and what was renewed or given back by this fence can be so twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, or_, select, update
@@ -17,10 +18,11 @@ from nas.store.clock import LEASE_END, db_seconds
 from nas.store.database import Database
 from nas.store.errors import StoreError, StudyHeld
 from nas.store.locks import lost
+from nas.store.log_lines import keep_lines
 from nas.store.models import EvaluationRow, StudyRow
 from nas.store.outage import CALLED, lasting
 from nas.store.records import Hold, StudyState
-from search_space.contract import Status
+from search_space.contract import LogLine, Status
 
 STOP = "stop"  # what a driver can be asked
 
@@ -72,9 +74,10 @@ class Holds(Database):
         return Hold(study_id=study_id, owner=owner, fence=fence)
 
     @lasting
-    def renew(self, hold: Hold) -> str:
+    def renew(self, hold: Hold, lines: Sequence[LogLine] = ()) -> str:
         """Prolong a hold and the leases of its evaluations; returns what its driver is asked.
 
+        lines: of its evaluations' logs, to be recorded with it.
         Raises LeaseLost when somebody else took the study.
         """
         with self._writing() as connection:
@@ -99,6 +102,7 @@ class Holds(Database):
                 )
                 .values(lease_until=LEASE_END)
             )
+            keep_lines(connection, lines)
         return str(asked)
 
     @lasting

@@ -15,7 +15,7 @@ from search_space.errors import InputError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"
+HEAD = "0004"
 # Its own name, so that other users of Alembic (Optuna) can share the database.
 VERSION_TABLE = "nas_alembic_version"
 _ADVISORY_LOCK = 0x6E6173  # "nas"

@@ -208,6 +208,22 @@ class CurvePointRow(Base):
     seconds: Mapped[float] = mapped_column(Double)
 
 
+class LogLineRow(Base):
+    """One `LogLine` of an evaluation."""
+
+    __tablename__ = "log_line"
+
+    evaluation_id: Mapped[int] = mapped_column(
+        RowId, ForeignKey("evaluation.id", ondelete="CASCADE"), primary_key=True,
+        autoincrement=False,
+    )  # fmt: skip
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UTCDateTime)
+    level: Mapped[str] = mapped_column(String(16))
+    text: Mapped[str] = mapped_column(Text)
+
+
 class EntryKind(StrEnum):
     """What a ledger entry does; a settled reservation equals its spending plus its refund."""
 
@@ -231,7 +247,10 @@ class LedgerEntryRow(Base):
 
 
 # The tables for statements that run once an evaluation: a mapped class costs them a third more.
-STUDY, TRIAL, RUN, EVALUATION, CURVE_POINT, LEDGER_ENTRY = (
+STUDY, TRIAL, RUN, EVALUATION, CURVE_POINT, LOG_LINE, LEDGER_ENTRY = (
     cast(Table, row.__table__)
-    for row in (StudyRow, TrialRow, RunRow, EvaluationRow, CurvePointRow, LedgerEntryRow)
+    for row in (
+        *(StudyRow, TrialRow, RunRow, EvaluationRow),
+        *(CurvePointRow, LogLineRow, LedgerEntryRow),
+    )
 )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from nas.store.facts import Facts
-from search_space.contract import EvalResult, Status
+from search_space.contract import EvalResult, LogLine, Status
 from search_space.spec import FFNSpec
 
 
@@ -134,6 +134,17 @@ class EvaluationRecord:
     error: str
     created_at: datetime
     ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationLog:
+    """What was said during an evaluation: its newest lines, in order.
+
+    earlier: how many came before these.
+    """
+
+    lines: tuple[LogLine, ...]
+    earlier: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
 
+from nas.running.pool import Ending
 from nas.running.ray_pool import RayPool
 from nas.store import Store
 from search_space.backbone import Backbone
-from search_space.contract import EvalRequest, Progress, Recipe
+from search_space.contract import EvalRequest, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import step_flops
 from search_space.spec import FFNSpec
@@ -54,7 +55,7 @@ def drain():
         while unfinished and time.monotonic() < deadline:
             for event in pool.events(0.5):
                 events.append(event)
-                if not isinstance(event, Progress):
+                if isinstance(event, Ending):
                     unfinished.remove(event.evaluation)
         assert not unfinished, "the pool went silent"
         return events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 from collections.abc import Callable
 from typing import get_args
@@ -38,7 +39,8 @@ from workers.model import ProxyLM
 
 pytestmark = pytest.mark.slow
 
-TOKENS, VOCAB, RANDOM_SPECS = 3, 32, 500
+TOKENS, VOCAB = 3, 32
+RANDOM_SPECS = int(os.environ.get("NAS_TEST_EXAMPLES", "200"))
 
 
 def random_selection(rng: random.Random, method: str, n_experts: int) -> Method:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 
+from search_space.secrets import redacted
 from workers.training.loop import Training
 from workers.training.meter import pays
 from workers.training.state import TrainState, branch_of, load_state, remove, save_state
@@ -37,14 +38,25 @@ class States:
         if state is not None:
             training.take_up(state)
         request, spent = training.request, training.meter.spent
+        place = redacted(self.place)
         if spent < request.start_flops:
             log.warning(
                 "trial %d: no state of its trunk at %.3g FLOPs is in %s; "
                 "it trains again from step %d",
-                request.number, request.start_flops, self.place or "any folder", training.steps,
+                request.number, request.start_flops, place or "any folder", training.steps,
             )  # fmt: skip
         elif spent > request.start_flops:
-            log.warning("trial %d goes on from step %d", request.number, training.steps)
+            log.warning(
+                "trial %d goes on from step %d at %.4g FLOPs, by a state in %s",
+                request.number, training.steps, spent, place,
+            )  # fmt: skip
+        elif state is not None:
+            log.info(
+                "begun at step %d, where the rung below left the trunk at %.4g FLOPs, by a state "
+                "in %s", training.steps, spent, place,
+            )  # fmt: skip
+        else:
+            log.info("begun at step %d", training.steps)
 
     def after_step(self, training: Training) -> None:
         """Keep a state from time to time."""
@@ -80,7 +92,7 @@ class States:
             if self.writes:
                 save_state(state, place)
         except Exception as error:  # each object store's client has errors of its own
-            log.warning("a training state could not be kept in %s: %s", place, error)
+            log.warning("a training state could not be kept in %s: %s", redacted(place), error)
         self.saved = time.monotonic()
 
 
@@ -102,5 +114,5 @@ def _discard(place: str, *folders: str) -> bool:
         removed = [remove(folder) for folder in folders if place]
         return any(removed)
     except OSError as error:
-        log.warning("training states stay in %s: %s", place, error)
+        log.warning("training states stay in %s: %s", redacted(place), error)
         return False

@@ -5,6 +5,7 @@ N sequences, L tokens of a sequence.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ from workers.training.optimizers import Optimizers
 from workers.training.schedule import Schedule, Trunk, constant
 from workers.training.state import TrainState, gather, restore
 from workers.training.visit import Visit
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,10 @@ class Training:
 
     def _graphed(self) -> GraphedStep | None:
         """The step as one launch, where its device has graphs."""
-        if torch.device(self.request.device).type != "cuda" or not settings().graph:
+        if torch.device(self.request.device).type != "cuda":
+            return None
+        if not settings().graph:
+            log.info("steps run without a CUDA graph: FFN_NAS_GRAPH turns it off")
             return None
         return GraphedStep(self.learn, self.optimizers.turn, self.optimizers.passed, self.undo)
 
@@ -211,6 +217,10 @@ class Training:
             self._train(after_step)
             at_branch(self)
             self.schedule.leave(self.meter)
+            log.info(
+                "the branch leaves the trunk at step %d, %.4g FLOPs: its rates decay up to %.4g",
+                self.steps, self.schedule.left, self.schedule.level,
+            )  # fmt: skip
         self._train(after_step)
         self.curve.end(self.steps, self.meter)
         return self._trained()

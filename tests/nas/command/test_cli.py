@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from command_tools import Done, dead_owner, fails, write_corpus, write_study
 
 from benchmarks.abuse.processes import Command, until
 from nas.store import Store
-from search_space.contract import Status
+from nas.store.log_lines import keep_lines
+from search_space.contract import LogLine, Status
 from search_space.errors import InputError
 from search_space.presets import PRESETS
 from search_space.spec import FFNSpec
@@ -131,6 +133,24 @@ def test_a_trial_is_shown_with_its_runs(nas, repeated):
     assert [(run["rung"], run["seed"]) for run in record["runs"]] == [(0, 0), (1, 0), (1, 1)]
     table = nas("show", "--trial", 0).out
     assert "until flops" in table and table.count("finished") == 1 + 3
+
+
+def test_a_trial_is_shown_with_its_log(nas, repeated):
+    assert json.loads(nas("show", "--trial", 2, "--json").out)["log"] == []
+    at = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+    with Store.open("sqlite:///nas.db") as store:
+        study = store.study()
+        running = store.trial_evaluations(store.trial(study.id, 2).id)[-1]
+        line = {"evaluation": running.id, "at": at, "level": "warning", "text": "[/x] slow"}
+        with store._writing() as connection:
+            keep_lines(connection, [LogLine(**line, number=number) for number in (2, 1)])
+    (first, second) = json.loads(nas("show", "--trial", 2, "--json").out)["log"]
+    assert first == {
+        "rung": 1, "seed": 0, "attempt": 1, "at": "2026-03-04T05:06:07+00:00",
+        "level": "warning", "text": "[/x] slow",
+    }  # fmt: skip
+    assert second == first
+    assert nas("show", "--trial", 2).out.count("[/x] slow") == 2
 
 
 def test_a_printed_error_is_not_read_as_markup(nas, filled):

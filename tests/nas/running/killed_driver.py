@@ -22,6 +22,7 @@ from search_space.errors import InputError
 from workers import checkpoint
 from workers.corpus import Corpus
 from workers.evaluate import evaluate
+from workers.log_lines import sent_lines
 from workers.training import keeping, loop, state
 
 NAME = "tiny"
@@ -74,7 +75,7 @@ class OnePool(SimulatedPool):
         return {"dir": self.corpus_dir, "meta": meta, "ngram_bits_per_byte": {}}
 
     def events(self, timeout: float) -> list[Any]:
-        """The points of what runs; then its result."""
+        """The points and lines of what runs; then its result."""
         if self._later:
             found, self._later = self._later, []
             return found
@@ -84,9 +85,10 @@ class OnePool(SimulatedPool):
 
 
 def _work(request: EvalRequest) -> tuple[float, list[Any]]:
-    points: list[Any] = []
-    result = evaluate(request, points.append)
-    return 1.0, [*points, result]
+    events: list[Any] = []
+    with sent_lines(request, events.append):
+        result = evaluate(request, events.append)
+    return 1.0, [*events, result]
 
 
 def drive(url: str, corpus_dir: str, config: dict[str, Any] | None) -> None:

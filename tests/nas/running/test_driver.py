@@ -408,7 +408,7 @@ def test_a_driver_lives_while_it_fills_many_workers(store, monkeypatch):
     monkeypatch.setattr("nas.running.driver.RENEW_SECONDS", 0.0)
     renewed = []
     renew = store.renew
-    monkeypatch.setattr(store, "renew", lambda hold: renewed.append(hold) or renew(hold))
+    monkeypatch.setattr(store, "renew", lambda *all: renewed.append(all) or renew(*all))
 
     class Counts(SimulatedPool):
         def events(self, timeout):

@@ -141,8 +141,8 @@ def test_a_signal_between_the_study_and_its_first_trial(store, number):
 def test_a_signal_inside_a_commit_is_noted(store, monkeypatch):
     real = store.end_evaluation
 
-    def end_evaluation(result):
-        ended = real(result)
+    def end_evaluation(result, lines):
+        ended = real(result, lines)
         signal.raise_signal(signal.SIGINT)  # the database has it, the driver does not yet
         return ended
 
@@ -180,10 +180,10 @@ def test_a_trial_that_cannot_be_recorded_does_not_hide_the_error_or_skip_the_sta
 ):
     real = store.end_evaluation
 
-    def end_evaluation(result):
+    def end_evaluation(result, lines):
         if result.status is Status.STOPPED and result.evaluation == 1:
             raise WorkFailed("the disk is odd")
-        return real(result)
+        return real(result, lines)
 
     monkeypatch.setattr(store, "end_evaluation", end_evaluation)
     with pytest.raises(WorkFailed, match=r"^the pool is gone$"):

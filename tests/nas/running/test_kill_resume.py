@@ -153,16 +153,40 @@ def test_the_study_that_is_killed_is_worth_it(undisturbed):
     assert "relu_routing" in {t[2].get("method") for t in rungs["trials"]}, "prices are fixed"
 
 
+def log_of(url):
+    return query(url, "select * from log_line order by evaluation_id, attempt, number")
+
+
+def assert_whole_logs(url):
+    """Every evaluation's log ends with its measure, and an attempt's lines are one after another;
+    of an attempt that was killed the last ones may be missing."""
+    ends = dict(query(url, "select id, attempt from evaluation"))
+    logs = defaultdict(lambda: defaultdict(list))
+    for evaluation, attempt, number, _, _, text in log_of(url):
+        logs[evaluation][attempt].append((number, text))
+    assert logs.keys() == ends.keys()
+    for evaluation, last in ends.items():
+        for attempt, lines in logs[evaluation].items():
+            first = 0 if attempt > 1 else 1  # the driver's says why there is another attempt
+            assert [number for number, _ in lines] == list(range(first, first + len(lines)))
+            assert (attempt == 1) == ("taken up again" not in lines[0][1])
+        assert max(logs[evaluation]) == last
+        assert any(text.startswith("measured on") for _, text in logs[evaluation][last])
+
+
 @pytest.mark.parametrize("point", KILLS)
 def test_a_study_killed_at_a_point_is_the_study_that_was_left_alone(
     url, corpus_dir, undisturbed, point
 ):
-    config = RUNGS
+    config, log = RUNGS, []
     for passes in KILLS[point]:
         code = run(url, corpus_dir, config, point=point, passes=passes)
         assert code == -signal.SIGKILL, "it never came to the point"
-        config = None
+        assert set(log) <= set(log_of(url)), "what was stored is lost or changed"
+        config, log = None, log_of(url)
     assert run(url, corpus_dir) == 0
+    assert set(log) <= set(log_of(url)), "what was stored is lost or changed"
+    assert_whole_logs(url)
     assert_same(told(url), undisturbed(RUNGS))
     attempts = [attempt for (attempt,) in query(url, "select attempt from evaluation")]
     # What was recorded is not begun again.

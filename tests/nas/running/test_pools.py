@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,7 +11,7 @@ from benchmarks.abuse.ray_machine import wait_for
 from benchmarks.simulated_pool import SimulatedPool
 from nas.running.ray_pool import RayPool
 from nas.running.ray_workers import fitting
-from search_space.contract import EvalResult, Progress, Status, WorkerLost
+from search_space.contract import EvalResult, LogLine, Progress, Status, WorkerLost
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 from workers.kernels.bfloat16 import instructions
@@ -20,11 +21,18 @@ pytestmark = pytest.mark.slow
 
 
 def simulated_work(request):
+    line = LogLine(
+        evaluation=request.evaluation,
+        number=1,
+        at=datetime.now(UTC),
+        level="info",
+        text=f"trial {request.number} begins",
+    )
     progress = Progress(
         evaluation=request.evaluation, step=1, steps=1, flops=1.0, loss=1.0, seconds=0.1
     )
     result = EvalResult(evaluation=request.evaluation, status=Status.FINISHED, bits_per_byte=2.0)
-    return 1.0, [progress, result]
+    return 1.0, [line, progress, result]
 
 
 class PoolContract:
@@ -38,10 +46,14 @@ class PoolContract:
         events = drain(pool, {1, 2})
         for trial in (1, 2):
             mine = [e for e in events if e.evaluation == trial]
-            assert isinstance(mine[0], Progress)
+            assert isinstance(mine[0], Progress | LogLine)
+            assert any(isinstance(e, Progress) for e in mine)
             assert isinstance(mine[-1], EvalResult)
             assert mine[-1].status is Status.FINISHED
             assert sum(isinstance(e, EvalResult) for e in mine) == 1
+            lines = [e for e in mine if isinstance(e, LogLine)]
+            assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+            assert lines[0].text.startswith("trial 0 "), "the number that it was asked with"
 
     def test_a_full_pool_refuses(self, pool, corpus_dir, make_request, drain):
         for trial in range(pool.slots):
@@ -97,6 +109,7 @@ class TestRayPool(PoolContract):
         pool.submit(make_request(corpus_dir, 5, steps=100_000))
         wait_for(pool, "ray::TrialActor.run").kill()
         events = drain(pool, {5})
+        assert any(isinstance(event, LogLine) for event in events), "what it said is not lost"
         assert isinstance(events[-1], WorkerLost)
         assert events[-1].error.startswith("the worker died: its process was killed or crashed")
         pool.submit(make_request(corpus_dir, 6))

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from benchmarks.abuse.ray_machine import session, wait_for
-from nas.running.pool import PoolLost
+from nas.running.pool import Ending, PoolLost
 from nas.running.ray_limits import Limits
 from nas.running.ray_pool import RayPool, check_reachable
 from nas.running.ray_process import RayProcess
@@ -57,7 +57,7 @@ def hasty_pool():
 def test_a_stopped_worker_is_ended_and_replaced(hasty_pool, ray_corpus_dir, make_request, drain):
     hasty_pool.submit(make_request(ray_corpus_dir, 1, steps=1_000_000))
     wait_for(hasty_pool, "ray::TrialActor.run").send_signal(signal.SIGSTOP)
-    (ended,) = [e for e in drain(hasty_pool, {1}, 60) if not hasattr(e, "step")]
+    (ended,) = [e for e in drain(hasty_pool, {1}, 60) if isinstance(e, Ending)]
     assert isinstance(ended, WorkerLost)
     assert ended.error == "the worker gave no sign of life for 6 s and was ended"
     hasty_pool.submit(make_request(ray_corpus_dir, 2))

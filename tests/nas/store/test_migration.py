@@ -11,20 +11,18 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Engine, MetaData, create_engine, insert, inspect, select, text
+from migration_tools import DATA, differences, restore
+from sqlalchemy import create_engine, inspect, text
 
 from nas.store import NeedsMigration, Store
-from nas.store.migrate import HEAD, VERSION_TABLE, alembic_config
-from nas.store.models import Base
+from nas.store.migrate import HEAD, alembic_config
 from search_space.contract import EvalResult, Progress, Status
 from search_space.spec import FFNSpec
 
 pytestmark = pytest.mark.slow
 
-FROZEN = Path(__file__).parents[1] / "data" / "schema_0002.sql"
 FORMER = "0002"
+FROZEN = DATA / f"schema_{FORMER}.sql"
 STATUSES = ["finished", "diverged", "failed", "stopped", "running", "finished"]
 TABLES = ("study", "trial", "result", "curve_point", "ledger_entry")  # parents first
 
@@ -42,46 +40,8 @@ def frozen(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 @pytest.fixture
 def former(empty_url: str, frozen: sqlite3.Connection) -> str:
     """The same on this database."""
-    engine = create_engine(empty_url)
-    with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":
-            connection.connection.driver_connection.executescript(FROZEN.read_text())
-        else:
-            command.upgrade(alembic_config(connection), FORMER)
-            _copy(frozen, engine, connection)
-    engine.dispose()
+    restore(empty_url, FORMER, frozen, TABLES)
     return empty_url
-
-
-def _copy(frozen: sqlite3.Connection, engine: Engine, connection) -> None:
-    """Write the frozen rows as the former version wrote them, which numbered them by itself."""
-    tables = MetaData()
-    tables.reflect(connection)
-    source = create_engine("sqlite://", creator=lambda: frozen)
-    frozen.row_factory = None
-    with source.connect() as reader:
-        typed = MetaData()
-        typed.reflect(reader)
-        for name in TABLES:
-            rows = [dict(row._mapping) for row in reader.execute(select(typed.tables[name]))]
-            connection.execute(insert(tables.tables[name]), rows)
-            if "id" in tables.tables[name].c:
-                connection.execute(
-                    text(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), {len(rows)})")
-                )
-    frozen.row_factory = sqlite3.Row
-
-
-def differences(url: str) -> list:
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        options = {"compare_type": True, "version_table": VERSION_TABLE}
-        found = compare_metadata(
-            MigrationContext.configure(connection, opts=options), Base.metadata
-        )
-        left = [name for name in inspect(connection).get_table_names() if "former" in name]
-    engine.dispose()
-    return [*found, *left]
 
 
 def test_a_reader_refuses_it_with_the_way_out_and_changes_nothing(former: str) -> None:
@@ -220,8 +180,11 @@ def test_repeats_cannot_be_put_back(former: str) -> None:
     with Store.upgrade(former) as store:
         store.add_evaluation(1, 1, seed=1, rung=0, until_flops=1.0)
     engine = create_engine(former)
-    with engine.connect() as connection, pytest.raises(RuntimeError, match="restore a copy"):
-        command.downgrade(alembic_config(connection), FORMER)
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # as an upgrade: all versions or none
+        with pytest.raises(RuntimeError, match="restore a copy"):
+            command.downgrade(alembic_config(connection), FORMER)
     engine.dispose()
     with Store.open(former, create=False) as store:
         assert len(store.trial_evaluations(1)) == 2

@@ -20,7 +20,7 @@ from nas.config import StudyConfig
 from nas.running.launcher import launch_study
 from nas.store import LeaseLost, Store, StudyState, engine, outage
 from nas.store.outage import StoreLost, now
-from search_space.contract import EvalResult, Progress, Status
+from search_space.contract import EvalResult, LogLine, Progress, Status
 from search_space.errors import InputError, WorkFailed
 from search_space.spec import FFNSpec
 
@@ -101,13 +101,18 @@ def test_an_answer_that_is_lost_adds_nothing_twice(store, monkeypatch, caplog):
     assert add(store, study)[0].number == 1
 
     point = Progress(evaluation=evaluation.id, step=1, steps=2, flops=5.0, loss=1.0, seconds=1.0)
+    lines = [
+        LogLine(evaluation=evaluation.id, number=number, at=now(), level="info", text="said")
+        for number in (1, 2)
+    ]
     lose_the_next_answer(store, monkeypatch)
-    store.add_progress([point])
+    store.add_progress([point], lines[:1])
     assert store.curve(evaluation.id) == [point]
 
     lose_the_next_answer(store, monkeypatch)
-    ended, _ = store.end_evaluation(finished(evaluation))
+    ended, _ = store.end_evaluation(finished(evaluation), lines)
     assert ended.status is Status.FINISHED
+    assert store.log_lines([evaluation.id], 9)[evaluation.id].lines == tuple(lines)
     assert (store.ledger(study.id).spent, store.ledger(study.id).reserved) == (9.0, 10.0)
 
     lose_the_next_answer(store, monkeypatch)
