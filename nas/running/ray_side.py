@@ -165,11 +165,27 @@ def own_code_alone() -> Any:
     return OwnCode()
 
 
+# Ray's own starters of processes that nobody here asks anything: the autoscaler of a cluster, the
+# reader of logs that `log_to_driver` turns off, the server of a web page. They cost 4 s of CPU and
+# 300 MB a study. A Ray that calls them otherwise starts them.
+NOT_STARTED = ("start_monitor", "start_log_monitor", "start_api_server")
+
+
+def leave_out_helpers() -> None:
+    """A Ray that this process starts is without the processes of `NOT_STARTED`."""
+    from ray._private.node import Node
+
+    for name in NOT_STARTED:
+        if hasattr(Node, name):
+            setattr(Node, name, lambda self, **named: None)
+
+
 def start_local(folder: str, cpus: int) -> None:
-    """A Ray of our own: private and on loopback."""
+    """A Ray of our own: private, on loopback, and as small as it can be."""
     import ray
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
+    leave_out_helpers()
     try:
         ray.init(
             address="local",

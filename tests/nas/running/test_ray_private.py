@@ -43,6 +43,13 @@ def test_every_listening_socket_is_on_loopback(ray_pool):
     assert {host for host, _ in listening} == {"127.0.0.1"}, listening
 
 
+def test_no_process_is_started_that_nobody_asks(ray_pool):
+    started = [" ".join(process.cmdline()) for process in session(ray_pool._process.pid)]
+    assert any("raylet" in each for each in started)
+    helpers = ("autoscaler", "log_monitor.py", "dashboard/dashboard.py")
+    assert not [each for each in started if any(helper in each for helper in helpers)]
+
+
 def test_the_token_is_in_its_file_alone(ray_pool):
     folder = ray_pool._process.folder
     file = folder / "token"
