@@ -120,7 +120,7 @@ async def _asked(socket, **what) -> dict:
     asked = BackMsg(rerun_script={"query_string": "study=demo", **what})
     await socket.send(asked.SerializeToString())
     found = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while "auto_rerun" not in found:
             message = ForwardMsg.FromString(await socket.recv())
             kind = message.WhichOneof("type")
