@@ -22,10 +22,11 @@ demo: setup
 	$(BIN)/nas export --to demo-model
 	$(BIN)/nas generate demo-model --prompt "def "
 
-# Four on two cores: many tests wait for processes of Ray and PostgreSQL. Files in their order: the
-# largest first would leave the slowest, which have few tests, to the end.
+# Three on two cores: some tests wait for processes of Ray and PostgreSQL, and each worker collects
+# all of them first. Files in the order of tests/conftest.py: xdist's own, by how many tests a file
+# has, would leave the slowest to the end.
 test: setup
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q

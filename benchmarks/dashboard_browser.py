@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from benchmarks.chromium import FLAGS, chromium
 from benchmarks.dashboard_server import Training, cpu_seconds, peak_memory, served, training
 from benchmarks.reading_store import NAME, Shape
 from benchmarks.report import Row, at_most
@@ -26,7 +26,6 @@ SETTLE_MS = 1_500  # after a page is of use, until what it still sends has come
 # After a window was opened, until its own parts are there: Chromium's list below the address bar is
 # a page of its own, which takes half a second of a core. A reader's window is open already.
 OPEN_MS = 1_000
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 CHOSEN = "0,8,16"  # trials of the made-up study, at its top rung
 
 
@@ -36,11 +35,7 @@ def missing() -> str:
         import playwright.sync_api  # noqa: F401
     except ImportError:
         return "playwright is not installed"
-    return "" if _chromium() else "no chromium on this machine"
-
-
-def _chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("google-chrome")
+    return "" if chromium() else "no chromium on this machine"
 
 
 @dataclass
@@ -55,8 +50,8 @@ class Visit:
 class Browser:
     """One browser with one cache, as a reader has it who comes again."""
 
-    def __init__(self, chromium: Any) -> None:
-        self._context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    def __init__(self, started: Any) -> None:
+        self._context = started.new_context(viewport={"width": 1280, "height": 1000})
 
     @contextmanager
     def opened(self, address: str, page: Page) -> Iterator[tuple[Any, Visit]]:
@@ -107,9 +102,9 @@ def browser_rows(
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=_chromium(), args=FLAGS)
+        started = driver.chromium.launch(executable_path=chromium(), args=FLAGS)
         try:
-            browser, errors = Browser(chromium), list[str]()
+            browser, errors = Browser(started), list[str]()
             with served(url) as (process, address):
                 yield from _warm(browser, address, pages, times, errors)
                 live = next((page for page in pages if page.path == "live"), None)
@@ -120,7 +115,7 @@ def browser_rows(
             yield from _cold(browser, url, pages, errors)
             yield Row("errors on pages", "; ".join(errors) or "none", "", "none", not errors)
         finally:
-            chromium.close()
+            started.close()
 
 
 def _warm(

@@ -6,7 +6,6 @@ Plotly draws it in the browser that the dashboard's tests drive, for a document 
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import plotly.graph_objects as go
 from playwright.sync_api import sync_playwright
 from plotly.subplots import make_subplots
 
+from benchmarks.chromium import chromium
 from benchmarks.rates_fit import Point, fit, means, regrets
 from nas.views.style import GREY, PALETTE
 from search_space.errors import require
@@ -86,7 +86,7 @@ def fit_traces(points: list[Point]) -> Iterable[go.Scatter]:
 
 def save(figure: Any, file: Path) -> None:
     """Write a figure as a PNG. Raises InputError where there is no browser."""
-    browser_file = shutil.which("chromium") or shutil.which("google-chrome")
+    browser_file = chromium()
     require(
         browser_file is not None, "picture: there is no chromium here to draw with; install one"
     )

@@ -13,6 +13,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from prepared import Prepared
 
+# Whoever begins with one of these last is what all others wait for.
+LONGEST = (
+    "benchmarks/test_kills.py",
+    "dashboard/test_browser_pages.py",
+    "workers/kernels/test_kernels_interpreter.py",
+    "workers/training/test_rungs_exact.py",
+    "nas/running/test_kill_resume.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest are begun first."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def prepared() -> Iterator[Prepared]:

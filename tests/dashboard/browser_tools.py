@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,12 +17,12 @@ from time import monotonic, sleep
 import pytest
 
 import dashboard
+from benchmarks.chromium import FLAGS
+from benchmarks.chromium import chromium as find
 
 ROOT = Path(dashboard.__file__).parents[1]
 SCRIPT = ROOT / "dashboard" / "server.py"
 APP = ROOT / "dashboard" / "app.py"  # the same pages as Streamlit alone serves them
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WAIT_MS = 120_000  # a wait ends with what it waits for; two busy cores may take their time
 
 # Opened from a link, Streamlit's page asks for these below its own address before the right one.
@@ -77,10 +76,10 @@ SETTLED = """() => {
 def chromium() -> Iterator[object]:
     """A browser, or a skip that says what is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
+    if find() is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=find(), args=FLAGS)
         try:
             yield browser
         finally:

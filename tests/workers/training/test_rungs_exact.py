@@ -39,7 +39,7 @@ BACKBONE = Backbone(
 RECIPE = Recipe(batch_size=2, warmup=3)
 STEPS = 30.5  # of a design with a fixed price, at the top: 30, at the rungs below 10 and 3
 RUNGS = (1 / 9, 1 / 3, 1.0)
-DRAWN = 20
+DRAWN = 8
 
 
 def drawn_specs() -> dict[str, FFNSpec]:
