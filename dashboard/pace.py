@@ -11,7 +11,7 @@ from uuid import uuid4
 import streamlit as st
 
 REFRESH_S = 3.0
-FEW = 4  # pages that look as often as that; of twice as many, each looks half as often
+FEW = 3  # pages that look as often as that; of twice as many, each looks half as often
 LONGEST_S = 24.0
 _PAGE = "open-page"
 
