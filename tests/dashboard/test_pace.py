@@ -97,7 +97,10 @@ async def _crowd(address: str) -> None:
     stream = address.replace("http", "ws", 1) + "/_stcore/stream"
     async with AsyncExitStack() as stack:
         sockets = [
-            await stack.enter_async_context(connect(stream, subprotocols=["streamlit"]))
+            # What nobody reads must not keep the answer to a goodbye back.
+            await stack.enter_async_context(
+                connect(stream, subprotocols=["streamlit"], max_queue=None)
+            )
             for _ in range(FEW + 1)
         ]
         answers = [await _asked(each, page_name="live") for each in sockets]
