@@ -19,8 +19,8 @@ _NONE: pa.LargeStringArray = pa.array([], type=pa.large_string())
 class Texts:
     """Arrays of Python's strings, converted: of one that was there before, only what differs.
 
-    A hundred thousand take 6 ms to convert, and a study has ten such columns. Not safe to share
-    between threads.
+    A study has ten such columns, and converts them at each look at it. The arrays are never changed
+    in place (`dashboard.data.columns`). Not safe to share between threads.
     """
 
     def __init__(self) -> None:

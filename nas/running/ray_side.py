@@ -166,8 +166,8 @@ def own_code_alone() -> Any:
 
 
 # Ray's own starters of processes that nobody here asks anything: the autoscaler of a cluster, the
-# reader of logs that `log_to_driver` turns off, the server of a web page. They cost 4 s of CPU and
-# 300 MB a study. A Ray that calls them otherwise starts them.
+# reader of logs that `log_to_driver` turns off, the server of a web page. Each is a Python of its
+# own. A Ray that calls them otherwise starts them; a test then says so.
 NOT_STARTED = ("start_monitor", "start_log_monitor", "start_api_server")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -15,6 +16,15 @@ from nas.store.migrate import VERSION_TABLE, alembic_config
 from nas.store.models import Base
 
 DATA = Path(__file__).parents[1] / "data"
+
+
+@contextmanager
+def frozen_database(folder: Path, version: str) -> Iterator[sqlite3.Connection]:
+    """The database that a version wrote, as it left it, in a file of the folder."""
+    with sqlite3.connect(folder / "frozen.db") as connection:
+        connection.executescript((DATA / f"schema_{version}.sql").read_text())
+        yield connection
+    connection.close()
 
 
 def restore(url: str, version: str, frozen: sqlite3.Connection, tables: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from migration_tools import DATA, differences, restore
+from migration_tools import differences, frozen_database, restore
 from sqlalchemy import create_engine, inspect, text
 
 from nas.store import NeedsMigration, Store
@@ -22,7 +22,6 @@ from search_space.spec import FFNSpec
 pytestmark = pytest.mark.slow
 
 FORMER = "0002"
-FROZEN = DATA / f"schema_{FORMER}.sql"
 STATUSES = ["finished", "diverged", "failed", "stopped", "running", "finished"]
 TABLES = ("study", "trial", "result", "curve_point", "ledger_entry")  # parents first
 
@@ -30,11 +29,9 @@ TABLES = ("study", "trial", "result", "curve_point", "ledger_entry")  # parents 
 @pytest.fixture
 def frozen(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """The former database as it was left."""
-    with sqlite3.connect(tmp_path / "frozen.db") as connection:
-        connection.executescript(FROZEN.read_text())
+    with frozen_database(tmp_path, FORMER) as connection:
         connection.row_factory = sqlite3.Row
         yield connection
-    connection.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from alembic import command
-from migration_tools import DATA, differences, restore
+from migration_tools import differences, frozen_database, restore
 from sqlalchemy import create_engine, inspect, text
 
 from nas.store import EvaluationLog, NeedsMigration, Store
@@ -29,10 +29,8 @@ TABLES = ("study", "trial", "run", "evaluation", "curve_point", "ledger_entry") 
 @pytest.fixture
 def frozen(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """The former database as it was left."""
-    with sqlite3.connect(tmp_path / "frozen.db") as connection:
-        connection.executescript((DATA / f"schema_{FORMER}.sql").read_text())
+    with frozen_database(tmp_path, FORMER) as connection:
         yield connection
-    connection.close()
 
 
 @pytest.fixture
