@@ -29,10 +29,11 @@ MINUTE = "%Y-%m-%d %H:%M"
 TITLE = "FFN architecture search"
 # What is chosen in a row of buttons has the text's colour: in the dark no one colour has contrast
 # enough as its ground, with white on it, and as its ink. And a link of the menu shows that it has
-# the focus. And the controls above the frontier come after its chart, which stays where it is.
+# the focus. And what is above the frontier's chart may come after it: it stays where it is.
 STYLE = """<style>
 button[data-selected="true"] { color: inherit !important; }
 [data-testid="stSidebarNavLink"]:focus-visible { outline: 2px solid; outline-offset: -2px; }
+.st-key-headline { min-height: 135px; }
 .st-key-front-controls { min-height: 152px; }
 </style>"""
 

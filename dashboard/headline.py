@@ -19,7 +19,7 @@ def draw_headline(context: Context, reading: Reading) -> None:
     """The study in five numbers."""
     study, source = reading.study, context.source
     head: Headline = source.once(("headline", reading.stamp), lambda: headline(reading))
-    row = st.container(horizontal=True, gap="small")
+    row = st.container(horizontal=True, gap="small", key="headline")
     draw = partial(draw_metric, row, width="content")
     others = [
         f"{count} {word}"
