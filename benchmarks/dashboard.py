@@ -63,6 +63,8 @@ def store(trials: int, points: int, folder: Path | None) -> Iterator[str]:
         with Store.open(f"sqlite:///{half}") as new:
             fill(new, trials, points, TWO_EACH)
         half.rename(file)
+    with Store.open(f"sqlite:///{file}"):  # one that was kept may have an older schema
+        pass
     yield f"sqlite:///{file}"
 
 

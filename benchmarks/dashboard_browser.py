@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -26,6 +28,15 @@ SETTLE_MS = 1_500  # after a page is of use, until what it still sends has come
 # After a window was opened, until its own parts are there: Chromium's list below the address bar is
 # a page of its own, which takes half a second of a core. A reader's window is open already.
 OPEN_MS = 1_000
+# Pages of Streamlit that do nothing, as scripts, and what shows that they are of use.
+BARE = {
+    "a heading": ('import streamlit as st\nst.header("Empty")', "h2"),
+    "one chart": (
+        "import plotly.graph_objects as go, streamlit as st\n"
+        "st.plotly_chart(go.Figure(go.Scatter(x=[1, 2], y=[1, 2])))",
+        ".js-plotly-plot .scatterlayer path",
+    ),
+}
 CHOSEN = "0,8,16"  # trials of the made-up study, at its top rung
 
 
@@ -54,32 +65,37 @@ class Browser:
         self._context = started.new_context(viewport={"width": 1280, "height": 1000})
 
     @contextmanager
-    def opened(self, address: str, page: Page) -> Iterator[tuple[Any, Visit]]:
-        """The page, once it is of use."""
+    def opened(self, link: str, ready: str) -> Iterator[tuple[Any, Visit]]:
+        """The page of a link, once it is of use: once what `ready` selects is there."""
         tab, visit = self._context.new_page(), Visit()
-        link = self._context.new_cdp_session(tab)
-        link.send("Network.enable")
-        link.on("Network.dataReceived", lambda event: _count(visit, event["encodedDataLength"]))
-        link.on("Network.webSocketFrameReceived", lambda event: _count(visit, _frame_bytes(event)))
+        tools = self._context.new_cdp_session(tab)
+        tools.send("Network.enable")
+        tools.on("Network.dataReceived", lambda event: _count(visit, event["encodedDataLength"]))
+        tools.on("Network.webSocketFrameReceived", lambda event: _count(visit, _frame_bytes(event)))
         tab.on("pageerror", lambda error: visit.errors.append(str(error)))
-        path = "" if page.default else page.path
         try:
             tab.wait_for_timeout(OPEN_MS)
             began = time.monotonic()
-            tab.goto(f"{address}/{path}?study={NAME}&trials={CHOSEN}")
-            tab.wait_for_selector(page.ready, timeout=WAIT_MS)
+            tab.goto(link)
+            tab.wait_for_selector(ready, timeout=WAIT_MS)
             visit.seconds = time.monotonic() - began
             yield tab, visit
         finally:
             tab.close()
 
-    def visit(self, address: str, page: Page) -> Visit:
+    def visit(self, link: str, ready: str) -> Visit:
         """Open the page, and close it when all has come."""
-        with self.opened(address, page) as (tab, visit):
+        with self.opened(link, ready) as (tab, visit):
             tab.wait_for_timeout(SETTLE_MS)
             shown = tab.locator("[data-testid=stException]").count()
             visit.errors += [f"{shown} traces"] if shown else []
         return visit
+
+
+def _asked(address: str, page: Page) -> tuple[str, str]:
+    """A page's link, and what shows that it is of use."""
+    path = "" if page.default else page.path
+    return f"{address}/{path}?study={NAME}&trials={CHOSEN}", page.ready
 
 
 def _count(visit: Visit, bytes: float) -> None:
@@ -113,6 +129,7 @@ def browser_rows(
                 memory = peak_memory(process.pid)
             yield at_most("server's memory at its peak", memory / 2**20, MEMORY / 2**20, "MiB")
             yield from _cold(browser, url, pages, errors)
+            yield from _floor(browser, times)
             yield Row("errors on pages", "; ".join(errors) or "none", "", "none", not errors)
         finally:
             started.close()
@@ -121,11 +138,11 @@ def browser_rows(
 def _warm(
     browser: Browser, address: str, pages: tuple[Page, ...], times: int, errors: list[str]
 ) -> Iterator[Row]:
-    first = browser.visit(address, pages[0])
+    first = browser.visit(*_asked(address, pages[0]))
     yield Row("sent at a browser's first visit of all", first.bytes / 1e6, "MB")
     for page in pages:
-        browser.visit(address, page)  # what is made once for all readers
-        visits = [browser.visit(address, page) for _ in range(times)]
+        browser.visit(*_asked(address, page))  # what is made once for all readers
+        visits = [browser.visit(*_asked(address, page)) for _ in range(times)]
         errors += [f"{page.title}: {error}" for visit in visits for error in visit.errors]
         took = median(visit.seconds for visit in visits)
         yield at_most(f"{page.title}: of use, warm", took, WARM_S, "s")
@@ -137,9 +154,24 @@ def _cold(browser: Browser, url: str, pages: tuple[Page, ...], errors: list[str]
     """Each page as the first that a server shows which has just begun to answer."""
     for page in pages:
         with served(url) as (_, address):
-            visit = browser.visit(address, page)
+            visit = browser.visit(*_asked(address, page))
         errors += [f"{page.title}: {error}" for error in visit.errors]
         yield at_most(f"{page.title}: of use, cold", visit.seconds, COLD_S, "s")
+
+
+def _floor(browser: Browser, times: int) -> Iterator[Row]:
+    """What Streamlit takes for pages that do nothing, opened in the same ways."""
+    for name, (script, ready) in BARE.items():
+        cold, warm = list[float](), list[float]()
+        with tempfile.TemporaryDirectory(prefix="floor-") as folder:
+            app = Path(folder) / "app.py"
+            app.write_text(script)
+            for _ in range(times):
+                with served("", app) as (_, address):
+                    cold.append(browser.visit(address, ready).seconds)
+                    warm += [browser.visit(address, ready).seconds for _ in range(times)]
+        yield Row(f"Streamlit alone, {name}: warm", median(warm), "s")
+        yield Row(f"Streamlit alone, {name}: cold", median(cold), "s")
 
 
 def _live(
@@ -152,7 +184,7 @@ def _live(
     seconds: float,
 ) -> Iterator[Row]:
     """An open live page: what it costs the server, and how soon it shows an ending."""
-    with browser.opened(address, page) as (tab, _):
+    with browser.opened(*_asked(address, page)) as (tab, _):
         with training(url, shape):
             tab.wait_for_timeout(2000 * REFRESH_S)
             before, began = cpu_seconds(pid), time.monotonic()

@@ -23,19 +23,22 @@ from search_space.spec import FFNSpec
 
 END_EVERY_S = 10.0  # an evaluation ends and another begins
 READY_S = 60.0
+APP = Path(dashboard.__file__).parent / "server.py"
 
 
 @contextmanager
-def served(url: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """The dashboard over `url`: its process and its address on the loopback."""
+def served(url: str, app: Path = APP) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The dashboard over `url`: its process and its address on the loopback.
+
+    app: another script of Streamlit's in its place.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    app = Path(dashboard.__file__).parent / "server.py"
     command = [sys.executable, "-m", "streamlit", "run", str(app), f"--server.port={port}"]
     command += ["--server.address=127.0.0.1", "--server.fileWatcherType=none"]
     command += ["--browser.gatherUsageStats=false", "--server.headless=true"]
-    environment = os.environ | {"NAS_DB": url, "PYTHONPATH": str(app.parents[1])}
+    environment = os.environ | {"NAS_DB": url, "PYTHONPATH": str(APP.parents[1])}
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
     try:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from benchmarks.reading import COMMANDS, rows
 from benchmarks.reading_store import NAME, fill
@@ -61,5 +62,5 @@ def test_listing_and_the_frontier_of_two_objectives_load_no_numbers_library(tmp_
         "print(codes, [name for name in heavy if name in sys.modules], file=sys.stderr)"
     )
     command = [sys.executable, "-c", program, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
     assert done.stderr.strip() == "[0, 0, 0] []"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import WAIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.gpu", *options]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=180)
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=WAIT_S
+    )
 
 
 def test_every_operation_is_checked(tmp_path):

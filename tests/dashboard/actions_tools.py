@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
+from patience import WAIT_S
 
 import dashboard
 from dashboard.actions.process import Action
@@ -69,7 +70,7 @@ def study_text(**changes: object) -> str:
     return yaml.safe_dump(STUDY | changes)
 
 
-def until(found: Callable[[], bool], seconds: float = 60.0) -> bool:
+def until(found: Callable[[], bool], seconds: float = WAIT_S) -> bool:
     """Wait for it; whether it came."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

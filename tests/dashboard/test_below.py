@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 from benchmarks.reading_store import fill as fill_many
@@ -41,7 +42,7 @@ def drawn(url: str, monkeypatch):
     def draw(path: str, begun: bool, **link: str) -> tuple[bool, list[str]]:
         monkeypatch.setattr(charts, "begun", lambda _: begun)
         monkeypatch.setitem(os.environ, "TESTED_PAGE", path)
-        page = AppTest.from_function(alone, default_timeout=30)
+        page = AppTest.from_function(alone, default_timeout=WAIT_S)
         for name, value in link.items():
             page.query_params[name] = value
         page.run()

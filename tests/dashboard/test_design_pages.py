@@ -6,6 +6,7 @@ import os
 
 import pytest
 import yaml
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 from nas.store import Store, StudyState
@@ -42,7 +43,7 @@ def page(url: str, monkeypatch: pytest.MonkeyPatch):
 
     def opened(path: str, **parameters: str) -> AppTest:
         monkeypatch.setitem(os.environ, "TESTED_PAGE", path)
-        app = AppTest.from_function(alone, default_timeout=30)
+        app = AppTest.from_function(alone, default_timeout=WAIT_S)
         for name, value in parameters.items():
             app.query_params[name] = value
         app.run()

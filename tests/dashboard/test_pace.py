@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser_tools import served
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -59,7 +60,7 @@ def test_the_page_says_that_many_are_open(url: str, fill, monkeypatch) -> None:
     with Store.open(url) as store:
         fill(store, "demo", StudyState.RUNNING)
     said = "Many pages are open: those that follow a study look for news every 6 s, not every 3 s."
-    page = AppTest.from_file(str(APP), default_timeout=30).run()
+    page = AppTest.from_file(str(APP), default_timeout=WAIT_S).run()
     assert said not in [each.value for each in page.sidebar.caption]
     for other in range(FEW):
         pace._pace.look(f"other {other}")
@@ -123,7 +124,7 @@ async def _asked(socket, **what) -> dict:
     asked = BackMsg(rerun_script={"query_string": "study=demo", **what})
     await socket.send(asked.SerializeToString())
     found = {}
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(WAIT_S):
         while "auto_rerun" not in found:
             message = ForwardMsg.FromString(await socket.recv())
             kind = message.WhichOneof("type")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -24,14 +25,14 @@ APP = Path(dashboard.__file__).parent / "start" / "page.py"
 @pytest.fixture
 def page(url: str, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("NAS_DB", url)
-    return AppTest.from_file(str(APP), default_timeout=30)
+    return AppTest.from_file(str(APP), default_timeout=WAIT_S)
 
 
 def test_no_database_is_one_line_that_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NAS_DB", f"sqlite:///{tmp_path}/none.db")
-    page = AppTest.from_file(str(APP), default_timeout=30).run()
+    page = AppTest.from_file(str(APP), default_timeout=WAIT_S).run()
     assert not page.exception
     assert [error.value for error in page.error] == [
         f"`no studies at {tmp_path}/none.db yet; start one with: nas launch STUDY.yaml`"
@@ -148,7 +149,7 @@ def alone(path: str) -> None:
 
 
 def open_page(path: str) -> AppTest:
-    return AppTest.from_function(alone, default_timeout=30, args=(path,)).run()
+    return AppTest.from_function(alone, default_timeout=WAIT_S, args=(path,)).run()
 
 
 def test_the_live_page_says_what_runs_and_survives_lost_curves(
@@ -256,7 +257,7 @@ def test_a_server_that_stops_and_starts_again(monkeypatch, fill) -> None:
         with Store.open(url) as store:
             fill(store, "demo", StudyState.RUNNING)
         monkeypatch.setenv("NAS_DB", url)
-        page = AppTest.from_file(str(APP), default_timeout=60).run()
+        page = AppTest.from_file(str(APP), default_timeout=WAIT_S).run()
         assert not page.exception and not page.error
         server.stop()
         said = the_sentence(page.run())

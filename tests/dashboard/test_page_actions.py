@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from actions_tools import STUDY, TEXT, ended, furnish, study_text, until
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 from dashboard.actions import TOKEN
@@ -61,7 +62,7 @@ def script(path: str, study: str) -> None:
 
 
 def open_page(path: str, study: str = "") -> AppTest:
-    page = AppTest.from_function(script, default_timeout=60, args=(path, study)).run()
+    page = AppTest.from_function(script, default_timeout=WAIT_S, args=(path, study)).run()
     assert not page.exception, page.exception
     return page
 

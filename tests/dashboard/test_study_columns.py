@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from patience import WAIT_S
 
 from benchmarks.reading_store import TWO_EACH
 from benchmarks.reading_store import fill as fill_many
@@ -267,5 +268,5 @@ def test_the_data_need_no_page_and_no_workers() -> None:
         "print([m for m in ('torch', 'triton', 'ray', 'streamlit') if m in sys.modules])"
     )
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S)
     assert done.stdout.strip() == "[]"

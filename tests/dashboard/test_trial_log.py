@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 from dashboard.data.log import parts, written
@@ -67,7 +68,7 @@ def page(url: str, monkeypatch: pytest.MonkeyPatch):
     assert os.environ["NAS_DB"] == url
 
     def opened(study: int, trial: int, log: bool) -> AppTest:
-        app = AppTest.from_function(alone, default_timeout=30)
+        app = AppTest.from_function(alone, default_timeout=WAIT_S)
         app.query_params["trials"] = str(trial)
         if log:
             app.session_state[f"log-{study}"] = True

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 from benchmarks.reading_store import NAME
@@ -179,7 +180,7 @@ why.draw(Context(source, source.studies()[0]))
 @pytest.mark.slow
 def test_the_page_answers_three_questions(url_of_many: str, monkeypatch) -> None:
     monkeypatch.setenv("NAS_DB", url_of_many)
-    page = AppTest.from_string(PAGE, default_timeout=30).run()
+    page = AppTest.from_string(PAGE, default_timeout=WAIT_S).run()
     assert not page.exception
     assert [each.value for each in page.subheader] == [
         "What each knob explains",
@@ -210,13 +211,13 @@ def test_a_page_without_designs_says_what_to_do(url: str, fill, monkeypatch) -> 
         fill(store, "few", StudyState.RUNNING)
         store.create_study("new", {}, 0, 1e12, ["bits_per_byte", "active_flops"])
     monkeypatch.setenv("NAS_DB", url)
-    page = AppTest.from_string(PAGE, default_timeout=30).run()
+    page = AppTest.from_string(PAGE, default_timeout=WAIT_S).run()
     assert "nas status new" in page.info[0].value
     page.session_state["why-view"] = COST
     page.run()
     assert not page.exception
     assert "Nothing has been spent yet" in page.info[0].value
     assert "one rung" in page.info[1].value
-    page = AppTest.from_string(PAGE.replace("[0]", "[1]"), default_timeout=30).run()
+    page = AppTest.from_string(PAGE.replace("[0]", "[1]"), default_timeout=WAIT_S).run()
     assert not page.exception
     assert f"{LEAST} are needed" in page.info[0].value

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 from sqlalchemy import Engine, create_engine, inspect, text
 
 from nas.running.pool import Ending
@@ -50,7 +51,7 @@ def make_request():
 def drain():
     """drain(pool, unfinished): all events until these trials have ended."""
 
-    def read(pool, unfinished, seconds=90.0):
+    def read(pool, unfinished, seconds=WAIT_S):
         events, deadline = [], time.monotonic() + seconds
         while unfinished and time.monotonic() < deadline:
             for event in pool.events(0.5):

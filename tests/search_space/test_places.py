@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from search_space.errors import InputError
 from search_space.places import cache_dir, settle_home
@@ -82,7 +83,7 @@ def python(code: str, *arguments: str, **variables: str) -> subprocess.Completed
         capture_output=True,
         text=True,
         env=known | {"PYTHONPATH": root} | variables,
-        timeout=120,
+        timeout=WAIT_S,
     )
 
 

@@ -22,6 +22,7 @@ from command_tools import (
     write_corpus,
     write_study,
 )
+from patience import WAIT_S
 
 import nas as product
 from nas.store import Facts, Store
@@ -239,7 +240,7 @@ def launch_elsewhere(path: str) -> tuple[threading.Thread, list[BaseException]]:
 
 
 def wait_for_a_trial() -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         if Path("nas.db").exists():
             with Store.open("sqlite:///nas.db") as store:
@@ -261,7 +262,7 @@ def running(monkeypatch):
     yield ended
     with Store.open("sqlite:///nas.db") as store:
         store.ask(store.study().id, "stop")
-    thread.join(30)
+    thread.join(WAIT_S)
     assert not thread.is_alive()
 
 
@@ -271,7 +272,7 @@ def test_stop_waits_until_the_driver_has_stopped(nas, running):
     assert (done.code, done.out, done.err) == (0, text, "")
     assert [row["status"] for row in rows(nas)] == ["stopped"]
     assert rows(nas, "status")["flops_reserved"] == 0
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_S
     while not running and time.monotonic() < deadline:
         time.sleep(0.05)
     assert isinstance(running[0], KeyboardInterrupt)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -63,5 +64,5 @@ def test_a_reader_that_goes_away_does_not_end_the_study(tmp_path, kind):
     )
     os.close(ours)
     os.close(theirs)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=WAIT_S)
     assert out == "finished\n"

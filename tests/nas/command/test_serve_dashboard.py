@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from benchmarks.abuse.processes import Command, until
 from benchmarks.abuse.signals import free_port
@@ -58,4 +59,4 @@ def test_a_tethered_module_runs_as_itself_until_its_parent_lets_go(tmp_path):
     assert child.stdout.readline() == "__main__ ['--port', '1']\n"
     assert child.poll() is None
     child.stdin.close()
-    assert child.wait(20) == 0
+    assert child.wait(WAIT_S) == 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from nas.command.terminal import plain
 from nas.store import Store
@@ -46,7 +47,7 @@ def nas(*arguments: str, code: str = "", stdout=subprocess.PIPE, **variables: st
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=known | {"PYTHONPATH": ROOT} | variables,
-        timeout=120,
+        timeout=WAIT_S,
     )
 
 

@@ -11,6 +11,7 @@ import sys
 import drawn
 import numpy as np
 import pytest
+from patience import WAIT_S
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
@@ -146,5 +147,5 @@ assert not any(name.startswith("transformers_modules") for name in sys.modules)
 """
     environment = os.environ | {"HF_MODULES_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-I", "-c", script, str(exports("switch"))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=WAIT_S)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from model_tools import BACKBONE, DENSE, EVAL_TOKENS, TOPK, write_model
+from patience import WAIT_S
 from safetensors.torch import load_file
 from train_tools import RECIPE, STEP, command, the_line
 
@@ -269,7 +270,7 @@ def test_a_signal_keeps_a_state_and_a_kill_loses_little(small, whole, order, tmp
 
     def begun(keep, lines):
         process = subprocess.Popen([*command, keep], stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + WAIT_S
         while not (log.exists() and len(log.read_text().splitlines()) >= lines):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
@@ -277,7 +278,7 @@ def test_a_signal_keeps_a_state_and_a_kill_loses_little(small, whole, order, tmp
 
     process = begun("1000", 2)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130
     assert "the same command goes on from there" in told.splitlines()[-1]
     (kept,) = (out / "training").glob("step-*.json")

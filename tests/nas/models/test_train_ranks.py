@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from model_tools import DENSE, cut_of, small_llama, write_form, write_model
+from patience import WAIT_S
 from safetensors.torch import load_file
 
 from nas.models.directory import ModelDirectory
@@ -90,7 +91,7 @@ def both(small, tmp_path_factory):
             capture_output=True,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=170,
+            timeout=WAIT_S,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         with override(backend=Backend.TORCH):

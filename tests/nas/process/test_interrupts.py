@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from nas.process import interrupts
 
@@ -158,7 +159,7 @@ def run(program: str, *signals: int, ignored: int | None = None) -> tuple[int, s
         for number in signals:
             process.send_signal(number)
             time.sleep(0.05)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=WAIT_S)
     finally:
         process.kill()
     return process.returncode, out, err

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +39,7 @@ def start(folder: Path, name: str, *arguments: str) -> subprocess.Popen:
 @pytest.mark.parametrize(("name", "code"), [("ends", 0), ("fails", 3), ("says", 1), ("breaks", 1)])
 def test_the_note_has_the_exit_code(tmp_path, name, code):
     process = start(tmp_path, name)
-    process.communicate(timeout=60)
+    process.communicate(timeout=WAIT_S)
     assert process.returncode == code
     assert (tmp_path / "ended").read_text() == f"{code}\n"
     assert {path.name for path in tmp_path.glob("ended*")} == {"ended"}
@@ -48,6 +49,6 @@ def test_a_killed_module_leaves_none(tmp_path):
     process = start(tmp_path, "waits", "--port", "1")
     assert process.stdout.readline() == "['--port', '1']\n"
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=WAIT_S)
     time.sleep(0.05)
     assert not list(tmp_path.glob("ended*"))

@@ -12,6 +12,8 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from patience import WAIT_S
+
 from benchmarks.simulated_pool import SimulatedPool
 from nas import config as study_config
 from nas.config import StudyConfig
@@ -286,7 +288,7 @@ def driver(
 def run(*arguments: Any, **named: Any) -> int:
     """`driver`, to its end; its exit code."""
     with driver(*arguments, **named) as process:
-        process.join(60)
+        process.join(WAIT_S)
         code = process.exitcode
     assert code is not None, "it never ended"
     return code

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from nas.machines import Workers
 from nas.running.gpu_sharing import MPS, fewer, share_of, start_mps, trials_of
@@ -49,7 +50,7 @@ def test_out_of_memory_on_a_shared_gpu_lowers_the_number_and_ends_no_trial():
             env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=WAIT_S,
         )
     assert done.returncode == 0, done.stderr[-2000:]
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -15,6 +15,7 @@ from pathlib import Path
 import killed_driver
 import pytest
 from killed_driver import FLAT, LOST, NAME, REFUSED, RUNGS, STOPPED, run
+from patience import WAIT_S
 
 from nas.models.checkpoints import study_folder
 from nas.running.launcher import resume_study
@@ -258,7 +259,7 @@ def test_a_driver_that_woke_up_late_writes_nothing(url, corpus_dir, undisturbed)
         assert run(url, corpus_dir) == 0
         after = dump(url)
         os.kill(first.pid, signal.SIGCONT)
-        first.join(30)
+        first.join(WAIT_S)
         assert first.exitcode == LOST
     assert dump(url) == after
     # Its worker, in the same process, could still write files of its own, beside those that count.
@@ -274,7 +275,7 @@ def test_a_driver_that_lost_its_study_while_nothing_ran_starts_nothing(url, corp
         assert run(url, corpus_dir, point="begun", passes=2) == -signal.SIGKILL
         after = dump(url)
         os.kill(first.pid, signal.SIGCONT)
-        first.join(30)
+        first.join(WAIT_S)
         assert first.exitcode == LOST
     assert dump(url) == after
 
@@ -286,7 +287,7 @@ def dump(url):
 
 
 def wait_until_stopped(pid):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + WAIT_S
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         assert time.monotonic() < deadline, "it never came to the point"
         time.sleep(0.02)

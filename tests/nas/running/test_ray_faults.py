@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from patience import WAIT_S
 
 from benchmarks.abuse.ray_machine import session, wait_for
 from nas.running.pool import Ending, PoolLost
@@ -149,7 +150,7 @@ def test_nothing_stays_when_the_driver_is_killed(done):
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     leader, folder = driver.stdout.readline().split()
     if done is HALF:  # when the first of Ray's own processes is there, the rest is not
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + WAIT_S
         while not (rays := of_ray(int(leader))) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert rays, "Ray has started no process"
@@ -158,7 +159,7 @@ def test_nothing_stays_when_the_driver_is_killed(done):
     assert session(int(leader)) and os.path.isdir(folder)
     driver.kill()
     driver.communicate()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + WAIT_S
     while (session(int(leader)) or os.path.exists(folder)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not session(int(leader)) and not os.path.exists(folder)

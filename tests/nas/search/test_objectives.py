@@ -8,6 +8,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
 import dashboard
@@ -140,7 +141,7 @@ def test_the_page_shows_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Weights and active weights (kB)" in measures
     monkeypatch.setenv("NAS_DB", url)
     app = Path(dashboard.__file__).parent / "start" / "page.py"
-    page = AppTest.from_file(str(app), default_timeout=60).run()
+    page = AppTest.from_file(str(app), default_timeout=WAIT_S).run()
     assert not page.exception
     table = page.dataframe[-1]
     order = list(table.proto.column_order)

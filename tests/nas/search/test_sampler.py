@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from patience import WAIT_S
 
 from nas.search.sampler import (
     STARTUP_TRIALS,
@@ -148,7 +149,7 @@ def test_a_fresh_process_proposes_the_same(kind):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=WAIT_S,
     )
     assert json.loads(out.stdout) == [t.params for t in run(sampler(kind), 20)]
 

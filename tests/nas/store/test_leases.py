@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import count
 
 import pytest
+from patience import WAIT_S
 from sqlalchemy import text
 from store_cases import at_rung, ending, finished, new_study, new_trial
 
@@ -469,7 +470,7 @@ def test_sixteen_processes_share_one_database(url: str) -> None:
             _, evaluation = new_trial(store, study, flops=10.0)
             store.end_evaluation(ending(evaluation, Status.STOPPED, 4.0))
         command = [sys.executable, "-c", WRITERS, url, str(PROCESSES), str(TRIALS)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S)
         assert (done.returncode, done.stderr) == (0, ""), "a lock that was not waited for"
         said: dict[str, list[list[str]]] = {"added": [], "claimed": [], "seconds": []}
         for line in done.stdout.splitlines():

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 
 from nas.command.cli import run
 from nas.command.doctor import _database
@@ -197,7 +198,7 @@ def test_a_database_of_another_user(file: Path, request: pytest.FixtureRequest) 
     command = [sys.executable, "-c", AS_NOBODY, f"sqlite:///{file}", f"sqlite:///{theirs}/nas.db"]
 
     def listed() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=WAIT_S)
 
     (theirs / "nas.db").chmod(0o644)
     readable = listed()
@@ -237,7 +238,7 @@ def read_only(folder: Path, url: str, study: Path) -> list[str]:
         pytest.skip("this machine does not let a test mount a folder read-only")
     command = ["unshare", "-m", "sh", "-c", ON_READ_ONLY, "sh", str(folder)]
     command += [sys.executable, "-c", COMMANDS, url, str(study)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=WAIT_S)
     assert done.returncode != 99, done.stderr
     return done.stderr.splitlines()
 

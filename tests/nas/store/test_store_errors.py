@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import WAIT_S
 from sqlalchemy import make_url
 
 from nas.store import Store
@@ -109,7 +110,7 @@ def test_a_debug_log_holds_no_password(query: str) -> None:
     command = [sys.executable, "-c", "from nas.command.cli import main; main()", "--debug", "list"]
     url = f"postgresql://me:{PASSWORD}@127.0.0.1:1/db{query}"
     done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"NAS_DB": url}, timeout=120
+        command, capture_output=True, text=True, env=os.environ | {"NAS_DB": url}, timeout=WAIT_S
     )
     assert done.returncode == 2 and "127.0.0.1:1" in done.stderr
     assert PASSWORD not in done.stdout + done.stderr
@@ -246,7 +247,7 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
         study = store.create_study("shared", {}, 0, 1e9, ["bits_per_byte"])
         command = [sys.executable, "-c", WRITER, url]
         writers = [subprocess.Popen(command) for _ in range(2)]
-        assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+        assert [writer.wait(timeout=WAIT_S) for writer in writers] == [0, 0]
         assert [trial.number for trial in store.trials(study.id)] == list(range(40))
         assert store.ledger(study.id).reserved == 40.0
 
@@ -259,5 +260,5 @@ def test_a_current_database_opens_without_alembic_torch_triton_or_ray(tmp_path: 
         "print([m for m in ('torch', 'triton', 'ray', 'alembic', 'pandas') if m in sys.modules])"
     )
     command = [sys.executable, "-c", program, url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S)
     assert done.stdout.strip() == "[]"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
+from patience import WAIT_S
 
 from nas.store import EvaluationRecord, Facts, StudyRecord, StudyState, TrialRecord
 from nas.views.curves import curves_data, run_curves
@@ -394,5 +395,5 @@ def test_numbers_for_people(value: float, text: str) -> None:
 def test_importing_the_figures_does_not_import_plotly() -> None:
     program = "import sys, nas.views; print('plotly' in sys.modules)"
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WAIT_S)
     assert done.stdout.strip() == "False"

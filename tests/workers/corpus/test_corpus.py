@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import WAIT_S
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from search_space.corpus import CorpusSpec
@@ -221,7 +222,7 @@ def test_processes_prepare_one_corpus_at_once(folder, tmp_path):
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = {process.communicate(timeout=120)[0] for process in running}
+    printed = {process.communicate(timeout=WAIT_S)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0]
     assert len(printed) == 1
     Corpus.open(printed.pop().strip()).require_sequences(32)

@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from patience import WAIT_S
 
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError, WorkFailed
@@ -183,7 +184,7 @@ def test_an_interrupted_preparation_leaves_nothing_for_long(source, tmp_path, nu
         assert process.stdout.readline() == "writing\n"
         assert sweep(cache) == [] and len(list(cache.glob(".*"))) == 1
         process.send_signal(number)
-        process.wait(60)
+        process.wait(WAIT_S)
     left = list(cache.glob(".*"))
     assert len(left) == (1 if number == signal.SIGKILL else 0)
     assert sweep(cache) == left and list(cache.iterdir()) == []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+from patience import WAIT_S
 
 from workers.kernels.api.output_gate import output_gated_ffn
 from workers.kernels.pairs import Pairs
@@ -41,7 +42,7 @@ def outcomes():
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=180
+        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=WAIT_S
     )
     assert done.returncode == 0, done.stderr[-2000:]
     by_operation = collections.defaultdict(list)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from patience import WAIT_S
 
 from search_space.backbone import Backbone
 from search_space.contract import EvalRequest, EvalResult, Progress, Recipe, Status
@@ -258,7 +259,7 @@ def test_a_killed_process_is_taken_up_by_another(small_corpus, tmp_path, caplog,
         for step in middles(run, asked.rung, with_branch=asked.rung == 1):
             process = processes.Process(target=evaluate_and_die, args=(asked, step))
             process.start()
-            process.join(60)
+            process.join(WAIT_S)
             assert process.exitcode == -signal.SIGKILL
         caplog.clear()  # so that the last take-up alone is told
 
