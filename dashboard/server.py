@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from streamlit.watcher.polling_path_watcher import PollingPathWatcher
 
 import dashboard.pages  # noqa: F401  so that the first visit need not import them
 from dashboard import plotly_script
@@ -50,9 +51,16 @@ async def plotly(request: Request) -> Response:
 @asynccontextmanager
 async def warmed(_app: st.App) -> AsyncIterator[None]:
     """Begin to read when the server starts: a browser takes a second to ask for its first page."""
+    _watch_no_configuration()
     for target in (plotly_script.packed, warm):  # the first lets the other go on as it packs
         threading.Thread(target=target, daemon=True, name=target.__name__).start()
     yield
+
+
+def _watch_no_configuration() -> None:
+    """Streamlit opens and hashes its configuration's files five times a second, also those that do
+    not exist: 0.02 of a core, a third of what ten open pages cost. No option turns that off."""
+    PollingPathWatcher._schedule = lambda _watcher: None  # type: ignore[assignment]
 
 
 def warm() -> None:

@@ -69,6 +69,26 @@ def test_it_reads_ahead_and_a_database_that_is_not_there_stops_nothing(
     server.warm()
 
 
+def test_nobody_hashes_configuration_that_does_not_exist(server, monkeypatch, tmp_path) -> None:
+    from streamlit.watcher.polling_path_watcher import PollingPathWatcher
+
+    submitted = []
+    monkeypatch.setattr(PollingPathWatcher._executor, "submit", submitted.append)
+    monkeypatch.setattr(PollingPathWatcher, "_schedule", PollingPathWatcher._schedule)  # undo
+    monkeypatch.setattr(server, "warm", lambda: None)
+
+    def watched() -> int:
+        PollingPathWatcher(str(tmp_path / "config.toml"), print, allow_nonexistent=True)
+        return len(submitted)
+
+    async def start() -> int:
+        async with server.warmed(server.app):
+            return watched()
+
+    assert watched() == 1
+    assert asyncio.run(start()) == 1
+
+
 # Of the form that Plotly's script has: modules that pass others on, and a list that asks for each.
 SCRIPT = """(
  function(root, factory) {
