@@ -42,7 +42,7 @@ def few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> 
     if not any(pairs.counts):  # a token that is decoded by itself may open no expert
         return torch.zeros_like(x_TD)
     x_PD = x_TD if pairs.token_P is None else x_TD.index_select(0, pairs.token_P)
-    product, act = _product(pairs.counts, values_BGD), ACTIVATIONS[activation]
+    product, act = _product(pairs, values_BGD), ACTIVATIONS[activation]
     h_PG = product(x_PD, keys_BGD.transpose(1, 2))
     if gates_BGD is None:
         h_PG = act(h_PG)
@@ -56,22 +56,23 @@ def few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> 
         return product(h_PG, values_BGD)
     n_read = sum(count > 0 for count in pairs.counts)
     if h_PG.dtype == torch.float32 and len(h_PG) <= n_read * max(1, UNITS // h_PG.shape[1]):
-        return _by_token(h_PG, values_BGD, pairs, pairs.token_P, len(x_TD))
+        return _by_token(h_PG, values_BGD, pairs, len(x_TD))
     return torch.zeros_like(x_TD).index_add_(0, pairs.token_P, product(h_PG, values_BGD))
 
 
-def _product(counts: list[int], like_BGD: Tensor) -> Product:
+def _product(pairs: Pairs, like_BGD: Tensor) -> Product:
     """(rows, matrices) -> each row times its expert's matrix.
 
     One call for all experts where many are read; it would take longer for those that are not.
     """
+    counts = pairs.counts
     if len(counts) == 1:
         return lambda x_PI, w_BIO: x_PI @ w_BIO[0]
     read_N = [expert for expert, count in enumerate(counts) if count]
     # torch's one call takes rows of 16 bytes.
     whole = all(width % 4 == 0 for width in like_BGD.shape[1:])
     if whole and like_BGD.dtype == torch.float32 and 4 * len(read_N) > len(counts):
-        end_B = torch.tensor(counts).cumsum(0).to(torch.int32)
+        end_B = pairs.loads.end_B(like_BGD.device).to(torch.int32)
         return lambda x_PI, w_BIO: F.grouped_mm(x_PI, w_BIO, offs=end_B)
     sizes = [counts[expert] for expert in read_N]
 
@@ -82,20 +83,17 @@ def _product(counts: list[int], like_BGD: Tensor) -> Product:
     return each
 
 
-def _by_token(
-    h_PG: Tensor, values_BGD: Tensor, pairs: Pairs, token_P: Tensor, n_tokens: int
-) -> Tensor:
+def _by_token(h_PG: Tensor, values_BGD: Tensor, pairs: Pairs, n_tokens: int) -> Tensor:
     """(T, D): for each token the sum of its units' values, weighted with h."""
-    width = h_PG.shape[1]
-    first = [width * expert for expert, count in enumerate(pairs.counts) for _ in range(count)]
-    order_P = torch.argsort(token_P, stable=True)
-    first_P1 = torch.tensor(first).index_select(0, order_P).unsqueeze(1)
-    row_R = (first_P1 + torch.arange(width)).flatten()
-    size_T = torch.bincount(token_P, minlength=n_tokens)
+    n_pairs, width = h_PG.shape
+    order_P, start_T1 = pairs.by_token(n_tokens)
+    end_B = pairs.loads.end_B(h_PG.device)
+    expert_P = torch.searchsorted(end_B, torch.arange(n_pairs), right=True)
+    first_P1 = (expert_P * width).index_select(0, order_P).unsqueeze(1)
     return F.embedding_bag(
-        row_R,
+        (first_P1 + torch.arange(width)).flatten(),
         values_BGD.flatten(0, 1),
-        (size_T.cumsum(0) - size_T) * width,
+        start_T1[:-1] * width,
         mode="sum",
         per_sample_weights=h_PG.index_select(0, order_P).flatten(),
     )
