@@ -147,7 +147,7 @@ class Study:
                 return condition()
             if time.monotonic() > deadline:
                 raise Stuck(f"{self.name}: no {what} within {LIMIT_SECONDS:g} s: {self.said()}")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return True
 
     def end(self, seconds: float) -> None:

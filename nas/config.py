@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
@@ -25,8 +26,9 @@ from search_space.checks import is_whole, known_word, section, whole
 from search_space.contract import Precision, Recipe
 from search_space.corpus import CorpusSpec
 from search_space.cost import model_cost, step_flops
-from search_space.design import Placement
+from search_space.design import Method, Placement
 from search_space.errors import InputError, SpecError, check_keys, require, shown
+from search_space.methods import find
 from search_space.placement import placed
 from search_space.plain import checked
 from search_space.space import SearchSpace, look
@@ -34,6 +36,30 @@ from search_space.spec import FFNSpec
 
 MOST_WARM_STARTS = 1_000
 LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
+
+
+def _dearest(specs: Iterable[FFNSpec], backbone: Backbone, limits: Mapping[str, float]) -> float:
+    """Training FLOPs a token of the dearest design that keeps the limits; 0 for none."""
+    costs = (model_cost(spec, backbone) for spec in specs)
+    return max(
+        (
+            cost.training_flops
+            for cost in costs
+            if all(getattr(cost, name) <= limit for name, limit in limits.items())
+        ),
+        default=0.0,
+    )
+
+
+@functools.lru_cache(maxsize=64)  # a look takes a second, and a study is often made with changes
+def _dearest_of(
+    space: SearchSpace,
+    backbone: Backbone,
+    limits: tuple[tuple[str, float], ...],
+    methods: tuple[type[Method], ...],
+) -> float:
+    """That among a look at a space; `methods` are its own, of which plug-ins may be replaced."""
+    return _dearest(look(space, backbone), backbone, dict(limits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +229,11 @@ class StudyConfig:
     def _check_lowest_rung(self) -> None:
         budget, lowest, limits = self.budget, self.budget.levels[0], self.limits()
         tokens = self.recipe.batch_size * self.backbone.seq_len
+        warm = (spec for _, spec in self.warm_start_specs())
+        methods = tuple(find(name) for name in self.space.methods)
         dearest = tokens * max(
-            cost.training_flops
-            for cost in (model_cost(spec, self.backbone) for spec in self._all_specs())
-            if all(getattr(cost, name) <= limit for name, limit in limits.items())
+            _dearest(warm, self.backbone, limits),
+            _dearest_of(self.space, self.backbone, tuple(limits.items()), methods),
         )
         least = LEAST_STEPS * dearest * budget.reduction ** (budget.rungs - 1)
         require(

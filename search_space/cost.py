@@ -39,9 +39,14 @@ def model_cost(spec: FFNSpec, backbone: Backbone, activity: float | None = None)
     n_placed = sum(placed(spec.placement, backbone.n_layers))
     cost = (attention + ffn_cost(spec, backbone.d_model, activity)).times(n_placed) + head
     if n_placed < backbone.n_layers:
-        others = attention + ffn_cost(reference(backbone), backbone.d_model)
-        cost += others.times(backbone.n_layers - n_placed)
+        cost += _other(backbone).times(backbone.n_layers - n_placed)
     return cost
+
+
+@functools.cache
+def _other(backbone: Backbone) -> Cost:
+    """A layer that does not have the design."""
+    return _around(backbone)[0] + ffn_cost(reference(backbone), backbone.d_model)
 
 
 @functools.cache  # a study prices thousands of designs on one backbone

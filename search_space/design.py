@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from search_space.checks import flag as _flag
 from search_space.checks import one_of as _one_of
@@ -35,12 +35,9 @@ weight = functools.partial(_real, least=0, error=SpecError)
 flag = functools.partial(_flag, error=SpecError)
 
 
-_words = functools.cache(get_args)
-
-
 def one_of(name: str, value: object, literal: Any) -> None:
     """Refuse what is none of a Literal's words."""
-    _one_of(name, value, _words(literal), SpecError)
+    _one_of(name, value, literal.__args__, SpecError)  # as get_args has them, at less cost
 
 
 @dataclass(frozen=True, kw_only=True)

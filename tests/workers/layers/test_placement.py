@@ -158,7 +158,7 @@ def test_a_study_of_one_layer_searches_designs_in_it():
 @pytest.mark.parametrize(("n_layers", "different"), [(1, 1), (2, 2), (3, 3), (4, 4), (12, 4)])
 def test_placements_that_mean_the_same_layers_are_tried_once(n_layers, different):
     backbone = dataclasses.replace(BACKBONE, n_layers=n_layers)
-    space = SearchSpace(methods=("hash",))
+    space = SearchSpace(methods=("hash",), granularity=(1, 2), depth=(1, 2))
     held = dataclasses.replace(space, placement="all")
     assert combinations(space, backbone) == different * combinations(held, backbone)
     keys = [spec.key for _, spec in designs(space, backbone)]
