@@ -6,6 +6,7 @@ transformers loads it beside the configuration, with `trust_remote_code=True`.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def bundle_sources(*methods: type[Method], root: str = ROOT_MODULE) -> dict[str,
     Raises InputError for a method whose modules cannot be copied.
     """
     found = _found(methods)
-    ours = OURS.union(*map(plug_in_packages, methods))
+    ours = frozenset(OURS.union(*map(plug_in_packages, methods)))
     waiting, sources = [root], dict[str, str]()
     while waiting:
         dotted = waiting.pop()
@@ -60,7 +61,8 @@ def plug_in_packages(method: type[Method]) -> set[str]:
     return {place.split(".")[0] for place in (method.__module__, method.layer.split(":")[0])} - OURS
 
 
-def _flattened(text: str, package: str, ours: set[str]) -> tuple[str, list[str]]:
+@functools.cache  # exports of one process share most of their modules
+def _flattened(text: str, package: str, ours: frozenset[str]) -> tuple[str, tuple[str, ...]]:
     """A module's text with imports from one flat folder, and which modules it imports there.
 
     Raises InputError for an import of a module itself, which has another name there.
@@ -79,7 +81,7 @@ def _flattened(text: str, package: str, ours: set[str]) -> tuple[str, list[str]]
             line, flat = node.lineno - 1, f"from .{module_name(module)} import"
             lines[line] = re.sub(r"from\s+[.\w]+\s+import", flat, lines[line], count=1)
             imported.append(module)
-    return "".join(lines), imported
+    return "".join(lines), tuple(imported)
 
 
 def _refuse(modules: list[str]) -> None:

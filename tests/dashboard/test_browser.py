@@ -7,7 +7,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from browser_tools import APP, SCRIPT, Window, chromium, served
+from browser_tools import APP, Window, chromium, served
 
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
@@ -26,30 +26,39 @@ def browser() -> Iterator[object]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def board(tmp_path_factory) -> Iterator[tuple[str, str]]:
+    """A database, and a server over it: a test has a study of its own there."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('board')}/nas.db"
+    Store.open(url).close()
+    with served(url) as address:
+        yield url, address
+
+
 @pytest.fixture
-def window(browser, url: str, request) -> Iterator[Callable[..., Window]]:
-    """Opens a window with a session of its own, over the test's database."""
+def window(browser) -> Iterator[Callable[..., Window]]:
+    """Opens a window with a session of its own."""
     opened = []
 
-    def open_window(width: int, height: int) -> Window:
+    def open_window(address: str, width: int, height: int) -> Window:
         context = browser.new_context(viewport={"width": width, "height": height})
         opened.append(context)
         return Window(context.new_page(), address)
 
-    with served(url, getattr(request, "param", SCRIPT)) as address:
-        yield open_window
-        for context in opened:
-            context.close()
+    yield open_window
+    for context in opened:
+        context.close()
 
 
 def test_a_selection_drives_the_panels_and_a_refresh_keeps_it_and_the_zoom(
-    url: str, window: Callable[..., Window], fill
+    board: tuple[str, str], window: Callable[..., Window], fill
 ) -> None:
+    url, address = board
     with Store.open(url) as store:
         study = fill(store, "demo", StudyState.RUNNING)
-        one = window(1400, 1000)
+        one = window(address, 1400, 1000)
         page = one.page
-        page.goto(one.address)
+        page.goto(f"{address}/?study=demo")
         page.wait_for_selector(f"{CHART} .points path")
         one.settle()  # it is drawn, and hears a click
         chart = page.locator(CHART).first
@@ -90,7 +99,7 @@ def test_a_selection_drives_the_panels_and_a_refresh_keeps_it_and_the_zoom(
         selects(page, 2, 0)
 
         # The same address in another browser, and from there to the other pages.
-        two = window(1280, 1000)
+        two = window(address, 1280, 1000)
         other = two.page
         other.goto(f"{page.url}&y=total_params&log=xy")
         chart = other.locator(CHART).first
@@ -110,13 +119,14 @@ def test_a_selection_drives_the_panels_and_a_refresh_keeps_it_and_the_zoom(
 
 
 def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
-    url: str, window: Callable[..., Window], fill_with_rungs
+    board: tuple[str, str], window: Callable[..., Window], fill_with_rungs
 ) -> None:
+    url, address = board
     with Store.open(url) as store:
-        study = fill_with_rungs(store, "demo")
-        one = window(1400, 2600)
+        study = fill_with_rungs(store, "rungs")
+        one = window(address, 1400, 2600)
         page = one.page
-        page.goto(one.address)
+        page.goto(f"{address}/?study=rungs")
         page.wait_for_function(f"() => document.querySelectorAll('{CHART} .legend').length >= 2")
         scatter, runs = page.locator(CHART).first, page.locator(RUNS)
         runs.locator(".xtick").first.wait_for()
@@ -155,8 +165,7 @@ def test_runs_are_drawn_over_the_rungs_and_a_promotion_appears(
 NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; ``f`` _g_ # h ~~i~~ <3"
 
 
-@pytest.mark.parametrize("window", [APP], indirect=True, ids=["without its own server"])
-def test_an_error_reads_as_it_was_written_and_a_lost_database_comes_back(
+def test_without_its_own_server_an_error_reads_as_it_was_written_and_a_lost_database_comes_back(
     url: str, window: Callable[..., Window]
 ) -> None:
     with Store.open(url) as store:
@@ -164,23 +173,24 @@ def test_an_error_reads_as_it_was_written_and_a_lost_database_comes_back(
         more = {"seed": 0, "source": "x", "params": {}, "until_flops": 1.0, "cost": {}}
         _, begun = store.add_trial(study.id, FFNSpec(d_ff=8), **more)
         store.end_evaluation(EvalResult(evaluation=begun.id, status=Status.FAILED, error=NASTY))
-    one = window(1400, 1000)
-    page = one.page
-    page.goto(one.address)
-    page.wait_for_function("() => window.Plotly")  # which comes with the page here
-    page.get_by_role("link", name="Trial", exact=True).click()
-    alert = page.locator("[data-testid=stAlert]", has_text="failed:")
-    alert.wait_for()
-    assert alert.inner_text().strip() == f"failed: {NASTY}"
+    with served(url, APP) as address:
+        one = window(address, 1400, 1000)
+        page = one.page
+        page.goto(one.address)
+        page.wait_for_function("() => window.Plotly")  # which comes with the page here
+        page.get_by_role("link", name="Trial", exact=True).click()
+        alert = page.locator("[data-testid=stAlert]", has_text="failed:")
+        alert.wait_for()
+        assert alert.inner_text().strip() == f"failed: {NASTY}"
 
-    file = Path(url.removeprefix("sqlite:///"))
-    aside = file.rename(file.with_name("aside.db"))
-    gone = page.locator("[data-testid=stAlert]", has_text="no studies at")
-    gone.first.wait_for()
-    aside.rename(file)
-    gone.first.wait_for(state="detached")
-    alert.wait_for()
-    assert page.locator("[data-testid=stException]").count() == 0
+        file = Path(url.removeprefix("sqlite:///"))
+        aside = file.rename(file.with_name("aside.db"))
+        gone = page.locator("[data-testid=stAlert]", has_text="no studies at")
+        gone.first.wait_for()
+        aside.rename(file)
+        gone.first.wait_for(state="detached")
+        alert.wait_for()
+        assert page.locator("[data-testid=stException]").count() == 0
 
 
 def click_trial(page, chart, number: int) -> None:

@@ -74,21 +74,25 @@ def windows(browser, address) -> dict[str, Window]:
     return found
 
 
+# Tests of one page follow one another: visits are most of the time.
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path, scope="module")
+
+
 def visit(window: Window, page) -> None:
-    """Choose a page from the menu."""
-    links = window.page.locator("[data-testid=stSidebarNavLink]")
-    links.filter(has_text=page.title).first.click()
+    """Choose a page from the menu, unless the window is there."""
     path = "/" if page.default else f"/{page.path}"
-    window.page.wait_for_function("(path) => location.pathname === path", arg=path)
+    if window.page.evaluate("location.pathname") != path:
+        links = window.page.locator("[data-testid=stSidebarNavLink]")
+        links.filter(has_text=page.title).first.click()
+        window.page.wait_for_function("(path) => location.pathname === path", arg=path)
     window.settle()
 
 
 @pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+@every_page
 def test_a_page_draws_without_an_error_fits_and_shuts_nobody_out(
     page, theme: str, windows: dict[str, Window], tmp_path: Path
 ) -> None:
-    """One visit for all of it: visits are most of the time."""
     window = windows[theme]
     window.wrong.clear()
     visit(window, page)
@@ -137,7 +141,7 @@ AUDIT = """async () => {
 }"""
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+@every_page
 def test_the_keyboard_alone_reaches_every_control(page, windows: dict[str, Window]) -> None:
     window = windows["light"]
     visit(window, page)

@@ -41,15 +41,23 @@ def browser() -> Iterator[object]:
         yield found
 
 
-@pytest.fixture
-def window(browser, url: str, fill) -> Iterator[Window]:
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, fill) -> Iterator[str]:
+    """A server over one study, which all only look at."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('paint')}/nas.db"
     with Store.open(url) as store:
         fill(store, "demo", StudyState.FINISHED)
-    with served(url) as address:
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.add_init_script(WATCH)
-        yield Window(page, address)
-        page.close()
+    with served(url) as found:
+        yield found
+
+
+@pytest.fixture
+def window(browser, address: str) -> Iterator[Window]:
+    """With no cache of another's."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.add_init_script(WATCH)
+    yield Window(page, address)
+    page.close()
 
 
 @pytest.mark.parametrize("path", ["", "trial"])

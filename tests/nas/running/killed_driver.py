@@ -6,12 +6,16 @@ Nothing of the product is there for it: the points are patched into the driver's
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from typing import Any
 
+import pytest
 from patience import WAIT_S
 
 from benchmarks.simulated_pool import SimulatedPool
@@ -53,7 +57,7 @@ FLAT = {"budget": {"trials": 6, "trial_flops": 3e7}}
 RUNGS = {
     "budget": {
         "trials": 6,
-        "trial_flops": 1e8,
+        "trial_flops": 5e7,
         "rungs": 3,
         "reduction": 2,
         "repeats": {"share": 0.3, "seeds": 2},
@@ -228,6 +232,7 @@ def _drive_to(
     number: int,
     states: bool,
 ) -> None:
+    assert "warm_driver" in sys.modules, "each driver would load everything itself"
     left = passes
 
     def at() -> None:
@@ -251,12 +256,16 @@ def _drive_to(
         os._exit(STOPPED)
 
 
-# Its processes come from one that has imported everything, and computed nothing.
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(
-    # The last four are imported by the first study, step, ask and ranking.
-    ["killed_driver", "alembic.command", "torch._dynamo", "optuna", "moocore"]
-)
+@functools.cache
+def _processes() -> multiprocessing.context.ForkServerContext:
+    """Where drivers come from: forks of a process that has driven a study already."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["warm_driver"])
+    with pytest.MonkeyPatch.context() as patch:
+        # The server looks for modules on its own path alone, and is silent about what it lacks.
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        forkserver.ensure_running()
+    return processes
 
 
 @contextlib.contextmanager
@@ -274,7 +283,7 @@ def driver(
 
     states: keep a training's state every few steps, not every minute.
     """
-    process = _processes.Process(
+    process = _processes().Process(
         target=_drive_to, args=(url, corpus_dir, config, point, passes, number, states)
     )
     process.start()
