@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 BACKBONE = Backbone(d_model=32, n_layers=2, n_heads=2, vocab_size=100, seq_len=16)
 SMALL = dataclasses.replace(BACKBONE, n_layers=1)
-RANDOM = int(os.environ.get("NAS_TEST_EXAMPLES", "20"))  # all methods are among so many
+RANDOM = int(os.environ.get("NAS_TEST_EXAMPLES", "50"))
 
 
 class Dice:
