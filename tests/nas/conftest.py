@@ -136,9 +136,7 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(
-    request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[Path], str]
-) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[Path], str]) -> str:
     """A database without studies; on PostgreSQL the tables are kept, which saves the migration."""
     if request.param == "sqlite":
         return new_database(tmp_path)
