@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # How this machine multiplies is measured where a test asks for that, and nowhere else.
 os.environ.setdefault("FFN_NAS_PRODUCTS", "torch")
@@ -34,6 +36,23 @@ def prepared() -> Iterator[Prepared]:
     processes = Prepared()
     yield processes
     processes.close()
+
+
+@pytest.fixture(scope="session")
+def new_database(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """new_database(folder): the URL of a SQLite database without studies there.
+
+    All are copies of one: migrating each would be most of the time of the tests of the store.
+    """
+    from nas.store import Store
+
+    made = tmp_path_factory.mktemp("database") / "nas.db"
+    Store.open(f"sqlite:///{made}").close()
+
+    def copied(folder: Path) -> str:
+        return f"sqlite:///{shutil.copy(made, folder / 'nas.db')}"
+
+    return copied
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -149,11 +149,9 @@ def end(
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(tmp_path: Path, new_database: Callable[[Path], str]) -> str:
     """The URL of a database with no studies."""
-    url = f"sqlite:///{tmp_path}/nas.db"
-    Store.open(url).close()
-    return url
+    return new_database(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,10 +136,10 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[Path], str]) -> str:
     """A database without studies; on PostgreSQL the tables are kept, which saves the migration."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'nas.db'}"
+        return new_database(tmp_path)
     engine: Engine = request.getfixturevalue("postgres")
     with engine.connect() as connection:
         if inspect(connection).has_table("study"):
