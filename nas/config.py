@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, get_args
 
 from nas.base_model import with_base
 from nas.machines import Workers
+from nas.search.dearest import dearest_among, dearest_in_space
 from nas.search.decisions import Plan
 from nas.search.objectives import objective
 from nas.search.rungs import expected_flops, path_flops
@@ -25,8 +25,8 @@ from search_space.base import check_cut
 from search_space.checks import is_whole, known_word, section, whole
 from search_space.contract import Precision, Recipe
 from search_space.corpus import CorpusSpec
-from search_space.cost import model_cost, step_flops
-from search_space.design import Method, Placement
+from search_space.cost import step_flops
+from search_space.design import Placement
 from search_space.errors import InputError, SpecError, check_keys, require, shown
 from search_space.methods import find
 from search_space.placement import placed
@@ -36,30 +36,6 @@ from search_space.spec import FFNSpec
 
 MOST_WARM_STARTS = 1_000
 LEAST_STEPS = 50  # of the dearest design at the lowest of several rungs
-
-
-def _dearest(specs: Iterable[FFNSpec], backbone: Backbone, limits: Mapping[str, float]) -> float:
-    """Training FLOPs a token of the dearest design that keeps the limits; 0 for none."""
-    costs = (model_cost(spec, backbone) for spec in specs)
-    return max(
-        (
-            cost.training_flops
-            for cost in costs
-            if all(getattr(cost, name) <= limit for name, limit in limits.items())
-        ),
-        default=0.0,
-    )
-
-
-@functools.lru_cache(maxsize=64)  # a look takes a second, and a study is often made with changes
-def _dearest_of(
-    space: SearchSpace,
-    backbone: Backbone,
-    limits: tuple[tuple[str, float], ...],
-    methods: tuple[type[Method], ...],
-) -> float:
-    """That among a look at a space; `methods` are its own, of which plug-ins may be replaced."""
-    return _dearest(look(space, backbone), backbone, dict(limits))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +208,8 @@ class StudyConfig:
         warm = (spec for _, spec in self.warm_start_specs())
         methods = tuple(find(name) for name in self.space.methods)
         dearest = tokens * max(
-            _dearest(warm, self.backbone, limits),
-            _dearest_of(self.space, self.backbone, tuple(limits.items()), methods),
+            dearest_among(warm, self.backbone, limits),
+            dearest_in_space(self.space, self.backbone, tuple(limits.items()), methods),
         )
         least = LEAST_STEPS * dearest * budget.reduction ** (budget.rungs - 1)
         require(

@@ -112,6 +112,7 @@ def _linked(folder: Path, form: str, data: bytes) -> dict[str, Any]:
 
 
 def _shards() -> Iterator[Case]:
+    run = "".join(random.Random(1).choices("ACGTacgt", k=300_000))
     for form in ALL:
         empty = packed([], form)
         yield Case(
@@ -142,7 +143,6 @@ def _shards() -> Iterator[Case]:
                 lambda d, f=form, a=data: put(d, {f"a.{f}": a}),
                 refused=cut,
             )
-        run = "".join(random.Random(1).choices("ACGTacgt", k=300_000))
         yield Case(
             f"300 kB without a space, {form}",
             lambda d, f=form, r=run: put(d, {f"a.{f}": packed([r], f)}),

@@ -46,18 +46,12 @@ def test_ordinary_text_is_tokenized_as_by_gpt2s_pattern():
 
 
 @pytest.mark.parametrize(
-    "row",
-    [
-        "".join(random.Random(0).choices(string.ascii_letters, k=500_000)),
-        "".join(random.Random(0).choices("ACGT", k=500_000)),
-        "".join(random.Random(0).choices(string.digits, k=500_000)),
-        "".join(random.Random(0).choices("!?;:", k=500_000)),
-        "".join(random.Random(0).choices(" \n\t", k=500_000)),
-        "数" * 300_000,
-    ],
+    "signs",
+    [string.ascii_letters, "ACGT", string.digits, "!?;:", " \n\t", "数"],
     ids=["letters", "dna", "digits", "signs", "spaces", "ideographs"],
 )
-def test_a_row_without_spaces_costs_what_other_text_costs(row):
+def test_a_row_without_spaces_costs_what_other_text_costs(signs):
+    row = "".join(random.Random(0).choices(signs, k=300_000 if signs == "数" else 500_000))
     start = time.process_time()
     tokenizer = train_bpe([prose(), row], 1024)
     ids = tokenizer.encode_batch_fast([row])[0].ids

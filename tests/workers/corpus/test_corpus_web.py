@@ -17,7 +17,7 @@ from workers.corpus.documents import read_documents
 from workers.corpus.files import list_files
 
 TEXT = "".join(f"line {i} é\n" for i in range(1000))
-LARGE = "".join(f"line {i:09d}\n" for i in range(600_000))  # more than one block of fsspec's
+LARGE = "".join(f"line {i:0144d}\n" for i in range(60_000))  # more than one block of fsspec's
 
 
 def parquet() -> bytes:
