@@ -143,9 +143,10 @@ print(json.dumps([t.params for t in run(sampler({kind!r}), 20)], sort_keys=True)
 @pytest.mark.parametrize("kind", ["tpe", "nsga2"])
 def test_a_fresh_process_proposes_the_same(kind):
     here = Path(__file__)
+    paths = os.pathsep.join(map(str, (here.parents[3], here.parents[2])))
     out = subprocess.run(
         [sys.executable, "-c", FRESH.format(tests=str(here.parent), kind=kind)],
-        env=os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": str(here.parents[3])},
+        env=os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=True,
