@@ -15,8 +15,8 @@ _COMES = '<p data-stale="true" style="opacity: 0.6">The rest of the page comes.<
 
 
 def reached(key: str) -> bool:
-    """Whether to draw what is below; call it after the page's first chart, of that key, and where
-    something may stand that says that more comes.
+    """Whether to draw what is below the page's first chart, of that key; call it where something
+    may stand that says that more comes.
 
     A visit's first answer is no. The part of the page that asked is drawn again when the browser
     begins with the chart, and then the answer is yes for as long as the page is open. Without a

@@ -56,14 +56,15 @@ def board(context: Context) -> None:
         with chart:
             draw_front(context, reading, then)
     else:  # what readers look for is there first
-        with chart:
-            drawn = draw_front(context, reading, reading)
-        if drawn and above is not None:
-            with above:
+        whole = True
+        if above is not None and not _points(context, reading, view_of(reading)).frame.empty:
+            with above:  # before the chart: a container has no room while nothing is in it
                 whole = below.reached(_key(reading))
-            if not whole:
-                links.publish()
-                return
+        with chart:
+            draw_front(context, reading, reading)
+        if not whole:
+            links.publish()
+            return
         with past:
             then = draw_past(context, reading)
     if above is not None:
@@ -85,16 +86,16 @@ def _no_trial(reading: Reading) -> str:
     )
 
 
-def draw_front(context: Context, now: Reading, reading: Reading) -> bool:
-    """The scatter, or in words why there is none; whether there is.
+def draw_front(context: Context, now: Reading, reading: Reading) -> None:
+    """The scatter, or in words why there is none.
 
     reading: `now`, or the study as it stood once, on the axes that it has now.
     """
     nothing = _nothing_measured(now, reading)
     if nothing:
         st.info(nothing)
-        return False
-    return _draw_scatter(context, now, reading, view_of(now))
+        return
+    _draw_scatter(context, now, reading, view_of(now))
 
 
 def _nothing_measured(now: Reading, reading: Reading) -> str:
@@ -114,7 +115,7 @@ def _nothing_measured(now: Reading, reading: Reading) -> str:
     )
 
 
-def _draw_scatter(context: Context, now: Reading, reading: Reading, view: View) -> bool:
+def _draw_scatter(context: Context, now: Reading, reading: Reading, view: View) -> None:
     selected = links.selected()
     found = _points(context, reading, view)
     if found.frame.empty:
@@ -122,7 +123,7 @@ def _draw_scatter(context: Context, now: Reading, reading: Reading, view: View) 
             "No design has been measured at this rung yet. Choose a lower one under *Measured at*, "
             "or wait: designs reach the top when they are promoted."
         )
-        return False
+        return
     outside = frozenset(selected) & frozenset(found.frame.index)
     drawn, figure = context.source.once(
         ("scatter", reading.stamp, view, _thin(found, outside)),
@@ -147,7 +148,6 @@ def _draw_scatter(context: Context, now: Reading, reading: Reading, view: View) 
         "The list of designs below selects without a mouse.",
     )
     st.caption(_caption(reading, view, drawn))
-    return True
 
 
 def _key(reading: Reading) -> str:
