@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 _acted: ContextVar[str | None] = ContextVar("kind_of_device", default=None)
+_ever = False  # whether a body was ever inside: a step of decoding asks a hundred times
 
 
 def kind(tensor: Tensor) -> str:
     """`cpu`, `cuda` or another of torch's names: whose forms run on this tensor."""
-    if torch.compiler.is_compiling():  # a compiler cannot follow a context's variable
+    # A compiler cannot follow a context's variable.
+    if not _ever or torch.compiler.is_compiling():
         return tensor.device.type
     return _acted.get() or tensor.device.type
 
@@ -31,6 +33,8 @@ def acted() -> str | None:
 @contextlib.contextmanager
 def as_on(device_type: str) -> Iterator[None]:
     """The body takes the forms of another kind of device, on tensors of whichever it has."""
+    global _ever
+    _ever = True
     token = _acted.set(torch.device(device_type).type)
     try:
         yield

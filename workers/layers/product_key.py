@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from search_space.methods.product_key import ProductKey
 from search_space.spec import FFNSpec
+from workers.kernels.api.mixed import unmixed
 from workers.kernels.api.product_key import product_key_search
 from workers.layers.declared import Declared
 from workers.layers.experts import Experts
@@ -51,7 +52,7 @@ class ProductKeySelection(Declared):
     def forward(self, x_TD: Tensor, ids_T: Tensor, experts: Experts) -> Selected:
         """x_TD (T, D) -> bags of H * K weighted experts a token."""
         dtype = torch.promote_types(x_TD.dtype, torch.float32)
-        with torch.autocast(x_TD.device.type, enabled=False):
+        with unmixed(x_TD.device.type):
             score_HTK, index_HTK = self._search(self._queries(x_TD.to(dtype)))
         index_THK, score_THK = index_HTK.transpose(0, 1), score_HTK.transpose(0, 1)
         weight_THK = score_THK.softmax(2) if self.knobs.gate == "softmax" else score_THK.sigmoid()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from workers.kernels.api.mixed import unmixed
 from workers.layers.declared import Declared
 
 
@@ -26,5 +27,5 @@ class Router(Declared):
     def forward(self, x_TD: Tensor) -> Tensor:
         """x_TD (T, D) -> logits (T, B), float32 or wider."""
         dtype = torch.promote_types(x_TD.dtype, torch.float32)
-        with torch.autocast(x_TD.device.type, enabled=False):
+        with unmixed(x_TD.device.type):
             return F.linear(x_TD.to(dtype), self.weight_BD.to(dtype))

@@ -27,7 +27,8 @@ def product_dtype(x: Tensor) -> torch.dtype:
 
 def lowered(x: Tensor) -> Tensor:
     """`x` in the dtype that its products are to run in."""
-    return x.to(product_dtype(x))
+    dtype = product_dtype(x)
+    return x if x.dtype == dtype else x.to(dtype)  # a step of decoding asks for each factor
 
 
 def widened(x: Tensor) -> Tensor:

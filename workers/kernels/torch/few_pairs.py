@@ -18,10 +18,10 @@ from torch import Tensor
 from workers.kernels.activations import ACTIVATIONS
 from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.place import kind
-from workers.kernels.switch import onednn
+from workers.kernels.switch import onednn, onednn_multiplies
 
-# By measurement (benchmarks/decode.py): a product a token reads an expert's values at the speed of
-# memory, one an expert does not, until its rows are so many units that reading them once pays.
+# By measurement (benchmarks/decode.py): a sum a pair reads an expert's values at the speed of
+# memory, a product an expert does not, until its rows are so many units that reading once pays.
 UNITS = 256
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -35,9 +35,15 @@ def are_few(given: Operands, pairs: Pairs, tile_rows: int) -> bool:
     return kind(given.x_TD) == "cpu" and sum(pairs.counts) <= tile_rows
 
 
-@onednn(False)  # shapes differ from call to call: see ROUTED of expert_ffn
 def few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     """(T, D), as workers.kernels.api.expert_ffn says."""
+    if not onednn_multiplies():
+        return _few(given, pairs, activation, watch)
+    with onednn(False):  # shapes differ from call to call: see ROUTED of expert_ffn
+        return _few(given, pairs, activation, watch)
+
+
+def _few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> Tensor:
     x_TD, keys_BGD, gates_BGD, values_BGD, weight_P1 = given
     if not any(pairs.counts):  # a token that is decoded by itself may open no expert
         return torch.zeros_like(x_TD)
@@ -56,8 +62,10 @@ def few(given: Operands, pairs: Pairs, activation: str, watch: Watch | None) -> 
         return product(h_PG, values_BGD)
     n_read = sum(count > 0 for count in pairs.counts)
     if h_PG.dtype == torch.float32 and len(h_PG) <= n_read * max(1, UNITS // h_PG.shape[1]):
-        return _by_token(h_PG, values_BGD, pairs, len(x_TD))
-    return torch.zeros_like(x_TD).index_add_(0, pairs.token_P, product(h_PG, values_BGD))
+        y_PD = _by_row(h_PG, values_BGD, pairs)
+    else:
+        y_PD = product(h_PG, values_BGD)
+    return torch.zeros_like(x_TD).index_add_(0, pairs.token_P, y_PD)
 
 
 def _product(pairs: Pairs, like_BGD: Tensor) -> Product:
@@ -83,17 +91,15 @@ def _product(pairs: Pairs, like_BGD: Tensor) -> Product:
     return each
 
 
-def _by_token(h_PG: Tensor, values_BGD: Tensor, pairs: Pairs, n_tokens: int) -> Tensor:
-    """(T, D): for each token the sum of its units' values, weighted with h."""
+def _by_row(h_PG: Tensor, values_BGD: Tensor, pairs: Pairs) -> Tensor:
+    """(P, D): for each pair the sum of its units' values, weighted with h."""
     n_pairs, width = h_PG.shape
-    order_P, start_T1 = pairs.by_token(n_tokens)
     end_B = pairs.loads.end_B(h_PG.device)
     expert_P = torch.searchsorted(end_B, torch.arange(n_pairs), right=True)
-    first_P1 = (expert_P * width).index_select(0, order_P).unsqueeze(1)
     return F.embedding_bag(
-        (first_P1 + torch.arange(width)).flatten(),
+        (expert_P.mul_(width).unsqueeze(1) + torch.arange(width)).flatten(),
         values_BGD.flatten(0, 1),
-        start_T1[:-1] * width,
+        torch.arange(0, n_pairs * width, width),
         mode="sum",
-        per_sample_weights=h_PG.index_select(0, order_P).flatten(),
+        per_sample_weights=h_PG.flatten(),
     )
