@@ -193,9 +193,9 @@ def test_the_standard_library_is_cached(tmp_path):
     spec = CorpusSpec(max_bytes=600_000)
     first = prepare(spec, 512, 128, tmp_path)
     assert sum(first.meta["bytes"].values()) <= 600_000
-    start = time.perf_counter()
+    start = time.process_time()
     assert prepare(spec, 512, 128, tmp_path).dir == first.dir
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_the_later_of_two_writers_takes_the_first_ones(folder, tmp_path, monkeypatch):

@@ -222,11 +222,11 @@ def test_a_large_corpus_opens_fast(tmp_path):
             file.truncate(sizes.get(name, 1) << 20)
     write_sealed(tmp_path / META, {"parts": measure(tmp_path)})
     seal._known.clear()
-    start = time.perf_counter()
+    start = time.process_time()
     assert seal.fault(tmp_path) == ""
-    first = time.perf_counter() - start
+    first = time.process_time() - start
     assert seal.fault(tmp_path) == ""
-    assert time.perf_counter() - start - first < 0.1
+    assert time.process_time() - start - first < 0.1
     assert first < 20  # 0.3 s where the processor has instructions for SHA-256
 
 
