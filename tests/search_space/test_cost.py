@@ -40,7 +40,7 @@ from workers.model import ProxyLM
 pytestmark = pytest.mark.slow
 
 TOKENS, VOCAB = 3, 32
-RANDOM_SPECS = int(os.environ.get("NAS_TEST_EXAMPLES", "100"))
+RANDOM_SPECS = int(os.environ.get("NAS_TEST_EXAMPLES", "200"))
 
 
 def random_selection(rng: random.Random, method: str, n_experts: int) -> Method:
