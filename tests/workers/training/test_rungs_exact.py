@@ -38,8 +38,8 @@ BACKBONE = Backbone(
     d_model=16, n_layers=2, n_heads=2, vocab_size=300, seq_len=32, reference_d_ff=64
 )
 RECIPE = Recipe(batch_size=2, warmup=3)
-STEPS = 15.5  # of a design with a fixed price, at the top: 15, at the rungs below 7 and 3
-RUNGS = (1 / 5, 1 / 2, 1.0)
+STEPS = 30.5  # of a design with a fixed price, at the top: 30, at the rungs below 10 and 3
+RUNGS = (1 / 9, 1 / 3, 1.0)
 DRAWN = 8
 
 
