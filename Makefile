@@ -5,7 +5,7 @@ export PYTHONDONTWRITEBYTECODE =
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test quick lint format clean
+.PHONY: setup demo test test-long quick lint format clean
 
 setup: $(READY)
 
@@ -25,11 +25,17 @@ demo: setup
 # Three on two cores: some tests wait for processes of Ray and PostgreSQL, and each worker collects
 # all of them first. Files in the order of tests/conftest.py: xdist's own, by how many tests a file
 # has, would leave the slowest to the end.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: setup
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
+
+# What tests/depth.py says: the further designs, pages, tools and faults. CI runs these, too.
+test-long: setup
+	$(PYTEST) -m long
 
 quick: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long" -q
 
 lint: setup
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 from prepared import Prepared
 
-# Whoever begins with one of these last is what all others wait for.
+# Whoever begins with one of these last is what all others wait for, here or in `make test-long`.
 LONGEST = (
     "benchmarks/test_kills.py",
     "dashboard/test_browser_pages.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from depth import LONG
 
 from benchmarks import dashboard, dashboard_browser, dashboard_crowd
 from benchmarks.reading_store import NAME, TWO_EACH
@@ -34,6 +35,7 @@ def test_what_no_browser_can_measure_is_said(tmp_path: Path, monkeypatch) -> Non
     assert found["trials, with two evaluations each"].value == 16
 
 
+@LONG
 def test_a_crowd_reads_and_is_measured_in_pairs(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(dashboard_crowd, "PAGES_OPEN", 2)
     with dashboard.store(16, 1, tmp_path) as url:

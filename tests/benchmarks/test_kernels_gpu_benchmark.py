@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from depth import LONG
 from patience import WAIT_S
 
 pytestmark = pytest.mark.slow
@@ -27,6 +28,7 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@LONG
 def test_every_operation_is_checked(tmp_path):
     file = tmp_path / "rows.json"
     done = run("--interpret", "--json", str(file))

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from depth import LONG
 
 from benchmarks.kills import rows
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 # A raylet's and the GCS's end the driver as its own death does, and take as long again each:
 # test_ray_faults and test_abuse_kills kill those.

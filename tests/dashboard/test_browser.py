@@ -8,12 +8,13 @@ from time import sleep
 
 import pytest
 from browser_tools import APP, Window, chromium, served
+from depth import LONG
 
 from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
 from search_space.spec import FFNSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 CHART = ".ffn-nas-chart"
 RUNS = f"{CHART}[aria-label^='Bits per byte of each run']"

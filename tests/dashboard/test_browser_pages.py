@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from browser_tools import ROOT, Window, chromium, served
+from depth import LONG
 
 from benchmarks.reading_store import NAME as MANY
 from benchmarks.reading_store import fill as fill_many
@@ -19,7 +20,7 @@ from nas.store import Store, StudyState
 from search_space.contract import EvalResult, Status
 from search_space.spec import FFNSpec
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 NASTY = "[/x] $a$ <b> `c` **d** :smile: :red[e] -> -- &amp; <script>alert(1)</script> # h"

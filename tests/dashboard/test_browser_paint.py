@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from browser_tools import Window, chromium, served
+from depth import LONG
 
 from nas.store import Store, StudyState
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 # Before any script of the page: how often each chart is drawn, where the first one
 # stood then, and whether the page said that more comes.

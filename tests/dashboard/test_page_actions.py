@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from actions_tools import STUDY, TEXT, ended, furnish, study_text, until
+from depth import LONG
 from patience import WAIT_S
 from streamlit.testing.v1 import AppTest
 
@@ -167,6 +168,7 @@ def test_what_is_typed_in_a_section_outlives_its_closing(folder, at_home):
     assert page.run().text_input(key="launch-recipe.weight_decay").value == "0.25"
 
 
+@LONG
 def test_a_study_is_launched_from_the_form_and_shows_itself(folder, at_home, monkeypatch):
     went = []
     monkeypatch.setattr("dashboard.links.go", went.append)
@@ -195,6 +197,7 @@ def test_a_study_is_launched_from_the_form_and_shows_itself(folder, at_home, mon
     assert "tiny" in texts(page.run())
 
 
+@LONG
 def test_a_study_that_cuts_a_pretrained_model_is_priced_and_launched_from_the_form(
     folder, at_home, monkeypatch
 ):

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 import yaml
+from depth import LONG
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.simulated_pool import SimulatedPool
@@ -203,6 +204,7 @@ def test_an_export_refuses_to_import_a_module(line, tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@LONG
 def test_the_command_launches_on_ray_and_exports(tmp_path):
     def nas(*arguments: str) -> str:
         command = [sys.executable, "-c", "from nas.command.cli import main; main()", *arguments]

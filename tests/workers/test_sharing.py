@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from depth import LONG
 
 from nas.running.gpu_sharing import probe
 from search_space.backbone import Backbone
@@ -97,6 +98,7 @@ def test_a_cut_model_is_measured_by_its_shapes():
     assert probe(dataclasses.replace(SMALL, base=base), Recipe(), 1e12, "cpu").backbone == SMALL
 
 
+@LONG
 @pytest.mark.slow
 def test_processes_train_beside_each_other_and_a_broken_one_is_one_line(request_):
     rate, peak = sharing.together(request_, 2, 0.05)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from depth import LONG
 
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.kills import SHORT
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 
 def test_a_killed_process_of_ray_ends_a_study_in_order():

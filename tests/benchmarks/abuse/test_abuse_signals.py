@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+from depth import LONG
 
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.signals import SHORT
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="reads /proc")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from depth import LONG
 
 from benchmarks.abuse.attempts import failures
 from benchmarks.abuse.strangers import SHORT
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 
 def test_strangers_stay_outside():

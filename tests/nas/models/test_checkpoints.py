@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from depth import LONG
 
 import nas
 from benchmarks.simulated_pool import SimulatedPool
@@ -348,6 +349,7 @@ def test_a_checkpoint_from_before_identities_must_agree_in_all_it_says(former, f
                 find_checkpoint(study.store, study.record, trial)
 
 
+@LONG
 def test_exports_fill_folders_that_cannot_be_renamed_over(folder):
     study = launch("sqlite:///nas.db", DENSE)
     want = {path.name for path in study.export("plain", verify=False).iterdir()}
@@ -368,6 +370,7 @@ def test_exports_fill_folders_that_cannot_be_renamed_over(folder):
     assert study.export("deep/er", verify=False).is_dir()
 
 
+@LONG
 def test_an_export_into_a_mounted_volume(folder):
     launch("sqlite:///nas.db", DENSE).store.close()
     Path("vol").mkdir()

@@ -9,6 +9,7 @@ import drawn
 import pytest
 import torch
 import torch.nn.functional as F
+from depth import leading
 from transformers import Trainer, TrainingArguments, pipeline
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def first(trainer):
     )
 
 
-@pytest.mark.parametrize("name", drawn.METHODS)
+@pytest.mark.parametrize("name", leading(drawn.METHODS, 3))
 def test_accumulation_weighs_auxiliary_losses_by_their_share(load, ids, tmp_path, name):
     """One batch of four rows and four of one: the same loss and gradient."""
     rows = [{"input_ids": ids[0], "labels": ids[0], "attention_mask": torch.ones(12)}] * 4
@@ -87,7 +88,7 @@ def test_a_part_with_more_labels_counts_for_more(load, ids):
     assert float(out.loss) == pytest.approx(float(plain + out.aux_loss * 5 / 20), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", drawn.METHODS)
+@pytest.mark.parametrize("name", leading(drawn.METHODS, 3))
 def test_trl_with_its_defaults(load, tokenizer, tmp_path, name):
     import trl
     from datasets import Dataset
@@ -161,7 +162,7 @@ def test_lora_on_attention_and_experts(load, ids, tmp_path, name):
     torch.testing.assert_close(merged(ids).logits, tuned, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", drawn.METHODS)
+@pytest.mark.parametrize("name", leading(drawn.METHODS, 3))
 def test_the_evaluation_harness_sees_the_same_likelihoods(exports, load, tokenizer, name):
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM

@@ -5,6 +5,7 @@ from __future__ import annotations
 import drawn
 import pytest
 import torch
+from depth import leading
 
 pytestmark = pytest.mark.slow
 
@@ -140,7 +141,7 @@ def one_layer(model):
     return model
 
 
-@pytest.mark.parametrize("name", drawn.METHODS)
+@pytest.mark.parametrize("name", leading(drawn.METHODS, 3))
 def test_compiled_it_computes_the_same(load, ids, name):
     model = one_layer(load(name))
     torch._dynamo.reset()
@@ -163,7 +164,7 @@ def test_a_dense_model_is_one_graph(load, ids):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dense", "bias"])
+@pytest.mark.parametrize("name", leading(["bias", "dense"], 1))
 def test_a_compiled_model_trains(load, ids, name):
     torch._dynamo.reset()
     grads = []

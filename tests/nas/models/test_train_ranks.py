@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from depth import LONG
 from model_tools import DENSE, cut_of, small_llama, write_form, write_model
 from patience import WAIT_S
 from safetensors.torch import load_file
@@ -29,7 +30,7 @@ from search_space.methods.topk import TopK
 from search_space.spec import FFNSpec
 from workers.kernels.settings import Backend, override
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 STEPS, MORE = 20, 26
 SPECS = {

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from depth import LONG
 from patience import WAIT_S
 
 from nas.machines import Workers
@@ -42,6 +43,7 @@ def test_a_study_says_a_share_or_leaves_it_to_measurement():
         Workers(device="cpu", gpus_per_trial=0.5)
 
 
+@LONG
 @pytest.mark.slow
 def test_out_of_memory_on_a_shared_gpu_lowers_the_number_and_ends_no_trial():
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:  # Ray's sockets: short

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from depth import LONG
 from patience import WAIT_S
 
 from benchmarks.abuse.ray_machine import session, wait_for
@@ -55,6 +56,7 @@ def hasty_pool():
     made.close()
 
 
+@LONG
 def test_a_stopped_worker_is_ended_and_replaced(hasty_pool, ray_corpus_dir, make_request, drain):
     hasty_pool.submit(make_request(ray_corpus_dir, 1, steps=1_000_000))
     wait_for(hasty_pool, "ray::TrialActor.run").send_signal(signal.SIGSTOP)
@@ -65,6 +67,7 @@ def test_a_stopped_worker_is_ended_and_replaced(hasty_pool, ray_corpus_dir, make
     assert drain(hasty_pool, {2})[-1].status is Status.FINISHED
 
 
+@LONG
 def test_a_worker_that_dies_while_it_prepares_the_corpus_is_one_line(hasty_pool, tmp_path):
     def kill():
         wait_for(hasty_pool, "ray::prepare_stream").kill()
@@ -76,6 +79,7 @@ def test_a_worker_that_dies_while_it_prepares_the_corpus_is_one_line(hasty_pool,
     killer.join()
 
 
+@LONG
 def test_a_guest_with_the_token_works_beside_the_host(
     hasty_pool, ray_corpus_dir, monkeypatch, make_request, drain
 ):
@@ -106,6 +110,7 @@ def test_a_killed_gcs_is_one_line_and_leaves_nothing(
     assert not session(leader) and not folder.exists()
 
 
+@LONG
 @pytest.mark.parametrize(
     ("number", "says"),
     [
@@ -195,6 +200,7 @@ def starting(deaths: int) -> tuple[Workers, StartingRay]:
     return workers, ray
 
 
+@LONG
 def test_a_worker_that_dies_while_it_starts_is_started_again(caplog):
     workers, ray = starting(deaths=3)
     assert [worker.pid for worker in workers._started(2)] == [1005, 1004]  # the first died twice
@@ -202,6 +208,7 @@ def test_a_worker_that_dies_while_it_starts_is_started_again(caplog):
     assert "died while they started" in caplog.text
 
 
+@LONG
 def test_workers_that_die_at_every_start_are_one_line():
     workers, ray = starting(deaths=100)
     with pytest.raises(WorkFailed, match="the workers do not start"):

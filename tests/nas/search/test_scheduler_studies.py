@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from depth import LONG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scheduler_cases import (
@@ -287,6 +288,7 @@ def long_study(trials: int, workers: int, repeats: bool):
         seconds += time.perf_counter() - begin
 
 
+@LONG
 def test_a_decision_costs_the_same_at_any_length() -> None:
     spent, _, n = long_study(trials=5_000, workers=1000, repeats=True)
     assert n > 7_500

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from depth import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -19,17 +20,32 @@ CHECKS = Path(__file__).with_name("interpreter_gpu_form.py")
 LEAST = {"GPU form, layer": 42, "GPU form, step": 19}  # a check that is lost must not look held
 
 
-@pytest.fixture(scope="module")
-def outcomes():
+def outcomes_of(*options):
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=600
+        [sys.executable, str(CHECKS), *options],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def outcomes():
+    return outcomes_of()
+
+
+def test_the_first_layer_and_the_first_step_agree():
+    found = outcomes_of("--first")
+    assert [check["operation"] for check in found] == list(LEAST)
+    assert [check for check in found if check["error"]] == []
+
+
+@LONG
 @pytest.mark.parametrize("operation", LEAST)
 def test_it_agrees_with_the_cpus_own_form(outcomes, operation):
     checks = [check for check in outcomes if check["operation"] == operation]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from depth import LONG
 
 pytestmark = pytest.mark.slow
 
@@ -49,14 +50,17 @@ LEAST = {
 }
 
 
-@pytest.fixture(scope="module")
-def outcomes():
+def outcomes_of(*options):
     # The variable must be set before triton is first imported.
     env = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     # Its arrays are tiny: more threads only wait for one another.
     env |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(CHECKS)], capture_output=True, text=True, env=env, timeout=600
+        [sys.executable, str(CHECKS), *options],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     by_operation = collections.defaultdict(list)
@@ -66,6 +70,20 @@ def outcomes():
     return by_operation
 
 
+@pytest.fixture(scope="module")
+def outcomes():
+    return outcomes_of()
+
+
+def test_the_first_case_of_each_agrees_with_float64():
+    found = outcomes_of("--first")
+    assert {operation: len(checks) for operation, checks in found.items()} == dict.fromkeys(
+        LEAST, 1
+    )
+    assert [check for (check,) in found.values() if check["error"]] == []
+
+
+@LONG
 @pytest.mark.parametrize("operation", LEAST)
 def test_it_agrees_with_float64(outcomes, operation):
     checks = outcomes[operation]
@@ -74,5 +92,6 @@ def test_it_agrees_with_float64(outcomes, operation):
     assert len(checks) >= LEAST[operation]
 
 
+@LONG
 def test_no_operation_is_left_unnamed(outcomes):
     assert set(outcomes) == set(LEAST)

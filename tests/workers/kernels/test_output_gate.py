@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import reference
 import torch
+from depth import LONG
 from patience import WAIT_S
 
 from workers.kernels.api.output_gate import output_gated_ffn
@@ -52,6 +53,7 @@ def outcomes():
     return by_operation
 
 
+@LONG
 @pytest.mark.slow
 @pytest.mark.parametrize("operation", LEAST)
 def test_it_agrees_with_float64(outcomes, operation):
