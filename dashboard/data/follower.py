@@ -21,6 +21,7 @@ from dashboard.data.derived import (
 )
 from dashboard.data.designs import Specs, decoded, labels, uncollected
 from dashboard.data.front import Front
+from dashboard.data.kept import GROWTH, LEAST, Kept, agrees
 from dashboard.data.reading import Reading, trial_columns
 from dashboard.data.sureness import Sureness
 from dashboard.data.texts import Texts
@@ -36,9 +37,13 @@ _NONSENSE = (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError)
 
 
 class Follower:
-    """One study as it goes on. Not safe to share between threads: `Source` lends it to one."""
+    """One study as it goes on. Not safe to share between threads: `Source` lends it to one.
 
-    def __init__(self) -> None:
+    kept: where columns of large studies are kept between servers; None for nowhere.
+    """
+
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept, self._written = kept, 0  # how many evaluations it has
         self._study: StudyRecord | None = None
         self._evaluations: Block = {}
         self._trials: Block = {}
@@ -46,6 +51,10 @@ class Follower:
         self._reading: Reading | None = None
         self._front, self._sureness = Front(), Sureness()
         self._texts = Texts(), Texts()  # of the trials and of the evaluations
+
+    def is_near(self, uid: str) -> bool:
+        """Whether this study is known, or its columns are kept: then reading it takes a moment."""
+        return self._reading is not None or (self._kept is not None and self._kept.has(uid))
 
     def read(self, store: Store, name: str) -> Reading:
         """The study as it stands; raise InputError when it does not exist.
@@ -61,14 +70,37 @@ class Follower:
             return known
         self._study = study
         self._reading = self._made(store, study)
+        self._keep(study)
         return self._reading
+
+    def _keep(self, study: StudyRecord) -> None:
+        """Keep the columns where there are many, and many more than those that are kept."""
+        count = len(self._evaluations["id"])
+        if self._kept is not None and count >= max(LEAST, GROWTH * self._written):
+            self._kept.save(study.uid, self._evaluations, self._trials)
+            self._written = count
 
     def _catch_up(self, store: Store, study: StudyRecord) -> bool:
         """Read what happened; whether anything did."""
         known = self._study is not None and self._study.uid == study.uid
-        if not known or not len(self._evaluations["id"]):
+        if known and len(self._evaluations["id"]):
+            return self._follow(store, study)
+        if not self._take_up(store, study):
             self._begin(store, study)
-            return True
+        return True
+
+    def _take_up(self, store: Store, study: StudyRecord) -> bool:
+        """Go on from columns that are kept; whether there are any, and they are this study's."""
+        found = self._kept.load(study.uid) if self._kept else None
+        if found is None or not len(found[0]["id"]):
+            return False
+        self._start(*found)
+        self._written = len(found[0]["id"])
+        self._follow(store, study)
+        return agrees(store.sums(study.id), self._evaluations, self._trials)
+
+    def _follow(self, store: Store, study: StudyRecord) -> bool:
+        """Read what happened since what is known; whether anything did."""
         ids = self._evaluations["id"]
         asked = [*self._open, int(ids[-1])]
         table = store.evaluation_columns(study.id, set(asked), since=int(ids[-1]) + 1)
@@ -98,12 +130,16 @@ class Follower:
         with uncollected():
             table = store.evaluation_columns(study.id)
             try:
-                self._evaluations = columns.block(table, columns.EVALUATION)
+                evaluations = columns.block(table, columns.EVALUATION)
             except _NONSENSE:
                 store.evaluations(study.id)  # says which row it is
                 raise
             del table
-            self._trials = _trials(store, study)
+            self._start(evaluations, _trials(store, study))
+        self._written = 0
+
+    def _start(self, evaluations: Block, trials: Block) -> None:
+        self._evaluations, self._trials = evaluations, trials
         self._open = _open(self._evaluations)
         self._front, self._sureness = Front(), Sureness()
         self._texts = Texts(), Texts()

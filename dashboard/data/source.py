@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from dashboard.data.curves import Curve, Curves
 from dashboard.data.follower import Follower
+from dashboard.data.kept import Kept
 from dashboard.data.reading import Reading
 from dashboard.data.studies import Summaries, Summary
 from nas.store import EvaluationLog, Store, StoreUnavailable, StudyRecord, TrialRecord
 from nas.store.tallies import Speed
 from nas.views.comparison import Comparison, compare
 from search_space.contract import Progress
+from search_space.errors import InputError
 
 T = TypeVar("T")
 KEPT = 120  # drawn things that are remembered, over all pages and studies
@@ -103,7 +105,19 @@ class Source:
     def summaries(self) -> list[Summary]:
         """All studies in a row each, the newest first."""
         with self._alone(""):  # no study's name
-            return self._ask(lambda store: self._summaries.read(store))
+            return self._ask(lambda store: self._summaries.read(store, self._in_hand))
+
+    def _in_hand(self, study: StudyRecord) -> Reading | None:
+        """The study in columns, where these are known or kept, and say what they are asked."""
+        with self._lock:
+            follower = self._followers.get(study.name)
+        if follower is None or not follower.is_near(study.uid):
+            return None
+        try:
+            found = self.reading(study.name)
+        except InputError:
+            return None  # its own page says what is wrong
+        return found if found.study.uid == study.uid else None
 
     def lease_left(self, study_id: int) -> float:
         """Seconds until the hold of the study's driver runs out; at most 0 without a driver."""
@@ -179,7 +193,7 @@ class Source:
 
     def _follower(self, name: str) -> Follower:
         with self._lock:
-            found = self._followers.pop(name, None) or Follower()
+            found = self._followers.pop(name, None) or Follower(Kept(self.url))
             self._followers[name] = found
             while len(self._followers) > FOLLOWED:
                 del self._followers[next(iter(self._followers))]

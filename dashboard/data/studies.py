@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from dashboard.data import columns
 from dashboard.data.derived import broken, cost_columns, excess_columns, objective_columns
 from dashboard.data.designs import decoded
+from dashboard.data.reading import Reading
 from nas.process.holder import words
 from nas.search.bounds import limits
 from nas.search.pareto import non_dominated
@@ -69,12 +70,18 @@ class Summaries:
     def __init__(self) -> None:
         self._known: dict[str, tuple[object, Summary]] = {}
 
-    def read(self, store: Store) -> list[Summary]:
-        """All studies, the newest first."""
+    def read(
+        self, store: Store, in_hand: Callable[[StudyRecord], Reading | None] = lambda study: None
+    ) -> list[Summary]:
+        """All studies, the newest first.
+
+        in_hand: a study in columns where somebody has it: it need not be counted then.
+        """
         studies, spent = store.studies(), store.spent_flops()
         keys = {s.uid: (spent.get(s.id), s.deviation, s.budget_flops) for s in studies}
         stale = [s for s in studies if self._known.get(s.uid, (None,))[0] != keys[s.uid]]
-        counted = _counted(store, stale)
+        counted = {s.uid: _of_reading(r) for s in stale if (r := in_hand(s)) is not None}
+        counted |= _counted(store, [s for s in stale if s.uid not in counted])
         found = []
         for study in studies:
             one = counted.get(study.uid) or self._known[study.uid][1]
@@ -91,6 +98,20 @@ class Summaries:
             )
         self._known = {each.study.uid: (keys[each.study.uid], each) for each in found}
         return found
+
+
+def _of_reading(reading: Reading) -> Summary:
+    """The study's numbers but for what it spent and who drives it."""
+    trials = reading.trials
+    done = (trials["status"] == Status.FINISHED.value) & (trials["infeasible"] == "")
+    bits = trials.loc[done, "bits_per_byte"].dropna()
+    return Summary(
+        study=reading.study,
+        spent=0.0,
+        trials={str(k): int(v) for k, v in trials["status"].value_counts().items()},
+        best=float(bits.min()) if len(bits) else None,
+        frontier=int(trials["frontier"].sum()),
+    )
 
 
 def _counted(store: Store, studies: list[StudyRecord]) -> dict[str, Summary]:

@@ -6,8 +6,9 @@ What is wrong in a row is found by whoever needs its value; `nas.store.reading` 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -39,6 +40,17 @@ _TRIAL = (
 )
 _FINISHED = ("study_id", "number", "cost", "bits_per_byte", "active_flops", "seeds")
 _JSON = ("spec", "cost")
+# What tells one history of a study from another: no two have the same seconds.
+_SUMMED = {
+    EVALUATION: (
+        *("id", "rung", "attempt", "losses", "status", "start_flops", "reserved", "flops"),
+        *("bits_per_byte", "bits_per_byte_se", "seconds", "error", "ended_at"),
+    ),
+    TRIAL: (
+        *("number", "spec", "source", "status", "rung", "seeds", "bits_per_byte"),
+        *("active_flops", "flops", "evaluation_id"),
+    ),
+}
 
 
 class Columns(Database):
@@ -67,12 +79,32 @@ class Columns(Database):
         """
         query, names = _evaluations(self._engine.dialect.name), field_names(EvaluationRecord)
         if ids is None:
-            return self._columns([query.where(EVALUATION.c.study_id == study_id)], names)
+            # Sorted here, where the driver's rows lie: SQLite would copy each into a tree first.
+            whole = query.where(EVALUATION.c.study_id == study_id).order_by(None)
+            return self._columns([whole], names, sort=itemgetter(0))
         # As a sum, so that SQLite goes by the ids: by the study it would walk over all of it.
         query = query.where(EVALUATION.c.study_id + 0 == study_id)
         parts = _parts(sorted(id for id in ids if id < since))
         queries = [query.where(EVALUATION.c.id.in_(part)) for part in parts]
         return self._columns([*queries, query.where(EVALUATION.c.id >= since)], names)
+
+    def sums(self, study_id: int) -> dict[str, dict[str, float]]:
+        """What columns of the study's evaluations and of its trials add up to, by table.
+
+        Columns that were kept elsewhere are this study's if theirs add up to the same. Of a text
+        its length counts, of a time whether it is there. `rows` is how many there are.
+        """
+
+        def read(session: Session) -> dict[str, dict[str, float]]:
+            found = {}
+            for table, names in _SUMMED.items():
+                amounts = [func.sum(_amount(table.c[name])).label(name) for name in names]
+                query = select(func.count().label("rows"), *amounts)
+                row = session.execute(query.where(table.c.study_id == study_id)).one()
+                found[table.name] = {name: float(row._mapping[name] or 0) for name in row._fields}
+            return found
+
+        return self._read(read)
 
     def finished_columns(self, study_ids: Collection[int]) -> Table:
         """Of each of these studies, the trials that were measured at its top rung, by number.
@@ -126,7 +158,12 @@ class Columns(Database):
 
         return self._read(read)
 
-    def _columns(self, queries: Sequence[Select[Any]], names: Sequence[str]) -> Table:
+    def _columns(
+        self,
+        queries: Sequence[Select[Any]],
+        names: Sequence[str],
+        sort: Callable[[Any], Any] | None = None,
+    ) -> Table:
         def read(session: Session) -> Table:
             rows: list[Any] = []
             for query in queries:
@@ -134,6 +171,8 @@ class Columns(Database):
                 cursor = session.connection().execute(query).cursor
                 assert cursor is not None
                 rows += cursor.fetchall()
+            if sort is not None:
+                rows.sort(key=sort)
             return _table(rows, names)
 
         return self._read(read)
@@ -161,6 +200,13 @@ def _time(column: ColumnElement[Any], dialect: str) -> ColumnElement[Any]:
 def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """A JSON column as its text; any other as it is."""
     return cast(column, Text) if column.key in _JSON else column
+
+
+def _amount(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    if column.key in _TIMES:
+        return case((column.is_(None), 0), else_=1)
+    text = column.key in _JSON or isinstance(column.type, String)
+    return func.length(_plain(column)) if text else column
 
 
 def _parts(ids: Sequence[int]) -> list[Sequence[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from depth import LONG
 
 from benchmarks import house
 
@@ -38,6 +39,7 @@ def test_a_file_can_be_its_own_twin():
     assert house.twins({"a.py": text}) == {frozenset(("a.py",)): house.TWIN}
 
 
+@LONG
 @pytest.mark.slow
 def test_this_tree_keeps_every_bar():
     assert [row.name for row in house.rows() if not row.holds] == []

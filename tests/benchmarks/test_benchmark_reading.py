@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from depth import LONG
 from patience import WAIT_S
 
 from benchmarks.reading import COMMANDS, rows
@@ -19,6 +20,7 @@ from nas.store import Store
 pytestmark = pytest.mark.slow
 
 
+@LONG
 def test_every_reader_has_a_row() -> None:
     found = {row.name: row for row in rows(trials=40, times=1)}
     for words in COMMANDS:

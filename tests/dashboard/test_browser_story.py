@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from actions_tools import furnish, study_text
 from browser_tools import Window, chromium, served
+from depth import LONG
 
 from dashboard.actions.process import Actions
 
-pytestmark = pytest.mark.slow
+pytestmark = LONG
 
 MAIN = "[data-testid=stMain]"
 

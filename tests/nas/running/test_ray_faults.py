@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from depth import LONG
+from depth import LONG, leading
 from patience import WAIT_S
 
 from benchmarks.abuse.ray_machine import session, wait_for
@@ -95,6 +95,7 @@ def test_a_guest_with_the_token_works_beside_the_host(
     assert drain(hasty_pool, {8})[-1].status is Status.FINISHED
 
 
+@LONG
 def test_a_killed_gcs_is_one_line_and_leaves_nothing(
     hasty_pool, ray_corpus_dir, make_request, drain
 ):
@@ -149,7 +150,7 @@ def of_ray(leader):
     return found
 
 
-@pytest.mark.parametrize("done", [WHOLE, HALF], ids=["working", "starting"])
+@pytest.mark.parametrize("done", leading([WHOLE, HALF], 1), ids=["working", "starting"])
 def test_nothing_stays_when_the_driver_is_killed(done):
     code = f"import time\n{done}\nprint(side.pid, side.folder, flush=True); time.sleep(600)"
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

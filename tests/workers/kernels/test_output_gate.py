@@ -63,6 +63,7 @@ def test_it_agrees_with_float64(outcomes, operation):
     assert len(checks) >= LEAST[operation]
 
 
+@LONG
 @pytest.mark.slow
 def test_no_operation_is_left_unnamed(outcomes):
     assert set(outcomes) == set(LEAST)
