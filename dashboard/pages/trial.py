@@ -114,7 +114,7 @@ def _what_it_is(context: Context, reading: Reading, trial: TrialRecord) -> None:
             ["Fields", "Text to copy"], key=f"design-{study.id}", on_change="rerun"
         )
         frame = spec_frame(study, trial.spec)
-        fields.dataframe(frame, hide_index=True, key=f"spec-{study.id}", height="content")
+        fields.table(frame, hide_index=True)
         if text.open:
             text.code(spec_text(trial.spec), language="yaml")
             text.caption("Paste it into a study file: that study then tries this design first.")
