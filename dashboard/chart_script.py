@@ -99,6 +99,37 @@ function learnt(figure) {
   }
 }
 
+// Plotly draws a chart a second time where legend and labels need more room than its margins give.
+// How much that was is kept in the browser, by what the room depends on: later visits draw once.
+const ROOMS = "ffn-nas.rooms", MOST_ROOMS = 60;
+
+function rooms() {
+  try { return JSON.parse(localStorage.getItem(ROOMS)) || {}; } catch { return {}; }
+}
+
+function roomName(figure, element) {
+  const titles = Object.entries(figure.layout).filter(([name]) => /^[xy]axis/.test(name))
+    .map(([, axis]) => axis.title && axis.title.text);
+  const entries = figure.data.filter((trace) => trace.showlegend !== false)
+    .map((trace) => trace.name);
+  return JSON.stringify([element.clientWidth, element.clientHeight, titles, entries]);
+}
+
+function withRoom(figure, element) {
+  const name = roomName(figure, element), known = rooms()[name] || {}, sides = ["l", "r", "t", "b"];
+  const margin = figure.layout.margin = {...figure.layout.margin};
+  for (const side of sides) margin[side] = Math.max(margin[side] || 0, known[side] || 0);
+  return () => {
+    const size = element._fullLayout && element._fullLayout._size;
+    if (!size || sides.every((side) => size[side] <= margin[side])) return;
+    const kept = Object.entries(rooms()).filter(([other]) => other !== name).slice(1 - MOST_ROOMS);
+    const room = Object.fromEntries(sides.map((side) => [side, Math.ceil(size[side])]));
+    try {
+      localStorage.setItem(ROOMS, JSON.stringify(Object.fromEntries([...kept, [name, room]])));
+    } catch { /* a browser that keeps nothing draws twice */ }
+  };
+}
+
 const inSight = (element) => {
   const box = element.getBoundingClientRect();
   return box.bottom > 0 && box.top < window.innerHeight;
@@ -159,11 +190,13 @@ export default function ({data, parentElement, setStateValue, setTriggerValue}) 
     learnt(figure);
     marked(figure, element.chosen(), themed(figure, element));
     if (data.selects) figure.layout.margin = {...figure.layout.margin, r: 56};  // of the tools
+    const keepRoom = withRoom(figure, element);
     const unused = data.selects ? [] : ["select2d", "lasso2d"];
     const config = {displaylogo: false, responsive: true, scrollZoom: false,
                     displayModeBar: data.selects || "hover", modeBarButtonsToRemove: unused};
     element.drawing = true;  // a drawing that ends an outline says so, as a reader would
     await window.Plotly.react(element, figure.data, figure.layout, config);
+    keepRoom();
     setTimeout(() => { element.drawing = false; }, 50);
     if (element.listening) return;
     element.listening = true;

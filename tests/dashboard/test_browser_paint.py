@@ -78,6 +78,22 @@ def test_the_chart_is_drawn_once_and_what_is_below_follows(window: Window, path:
     assert not window.wrong
 
 
+def test_a_chart_that_was_seen_before_gets_its_room_at_once(window: Window) -> None:
+    room = """() => { const full = document.querySelector(".js-plotly-plot")._fullLayout;
+        return ["l", "t", "b"].map((side) => [full._size[side], full.margin[side]]); }"""
+    found = []
+    for _ in range(2):
+        window.page.goto(f"{window.address}/?study=demo")
+        window.page.wait_for_selector("[data-testid=stMain] .js-plotly-plot .scatterlayer path")
+        window.settle()
+        found.append(window.page.evaluate(room))
+    first, again = found
+    assert any(took > given for took, given in first), "Plotly made room, and drew twice"
+    assert all(took == given for took, given in again), "it was drawn once"
+    assert [took for took, _ in again] == pytest.approx([took for took, _ in first], abs=1)
+    assert not window.wrong
+
+
 @pytest.mark.parametrize("answer", ["none", "another"])
 def test_a_browser_that_does_not_get_plotly_by_its_address_gets_it_otherwise(
     window: Window, answer: str
