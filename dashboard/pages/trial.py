@@ -114,6 +114,7 @@ def _what_it_is(context: Context, reading: Reading, trial: TrialRecord) -> None:
             ["Fields", "Text to copy"], key=f"design-{study.id}", on_change="rerun"
         )
         frame = spec_frame(study, trial.spec)
+        frame["field"] = frame["field"].str.replace("· ", "·\u00a0")  # a name keeps its dot
         fields.table(frame, hide_index=True)
         if text.open:
             text.code(spec_text(trial.spec), language="yaml")
