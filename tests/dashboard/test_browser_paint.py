@@ -82,12 +82,12 @@ def test_a_chart_that_was_seen_before_gets_its_room_at_once(window: Window) -> N
     room = """() => { const full = document.querySelector(".js-plotly-plot")._fullLayout;
         return ["l", "t", "b"].map((side) => [full._size[side], full.margin[side]]); }"""
     found = []
-    for _ in range(2):
+    for _ in range(3):  # a scrollbar may have come between the first two
         window.page.goto(f"{window.address}/?study=demo")
         window.page.wait_for_selector("[data-testid=stMain] .js-plotly-plot .scatterlayer path")
         window.settle()
         found.append(window.page.evaluate(room))
-    first, again = found
+    first, _, again = found
     assert any(took > given for took, given in first), "Plotly made room, and drew twice"
     assert all(took == given for took, given in again), "it was drawn once"
     assert [took for took, _ in again] == pytest.approx([took for took, _ in first], abs=1)
