@@ -8,6 +8,7 @@ by any other version of this project.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ import pyarrow as pa
 
 from dashboard.data.columns import Block
 from search_space.errors import InputError
+from search_space.methods import find, names
 from search_space.places import cache_dir
 
 log = logging.getLogger(__name__)
@@ -136,10 +138,13 @@ def _forget_others(folder: Path) -> None:
 
 @cache
 def _code() -> bytes:
-    """Changes with any line of what columns are made by."""
-    digest = hashlib.sha256()
+    """Changes with any line of what columns are made by, the methods of plug-ins too: they say how
+    a design is called."""
     root = Path(__file__).parents[2]
-    for folder in ("dashboard/data", "nas/store", "search_space"):
-        for path in sorted((root / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+    folders = ("dashboard/data", "nas/store", "search_space")
+    files = {path for folder in folders for path in (root / folder).rglob("*.py")}
+    files |= {Path(inspect.getfile(find(name))) for name in names()}
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.read_bytes())
     return digest.hexdigest().encode()

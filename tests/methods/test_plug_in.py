@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ from depth import LONG
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.simulated_pool import SimulatedPool
+from dashboard.data import kept
 from nas.config import StudyConfig
 from nas.models.bundle import bundle_sources
 from nas.models.checkpoints import find_checkpoint
@@ -172,6 +174,16 @@ def test_a_study_searches_shows_and_exports_it(small_corpus, tmp_path, monkeypat
     files = {path.name for path in folder.glob("*.py")}
     assert {"first_k_home.py", "first_k_layer.py"} <= files
     assert not any(name.startswith("search_space_methods_") for name in files)
+
+
+def test_another_version_of_it_makes_the_dashboards_kept_columns_anew():
+    """They hold what a design is called, which its method says."""
+    code, home = kept._code.__wrapped__, Path(inspect.getfile(find("first_k")))
+    before, text = code(), home.read_bytes()
+    home.write_bytes(text + b"# another title")
+    after = code()
+    home.write_bytes(text)  # all tests here share it
+    assert after != before == code()
 
 
 def test_an_export_says_when_a_method_has_no_file():
