@@ -107,7 +107,7 @@ NUMBA = Takes(
     limits={
         "attention": Limit(1024, "tokens", "a head's scores are kept whole in backward"),
         "expert_ffn": Limit(128, "units of an expert", "wider, a library's products are faster"),
-        "product_key_search": Limit(64, "choices", "ranking costs their square"),
+        "product_key_search": Limit(256, "choices", "ranking a half costs their square"),
         "top_indices": Limit(64, "choices", "ranking costs their square"),
     },
 )

@@ -156,7 +156,7 @@ FLOAT, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
     ("device", "dtypes", "operation", "size", "reason"),
     [
         ("cpu", [FLOAT], "expert_ffn", 129, "numba takes at most 128 units of an expert"),
-        ("cpu", [FLOAT], "product_key_search", 65, "numba takes at most 64 choices"),
+        ("cpu", [FLOAT], "product_key_search", 257, "numba takes at most 256 choices"),
         ("cpu", [DOUBLE], "top_indices", 65, "numba takes at most 64 choices"),
         ("cpu", [HALF], "rms_norm", 0, "numba does not take bfloat16"),
         ("cpu", [FLOAT, DOUBLE], "rms_norm", 0, "the tensors have several dtypes"),

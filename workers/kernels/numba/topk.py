@@ -103,27 +103,31 @@ def top_rows(score_RN: Any, place_RK: Any, best_RK: Any) -> None:
 @jit
 def top_sums(best_STJ: Any, place_STJ: Any, n_keys: int, score_HTK: Any, index_HTK: Any) -> None:
     """The K largest sums of one entry of each half of a head, both halves descending, and the
-    sums' places a * n_keys + b."""
+    sums' places a * n_keys + b. Of equal sums the one with the lower place in the first half."""
     n_half, k = best_STJ.shape[2], score_HTK.shape[2]
-    # The sum of the ath and the bth, counted from 1, has a * b - 1 others at least as large.
-    first_Q, second_Q = np.empty(n_half * n_half, np.int64), np.empty(n_half * n_half, np.int64)
-    n = 0
-    for a in range(n_half):
-        for b in range(min(n_half, k // (a + 1))):
-            first_Q[n], second_Q[n] = a, b
-            n += 1
-    sum_Q, place_K = np.empty(n, score_HTK.dtype), np.empty(k, np.int64)
-    score_M, place_M = np.empty(n + 1, score_HTK.dtype), np.empty(n + 1, np.int64)
-    rank_M = np.empty(n + 1, np.int32)
+    # A merge of rows: row a has the sums of the ath entry of the first half, which descend, and
+    # next_J its largest that was not taken. A row is opened when the one before gives its first.
+    next_J, taken_J = np.empty(n_half, best_STJ.dtype), np.zeros(n_half, np.int64)
     for h in range(score_HTK.shape[0]):
         for t in range(score_HTK.shape[1]):
             a_J, b_J = best_STJ[2 * h, t], best_STJ[2 * h + 1, t]
-            for q in range(n):
-                sum_Q[q] = a_J[first_Q[q]] + b_J[second_Q[q]]
-            _top_row(sum_Q, place_K, score_HTK[h, t], score_M, place_M, rank_M)
+            place_a_J, place_b_J = place_STJ[2 * h, t], place_STJ[2 * h + 1, t]
+            next_J[0], taken_J[0], low, end = a_J[0] + b_J[0], 0, 0, 1
             for i in range(k):
-                a, b = first_Q[place_K[i]], second_Q[place_K[i]]
-                index_HTK[h, t, i] = place_STJ[2 * h, t, a] * n_keys + place_STJ[2 * h + 1, t, b]
+                best, a = next_J[low], low
+                for other in range(low + 1, end):
+                    more = next_J[other] > best
+                    best, a = next_J[other] if more else best, other if more else a
+                b = taken_J[a]
+                score_HTK[h, t, i] = best
+                index_HTK[h, t, i] = place_a_J[a] * n_keys + place_b_J[b]
+                taken_J[a] = b + 1
+                next_J[a] = a_J[a] + b_J[b + 1] if b + 1 < n_half else -np.inf
+                if a == end - 1 and end < n_half:
+                    next_J[end], taken_J[end], end = a_J[end] + b_J[0], 0, end + 1
+                # Rows are used up from the first on, also where nothing compares (NaN).
+                while low < end - 1 and taken_J[low] == n_half:
+                    low += 1
 
 
 def top_indices(score: Tensor, k: int, ordered: bool) -> Tensor:
