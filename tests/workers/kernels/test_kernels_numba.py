@@ -205,6 +205,24 @@ def test_score_rows_of_equal_scores_of_infinities_and_of_nan(k):
     assert all(len(set(row)) == k for row in place.tolist())
 
 
+@pytest.mark.parametrize("k", [1, 3, 9, 16])
+def test_sums_of_equal_scores_of_infinities_and_of_nan(k):
+    half = torch.randn(2, 6, 4).sort(2, descending=True).values
+    half[:, 1] = 0
+    half[:, 2, :2] = torch.inf
+    half[:, 3] = torch.nan
+    half[0, 4, 0] = torch.nan  # torch's order: it is the largest
+    half[:, 5, 1:] = -torch.inf
+    place = torch.arange(4).expand(2, 6, 4).contiguous()
+    score, index = torch.empty(1, 6, k), torch.full((1, 6, k), -1)
+    topk.top_sums(half, place, 4, score, index)
+    sums = (half[0, :, :, None] + half[1, :, None, :]).flatten(1)
+    torch.testing.assert_close(sums.gather(1, index[0]), score[0], equal_nan=True)
+    assert all(len(set(row)) == k for row in index[0].tolist())
+    numbers = [0, 1, 2, 5]  # the order of NaN is no one's
+    torch.testing.assert_close(score[0, numbers], sums[numbers].topk(k).values)
+
+
 def routed(dtype: torch.dtype, width: int = 3) -> tuple[Tensor, list[Tensor], Pairs]:
     torch.manual_seed(0)
     x = torch.randn(6, 5, dtype=dtype)
