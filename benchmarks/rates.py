@@ -31,7 +31,8 @@ from search_space.cost import model_cost
 from search_space.errors import InputError, require
 from search_space.places import corpora_dir
 from search_space.presets import PRESETS
-from search_space.rates import BASE, Rates, Shape, rates
+from search_space.rates import BASE, Rates, Shape
+from search_space.spec import FFNSpec
 from workers.corpus import prepare
 from workers.evaluate import evaluate
 
@@ -39,8 +40,12 @@ from workers.evaluate import evaluate
 # and would move what it is fitted on.
 TRIED, TRIED_EXPONENTS = Rates(matrix_lr=0.0210, lr=0.0300), Shape(-0.65, -0.1, -0.4, 0.55)
 MULTIPLES = (0.5, 0.71, 1.0, 1.41, 2.0)
-SEEDS, OTHER_SEEDS = (0, 1, 2), (3, 4, 5)
+# Seeds that chose a constant do not judge it: the fit's choose the rule's, the second three those
+# of methods (`rate_factor`), whose cells the last judge.
+SEEDS, OTHER_SEEDS, LAST_SEEDS = (0, 1, 2), (3, 4, 5), (6, 7, 8)
 HELD_RECORDS = Path(__file__).parent / "records" / "held.jsonl"
+# Later forms of trainings than this differ in the rates of the rule alone, which a record names.
+SINCE = 5
 MOST_REGRET = 0.003  # bits per byte
 SMALL_FLOPS, LARGE_FLOPS = 4e11, 6e12
 
@@ -76,7 +81,7 @@ class Cell:
     @property
     def length(self) -> tuple[float, float]:
         """Tokens and model FLOPs of the run."""
-        price = model_cost(PRESETS[self.preset](self.backbone), self.backbone).training_flops
+        price = model_cost(self.spec, self.backbone).training_flops
         return (
             (self.tokens, self.tokens * price) if self.tokens else (self.flops / price, self.flops)
         )
@@ -86,13 +91,27 @@ class Cell:
         """What the rule is asked with."""
         return Shape(self.d_model, self.n_layers, self.length[0], self.batch_size * 128)
 
+    @property
+    def spec(self) -> FFNSpec:
+        """The design, at its published widths."""
+        return PRESETS[self.preset](self.backbone)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those that have chosen nothing of the cell's rates; of the fit, its own."""
+        if self in FITTED:
+            return SEEDS
+        return OTHER_SEEDS if self.spec.selection.rate_factor == 1 else LAST_SEEDS
+
     def rates(self, multiple: float) -> Rates:
         """The rates at a multiple: of those tried for a cell of the fit, else of the rule's."""
-        base = rates(self.shape)
         if self in FITTED:
             ratios = zip(self.shape, BASE, TRIED_EXPONENTS, strict=True)
             factor = math.prod((own / base) ** power for own, base, power in ratios)
             base = Rates(*(factor * rate for rate in TRIED))
+        else:
+            recipe = Recipe(batch_size=self.batch_size)
+            base = recipe.ruled(self.spec, self.backbone, self.length[1])
         return Rates(*(multiple * rate for rate in base))
 
 
@@ -130,7 +149,7 @@ def train(cell: Cell, multiple: float, seed: int, setting: Setting) -> Point:
     matrix_lr, lr = cell.rates(multiple)
     request = EvalRequest(
         evaluation=0,
-        spec=PRESETS[cell.preset](cell.backbone),
+        spec=cell.spec,
         backbone=cell.backbone,
         recipe=Recipe(batch_size=cell.batch_size, lr=lr, matrix_lr=matrix_lr, precision="float32"),
         corpus_dir=setting.corpus_dir,
@@ -177,7 +196,7 @@ def trained(
 def of_today(point: Point, cell: Cell, text: str) -> bool:
     """Whether a training is one of this text, form and rates: of others it says nothing."""
     same_rate = math.isclose(point.matrix_lr, cell.rates(point.multiple).matrix_lr)
-    return same_rate and (point.corpus, point.training) == (text, TRAINING)
+    return same_rate and point.corpus == text and SINCE <= point.training <= TRAINING
 
 
 def read(records: Path) -> dict[tuple[str, float, int], Point]:
@@ -254,15 +273,21 @@ def main() -> int:
     options.add_argument("--processes", type=int, default=1, help="trainings at once")
     options.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options.add_argument("--multiples", nargs="*", type=float, default=MULTIPLES)
+    options.add_argument("--seeds", nargs="*", type=int, help="other ones than each cell's own")
     options.add_argument("--cells", nargs="*", default=[], help="names; all by default")
     options.add_argument("--held", type=Path, default=HELD_RECORDS, help="of held, for draw")
     options.add_argument("--picture", type=Path, default="rates.png", help="what draw writes")
     asked = options.parse_args()
     if asked.what == "draw":
         return picture(asked.records, asked.held, asked.picture)
-    all_cells, seeds = (FITTED, SEEDS) if asked.what == "fit" else (HELD, OTHER_SEEDS)
+    all_cells = FITTED if asked.what == "fit" else HELD
     cells = [cell for cell in all_cells if not asked.cells or cell.name in asked.cells]
-    wanted = [(c, multiple, seed) for c in cells for seed in seeds for multiple in asked.multiples]
+    wanted = [
+        (cell, multiple, seed)
+        for cell in cells
+        for seed in asked.seeds or cell.seeds
+        for multiple in asked.multiples
+    ]
     study = StudyConfig.load(asked.study)
     points = trained(wanted, study, asked.records, asked.processes, asked.device)
     return publish(fit_rows(points) if asked.what == "fit" else held_rows(points), asked.json)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+CLIFF = 0.08  # bits per byte
+
 
 @dataclass(frozen=True)
 class Point:
@@ -97,8 +99,14 @@ def regret(bits: Mapping[float, float]) -> float:
 
 def regrets(points: Iterable[Point]) -> dict[str, float]:
     """What the rule's rates lose by the parabolas of `fit`, of the cells with four multiples or
-    more, that of the rule among them."""
+    more, that of the rule among them.
+
+    Multiples whose mean lies more than CLIFF above the cell's least are left out: training breaks
+    there, which no parabola describes.
+    """
     known = [point for point, _ in finished(points)]
+    bits = means(known)
+    known = [p for p in known if bits[p.cell][p.multiple] - min(bits[p.cell].values()) <= CLIFF]
     rules = {point.cell: point.matrix_lr for point in known if point.multiple == 1.0}
     tried = {cell: {p.multiple for p in known if p.cell == cell} for cell in rules}
     whole = [point for point in known if len(tried.get(point.cell, ())) >= 4]

@@ -20,6 +20,7 @@ from search_space.backbone import Backbone
 from search_space.checks import TOKENS, is_whole, known_word, real, section, whole
 from search_space.cost import model_cost
 from search_space.errors import require, shown
+from search_space.placement import placed
 from search_space.rates import AUTO, CUT_SHARE, Rate, Rates, Shape, rates
 from search_space.spec import FFNSpec
 
@@ -27,7 +28,7 @@ from search_space.spec import FFNSpec
 WEIGHTS, MANIFEST, TOKENIZER = "model.safetensors", "trial.json", "tokenizer.json"
 BASE_CONFIG = "base_config.json"  # of a cut model, beside its weights: of the model that was cut
 MANIFEST_FORMAT = 2
-TRAINING = 5  # grows when the same request is trained in another way: results are not comparable
+TRAINING = 6  # grows when the same request is trained in another way: results are not comparable
 
 
 class Status(StrEnum):
@@ -114,13 +115,23 @@ class Recipe:
 
         flops: model FLOPs of a whole run.
         """
-        ruled = rates(self.shape(spec, backbone, flops))
-        if backbone.base is not None:
-            ruled = Rates(*(CUT_SHARE * rate for rate in ruled))
+        ruled = self.ruled(spec, backbone, flops)
         return Rates(
             ruled.matrix_lr if self.matrix_lr == AUTO else self.matrix_lr,
             ruled.lr if self.lr == AUTO else self.lr,
         )
+
+    def ruled(self, spec: FFNSpec, backbone: Backbone, flops: float) -> Rates:
+        """The rates of `auto`: the rule's, times the method's constant as far as the model has it.
+
+        A model of which half of the layers have the design has the constant's square root.
+        """
+        if backbone.base is not None:
+            factor = CUT_SHARE
+        else:
+            layers = placed(spec.placement, backbone.n_layers)
+            factor = spec.selection.rate_factor ** (sum(layers) / len(layers))
+        return Rates(*(factor * rate for rate in rates(self.shape(spec, backbone, flops))))
 
     def shape(self, spec: FFNSpec, backbone: Backbone, flops: float) -> Shape:
         """What the rule goes by."""

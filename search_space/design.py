@@ -177,6 +177,12 @@ class Method:
         return {f"{self.method}.{name}": getattr(self, name) for name in self.fields()}
 
     @property
+    def rate_factor(self) -> float:
+        """The best learning rates of its designs over those of the rule in `search_space.rates`,
+        which is the dense design's; docs/recipe.md has the measurement."""
+        return 1.0
+
+    @property
     def title(self) -> str:
         """The method's name in a label."""
         return self.method

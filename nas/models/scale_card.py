@@ -6,7 +6,7 @@ import json
 
 from nas.models.scaled import Scaled
 from search_space.cost import model_cost
-from search_space.rates import Shape, outside, rates
+from search_space.rates import Shape, outside
 
 # Tokens a parameter that a token reads: about Hoffmann et al.'s 20 (2022, 2203.15556), and more.
 LENGTHS = (20, 100)
@@ -70,7 +70,7 @@ def _shape(made: Scaled, length: int) -> Shape:
 def _rates(made: Scaled) -> str:
     lines = []
     for length in LENGTHS:
-        ruled = rates(_shape(made, length))
+        ruled = made.recipe.ruled(made.spec, made.backbone, _flops(made, length))
         lines.append(
             f"| {_tokens(made, length):.3g} ({length} a parameter that a token reads) | "
             f"{_flops(made, length):.3g} | {ruled.matrix_lr:.3g} | {ruled.lr:.3g} |"

@@ -132,6 +132,11 @@ class ProductKey(Method):
         return {"activation": "gelu"} if self.value_rows and spec.shared_width == 0 else {}
 
     @property
+    def rate_factor(self) -> float:
+        """Experts of a hidden unit or few want lower rates; bare value rows do not."""
+        return 0.7 if self.values == "peer" else 1.0
+
+    @property
     def title(self) -> str:
         """By the paper that reads the values so."""
         return self.values

@@ -65,6 +65,11 @@ class StraightThrough(ExpertMethod):
         flag("renormalize", self.renormalize)
 
     @property
+    def rate_factor(self) -> float:
+        """At the rule's own rates gates close early."""
+        return 0.75
+
+    @property
     def notes(self) -> list[str]:
         """How strongly gates are pressed shut."""
         return [f"lambda={self.sparsity_weight:g}"]

@@ -75,6 +75,8 @@ def test_a_parabola_says_what_a_rule_loses_where_means_are_noisy():
                 points.append(Point(cell, multiple, 0.01 * multiple, seed, bits))
     found = rates_fit.regrets([*points, Point("c", 1.0, 0.01, 0, 2.0)])
     assert set(found) == {"a", "b"}  # one multiple makes no parabola
+    broken = [Point("a", 2.8, 0.028, seed, 2.4) for seed in range(12)]  # nor does a cliff
+    assert rates_fit.regrets([*points, *broken]) == found
     assert found["a"] == pytest.approx(0.0, abs=0.0005)
     assert found["b"] == pytest.approx(0.015 * 0.16, abs=0.0015)
     rows = {row.name: row for row in held_rows(points)}
@@ -127,6 +129,17 @@ def test_the_recorded_trainings_are_those_of_the_fit():
     assert all(rates.of_today(point, cells[point.cell], point.corpus) for point in points)
     fitted = fit(points)
     assert 2 ** fitted.optima["base"] == pytest.approx(rule(BASE).matrix_lr, rel=0.02)
+
+
+def test_the_recorded_held_out_trainings_are_of_todays_rates():
+    """The document's second table is of this file, and no seed in it chose what it judges."""
+    points = list(rates.read(rates.HELD_RECORDS).values())
+    cells = {cell.name: cell for cell in HELD}
+    assert all(rates.of_today(point, cells[point.cell], point.corpus) for point in points)
+    for name in {point.cell for point in points}:
+        seeds = {point.seed for point in points if point.cell == name}
+        assert seeds == set(cells[name].seeds), name
+        assert not seeds & set(SEEDS)
 
 
 def test_every_preset_is_held_at_both_sizes():

@@ -76,6 +76,22 @@ def test_the_rates_are_the_same_at_every_rung():
     assert alone.identity() != request.identity()
 
 
+def test_a_methods_constant_counts_as_far_as_the_model_has_the_design():
+    two = Backbone(n_layers=2)
+    for name in PRESETS:
+        spec = PRESETS[name](two)
+        share = 0.5 if name in ("peer_middle", "switch_alternate") else 1
+        ruled = rates(Recipe().shape(spec, two, 1e12))
+        own = [spec.selection.rate_factor**share * rate for rate in ruled]
+        assert Recipe().rates(spec, two, 1e12) == pytest.approx(own), name
+    factors = {name: PRESETS[name](two).selection.rate_factor for name in PRESETS}
+    assert {name for name, factor in factors.items() if factor != 1} == {
+        "peer",
+        "peer_middle",
+        "dsmoe",
+    }
+
+
 @pytest.mark.parametrize("value", ["Auto", "0.1", "", [0.1], None, True, 0, float("nan")])
 @pytest.mark.parametrize("name", ["lr", "matrix_lr"])
 def test_anything_else_is_refused(name, value):
