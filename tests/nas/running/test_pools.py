@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 
 import pytest
+from patience import WAIT_S
 
 from benchmarks.abuse.ray_machine import wait_for
 from benchmarks.simulated_pool import SimulatedPool
@@ -107,9 +109,12 @@ class TestRayPool(PoolContract):
 
     def test_a_killed_worker_is_reported_and_replaced(self, pool, corpus_dir, make_request, drain):
         pool.submit(make_request(corpus_dir, 5, steps=100_000))
+        deadline, heard = time.monotonic() + WAIT_S, []
+        while not any(isinstance(event, LogLine) for event in heard):
+            assert time.monotonic() < deadline, "it says at once what it trains"
+            heard = pool.events(0.5)
         wait_for(pool, "ray::TrialActor.run").kill()
         events = drain(pool, {5})
-        assert any(isinstance(event, LogLine) for event in events), "what it said is not lost"
         assert isinstance(events[-1], WorkerLost)
         assert events[-1].error.startswith("the worker died: its process was killed or crashed")
         pool.submit(make_request(corpus_dir, 6))
