@@ -133,7 +133,7 @@ class ProductKey(Method):
 
     @property
     def rate_factor(self) -> float:
-        """Experts of a hidden unit or few want lower rates; bare value rows do not."""
+        """Lower rates are better for small experts, by measurement; not for bare value rows."""
         return 0.7 if self.values == "peer" else 1.0
 
     @property

@@ -66,7 +66,7 @@ class StraightThrough(ExpertMethod):
 
     @property
     def rate_factor(self) -> float:
-        """At the rule's own rates gates close early."""
+        """Lower rates than the rule's are better, by measurement."""
         return 0.75
 
     @property

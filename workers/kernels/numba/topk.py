@@ -1,7 +1,8 @@
-"""Top-k on a CPU: a bound drops most of a row, and the few left are ranked against one another.
+"""Top-k on a CPU. Of a row of scores a bound drops most, and the few left are ranked against one
+another: neither has a branch that depends on the numbers, which a sort is full of. Of all sums of
+two descending rows, a merge takes the largest.
 
-Neither has a branch that depends on the numbers, which a sort is full of. R rows of N scores, K
-chosen.
+R rows of N scores, K chosen.
 """
 
 from __future__ import annotations
