@@ -164,6 +164,15 @@ def pkm(backbone: Backbone) -> FFNSpec:
     return FFNSpec(d_ff=root * root, expert_width=1, selection=selection)
 
 
+@_preset("pkm_middle")
+def pkm_middle(backbone: Backbone) -> FFNSpec:
+    """Product-key memory (Lample et al. 2019, 1907.05242) in the middle layer alone.
+
+    The paper replaces the FFN of one intermediate layer, or of a few of them.
+    """
+    return dataclasses.replace(pkm(backbone), placement="middle")
+
+
 @_preset("peer")
 def peer(backbone: Backbone) -> FFNSpec:
     """PEER (He 2024, 2407.04153): 8 heads of 16 single-neuron experts, softmax, BatchNorm, GELU.

@@ -18,7 +18,7 @@ from search_space.space.sizing import TOLERANCE
 
 BACKBONE = Backbone()
 # More values than the dense FFN has parameters, however few there may be.
-NO_PARAMETERS_LEFT = {"pkm", "peer", "peer_middle"}
+NO_PARAMETERS_LEFT = {"pkm", "pkm_middle", "peer", "peer_middle"}
 KEPT = ("depth", "activation", "gated", "output_gate", "lr_multiplier", "placement")
 
 

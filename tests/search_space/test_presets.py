@@ -20,6 +20,7 @@ NAMES = [
     "avgk",
     "vanilla_m",
     "pkm",
+    "pkm_middle",
     "peer",
     "peer_middle",
     "dsmoe",
@@ -28,7 +29,8 @@ NAMES = [
 ]
 
 # Hidden units a token uses, as a share of the reference width; the others have their own shape.
-READS_THE_REFERENCE_WIDTH = sorted(set(NAMES) - {"pkm", "peer", "peer_middle", "dsmoe"})
+HAVE_THEIR_OWN = {"pkm", "pkm_middle", "peer", "peer_middle", "dsmoe"}
+READS_THE_REFERENCE_WIDTH = sorted(set(NAMES) - HAVE_THEIR_OWN)
 
 
 def active_units(spec: FFNSpec) -> float:

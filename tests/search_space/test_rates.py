@@ -80,7 +80,7 @@ def test_a_methods_constant_counts_as_far_as_the_model_has_the_design():
     two = Backbone(n_layers=2)
     for name in PRESETS:
         spec = PRESETS[name](two)
-        share = 0.5 if name in ("peer_middle", "switch_alternate") else 1
+        share = 0.5 if name in ("pkm_middle", "peer_middle", "switch_alternate") else 1
         ruled = rates(Recipe().shape(spec, two, 1e12))
         own = [spec.selection.rate_factor**share * rate for rate in ruled]
         assert Recipe().rates(spec, two, 1e12) == pytest.approx(own), name

@@ -189,6 +189,7 @@ def test_the_published_placements():
     backbone = Backbone(d_model=128, n_layers=12)
     for name, base, layers in (
         ("switch_alternate", "switch", range(1, 12, 2)),
+        ("pkm_middle", "pkm", [6]),
         ("peer_middle", "peer", [6]),
     ):
         spec = PRESETS[name](backbone)
