@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from os.path import isabs
@@ -10,14 +9,15 @@ from typing import Literal, get_args
 
 from search_space.checks import DIM, known_word, real, text, whole
 from search_space.errors import require, shown
+from search_space.machine import usable_cpus
 from search_space.rates import AUTO
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
 def this_machine() -> str:
-    """In words, as studies note on which machine they were launched."""
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+    """In words, as studies note on which machine they were launched: with the cores they had."""
+    return f"{platform.machine()}, {usable_cpus()} cores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +75,4 @@ class Workers:
     @property
     def at_once(self) -> int:
         """Evaluations at a time, on this machine where `count` does not say."""
-        return self.count or max(1, (os.cpu_count() or 1) // self.threads)
+        return self.count or max(1, usable_cpus() // self.threads)

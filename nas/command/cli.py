@@ -29,6 +29,7 @@ from nas.command.outcome import outcome
 from nas.command.terminal import echo, finish, prepare
 from nas.process import interrupts
 from search_space.checks import DIM, TOKENS, WHOLE
+from search_space.machine import settle_threads
 from search_space.places import settle_home
 
 if TYPE_CHECKING:
@@ -332,6 +333,7 @@ def main() -> None:
     """Entry point of the `nas` script."""
     prepare()
     settle_home()
+    settle_threads()
     code = finish(interrupts.command(lambda: run(sys.argv[1:])))
     if "torch" not in sys.modules:
         # What lives now goes with the process: a last search for cycles in it takes 0.1 s. With

@@ -14,6 +14,7 @@ from nas.process import interrupts
 from nas.process.child import run_child
 from nas.store import NeedsMigration, NoStudiesYet, Store
 from search_space.errors import InputError, WorkFailed, require
+from search_space.machine import usable_cpus
 from search_space.places import cache_dir
 
 PACKAGES = ("torch", "triton", "optuna", "ray", "sqlalchemy", "streamlit", "datasets")
@@ -43,7 +44,9 @@ def _processors() -> dict[str, Any]:
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
-    return _row("cpu", "ok", f"{os.cpu_count()} cores, {capability}")
+    cores, there = usable_cpus(), os.cpu_count() or 1
+    of = f" of {there}" if cores < there else ""
+    return _row("cpu", "ok", f"{cores}{of} cores, {capability}")
 
 
 def _accelerator() -> dict[str, Any]:

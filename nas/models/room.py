@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from search_space.errors import InputError, require
+from search_space.machine import memory_left
 
 FLOAT = 4  # bytes of a weight
 
@@ -30,13 +31,13 @@ def check_disk(folder: Path, needed: float, what: str) -> None:
 
 
 def check_memory(needed: float, what: str) -> None:
-    """Raise InputError unless this machine has so many bytes of memory left.
+    """Raise InputError unless this machine, or our part of it, has so many bytes of memory left.
 
     what: takes them, in words.
     """
     import psutil
 
-    free = psutil.virtual_memory().available
+    free = min(psutil.virtual_memory().available, memory_left())
     require(
         needed <= free,
         f"{what} needs {size(needed)} of memory, and this machine has {size(free)} free; take a "

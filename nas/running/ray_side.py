@@ -27,6 +27,7 @@ from nas.running.ray_process import end_session, ended, remove
 from nas.running.ray_workers import Workers, fitting
 from search_space.contract import EvalRequest
 from search_space.errors import InputError, WorkFailed
+from search_space.machine import usable_cpus
 
 WATCH_SECONDS = 0.2
 
@@ -204,14 +205,6 @@ def start_local(folder: str, cpus: int) -> None:
     address = ray.get_runtime_context().gcs_address
     if not is_token_auth_enabled() or not address.startswith("127.0.0.1:"):
         raise WorkFailed(f"Ray {ray.__version__} does not keep strangers out; install ray>=2.60")
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on and its container may use, at least one."""
-    from ray._private.utils import get_num_cpus
-
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(allowed or 1, int(get_num_cpus())))
 
 
 def join_cluster(address: str) -> None:

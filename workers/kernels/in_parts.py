@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 import torch
 
+from search_space.machine import usable_cpus
+
 PARTS = 16  # at most: each holds a context on the GPU
 
 
@@ -24,7 +26,7 @@ def fault_in_parts(module: str, device: torch.device, jobs: int, *arguments: str
 
     jobs: that the parts share.
     """
-    parts = max(1, min(len(os.sched_getaffinity(0)), PARTS, jobs))
+    parts = max(1, min(usable_cpus(), PARTS, jobs))
     index = torch.cuda.current_device() if device.index is None else device.index
     command = [sys.executable, "-m", module, f"cuda:{index}"]
     with _processes(
