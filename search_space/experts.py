@@ -12,6 +12,9 @@ from search_space.errors import SpecError
 from search_space.prices import INDEX, Cost, matrix, saved
 
 ORDER = 3  # of a pair in row order: its row, token and place, each an int32
+# Of a table's rows the part that a token reads, from which a CPU multiplies all of them: products
+# then take less time than so many reads (docs/speed.md), and want no order.
+MUCH = 8
 # Experts at least this wide are matrices to products and to the optimizer; narrower ones are rows.
 MATRIX_ROWS = 8
 # What a space asks of designs whose experts are read as wholes, and of those with single units.
@@ -113,5 +116,13 @@ def saved_reads(spec: Design, d_model: int, reads: float, *, weighted: bool) -> 
         return saved(reads * (hidden + 3 * d_model + INDEX + 2 * weighted))
     if width < MATRIX_ROWS:
         hidden = width * hidden_floats(spec, weighted=weighted)
-        return saved(reads * (hidden + ORDER * width + 2 * weighted))
+        order = ordered(reads, spec.n_experts)
+        # Weights are put in the order of experts, and back into that of tokens by an index.
+        return saved(reads * (hidden + order * width + (2 + INDEX) * weighted))
     return saved(reads * (width * pre_activations(spec) + INDEX + 2 * weighted))
+
+
+def ordered(reads: float, n_rows: int) -> int:
+    """Numbers of four bytes that a row's read keeps to be found again, where a token reads so many
+    of a table's rows."""
+    return 1 if MUCH * reads >= n_rows else ORDER

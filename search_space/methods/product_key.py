@@ -23,7 +23,7 @@ from search_space.design import (
 )
 from search_space.domain import Choices, Match, Numbers
 from search_space.errors import require
-from search_space.experts import ORDER, UNIT_FRAME, experts, saved_reads
+from search_space.experts import MATRIX_ROWS, UNIT_FRAME, experts, ordered, saved_reads
 from search_space.parameter import Condition, Knobs, asked
 from search_space.prices import INDEX, Cost, matrix, parameters, saved, search
 
@@ -220,6 +220,8 @@ class ProductKey(Method):
         cost = matrix(d_model, queries) + scores
         cost += saved(queries * (1 + (self.query_norm != "none")) + reads * (INDEX + 1))
         if self.value_rows:
-            return cost + matrix(d_model, n, used=reads / n) + saved(reads * ORDER)
+            return cost + matrix(d_model, n, used=reads / n) + saved(reads * ordered(reads, n))
         cost += experts(spec, d_model, used=reads / n)
-        return cost + saved_reads(spec, d_model, reads, weighted=True)
+        # Its weights come in the order of tokens: rows that are narrow keep what they weigh alone.
+        weighted = spec.expert_width if spec.expert_width < MATRIX_ROWS else 2
+        return cost + saved_reads(spec, d_model, reads, weighted=False) + saved(reads * weighted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -39,3 +40,19 @@ def test_what_is_raised_ends_it(error):
     assert [next(seen), next(seen)] == [None, 1]
     with pytest.raises(type(error)):
         next(seen)
+
+
+def test_one_thread_does_all_work_also_after_an_error():
+    """Memory that a training freed lies in its thread's arena: another thread's would fill, too."""
+
+    def fails(put):
+        put(threading.get_ident())
+        raise ValueError("bad")
+
+    seen = living(fails)
+    first = [next(seen), next(seen)][1]
+    with pytest.raises(ValueError, match="bad"):
+        next(seen)
+    for _ in range(3):
+        *_, last = living(lambda put: threading.get_ident())
+        assert last == first != threading.get_ident()

@@ -73,6 +73,11 @@ class RowOrder:
         """The pairs' rows, tokens and places in 32 bits: half of what is kept for backward."""
         return self.row_P.int(), self.token_P.int(), self.place_P.int()
 
+    @cached_property
+    def by_token(self) -> tuple[Tensor, Tensor]:
+        """The pairs' rows as they came, in 32 bits, and where each token's begin."""
+        return self.given[0].int(), self.given[2]
+
     def starts(self, n_rows: int) -> Tensor:
         """Where each row's pairs begin, (N,)."""
         if kind(self.given[0]) != "cpu":  # a GPU would be asked how many rows there are

@@ -25,6 +25,7 @@ from workers.kernels.numba import (
     product_key,
     rows,
     topk,
+    whole_rows,
 )
 from workers.kernels.numba import expert_ffn as numba_ffn
 from workers.kernels.numba.activations import CODES
@@ -105,7 +106,9 @@ def test_the_operators_pass_torchs_own_checks():
     x, w, token, expert, start = problem(3, 5, [2, 2], torch.float32)
     y, place = torch.zeros(4, 5), torch.arange(4)
     pairs = [torch.tensor(p, dtype=torch.int32) for p in ([0, 0, 0, 1], [3, 1, 3, 0], [2, 0, 1, 3])]
+    bags = pairs[1], torch.tensor([0, 3])
     query, keys = torch.randn(2, 2, 4), torch.randn(2, 3, 4)
+    chosen = torch.tensor([[[0, 8], [3, 1]]])
     qkv, gains, angle = torch.randn(4, 3, 2, 6), torch.randn(2, 6), torch.randn(2, 3)
     heads = qkv.transpose(0, 1).contiguous()
     q, sums = torch.randn(1, 3, 2, 4), torch.zeros(1, 3, 2)
@@ -145,17 +148,13 @@ def test_the_operators_pass_torchs_own_checks():
             norms.heads_rows_backward,
             (*heads, qkv, gains, angle, angle, 1e-6, qkv.clone(), gains.clone()),
         ),
-        (
-            product_key.search_backward,
-            (
-                torch.ones(1, 2, 2),
-                torch.tensor([[[0, 8], [3, 1]]]),
-                query,
-                keys,
-                query.clone(),
-                keys.clone(),
-            ),
+        *(
+            (call, (torch.ones(1, 2, 2), chosen, query, keys, query.clone(), keys.clone()))
+            for call in (product_key.search_backward, product_key.search_products)
         ),
+        (whole_rows.whole_sums, (torch.ones(4), x, *bags, x[:2].clone())),
+        (whole_rows.whole_dots, (x[:2], x, *bags, torch.ones(4))),
+        (whole_rows.whole_gradient, (torch.ones(4), x[:2], *bags, x.clone())),
     ]
     assert {call.name() for call, _ in calls} == library.LIBRARY._op_defs
     for call, args in calls:
@@ -183,8 +182,10 @@ def test_product_key_search_finds_the_best_of_all_pairs(root, k, equal):
     torch.testing.assert_close(score, sums)
 
 
-def test_product_key_searchs_gradients_in_parts_of_the_tokens(monkeypatch):
+@pytest.mark.parametrize("keys_a_choice", [0, 4])  # by the chosen sub-keys, by all of them
+def test_product_key_searchs_gradients_in_parts_of_the_tokens(monkeypatch, keys_a_choice):
     monkeypatch.setattr("workers.kernels.numba.product_key.CACHED_SCORES", 8)
+    monkeypatch.setattr("workers.kernels.numba.product_key.KEYS_A_CHOICE", keys_a_choice)
     query = torch.randn(4, 5, 3, dtype=torch.float64, requires_grad=True)
     keys = torch.randn(4, 4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda q, c: product_key_search(q, c, 3)[0], (query, keys))

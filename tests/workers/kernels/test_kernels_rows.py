@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import row_order
 from workers.kernels.api.flops import custom_flops
 from workers.kernels.api.rows import row_dot, row_sum
+from workers.kernels.numba import whole_rows
 from workers.kernels.place import as_on
 from workers.kernels.row_order import RowOrder, wants_sparse
+from workers.kernels.settings import Backend
 from workers.kernels.torch.rows import _dot as torch_dot
 
 pytestmark = [pytest.mark.usefixtures("form"), pytest.mark.slow]
@@ -19,12 +22,16 @@ SIZES_T = [[3, 0, 2], [0, 0], [4], [1, 1, 1, 1]]  # pairs of each token; some to
 N, D = 5, 7
 
 
-@pytest.fixture(params=["small", "large"], autouse=True)
+@pytest.fixture(params=["small", "large", "much"], autouse=True)
 def scale(request, monkeypatch):
-    """Every test runs as it is, and as large tables do: with gradients sparse at parameters."""
+    """Every test runs as it is, as large tables do, with gradients sparse at parameters, and as
+    tables of which much is read, two tokens at a time."""
     if request.param == "large":
         for name in ("SPARSE_ROWS_A_PAIR", "SPARSE_ELEMENTS"):
             monkeypatch.setattr(row_order, name, -1)
+    if request.param == "much":
+        for name, value in {"MUCH": N * 2, "TOKENS": 1, "AT_ONCE": 2, "CACHED": 1}.items():
+            monkeypatch.setattr(whole_rows, name, value)
     return request.param
 
 
@@ -33,6 +40,7 @@ def problem(sizes: list[int], dtype: torch.dtype = torch.float64):
     n_pairs, size_T = sum(sizes), torch.tensor(sizes)
     token_P = torch.arange(len(sizes)).repeat_interleave(size_T)
     row_P = torch.randint(N, (n_pairs,))
+    row_P[1:2] = row_P[:1]  # a token may read a row twice
     order = RowOrder(row_P, token_P, size_T.cumsum(0) - size_T)
     table_ND = torch.randn(N, D, dtype=dtype, requires_grad=True)
     x_TD = torch.randn(len(sizes), D, dtype=dtype, requires_grad=True)
@@ -121,6 +129,24 @@ def test_the_thresholds_themselves(dtype):
     assert table.grad.is_sparse
     want = torch.zeros(n_rows, width, dtype=dtype).index_add(0, row_P, x_TD[token_P])
     torch.testing.assert_close(table.grad.to_dense()[:, 0], want)
+
+
+@pytest.mark.parametrize(("k", "tokens", "whole"), [(3, 40, True), (2, 40, False), (3, 31, False)])
+def test_from_where_a_table_is_multiplied_whole(form, scale, k, tokens, whole):
+    """An eighth of its rows a token, and enough tokens."""
+    if scale != "small" or form is not Backend.NUMBA:
+        return
+    torch.manual_seed(0)
+    table_ND, x_TD = torch.randn(24, D, requires_grad=True), torch.randn(tokens, D)
+    token_P = torch.arange(tokens).repeat_interleave(k)
+    order = RowOrder(torch.randint(24, (tokens * k,)), token_P, torch.arange(tokens) * k)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        y_P = row_dot(x_TD, table_ND, order)
+        row_sum(y_P, table_ND, order).sum().backward()
+    called = {event.key.removeprefix("ffn_nas_cpu::") for event in seen.key_averages()}
+    assert called >= {"whole_dots", "whole_sums", "whole_gradient"} or not whole
+    assert called >= {"row_dots", "add_rows", "row_sum_backward"} or whole
+    torch.testing.assert_close(y_P, torch_dot(x_TD, table_ND, *order.given))
 
 
 def test_gradients_through_strided_inputs():

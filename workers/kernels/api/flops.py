@@ -86,6 +86,10 @@ def _two_dots(first: Shape, wide: Shape, table: Shape, row: Shape, *_: Any, **__
     return 4 * prod(row) * table[-1]
 
 
+def _search_backward(d: Shape, index: Shape, query: Shape, *_: Any, **__: Any) -> int:
+    return 8 * prod(d) * query[-1]
+
+
 def _product(x: Shape, w: Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(x) * w[-1]
 
@@ -99,10 +103,14 @@ RULES: dict[str, Rule] = {
     "grouped_weight_gradient": _product,
     "row_dots": _dots,
     "add_rows": _dots,
+    "whole_sums": _weighted_rows,
+    "whole_dots": _dots,
+    "whole_gradient": _weighted_rows,
     "row_gradient": _weighted_rows,
     "row_sum_backward": _two_dots,
     "row_dot_backward": _two_dots,
-    "search_backward": lambda d, index, query, *_, **__: 8 * prod(d) * query[-1],
+    "search_backward": _search_backward,
+    "search_products": _search_backward,
     "grouped_mm": _product,
     "grouped_mm_weight_gradient": _product,
     "row_sum": _weighted_rows,

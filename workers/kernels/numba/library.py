@@ -34,9 +34,17 @@ def operator(schema: str) -> Callable[[Loop], Loop]:
 
     def register(loop: Loop) -> Loop:
         def run(*args: Any) -> None:
-            # The same memory.
-            loop(*(x.detach().numpy() if isinstance(x, Tensor) else x for x in args))
+            loop(*(array(x) if isinstance(x, Tensor) else x for x in args))
 
+        return tensor_operator(schema)(run)
+
+    return register
+
+
+def tensor_operator(schema: str) -> Callable[[Loop], Loop]:
+    """As `operator`, of a function of tensors: what torch does inside it is counted as its own."""
+
+    def register(run: Loop) -> Loop:
         name = LIBRARY.define(schema)
         LIBRARY.impl(name, run, "CPU")
         torch.library.register_fake(f"ffn_nas_cpu::{name}", _writes_only, lib=LIBRARY)
@@ -44,6 +52,11 @@ def operator(schema: str) -> Callable[[Loop], Loop]:
         return registered
 
     return register
+
+
+def array(x: Tensor) -> Any:
+    """The same memory, as loops read and write it."""
+    return x.detach().numpy()
 
 
 def _writes_only(*args: Any) -> None:

@@ -1,5 +1,5 @@
-"""Product-key search on a CPU: the scores of a half stay in cache, and its gradient visits the
-chosen sub-keys alone.
+"""Product-key search on a CPU: the scores of a half stay in cache, and where there are many
+sub-keys its gradient visits the chosen ones alone.
 
 S = 2 H halves of H heads, T tokens, C width of half a query, R sub-keys of a half, J = min(K, R)
 candidates of a half, K choices of a head.
@@ -9,37 +9,72 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.numba.library import jit, operator
+from workers.kernels.numba.library import array, jit, operator, tensor_operator
 from workers.kernels.numba.topk import top_rows, top_sums
 
 CACHED_SCORES = 1 << 18
+# Sub-keys of a half for a choice, up to which all of them are multiplied backward: two products
+# cost less than that many visits (docs/speed.md).
+KEYS_A_CHOICE = 4
+GRADIENTS = "Tensor d_score, Tensor index, Tensor query, Tensor keys, "
 
 
-@operator(
-    "search_backward(Tensor d_score, Tensor index, Tensor query, Tensor keys, "
-    "Tensor(a!) d_query, Tensor(b!) d_keys) -> ()"
-)
+# Numbers of experts are divided as short ones, which takes a fraction of the time.
+@operator(f"search_backward({GRADIENTS}Tensor(a!) d_query, Tensor(b!) d_keys) -> ()")
 @jit
 def search_backward(
     d_HTK: Any, index_HTK: Any, query_TSC: Any, keys_SRC: Any, d_query_TSC: Any, d_keys_SRC: Any
 ) -> None:
     """The gradients of both halves' queries, and of their sub-keys added to what is there."""
-    n_keys, width = keys_SRC.shape[1], keys_SRC.shape[2]
+    n_keys, width = numba.uint32(keys_SRC.shape[1]), keys_SRC.shape[2]
     for s in range(query_TSC.shape[1]):
         for t in range(query_TSC.shape[0]):
             query_C, d_query_C = query_TSC[t, s], d_query_TSC[t, s]
             d_query_C[:] = 0
             for i in range(d_HTK.shape[2]):
-                d, index = d_HTK[s // 2, t, i], index_HTK[s // 2, t, i]
+                d, index = d_HTK[s // 2, t, i], numba.uint32(index_HTK[s // 2, t, i])
                 place = index % n_keys if s % 2 else index // n_keys
                 key_C, d_key_C = keys_SRC[s, place], d_keys_SRC[s, place]
                 for c in range(width):
                     d_query_C[c] += d * key_C[c]
                     d_key_C[c] += d * query_C[c]
+
+
+@jit
+def _add_up(d_TK: Any, index_TK: Any, d_score_2TR: Any) -> None:
+    """The gradients of a head's scores, both halves', each the sum of those of its choices."""
+    n_keys = numba.uint32(d_score_2TR.shape[2])
+    d_score_2TR[:] = 0
+    for t in range(d_TK.shape[0]):
+        for i in range(d_TK.shape[1]):
+            index = numba.uint32(index_TK[t, i])
+            first = index // n_keys
+            d_score_2TR[0, t, first] += d_TK[t, i]
+            d_score_2TR[1, t, index - first * n_keys] += d_TK[t, i]
+
+
+@tensor_operator(f"search_products({GRADIENTS}Tensor(a!) d_query, Tensor(b!) d_keys) -> ()")
+def search_products(
+    d_HTK: Tensor,
+    index_HTK: Tensor,
+    query_TSC: Tensor,
+    keys_SRC: Tensor,
+    d_query_TSC: Tensor,
+    d_keys_SRC: Tensor,
+) -> None:
+    """As `search_backward`, by products with all sub-keys."""
+    d_score_2TR = query_TSC.new_empty(2, len(query_TSC), keys_SRC.shape[1])
+    for half, keys_RC in enumerate(keys_SRC):
+        head, second = divmod(half, 2)
+        if not second:
+            _add_up(array(d_HTK[head]), array(index_HTK[head]), array(d_score_2TR))
+        torch.mm(d_score_2TR[second], keys_RC, out=d_query_TSC[:, half])
+        d_keys_SRC[half].addmm_(d_score_2TR[second].t(), query_TSC[:, half])
 
 
 def product_key_search(query_STC: Tensor, sub_keys_SRC: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -77,8 +112,8 @@ class _Search(torch.autograd.Function):
     def backward(ctx: Any, d_score_HTK: Tensor, _: Any) -> tuple[Tensor, Tensor, None]:
         query_TSC, sub_keys_SRC, index_HTK = ctx.saved_tensors
         d_query_TSC, d_sub_keys_SRC = torch.empty_like(query_TSC), torch.zeros_like(sub_keys_SRC)
-        d_score_HTK = d_score_HTK.contiguous()
-        search_backward(
-            d_score_HTK, index_HTK, query_TSC, sub_keys_SRC, d_query_TSC, d_sub_keys_SRC
-        )
+        few = sub_keys_SRC.shape[1] <= KEYS_A_CHOICE * index_HTK.shape[2]
+        run = search_products if few else search_backward
+        given = d_score_HTK.contiguous(), index_HTK, query_TSC, sub_keys_SRC
+        run(*given, d_query_TSC, d_sub_keys_SRC)
         return d_query_TSC.transpose(0, 1), d_sub_keys_SRC, None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workers.kernels.api.autograd import table_read
+from workers.kernels.numba import whole_rows
 from workers.kernels.numba.library import jit_any_order, operator
 from workers.kernels.recycle import recycled
 from workers.kernels.row_order import RowOrder, sparse_gradient
@@ -149,6 +150,8 @@ def row_sum(weight_P: Tensor, table: Tensor, order: RowOrder, sparse: bool) -> T
 
     sparse: whether the table's gradient is.
     """
+    if whole_rows.reads_much(table, order) and not sparse:
+        return whole_rows.row_sum(weight_P, table, order)
     passes = partial(_sum, order.given[2].numel()), _sum_backward
     return table_read(passes, weight_P, table, order.narrow, sparse)
 
@@ -160,6 +163,8 @@ def row_dot(
 
     sparse: whether the table's gradient is.
     """
+    if whole_rows.reads_much(table, order) and not sparse:
+        return whole_rows.row_dot(x_TD, table, order, known_P)
     return table_read((_dot, _dot_backward), x_TD, table, order.narrow, sparse, known_P)
 
 
