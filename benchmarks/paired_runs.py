@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import StudyConfig
+from search_space.backbone import Backbone
 from search_space.contract import TRAINING, EvalRequest
 from search_space.presets import PRESETS
 from workers.corpus import prepare
@@ -17,8 +18,7 @@ from workers.evaluate import evaluate
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo.yaml"
 # The published designs; those that differ from one of them in their placement alone are left out.
-PLACED = ("switch_alternate", "pkm_middle", "peer_middle")
-DESIGNS = tuple(name for name in PRESETS if name not in PLACED)
+DESIGNS = tuple(name for name in PRESETS if PRESETS[name](Backbone()).placement == "all")
 
 
 @dataclass(frozen=True, kw_only=True)
