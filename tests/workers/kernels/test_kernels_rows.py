@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import row_order
@@ -13,7 +12,6 @@ from workers.kernels.api.rows import row_dot, row_sum
 from workers.kernels.numba import whole_rows
 from workers.kernels.place import as_on
 from workers.kernels.row_order import RowOrder, wants_sparse
-from workers.kernels.settings import Backend
 from workers.kernels.torch.rows import _dot as torch_dot
 
 pytestmark = [pytest.mark.usefixtures("form"), pytest.mark.slow]
@@ -129,24 +127,6 @@ def test_the_thresholds_themselves(dtype):
     assert table.grad.is_sparse
     want = torch.zeros(n_rows, width, dtype=dtype).index_add(0, row_P, x_TD[token_P])
     torch.testing.assert_close(table.grad.to_dense()[:, 0], want)
-
-
-@pytest.mark.parametrize(("k", "tokens", "whole"), [(3, 40, True), (2, 40, False), (3, 31, False)])
-def test_from_where_a_table_is_multiplied_whole(form, scale, k, tokens, whole):
-    """An eighth of its rows a token, and enough tokens."""
-    if scale != "small" or form is not Backend.NUMBA:
-        return
-    torch.manual_seed(0)
-    table_ND, x_TD = torch.randn(24, D, requires_grad=True), torch.randn(tokens, D)
-    token_P = torch.arange(tokens).repeat_interleave(k)
-    order = RowOrder(torch.randint(24, (tokens * k,)), token_P, torch.arange(tokens) * k)
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        y_P = row_dot(x_TD, table_ND, order)
-        row_sum(y_P, table_ND, order).sum().backward()
-    called = {event.key.removeprefix("ffn_nas_cpu::") for event in seen.key_averages()}
-    assert called >= {"whole_dots", "whole_sums", "whole_gradient"} or not whole
-    assert called >= {"row_dots", "add_rows", "row_sum_backward"} or whole
-    torch.testing.assert_close(y_P, torch_dot(x_TD, table_ND, *order.given))
 
 
 def test_gradients_through_strided_inputs():
