@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from statistics import mean
+from statistics import mean, variance
+
+import numpy as np
 
 from benchmarks.preset_comparison import Comparison, Outcomes
 from benchmarks.preset_studies import UNIT
@@ -100,6 +102,7 @@ def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
             ends = zip(("low", "high"), summary.from_dense.interval(), strict=True)
             gap = f"{name}: from {comparison.baseline}, {CONFIDENCE:.0%}"
             out += [Row(f"{gap} {end}", value, UNIT) for end, value in ends]
+    out += seed_rows(comparison, outcomes)
     failed = {key: o for key, o in outcomes.items() if o.status is not Status.FINISHED}
     for (preset, seed), outcome in failed.items():
         out.append(Row(f"{preset}, seed {seed}", outcome.line(), "", "finishes", False))
@@ -108,6 +111,25 @@ def rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
     asked = len(comparison.presets) * len(comparison.seeds)
     out.append(at_least("trials finished", float(len(outcomes) - len(failed)), asked, "trials"))
     return out
+
+
+def seed_rows(comparison: Comparison, outcomes: Outcomes) -> list[Row]:
+    """Whether some designs depend more on the seed than others, which few seeds hardly show: the
+    largest of many deviations is large by chance alone. Nothing is shrunk here.
+    """
+    runs = [own.runs for own in measurements(comparison, outcomes)[0].values()]
+    bits = [[run.bits_per_byte for run in own] for own in runs if len(own) > 1]
+    if not bits:
+        return []
+    variances, freedoms = np.array([variance(own) for own in bits]), [len(own) - 1 for own in bits]
+    pooled = float(np.average(variances, weights=freedoms)) ** 0.5
+    drawn = np.random.default_rng(0).chisquare(freedoms, (100_000, len(bits))) / freedoms
+    by_chance = pooled * float(np.median(drawn.max(axis=1))) ** 0.5
+    return [
+        Row(f"deviation of one seed, pooled, n = {sum(freedoms)} repeats", pooled, UNIT),
+        Row("the largest of a design's own", float(variances.max()) ** 0.5, UNIT),
+        Row("the largest by chance, median, where all designs have the pooled", by_chance, UNIT),
+    ]
 
 
 def markdown(comparison: Comparison, outcomes: Outcomes) -> str:

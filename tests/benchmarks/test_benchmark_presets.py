@@ -349,6 +349,19 @@ def test_one_seed_alone_has_the_deviation_that_is_taken_for_granted():
     )
 
 
+def test_deviations_are_held_against_what_chance_gives():
+    bits = {"dense": [2.0, 2.02], "switch": [1.9, 1.91, 1.92], "hash": [1.8]}
+    comparison = tiny(presets=tuple(bits), seeds=(0, 1, 2), match=None)
+    pooled, largest, chance = preset_rows.seed_rows(comparison, outcomes_of(bits, {}))
+    assert pooled.name.endswith("n = 3 repeats")
+    assert pooled.value == pytest.approx(((0.0002 + 0.0002) / 3) ** 0.5)
+    assert largest.value == pytest.approx(0.0002**0.5)
+    # P(chi2_1 < m) P(chi2_2 / 2 < m) = 1 / 2 at m, in pooled variances
+    m = (chance.value / pooled.value) ** 2
+    assert math.erf((m / 2) ** 0.5) * (1 - math.exp(-m)) == pytest.approx(0.5, abs=0.01)
+    assert preset_rows.seed_rows(comparison, outcomes_of({"dense": [2.0]}, {})) == []
+
+
 def test_without_dense_there_is_nothing_to_differ_from():
     comparison = tiny(presets=("dense", "switch"), seeds=(0,))
     [switch] = preset_rows.summaries(comparison, outcomes_of({"switch": [1.9]}, {}))
