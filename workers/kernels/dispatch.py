@@ -46,6 +46,7 @@ FILES = {
     "linear_cross_entropy": "cross_entropy",
     "normed_heads": "rotary",
     "order_pairs": "pair_order",
+    "orthogonalize": "orthogonalize",
     "output_gated_ffn": "output_gate",
     "product_key_search": "product_key",
     "relu_choice": "relu_choice",
@@ -87,6 +88,10 @@ class Takes:
     limits: dict[str, Limit]
 
 
+# Of an expert, up to which compiled loops are faster than a library's products between a gather and
+# a sum, by the processor's vectors (docs/speed.md).
+MOST_UNITS = 512 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 128
+
 NUMBA = Takes(
     Backend.NUMBA,
     dtypes=(torch.float32, torch.float64),
@@ -106,7 +111,7 @@ NUMBA = Takes(
     },
     limits={
         "attention": Limit(1024, "tokens", "a head's scores are kept whole in backward"),
-        "expert_ffn": Limit(128, "units of an expert", "wider, a library's products are faster"),
+        "expert_ffn": Limit(MOST_UNITS, "units of an expert", "wider, a library is faster"),
         "product_key_search": Limit(256, "choices", "ranking a half costs their square"),
         "top_indices": Limit(64, "choices", "ranking costs their square"),
     },
@@ -119,6 +124,7 @@ TRITON = Takes(
         "masked_attention": "torch has a fused kernel for it",
         "spread_choice": "processes speak to each other between its means and its loss",
         "top_indices": "torch has a kernel for it",
+        "orthogonalize": "its time is that of batched products, a library's best case",
     },
     limits={
         "expert_choice": Limit(1024, "experts", "a token's scores must fit registers"),

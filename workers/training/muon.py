@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workers.kernels.api.orthogonalize import orthogonalize, orthogonalize_flops
 from workers.kernels.place import kind
 from workers.training.carried import Carried
 
@@ -20,8 +21,6 @@ from workers.training.carried import Carried
 # singular values smaller, and the proxies' losses where they were (docs/recipe.md).
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NS_STEPS = 4
-# The iteration on the Gram matrix costs less where one side is at least this much longer.
-GRAM_ASPECT = 1.5
 # Less than the usual 0.95: runs of some hundred steps end lower with it (docs/recipe.md).
 MOMENTUM = 0.9
 # Per-entry size of a Muon update relative to its learning rate: AdamW's usual (Moonlight,
@@ -34,53 +33,9 @@ CHUNK = 1 << 18
 CHUNK_ELSEWHERE = 1 << 28  # a bound on memory alone: products beside it take four times as much
 
 
-def orthogonalize(g_BMN: Tensor) -> Tensor:
-    """Matrices of the same singular vectors, with singular values near 1: (B, M, N) -> (B, M, N).
-
-    `NS_STEPS` steps of X <- a X + (b A + c A^2) X with A = X X^T. Long matrices take them on A
-    alone, whose steps are small products, and are multiplied once at the end.
-    """
-    tall = g_BMN.shape[1] > g_BMN.shape[2]
-    x_BKN = g_BMN.transpose(1, 2) if tall else g_BMN
-    x_BKN = x_BKN / (x_BKN.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    by_gram = x_BKN.shape[2] >= GRAM_ASPECT * x_BKN.shape[1]
-    x_BKN = _by_gram(x_BKN) if by_gram else _by_product(x_BKN)
-    return x_BKN.transpose(1, 2) if tall else x_BKN
-
-
-def _by_product(x_BKN: Tensor) -> Tensor:
-    for _ in range(NS_STEPS):
-        x_BKN = torch.bmm(_polynomial(torch.bmm(x_BKN, x_BKN.transpose(1, 2))), x_BKN)
-    return x_BKN
-
-
-def _by_gram(x_BKN: Tensor) -> Tensor:
-    gram_BKK = torch.bmm(x_BKN, x_BKN.transpose(1, 2))
-    total_BKK = step_BKK = _polynomial(gram_BKK)
-    for _ in range(NS_STEPS - 1):
-        # All are polynomials of the first Gram matrix, so they commute.
-        gram_BKK = torch.bmm(torch.bmm(step_BKK, gram_BKK), step_BKK)
-        step_BKK = _polynomial(gram_BKK)
-        total_BKK = torch.bmm(step_BKK, total_BKK)
-    return torch.bmm(total_BKK, x_BKN)
-
-
-def _polynomial(gram_BKK: Tensor) -> Tensor:
-    """a I + b A + c A^2."""
-    a, b, c = NS_COEFFICIENTS
-    out_BKK = torch.bmm(gram_BKK, gram_BKK).mul_(c).add_(gram_BKK, alpha=b)
-    out_BKK.diagonal(dim1=1, dim2=2).add_(a)
-    return out_BKK
-
-
 def step_flops(batch: int, rows: int, cols: int) -> float:
     """FLOPs of one Muon step of (batch, rows, cols), the mean over the turns."""
-    k, n = sorted((rows, cols))
-    if n >= GRAM_ASPECT * k:
-        all_turns = batch * (2 * 2.0 * k * k * n + (4 * NS_STEPS - 3) * 2.0 * k**3)
-    else:
-        all_turns = NS_STEPS * batch * (2 * 2.0 * k * k * n + 2.0 * k**3)
-    return all_turns / PERIOD
+    return orthogonalize_flops((batch, rows, cols), NS_STEPS) / PERIOD
 
 
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -179,7 +134,7 @@ def update(batch: list[Triple], group: dict[str, Any]) -> None:
         all_BMN = directions[0] if len(directions) == 1 else torch.cat(directions)
     lr = group["lr"] * PERIOD
     step = lr * UPDATE_RMS * math.sqrt(max(all_BMN.shape[1:]))
-    update_BMN = orthogonalize(all_BMN)
+    update_BMN = orthogonalize(all_BMN, NS_COEFFICIENTS, NS_STEPS)
     if group["weight_decay"]:
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
     if isinstance(step, Tensor):  # in a CUDA graph, whose rates change

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from workers.kernels.api.orthogonalize import orthogonalize
 from workers.kernels.row_order import wants_sparse
 from workers.training import muon
 from workers.training.row_adam import RowAdam, step_all, step_rows
@@ -83,7 +84,7 @@ class ShardedMuon(muon.Muon):
         lr = group["lr"] * muon.PERIOD
         step = lr * muon.UPDATE_RMS * math.sqrt(max(p.shape[-2:]))
         update_BMN = torch.zeros_like(direction).reshape(-1, *p.shape[-2:])
-        update_BMN[turn] = muon.orthogonalize(all_BMN)
+        update_BMN[turn] = orthogonalize(all_BMN, muon.NS_COEFFICIENTS, muon.NS_STEPS)
         start, length, dim = extent(p)
         part = update_BMN.view(p.shape).narrow(dim, start, length)
         if group["weight_decay"]:

@@ -9,12 +9,21 @@ import torch
 
 from workers.kernels.api.attention import attention
 from workers.kernels.dispatch import choose
-from workers.kernels.numba.grouped import COLUMNS, ROWS
+from workers.kernels.numba.blocks import COLUMNS, ROWS
 from workers.kernels.settings import Backend, override
 
 TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12}  # as a share of the largest value
-# Whole blocks of queries, of keys and of a head's columns, one more, one less, and one alone.
-SIZES = [(1, 2), (ROWS, COLUMNS), (ROWS + 1, COLUMNS + 2), (4 * COLUMNS - 1, 6), (3 * ROWS, 40)]
+# Whole blocks of queries, of keys and of a head's columns, one more, one less, and one alone, and
+# several of columns side by side.
+SIZES = [
+    (1, 2),
+    (ROWS, COLUMNS),
+    (ROWS + 1, COLUMNS + 2),
+    (4 * COLUMNS - 1, 6),
+    (3 * ROWS, 40),
+    (4 * COLUMNS + ROWS, 2 * COLUMNS),
+    (COLUMNS, 4 * COLUMNS + 3),
+]
 
 
 def heads_of(length, width, dtype, scale=1.0):

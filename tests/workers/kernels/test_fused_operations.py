@@ -119,11 +119,11 @@ def turned(x: Tensor, w: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((z.real, z.imag), dim=-1)
 
 
-@pytest.mark.parametrize("sequences", [1, 2])
-def test_heads_are_cut_from_their_product_normed_and_turned(sequences):
-    qkv, w = normal(2, 9, 3, 4, 16), normal(2, 16, seed=1)
+@pytest.mark.parametrize(("sequences", "width"), [(1, 16), (2, 16), (2, 2), (1, 12), (1, 40)])
+def test_heads_are_cut_from_their_product_normed_and_turned(sequences, width):
+    qkv, w = normal(2, 9, 3, 4, width), normal(2, width, seed=1)
     position_NL = torch.arange(9)[None] + 5 * torch.arange(sequences)[:, None]
-    cos, sin = (t.double() for t in rotary_table(position_NL, 16, 1e4))
+    cos, sin = (t.double() for t in rotary_table(position_NL, width, 1e4))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     want = turned(q, w[0], cos, sin), turned(k, w[1], cos, sin), v
     got = normed_heads(qkv, *w, cos, sin)

@@ -23,7 +23,7 @@ from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.residual_norm import residual_norm
 from workers.kernels.api.rms_norm import rms_norm
 from workers.kernels.api.rotary import normed_heads
-from workers.kernels.dispatch import FILES, NAMED, choose, describe
+from workers.kernels.dispatch import FILES, MOST_UNITS, NAMED, choose, describe
 from workers.kernels.pairs import Pairs
 from workers.kernels.settings import Backend, Products, Settings, override
 
@@ -155,7 +155,7 @@ FLOAT, DOUBLE, HALF = torch.float32, torch.float64, torch.bfloat16
 @pytest.mark.parametrize(
     ("device", "dtypes", "operation", "size", "reason"),
     [
-        ("cpu", [FLOAT], "expert_ffn", 129, "numba takes at most 128 units of an expert"),
+        ("cpu", [FLOAT], "expert_ffn", MOST_UNITS + 1, f"numba takes at most {MOST_UNITS} units"),
         ("cpu", [FLOAT], "product_key_search", 257, "numba takes at most 256 choices"),
         ("cpu", [DOUBLE], "top_indices", 65, "numba takes at most 64 choices"),
         ("cpu", [HALF], "rms_norm", 0, "numba does not take bfloat16"),

@@ -13,15 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import dispatch
 from workers.kernels.api import form as form_module
-from workers.kernels.api.expert_ffn import expert_ffn
+from workers.kernels.api.expert_ffn import MOST_MIXED_UNITS, expert_ffn
 from workers.kernels.api.flops import custom_flops
 from workers.kernels.dispatch import NUMBA, choose, describe
 from workers.kernels.numba import (
     activations,
     attention,
     grouped,
+    heads,
     library,
     norms,
+    orthogonalize,
     product_key,
     rows,
     topk,
@@ -29,17 +31,18 @@ from workers.kernels.numba import (
 )
 from workers.kernels.numba import expert_ffn as numba_ffn
 from workers.kernels.numba.activations import CODES
+from workers.kernels.numba.blocks import COLUMNS, ROWS
 from workers.kernels.numba.product_key import product_key_search
 from workers.kernels.pairs import Pairs
 from workers.kernels.settings import Backend, override
 
 pytestmark = pytest.mark.slow
 
-ROWS, COLUMNS, INNER, PAIRS = grouped.ROWS, grouped.COLUMNS, grouped.INNER, grouped.PAIRS
+INNER, PAIRS, WIDE = grouped.INNER, grouped.PAIRS, 4 * COLUMNS
 DTYPES = [torch.float32, torch.float64]
 MOST = {operation: limit.most for operation, limit in NUMBA.limits.items()}
 # (inner, outer, pairs of each expert): one, whole blocks, one less and one more than a block, of
-# rows, columns and terms.
+# rows, columns and terms; and columns of several blocks side by side, and of a part of one.
 SHAPES = [
     (1, 1, [1]),
     (4, COLUMNS, [ROWS, 0, 2 * ROWS]),
@@ -49,6 +52,10 @@ SHAPES = [
     (INNER + 1, 2 * COLUMNS, [ROWS, 1]),
     (3, 5, [PAIRS, PAIRS + 1, 2 * PAIRS - 1]),
     (3, 5, [0, 0]),
+    (2, WIDE, [ROWS]),
+    (COLUMNS + 1, WIDE - 1, [ROWS + 1, 2]),
+    (WIDE + 2, WIDE + COLUMNS + 3, [3, ROWS]),
+    (2 * COLUMNS, 2 * COLUMNS + 1, [5]),
 ]
 
 
@@ -110,7 +117,7 @@ def test_the_operators_pass_torchs_own_checks():
     query, keys = torch.randn(2, 2, 4), torch.randn(2, 3, 4)
     chosen = torch.tensor([[[0, 8], [3, 1]]])
     qkv, gains, angle = torch.randn(4, 3, 2, 6), torch.randn(2, 6), torch.randn(2, 3)
-    heads = qkv.transpose(0, 1).contiguous()
+    turned = qkv.transpose(0, 1).contiguous()
     q, sums = torch.randn(1, 3, 2, 4), torch.zeros(1, 3, 2)
     calls = [
         (attention.attention_rows, (q, q, q, 0.5, q.clone(), sums)),
@@ -143,15 +150,16 @@ def test_the_operators_pass_torchs_own_checks():
         ),
         (norms.rms_norm_rows, (x, x[0], 1e-6, x.clone(), torch.ones(9))),
         (norms.rms_norm_rows_backward, (x, x, x[0], torch.ones(9), x.clone(), x[0].clone())),
-        (norms.heads_rows, (qkv, gains, angle, angle, 1e-6, heads)),
+        (heads.heads_rows, (qkv, gains, angle, angle, 1e-6, turned)),
         (
-            norms.heads_rows_backward,
-            (*heads, qkv, gains, angle, angle, 1e-6, qkv.clone(), gains.clone()),
+            heads.heads_rows_backward,
+            (*turned, qkv, gains, angle, angle, 1e-6, qkv.clone(), gains.clone()),
         ),
         *(
             (call, (torch.ones(1, 2, 2), chosen, query, keys, query.clone(), keys.clone()))
             for call in (product_key.search_backward, product_key.search_products)
         ),
+        (orthogonalize.newton_schulz, (w, 1.0, 1.0, 1.0, 2, True, w.clone())),
         (whole_rows.whole_sums, (torch.ones(4), x, *bags, x[:2].clone())),
         (whole_rows.whole_dots, (x[:2], x, *bags, torch.ones(4))),
         (whole_rows.whole_gradient, (torch.ones(4), x[:2], *bags, x.clone())),
@@ -290,6 +298,18 @@ def test_wide_experts_other_dtypes_and_the_switch_take_the_torch_form(monkeypatc
     x, (keys, gates, values), pairs = routed(torch.float32)
     with pytest.raises(AssertionError, match="the numba form ran"):
         expert_ffn(x, keys, gates, values, pairs, None, "silu")
+
+
+def test_in_mixed_precision_a_library_multiplies_narrower_experts(monkeypatch):
+    """Its products gain by 16 bits, and compiled ones have none."""
+    ran = []
+    monkeypatch.setattr(numba_ffn, "grouped_product", lambda *args: ran.append(args))
+    for width in (MOST_MIXED_UNITS, MOST_MIXED_UNITS + 1):
+        x, (keys, gates, values), pairs = routed(torch.float32, width)
+        with torch.autocast("cpu", torch.bfloat16):
+            expert_ffn(x, keys, gates, values, pairs, None, "silu")
+        assert bool(ran) == (width == MOST_MIXED_UNITS)
+        ran.clear()
 
 
 @pytest.fixture

@@ -12,24 +12,26 @@ from search_space.methods.topk import TopK
 from search_space.presets import PRESETS
 from search_space.rates import Rates
 from search_space.spec import FFNSpec
+from workers.kernels.api.orthogonalize import orthogonalize
 from workers.kernels.place import as_on
 from workers.model import ProxyLM
-from workers.training.muon import PERIOD, Muon, orthogonalize
+from workers.training.muon import NS_COEFFICIENTS, NS_STEPS, PERIOD, Muon
 from workers.training.optimizers import Kind, Optimizers, group_parameters
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 64), (3, 64, 16), (1, 32, 32)])
 def test_orthogonalize_brings_singular_values_near_one(shape):
     g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalize(g))
+    values = torch.linalg.svdvals(orthogonalize(g, NS_COEFFICIENTS, NS_STEPS))
     assert float(values.min()) > 0.5
     assert float(values.max()) < 1.5
 
 
 def test_a_batch_is_orthogonalized_matrix_by_matrix():
     g = torch.randn(4, 8, 24, generator=torch.Generator().manual_seed(0))
-    alone = torch.cat([orthogonalize(m[None]) for m in g])
-    torch.testing.assert_close(orthogonalize(g), alone, rtol=1e-4, atol=1e-5)
+    alone = torch.cat([orthogonalize(m[None], NS_COEFFICIENTS, NS_STEPS) for m in g])
+    together = orthogonalize(g, NS_COEFFICIENTS, NS_STEPS)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_muon_minimises_and_its_update_has_the_promised_size():

@@ -12,11 +12,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from workers.kernels.api.form import form
-from workers.kernels.api.mixed import lowered
+from workers.kernels.api.mixed import lowered, product_dtype
 from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.place import kind
 from workers.kernels.torch.expert_ffn import expert_ffn as torch_form
 from workers.kernels.torch.expert_ffn import joint_ffn as torch_joint
+
+# Of an expert, up to which a CPU multiplies it in float32 although its products may be narrow.
+MOST_MIXED_UNITS = 128
 
 Matrices = tuple[Tensor, Tensor | None, Tensor]
 
@@ -54,7 +57,9 @@ def expert_ffn(
     # A CPU's own form rounds the factors of its large products alone, itself. Narrow experts it
     # multiplies in float32, faster than a library would in 16 bits (docs/speed.md).
     on_cpu = kind(x_TD) == "cpu"
-    if not (on_cpu and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form):
+    whole = width <= MOST_MIXED_UNITS or not routed or product_dtype(x_TD) == x_TD.dtype
+    own = on_cpu and whole and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form
+    if not own:
         # A GPU's kernels weigh in float32, whatever they multiply.
         weight = lowered(weight_PC) if on_cpu and weight_PC is not None else weight_PC
         low = (None if x is None else lowered(x) for x in given[:4])

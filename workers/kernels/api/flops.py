@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from workers.kernels.api.orthogonalize import orthogonalize_flops
 from workers.kernels.dispatch import numba_fault
 
 aten = torch.ops.aten
@@ -111,6 +112,7 @@ RULES: dict[str, Rule] = {
     "row_dot_backward": _two_dots,
     "search_backward": _search_backward,
     "search_products": _search_backward,
+    "newton_schulz": lambda g, a, b, c, steps, *_, **__: orthogonalize_flops(g, steps),
     "grouped_mm": _product,
     "grouped_mm_weight_gradient": _product,
     "row_sum": _weighted_rows,

@@ -11,20 +11,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workers.kernels.numba.activations import _exp
-from workers.kernels.numba.grouped import COLUMNS, ROWS, Integer, write_block
-from workers.kernels.numba.library import jit_any_order, operator
+from workers.kernels.numba.blocks import COLUMNS, ROWS, TOGETHER, Integer, write_block
+from workers.kernels.numba.copies import copy_matrix, turn_matrix
+from workers.kernels.numba.library import jit_any_order, jit_inline, operator
+from workers.kernels.numba.vectors import lanes_of, larger, largest, load
 
-# A largest number, too, is found several at a time where none may be NaN.
-jit_numbers = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nnan", "nsz"}
-)
+LANES = lanes_of(COLUMNS)
 
 
 def attention(
@@ -57,7 +55,7 @@ class _CausalAttention(torch.autograd.Function):
         return *(grad.transpose(1, 2) for grad in grads), None
 
 
-@jit_any_order
+@jit_inline
 def _rows(first: Integer, step: int) -> Any:
     """Addresses of `ROWS` places that are `step` apart."""
     return (
@@ -70,7 +68,34 @@ def _rows(first: Integer, step: int) -> Any:
     )
 
 
-@jit_any_order
+@jit_inline
+def _head(x_NLHC: Any, n: int, h: int) -> Any:
+    """The address of a head's first row."""
+    return np.int64(x_NLHC.ctypes.data) + n * x_NLHC.strides[0] + h * x_NLHC.strides[2]
+
+
+@jit_inline
+def _read_head(x_NLHC: Any, n: int, h: int, to: Integer, line: int) -> None:
+    """Copy a head's rows to lines at an address."""
+    _, length, _, width = x_NLHC.shape
+    copy_matrix(x_NLHC, _head(x_NLHC, n, h), x_NLHC.strides[1], length, width, to, line)
+
+
+@jit_inline
+def _turn_head(x_NLHC: Any, n: int, h: int, to: Integer, line: int) -> None:
+    """Copy a head's columns to lines at an address."""
+    _, length, _, width = x_NLHC.shape
+    turn_matrix(x_NLHC, _head(x_NLHC, n, h), x_NLHC.strides[1], length, width, to, line)
+
+
+@jit_inline
+def _write_head(x: Integer, line: int, to_NLHC: Any, n: int, h: int) -> None:
+    """Copy lines at an address to a head's rows."""
+    _, length, _, width = to_NLHC.shape
+    copy_matrix(to_NLHC, x, line, length, width, _head(to_NLHC, n, h), to_NLHC.strides[1])
+
+
+@jit_inline
 def _multiply(
     a: Integer,
     a_row: int,
@@ -85,23 +110,25 @@ def _multiply(
 ) -> None:
     """c[r][:] = sum over i < inner of a[r][i] b[i][:], of ROWS rows and `wide` columns or a few
     more, up to a whole block; all are addresses, and what lies between."""
-    for column in range(0, wide, COLUMNS):
+    for column in range(0, wide, TOGETHER):
+        columns = (min(TOGETHER, wide - column) + COLUMNS - 1) // COLUMNS * COLUMNS
         offset = column * like.itemsize
-        write_block(
-            like, _rows(a, a_row), a_step, b + offset, line, inner, _rows(c + offset, c_row)
-        )
+        a_6, c_6 = _rows(a, a_row), _rows(c + offset, c_row)
+        write_block(like, columns, a_6, a_step, b + offset, line, inner, c_6)
 
 
-@jit_numbers
-def _largest(x_L: Any, n: int) -> Any:
-    """Of the first n numbers."""
-    top = x_L[0]
-    for j in range(1, n):
-        top = x_L[j] if x_L[j] > top else top
-    return top
+@jit_inline
+def _top(x_L: Any, n: int) -> Any:
+    """The largest of the first n numbers, whole COLUMNS of them and none NaN."""
+    x, step = np.int64(x_L.ctypes.data), len(LANES) * x_L.itemsize
+    even, odd = load(x_L, LANES, x), load(x_L, LANES, x + step)
+    for j in range(2 * step, n * x_L.itemsize, 2 * step):
+        even = larger(load(x_L, LANES, x + j), even)
+        odd = larger(load(x_L, LANES, x + j + step), odd)
+    return largest(larger(even, odd))
 
 
-@jit_any_order
+@jit_inline
 def _exponentials(scores_6L: Any, first: int, scale: Any, total_6: Any, log_sum_L: Any) -> None:
     """Shares of the queries from `first` on, in place of their scores, before they are divided by
     their sums; 0 for keys after a query."""
@@ -111,7 +138,7 @@ def _exponentials(scores_6L: Any, first: int, scale: Any, total_6: Any, log_sum_
     for r in range(end - first):
         score_L, n = scores_6L[r], first + r + 1
         score_L[n:whole] = -np.inf
-        top = _largest(score_L, whole)
+        top = _top(score_L, whole)
         total = scores_6L.dtype.type(0)
         for j in range(whole):
             share = _exp((score_L[j] - top) * scale)
@@ -146,23 +173,25 @@ def attention_rows(
     row, line = wide * size, long * size
     for n in range(n_sequences):
         for h in range(n_heads):
-            for t in range(length):
-                for c in range(width):
-                    q[t, c] = q_NLHC[n, t, h, c]
-                    v[t, c] = v_NLHC[n, t, h, c]
-                    k_turned[c, t] = k_NLHC[n, t, h, c]
+            _read_head(q_NLHC, n, h, q0, row)
+            _read_head(v_NLHC, n, h, v0, row)
+            _turn_head(k_NLHC, n, h, k0, line)
             for first in range(0, length, ROWS):
                 end = min(first + ROWS, length)
                 _multiply(q0 + first * row, row, size, k0, line, width, s0, line, end, q)
                 _exponentials(scores, first, dtype.type(scale), total_6, log_sum_NHL[n, h])
                 _multiply(s0, line, size, v0, row, end, y0, row, width, q)
                 for t in range(first, end):
-                    one = dtype.type(1) / total_6[t - first]
+                    one, y_C, sum_C = (
+                        dtype.type(1) / total_6[t - first],
+                        y_NLHC[n, t, h],
+                        y[t - first],
+                    )
                     for c in range(width):
-                        y_NLHC[n, t, h, c] = y[t - first, c] * one
+                        y_C[c] = sum_C[c] * one
 
 
-@jit_any_order
+@jit_inline
 def _score_gradients(
     shares_6L: Any, d_6L: Any, first: int, scale: Any, dy: Any, y: Any, log_sum_L: Any
 ) -> None:
@@ -184,7 +213,7 @@ def _score_gradients(
         d_L[n:whole] = 0
 
 
-@jit_any_order
+@jit_inline
 def _sum_over_queries(d: Any, x: Any, length: int, out: Any) -> None:
     """out = d^T x: each key's sum over the queries from it on."""
     size, row, score = x.itemsize, x.strides[0], d.strides[0]
@@ -194,13 +223,6 @@ def _sum_over_queries(d: Any, x: Any, length: int, out: Any) -> None:
         here, there = first * row, first * (score + size)
         left = length - first
         _multiply(d0 + there, size, score, x0 + here, row, left, out0 + here, row, wide, x)
-
-
-@jit_any_order
-def _copy_head(x: Any, to_NLHC: Any, n: int, h: int) -> None:
-    for t in range(to_NLHC.shape[1]):
-        for c in range(to_NLHC.shape[3]):
-            to_NLHC[n, t, h, c] = x[t, c]
 
 
 @operator(
@@ -232,19 +254,18 @@ def attention_rows_backward(
     # Lines of other lengths than powers of two: columns then fall on different cache sets.
     shares, d = np.zeros((long, long + COLUMNS), dtype), np.zeros((long, long + COLUMNS), dtype)
     q0, k0, dy0 = np.int64(q.ctypes.data), np.int64(k.ctypes.data), np.int64(dy.ctypes.data)
+    y0 = np.int64(y.ctypes.data)
     out0, turned0 = np.int64(out.ctypes.data), np.int64(turned.ctypes.data)
     shares0, d0 = np.int64(shares.ctypes.data), np.int64(d.ctypes.data)
     row, line, score = wide * size, long * size, shares.strides[0]
     for n in range(n_sequences):
         for h in range(n_heads):
-            for t in range(length):
-                for c in range(width):
-                    q[t, c] = q_NLHC[n, t, h, c]
-                    k[t, c] = k_NLHC[n, t, h, c]
-                    dy[t, c] = dy_NLHC[n, t, h, c]
-                    y[t, c] = y_NLHC[n, t, h, c]
-                    turned[0, c, t] = k_NLHC[n, t, h, c]
-                    turned[1, c, t] = v_NLHC[n, t, h, c]
+            _read_head(q_NLHC, n, h, q0, row)
+            _read_head(k_NLHC, n, h, k0, row)
+            _read_head(dy_NLHC, n, h, dy0, row)
+            _read_head(y_NLHC, n, h, y0, row)
+            _turn_head(k_NLHC, n, h, turned0, line)
+            _turn_head(v_NLHC, n, h, turned0 + width * line, line)
             for first in range(0, length, ROWS):
                 end, here, there = min(first + ROWS, length), first * row, first * score
                 k_turned0, v_turned0 = turned0, turned0 + width * line
@@ -256,8 +277,8 @@ def attention_rows_backward(
                     shares[first:], d[first:], first, dtype.type(scale), dy, y, log_sum_NHL[n, h]
                 )
                 _multiply(d0 + there, score, size, k0, row, end, out0 + here, row, width, q)
-            _copy_head(out, dq_NLHC, n, h)
+            _write_head(out0, row, dq_NLHC, n, h)
             _sum_over_queries(d, q, length, out)
-            _copy_head(out, dk_NLHC, n, h)
+            _write_head(out0, row, dk_NLHC, n, h)
             _sum_over_queries(shares, dy, length, out)
-            _copy_head(out, dv_NLHC, n, h)
+            _write_head(out0, row, dv_NLHC, n, h)

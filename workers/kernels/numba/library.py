@@ -1,13 +1,14 @@
 """How a loop becomes an operator that torch knows: profiles, fake tensors, and FLOP counts
 (workers.kernels.api.flops).
 
-The operators write where they are told, and have no gradients of their own. Loops that call one
-another stay in one file: numba's cache looks at the file of the outer one alone.
+The operators write where they are told, and have no gradients of their own.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -19,11 +20,33 @@ OPS = torch.ops.ffn_nas_cpu
 
 Loop = Callable[..., None]
 
-jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+# The digest of all loops, of which any may call any.
+CODE = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
+
+
+def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """numba's decorator, for what is compiled once a machine."""
+    compiled = numba.njit(nogil=True, cache=True, error_model="numpy", **options)
+
+    def decorate(loop: Callable[..., Any]) -> Any:
+        made = compiled(loop)
+        # numba takes kept machine code until the loop's own file changes; but that has in it what
+        # the loop calls of other files, too.
+        kept = made._cache._cache_file
+        kept._source_stamp = kept._source_stamp, CODE
+        return made
+
+    return decorate
+
+
+jit = _compiled()
 # Sums may be taken in any order, so that several numbers are added at a time.
-jit_any_order = numba.njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"}
-)
+ANY_ORDER = {"reassoc", "contract"}
+jit_any_order = _compiled(fastmath=ANY_ORDER)
+# Of a few numbers: passing arrays to it takes longer than what it does.
+jit_inline = _compiled(fastmath=ANY_ORDER, forceinline=True)
 
 
 def operator(schema: str) -> Callable[[Loop], Loop]:

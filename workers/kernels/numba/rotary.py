@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workers.kernels.numba.norms import heads_rows, heads_rows_backward
+from workers.kernels.numba.heads import heads_rows, heads_rows_backward
 
 
 def normed_heads(

@@ -1,0 +1,179 @@
+"""Blocks of products whose sums stay in registers.
+
+A block is 6 rows by 16 columns where there are 16 registers of 8 numbers (AVX2): its sums take 12
+of them. AVX-512 has 32 of 16 numbers, and there up to four times as many columns go side by side:
+a row's numbers are read once for all of them, and so many sums are on their way that none is waited
+for. Every entry is the same sum in the same order, however many go side by side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from workers.kernels.numba import llvm
+
+ROWS, COLUMNS = 6, 16
+
+
+def _has_avx512() -> bool:
+    """Of the processor that numba compiles for: this one, if no other was asked for."""
+    asked: str | None = vars(numba.config)["CPU_FEATURES"]
+    if asked is not None:
+        return "+avx512f" in asked.split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+
+
+SIZES = (4, 2, 1) if _has_avx512() else (1,)  # times COLUMNS that go side by side
+MOST = SIZES[0]
+TOGETHER = MOST * COLUMNS  # the most columns of a block
+
+Integer = int | np.int64  # what an address is: numpy's where an array gave it
+
+
+def _block_product(add: bool) -> Any:
+    """block(like, columns, a, step, b, line, n, c): c[r][:] (+)= sum over i < n of a[r][i] b[i][:].
+
+    like: an array of their dtype.
+    columns: of c, up to `TOGETHER`; nothing beyond them is written.
+    a: ROWS addresses of n numbers each, `step` bytes apart.
+    b: the address of n lines, `line` bytes apart, that may be read up to whole COLUMNS.
+    c: ROWS addresses.
+    n: at least 1.
+    """
+
+    @llvm.intrinsic
+    def block(
+        typing: Any,
+        like: Any,
+        columns: Any,
+        a: Any,
+        step: Any,
+        b: Any,
+        line: Any,
+        n: Any,
+        c: Any,
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = context.get_value_type(signature.args[0].dtype)
+            _emit_cases(builder, number, args[1], args[2:], add)
+            return context.get_dummy_value()
+
+        return types.void(like, columns, a, step, b, line, n, c), generate
+
+    return block
+
+
+def _emit_cases(builder: Any, number: Any, columns: Any, args: Any, add: bool) -> None:
+    """A block for each of SIZES whole, and one for each number of vectors whose last is a part."""
+
+    def constant(value: int) -> Any:
+        return ir.Constant(columns.type, value)
+
+    parts, end = (builder.append_basic_block(name) for name in ("parts", "end"))
+    choice = builder.switch(columns, parts)
+    for size in SIZES:
+        choice.add_case(constant(size * COLUMNS), case := builder.append_basic_block("whole"))
+        builder.position_at_end(case)
+        _emit_block(builder, number, args, add, size, None)
+        builder.branch(end)
+    builder.position_at_end(parts)
+    vectors = builder.udiv(builder.add(columns, constant(COLUMNS - 1)), constant(COLUMNS))
+    choice = builder.switch(vectors, end)
+    for size in range(1, MOST + 1):
+        choice.add_case(constant(size), case := builder.append_basic_block("part"))
+        builder.position_at_end(case)
+        last = builder.sub(columns, constant((size - 1) * COLUMNS))
+        _emit_block(builder, number, args, add, size, last)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _emit_block(builder: Any, number: Any, args: Any, add: bool, vectors: int, part: Any) -> None:
+    """A block of `vectors` times COLUMNS; of the last, only `part` numbers are written if given."""
+    a_all, step, b, line, n, c_all = args
+    a = [builder.extract_value(a_all, r) for r in range(ROWS)]
+    vector_bytes = COLUMNS * llvm.size_of(number)
+    c = [
+        llvm.moved(builder, builder.extract_value(c_all, r), v * vector_bytes)
+        for r in range(ROWS)
+        for v in range(vectors)
+    ]
+    _prefetch(builder, c)
+    zero = llvm.same(number, 0.0, COLUMNS)
+    entry, loop = builder.block, builder.append_basic_block("loop")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    # What a term changes: how many are left, the offset of a, b, and the sums.
+    before = [n, ir.Constant(llvm.I64, 0), b] + [zero] * len(c)
+    state = [builder.phi(value.type) for value in before]
+    after = [builder.sub(state[0], ir.Constant(llvm.I64, 1))]
+    after += _emit_term(builder, state[1:], a, step, line)
+    for phi, first, next_ in zip(state, before, after, strict=True):
+        phi.add_incoming(first, entry)
+        phi.add_incoming(next_, loop)
+    done = builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_signed(">", after[0], ir.Constant(llvm.I64, 0)), loop, done)
+    builder.position_at_end(done)
+    for place, (address, value) in enumerate(zip(c, after[3:], strict=True), 1):
+        if part is not None and place % vectors == 0:
+            _write_part(builder, value, address, add, part)
+        else:
+            old = [llvm.load(builder, zero.type, address)] if add else []
+            llvm.store(builder, builder.fadd(value, *old) if old else value, address)
+
+
+def _emit_term(builder: Any, state: Any, a: Any, step: Any, line: Any) -> Any:
+    """sums += a's numbers times b's line; both move on."""
+    offset, b, *sums = state
+    vector, vectors = sums[0].type, len(sums) // ROWS
+    fma = llvm.function(builder, f"llvm.fmuladd.{llvm.suffix(vector)}", vector, [vector] * 3)
+    size = llvm.size_of(vector.element)
+    lines = [
+        llvm.load(builder, vector, llvm.moved(builder, b, v * COLUMNS * size))
+        for v in range(vectors)
+    ]
+    more = []
+    for r, row in enumerate(a):
+        pointer = builder.inttoptr(builder.add(row, offset), vector.element.as_pointer())
+        many = llvm.spread(builder, builder.load(pointer), COLUMNS)
+        mine = sums[r * vectors : (r + 1) * vectors]
+        more += [builder.call(fma, [many, *pair]) for pair in zip(lines, mine, strict=True)]
+    return [builder.add(offset, step), builder.add(b, line), *more]
+
+
+def _write_part(builder: Any, value: Any, address: Any, add: bool, part: Any) -> None:
+    """Write the first `part` numbers of a vector, or add them to what is there."""
+    vector, flags = value.type, ir.VectorType(ir.IntType(1), COLUMNS)
+    lanes = ir.Constant(ir.VectorType(part.type, COLUMNS), list(range(COLUMNS)))
+    mask = builder.icmp_signed("<", lanes, llvm.spread(builder, part, COLUMNS))
+    place = builder.inttoptr(address, vector.as_pointer())
+    align, kind = (
+        ir.Constant(llvm.I32, llvm.size_of(vector.element)),
+        f"{llvm.suffix(vector)}.p0",
+    )
+    if add:
+        given = [place.type, llvm.I32, flags, vector]
+        load = llvm.function(builder, f"llvm.masked.load.{kind}", vector, given)
+        zero = llvm.same(vector.element, 0.0, COLUMNS)
+        value = builder.fadd(value, builder.call(load, [place, align, mask, zero]))
+    given = [vector, place.type, llvm.I32, flags]
+    store = llvm.function(builder, f"llvm.masked.store.{kind}", ir.VoidType(), given)
+    builder.call(store, [value, place, align, mask])
+
+
+def _prefetch(builder: Any, addresses: Any) -> None:
+    """Ask for the sums' places early: rows that lie anywhere are far."""
+    byte, given = ir.IntType(8).as_pointer(), [llvm.I32] * 3
+    prefetch = llvm.function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, *given])
+    write, keep, data = (ir.Constant(llvm.I32, flag) for flag in (1, 3, 1))
+    for address in addresses:
+        builder.call(prefetch, [builder.inttoptr(address, byte), write, keep, data])
+
+
+write_block, add_block = _block_product(add=False), _block_product(add=True)
