@@ -75,10 +75,10 @@ _VERIFY = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"nas", "workers", "search_space", "dashboard", *sys.argv[5:]}:
+        if name.split(".")[0] in {"nas", "workers", "search_space", "dashboard", *sys.argv[6:]}:
             raise ImportError(f"{name} must not be needed by an export")
 sys.meta_path.insert(0, Refuse())
-import contextlib, json, math, torch
+import contextlib, json, runpy, torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -106,13 +106,8 @@ options = dict(do_sample=False, max_new_tokens=16, attention_mask=torch.ones_lik
 answer["cached_equals_uncached"] = half or bool(
     (model.generate(ids[:, :8], use_cache=True, **options)
      == model.generate(ids[:, :8], use_cache=False, **options)).all())
-# Torch's own forms of the operations, which its counter sees, but for these three.
-aten, named = torch.ops.aten, dict(sys.modules)
-rules = {
-    aten.addmm_: lambda y, a, b, *_, **__: 2 * math.prod(a) * b[-1],
-    aten._grouped_mm: lambda x, w, *_, **__: 2 * math.prod(x) * w[-1],
-    aten._embedding_bag: lambda table, row, *_, **__: 2 * math.prod(row) * table[-1],
-}
+# Torch's own forms of the operations, which its counter sees, but for a few that a file tells.
+rules, named = runpy.run_path(sys.argv[5])["torch_flops"](), dict(sys.modules)
 own = next((m for name, m in named.items() if name.endswith("workers_kernels_settings")), None)
 with contextlib.ExitStack() as stack:
     if own is not None:
@@ -144,6 +139,8 @@ def verify_export(
     """
     import torch
 
+    from workers.kernels.api import torch_flops
+
     config = json.loads((folder / "config.json").read_text())
     ids = probe_ids(config["vocab_size"], config["max_position_embeddings"])
     given = {"logits": expected.logits}
@@ -160,7 +157,7 @@ def verify_export(
         env = os.environ | {"HF_MODULES_CACHE": scratch, "HF_HUB_OFFLINE": "1"}
         done = run_child(
             [sys.executable, "-I", "-c", _VERIFY, str(folder.absolute()), json.dumps(ids)]
-            + [str(given_file), str(answer_file), *sorted(plug_in)],
+            + [str(given_file), str(answer_file), torch_flops.__file__, *sorted(plug_in)],
             env=env,
             cwd=scratch,
         )

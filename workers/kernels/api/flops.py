@@ -8,28 +8,19 @@ left out) that return FLOPs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
 import torch
 
 from workers.kernels.api.orthogonalize import orthogonalize_flops
+from workers.kernels.api.torch_flops import Rule, Shape, dots, torch_flops
 from workers.kernels.dispatch import numba_fault
-
-aten = torch.ops.aten
-Shape = Sequence[int]
-Rule = Callable[..., int]
 
 
 def custom_flops() -> dict[Any, Rule]:
     """The rules of torch's own operations that workers.kernels uses, and of numba's operators."""
-    rules: dict[Any, Rule] = {
-        aten.addmm_: lambda y, a, b, *_, **__: 2 * prod(a) * b[-1],
-        aten._grouped_mm: lambda x, w, *_, **__: 2 * prod(x) * w[-1],
-        aten._embedding_bag: lambda table, row, *_, **__: 2 * prod(row) * table[-1],
-        aten._embedding_bag_per_sample_weights_backward: _dots,
-    }
+    rules = torch_flops()
     if not numba_fault():  # asked, so that the operators are there before they first run
         library = torch.ops.ffn_nas_cpu
         rules |= {getattr(library, name): RULES[name] for name in RULES if hasattr(library, name)}
@@ -75,10 +66,6 @@ def _output_gated_backward(dy: Shape, pre: Shape, both: Shape, u: Shape, *_: Any
     return 4 * prod(dy) * (pre[1] + n_experts * (width + 1))
 
 
-def _dots(x: Shape, table: Shape, row: Shape, *_: Any, **__: Any) -> int:
-    return 2 * prod(row) * table[-1]
-
-
 def _weighted_rows(weight: Shape, table: Shape, *_: Any, **__: Any) -> int:
     return 2 * prod(weight) * table[-1]
 
@@ -102,10 +89,10 @@ RULES: dict[str, Rule] = {
     "attention_backward": lambda dy, *_, **__: 4 * prod(dy) * dy[1],
     "grouped_product": lambda x, x_row, w, *_, **__: 2 * prod(x_row) * w[1] * w[2],
     "grouped_weight_gradient": _product,
-    "row_dots": _dots,
-    "add_rows": _dots,
+    "row_dots": dots,
+    "add_rows": dots,
     "whole_sums": _weighted_rows,
-    "whole_dots": _dots,
+    "whole_dots": dots,
     "whole_gradient": _weighted_rows,
     "row_gradient": _weighted_rows,
     "row_sum_backward": _two_dots,
@@ -117,7 +104,7 @@ RULES: dict[str, Rule] = {
     "grouped_mm_weight_gradient": _product,
     "row_sum": _weighted_rows,
     "row_dot": lambda x, table, row, token, start, by=None, order=None, known=None, **_: (
-        0 if known is not None else _dots(x, table, row)
+        0 if known is not None else dots(x, table, row)
     ),
     "expert_ffn": _expert_ffn,
     "expert_ffn_backward": lambda dy, key, gate, *forward, **_: 2 * _expert_ffn(*forward),
