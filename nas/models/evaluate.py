@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import resource
@@ -20,6 +21,7 @@ from search_space.places import corpora_dir
 if TYPE_CHECKING:
     from workers.training.measure import Quality, Windows
 
+log = logging.getLogger(__name__)
 LONGEST = 2048  # tokens of a window, where the model reads more and none were asked for
 
 
@@ -73,6 +75,11 @@ def evaluate_model(question: Question) -> dict[str, Any]:
     seq_len = _seq_len(question, config)
     spec = dataclasses.replace(question.corpus, tokenizer=str(folder.absolute()))
     corpus = prepare(spec, config.vocab_size, seq_len, corpora_dir())
+    if not corpus.meta["lossless"]:
+        log.warning(
+            "the model's tokenizer changes this text, or does not know a part of it: bits per byte "
+            "compare with those of other tokenizers in part alone"
+        )
     windows = Windows.of(corpus, question.split, question.tokens, seq_len)
     model = model.to(device).eval()
     began = time.monotonic()

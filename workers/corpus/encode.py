@@ -20,6 +20,7 @@ class SplitAccount:
 
     inexact: documents in which that sum is not the text's bytes.
     unknown: tokens that stand for text which the tokenizer does not know.
+    unknown_bytes: of that text.
     """
 
     documents: int
@@ -28,6 +29,12 @@ class SplitAccount:
     tokens: int
     inexact: int
     unknown: int
+    unknown_bytes: int
+
+    @property
+    def unknown_share(self) -> float:
+        """Of the bytes."""
+        return self.unknown_bytes / self.bytes if self.bytes else 0.0
 
 
 def token_dtype(vocab_size: int) -> type[np.unsignedinteger]:
@@ -48,7 +55,7 @@ def write_split(
     dtype = token_dtype(len(token_bytes_V))
     # Text that spells a special token is text: else it would be read as the end of a document.
     tokenizer.encode_special_tokens = True
-    n_bytes = nominal = n_tokens = inexact = unknown = 0
+    n_bytes = nominal = n_tokens = inexact = unknown = unknown_bytes = 0
     with (
         open(folder / f"{split}.bin", "wb") as ids_file,
         open(folder / f"{split}.txt", "wb") as text_file,
@@ -60,11 +67,20 @@ def write_split(
                 size = int(token_bytes_V[ids_T].sum())
                 n_bytes += text_file.write(data := text.encode())
                 inexact += size != len(data)
-                unknown += 0 if unknown_id is None else int((ids_T == unknown_id).sum())
+                if unknown_id is not None and unknown_id in encoding.ids:
+                    unknown += int((ids_T == unknown_id).sum())
+                    unknown_bytes += _bytes_of(unknown_id, text, tokenizer)
                 nominal += size
                 n_tokens += len(ids_T)
                 ids_file.write(ids_T.tobytes())
-    return SplitAccount(len(documents), n_bytes, nominal, n_tokens, inexact, unknown)
+    return SplitAccount(len(documents), n_bytes, nominal, n_tokens, inexact, unknown, unknown_bytes)
+
+
+def _bytes_of(token: int, text: str, tokenizer: Tokenizer) -> int:
+    """Bytes of what a token stands for in a text; the fast encoding does not say where it is."""
+    whole = tokenizer.encode(text, add_special_tokens=False)
+    places = zip(whole.ids, whole.offsets, strict=True)
+    return sum(len(text[start:end].encode()) for at, (start, end) in places if at == token)
 
 
 def _batches(documents: Sequence[str]) -> Iterator[list[str]]:

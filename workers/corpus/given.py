@@ -24,6 +24,8 @@ _KNOWN = {
     "pad": ("<pad>", "[PAD]", "<|pad|>"),
 }
 _CONFIG = "tokenizer_config.json"
+# Part of the hash where a tokenizer may not know a text: change it when that counts otherwise.
+UNKNOWN_FORMAT = "bytes of unknown text do not count"
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,10 @@ class GivenTokenizer:
 
     @property
     def digest(self) -> str:
-        """Names the tokenizer by its content."""
+        """Names the tokenizer by its content, and by how text counts that it may not know."""
         parts = [self.eos, self.bos, self.pad, self.json]
+        if _unknown_token(json.loads(self.json).get("model") or {}) is not None:
+            parts.append(UNKNOWN_FORMAT)
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -167,9 +171,14 @@ def _without_template(text: str) -> str:
 
 
 def unknown_id(tokenizer: Tokenizer) -> int | None:
-    """The id of what the tokenizer puts for text that it does not know."""
-    model = json.loads(tokenizer.to_str())["model"]
-    unknown = model.get("unk_id")
-    if unknown is None and model.get("unk_token") is not None:
-        unknown = tokenizer.token_to_id(model["unk_token"])
-    return unknown if isinstance(unknown, int) else None
+    """The id of what the tokenizer puts for text that it does not know; None where it spells it."""
+    unknown = _unknown_token(json.loads(tokenizer.to_str())["model"])
+    return tokenizer.token_to_id(unknown) if isinstance(unknown, str) else unknown
+
+
+def _unknown_token(model: dict[str, Any]) -> int | str | None:
+    """The id, or the text, of that token, as a tokenizer's file has it."""
+    if model.get("byte_fallback"):
+        return None
+    unknown = model.get("unk_id") if model.get("unk_id") is not None else model.get("unk_token")
+    return unknown if isinstance(unknown, int | str) else None

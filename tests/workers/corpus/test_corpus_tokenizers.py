@@ -1,7 +1,9 @@
 """Tokenizers that are trained, and those that users give."""
 
+import hashlib
 import json
 import random
+import re
 import string
 import time
 from pathlib import Path
@@ -12,11 +14,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from search_space.corpus import CorpusSpec
 from search_space.errors import InputError
 from workers.corpus import Corpus, prepare
-from workers.corpus.given import read_tokenizer
+from workers.corpus.given import GivenTokenizer, read_tokenizer
 from workers.corpus.split import SPLITS
 from workers.corpus.tokenizer import _RUN, _WORD, _sampled, train_bpe
 
 VOCAB, SEQ_LEN = 300, 16
+RARE = "zèbre"
 WORDS = ["the", "cat", "sat's", "on", "été", "数学", "x1 ", "\n\n", "  ", "f(x)[0] += 1;", "🙂"]
 
 
@@ -92,9 +95,11 @@ def given(folder: Path, single: str = "", config: dict | None = None, **change: 
 NAMED = {"eos_token": "</s>", "bos_token": {"content": "<s>"}, "pad_token": "<pad>"}
 
 
-def prepared(tmp_path: Path, tokenizer: str, vocab_size: int = VOCAB) -> Corpus:
+def prepared(
+    tmp_path: Path, tokenizer: str, vocab_size: int = VOCAB, text: str | None = None
+) -> Corpus:
     (tmp_path / "text").mkdir(exist_ok=True)
-    (tmp_path / "text/a.txt").write_text(prose())
+    (tmp_path / "text/a.txt").write_text(text or prose())
     spec = CorpusSpec(source=str(tmp_path / "text"), tokenizer=tokenizer)
     return prepare(spec, vocab_size, SEQ_LEN, tmp_path / "cache")
 
@@ -131,16 +136,49 @@ def word_level(folder: Path, vocab: dict[str, int]) -> str:
     return str(folder)
 
 
-def test_text_that_a_tokenizer_does_not_know_is_counted(tmp_path):
-    corpus = prepared(tmp_path, word_level(tmp_path / "tok", {"[UNK]": 0, "cat": 1, "the": 2}))
-    unknown = sum(int((corpus.tokens(s) == 0).sum()) for s in SPLITS)
-    assert 0 < unknown == corpus.meta["dropped"]["unknown_tokens"]
+def test_text_that_a_tokenizer_does_not_know_is_counted_and_its_bytes_are_not(tmp_path):
+    known = sorted(set(re.findall(r"\w+|[^\w\s]+", prose())))
+    vocabulary = {word: index for index, word in enumerate(["[UNK]", *known])}
+    text = f" {RARE} ".join(prose(seed, 200) for seed in range(30))
+    corpus = prepared(tmp_path, word_level(tmp_path / "tok", vocabulary), text=text)
+    unknown = {s: int((corpus.tokens(s) == 0).sum()) for s in SPLITS}
+    assert 0 < sum(unknown.values()) == corpus.meta["dropped"]["unknown_tokens"]
     assert corpus.meta["lossless"] is False
-    assert (
-        f"{unknown:,} places of text that the given tokenizer does not know" in corpus.meta["notes"]
-    )
-    with pytest.raises(InputError, match="the tokenizer knows no token of this text; give another"):
-        prepared(tmp_path, word_level(tmp_path / "tok", {"[UNK]": 0, "dog": 1}))
+    said = f"{sum(unknown.values()):,} place"
+    assert any(note.startswith(said) and "does not know" in note for note in corpus.meta["notes"])
+    for split in SPLITS:
+        bytes_V = corpus.byte_weights(split)
+        counted = bytes_V[corpus.tokens(split)].sum()
+        assert bytes_V[0] == 0
+        lost = unknown[split] * len(RARE.encode())
+        assert counted == pytest.approx(corpus.meta["bytes"][split] - lost)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        ({"[UNK]": 0, "dog": 1}, "the tokenizer knows no token of this text; give another"),
+        (
+            {"[UNK]": 0, "cat": 1, "the": 2},
+            r"not know \d\d\.\d% of the train split's bytes; give",
+        ),
+    ],
+)
+def test_a_tokenizer_that_does_not_know_the_text_is_refused(tmp_path, vocabulary, message):
+    """What is unknown costs a model next to nothing, and would look like a good result."""
+    with pytest.raises(InputError, match=message):
+        prepared(tmp_path, word_level(tmp_path / "tok", vocabulary))
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_only_where_a_text_may_be_unknown_has_the_hash_a_word_of_it():
+    unknown = {"unk_token": "<unk>"}
+    models = ({"unk_token": None}, unknown | {"byte_fallback": True}, unknown, {"unk_id": 0})
+    texts = [json.dumps({"model": model}) for model in models]
+    plain = [hashlib.sha256(json.dumps(["", "", "", text]).encode()).hexdigest() for text in texts]
+    digests = [GivenTokenizer(text, "", "", "").digest for text in texts]
+    same = [a == b for a, b in zip(digests, plain, strict=True)]
+    assert same == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
