@@ -270,6 +270,8 @@ class WorkerLost:
 class EvalResult:
     """How an evaluation ended; the measures are None unless it finished.
 
+    A worker's STOPPED says that its machine can do none, whatever the design.
+
     bits_per_byte, bits_per_byte_se: on the validation split, and its standard error over sequences.
     loss: nats a token.
     windows: nats of each validation sequence, in their fixed order.

@@ -33,6 +33,10 @@ class UnknownMethod(SpecError):
     """A selection method that this process has not: misspelt, or of a plug-in that is not here."""
 
 
+class BrokenPlugIn(InputError):
+    """No method can be looked up in this process, whatever its name: an installed one is broken."""
+
+
 def require(condition: bool, message: str, error: type[InputError] = InputError) -> None:
     """Raise `error(message)` unless `condition` holds."""
     if not condition:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from search_space.contract import EvalRequest, EvalResult, Progress, Status
 from search_space.cost import model_cost
-from search_space.errors import InputError, WorkFailed
+from search_space.errors import BrokenPlugIn, InputError, WorkFailed
 from workers.checkpoint import save_checkpoint
 from workers.corpus import Corpus
 from workers.device import resolve_device
@@ -33,7 +33,8 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
     """Train a run to its rung and measure it; never raises for what a design can do wrong.
 
     Divergence, lack of memory and bad input end as their Status with one line of error; any
-    other exception is FAILED, logged with its traceback on the worker.
+    other exception is FAILED, logged with its traceback on the worker. What fails on this machine
+    whatever the design is STOPPED: it can be taken up again.
     """
     began = time.monotonic()
     reached = [request.start_flops]
@@ -65,6 +66,9 @@ def evaluate(request: EvalRequest, report: Callable[[Progress], None]) -> EvalRe
     except (MemoryError, torch.OutOfMemoryError) as error:
         log.warning("trial %d ran out of memory: %s", request.number, error)
         return ending(Status.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
+    except BrokenPlugIn as error:
+        log.error("trial %d cannot be trained here: %s", request.number, error)
+        return ending(Status.STOPPED, str(error))
     except (InputError, WorkFailed) as error:
         log.error("trial %d failed: %s", request.number, error)
         return ending(Status.FAILED, str(error))

@@ -83,6 +83,7 @@ class Driver:
         self.ended: list[tuple[TrialRecord, EvaluationRecord]] = []
         self.refused = self.failures = 0
         self.last_error, self.exhausted, self.renewed = "", False, time.monotonic()
+        self.unfit = ""  # why a worker's machine can do no evaluation
 
     def run(self, listen: Callable[[Turn], None] = lambda turn: None) -> None:
         """Until nothing is left to do. On any exception what runs is recorded as stopped.
@@ -95,11 +96,7 @@ class Driver:
                 if not self.requests:
                     break
                 self._record(self.pool.events(POLL_SECONDS))
-                # After the whole turn: what else came in with the last failure is in hand.
-                if self.failures >= MOST_FAILURES:
-                    raise StudyFailed(
-                        f"{self.failures} evaluations in a row failed; the last: {self.last_error}"
-                    )
+                self._check_failures()  # after the whole turn: what else came in is in hand
                 listen(self._turn())
                 self._renew()
                 interrupts.check()
@@ -285,10 +282,21 @@ class Driver:
             log.warning("trial %d is measured, its weights are lost: %s", trial.number, lost)
         self.failures = self.failures + 1 if ended.status is Status.FAILED else 0
         self.last_error = ended.error
+        if event.status is Status.STOPPED and not interrupts.asked():
+            self.unfit = ended.error
+
+    def _check_failures(self) -> None:
+        if self.unfit:
+            raise WorkFailed(f"{self.unfit}; then go on with: nas resume {self.study.name}")
+        if self.failures >= MOST_FAILURES:
+            raise StudyFailed(
+                f"{self.failures} evaluations in a row failed; the last: {self.last_error}"
+            )
 
     def _end(self, result: EvalResult) -> tuple[TrialRecord, EvaluationRecord]:
         with self.lines.stored() as lines:
-            trial, ended = self.store.end_evaluation(self._with_flops(result), lines)
+            told = self.running[result.evaluation].with_flops(result)
+            trial, ended = self.store.end_evaluation(told, lines)
         # Of a result only what is shown stays in memory.
         if trial.result is not None:
             trial = dataclasses.replace(trial, result=dataclasses.replace(trial.result, stats={}))
@@ -299,16 +307,6 @@ class Driver:
         del self.requests[ended.id], self.running[ended.id]
         self.files.discard_after(ended)
         return trial, ended
-
-    def _with_flops(self, result: EvalResult) -> EvalResult:
-        """A worker that died could not say what it spent: the last progress did."""
-        seen = self.running[result.evaluation].progress
-        if seen is None:
-            return result
-        flops = seen.flops - self.requests[result.evaluation].start_flops
-        if result.flops >= flops:
-            return result
-        return dataclasses.replace(result, flops=flops, seconds=seen.seconds)
 
     def _renew(self) -> None:
         """Show the store that this driver lives, and hear whether it is asked to stop."""

@@ -17,7 +17,7 @@ from nas.store import CorpusFacts, EvaluationRecord, Hold, Store, StudyHeld, Stu
 from nas.store.holds import STOP, held_by
 from search_space.checks import real, whole
 from search_space.contract import TRAINING, Status
-from search_space.errors import InputError, WorkFailed, require
+from search_space.errors import BrokenPlugIn, InputError, WorkFailed, require
 
 STOP_SECONDS = 120.0  # that a driver may take to stop
 _POLL_SECONDS = 0.2
@@ -57,7 +57,8 @@ def is_of_this_version(study: StudyRecord) -> bool:
 
 
 def stored_config(study: StudyRecord) -> StudyConfig:
-    """The configuration that the study was launched with; InputError for another version's."""
+    """The configuration that the study was launched with; InputError for another version's, and
+    BrokenPlugIn where an installed method keeps any from being read."""
     if not is_of_this_version(study):
         raise InputError(
             f"study {study.name!r} was trained by another version, whose results cannot be "
@@ -66,6 +67,8 @@ def stored_config(study: StudyRecord) -> StudyConfig:
         )
     try:
         config = StudyConfig.from_dict(study.config)
+    except BrokenPlugIn:
+        raise
     except InputError as error:
         raise InputError(
             f"study {study.name!r} was stored by another version: {error}; launch it again under a "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.search.decisions import Counts
 from nas.store import EvaluationRecord, TrialRecord
-from search_space.contract import Progress
+from search_space.contract import EvalResult, Progress
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,15 @@ class Running:
     trial: TrialRecord
     evaluation: EvaluationRecord
     progress: Progress | None
+
+    def with_flops(self, result: EvalResult) -> EvalResult:
+        """A worker that died could not say what it spent: the last progress did."""
+        if self.progress is None:
+            return result
+        flops = self.progress.flops - self.evaluation.start_flops
+        if result.flops >= flops:
+            return result
+        return replace(result, flops=flops, seconds=self.progress.seconds)
 
 
 @dataclass(frozen=True)

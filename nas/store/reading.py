@@ -33,7 +33,7 @@ from nas.store.records import (
 )
 from nas.store.windows import unpacked
 from search_space.contract import EvalResult, Status
-from search_space.errors import UnknownMethod
+from search_space.errors import BrokenPlugIn, UnknownMethod
 
 T = TypeVar("T")
 Reader = Session | Connection
@@ -162,6 +162,8 @@ def read_studies(session: Session, query: Select[StudyRow]) -> list[StudyRecord]
 
 
 def _broken(what: str, error: Exception) -> BrokenRecord:
+    if isinstance(error, BrokenPlugIn):  # its way out is the only one: the records are whole
+        return BrokenRecord(f"{what} cannot be read: {error}")
     way_out = PLUG_IN if isinstance(error, UnknownMethod) else WAY_OUT
     return BrokenRecord(f"{what} cannot be read: {error}; {way_out}")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from search_space.checks import known_word
 from search_space.design import Method
-from search_space.errors import InputError, UnknownMethod, require
+from search_space.errors import BrokenPlugIn, InputError, UnknownMethod, require
 from search_space.finding import homes, plug_ins
 from search_space.protocol import check_method
 
@@ -41,7 +41,8 @@ def register(method: type[Method]) -> type[Method]:
 
 
 def find(name: object) -> type[Method]:
-    """The method of a name. Raises UnknownMethod when there is none."""
+    """The method of a name. Raises UnknownMethod when there is none, and BrokenPlugIn, as all here
+    do, where an installed method cannot be had."""
     known = _all()
     return known[known_word("selection", name, known, "method", UnknownMethod)].method
 
@@ -76,6 +77,8 @@ def _all() -> dict[str, _Known]:
                 _filling = True
                 try:
                     _known = _filled()
+                except InputError as error:
+                    raise BrokenPlugIn(str(error)) from error
                 finally:
                     _filling = False
     return _known
