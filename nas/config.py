@@ -173,16 +173,20 @@ class StudyConfig:
         self._check_smallest_step()
         if self.budget.rungs > 1:
             self._check_lowest_rung()
-        path = path_flops(self.budget.levels, self.recipe.decay)
-        path += (self.budget.rungs - 1) * self._dearest_step
-        least = path / (1 - self.budget.repeats.share)
         require(
-            self.budget.flops == 0 or self.budget.flops >= least * (1 - 1e-15),
+            self.budget.flops == 0 or self.budget.flops >= self.least_flops * (1 - 1e-15),
             f"budget.flops {self.budget.flops:g} does not pay for one trial of trial_flops "
             f"{self.budget.trial_flops:g}, which takes "
-            f"{_rounded_up(least):g} with its rungs and the repeats' share: "
+            f"{rounded_up(self.least_flops):g} with its rungs and the repeats' share: "
             "raise flops, or leave it out for what the trials are expected to cost",
         )
+
+    @property
+    def least_flops(self) -> float:
+        """What one design takes, with its rungs and the repeats' share."""
+        path = path_flops(self.budget.levels, self.recipe.decay)
+        path += (self.budget.rungs - 1) * self._dearest_step
+        return path / (1 - self.budget.repeats.share)
 
     @property
     def _dearest_step(self) -> float:
@@ -216,7 +220,7 @@ class StudyConfig:
             lowest >= LEAST_STEPS * dearest * (1 - 1e-9),
             f"the lowest rung must be at least {LEAST_STEPS} training steps of the dearest design: "
             f"it is {lowest:.3g} FLOPs, {lowest / dearest:.3g} steps of {dearest:.3g} "
-            f"({self._step_words()}); raise budget.trial_flops to {_rounded_up(least):g}, or lower "
+            f"({self._step_words()}); raise budget.trial_flops to {rounded_up(least):g}, or lower "
             "rungs, reduction, recipe.batch_size or constraints.training_flops",
         )
 
@@ -334,7 +338,7 @@ _SECTIONS: dict[str, type] = {
 }
 
 
-def _rounded_up(value: float) -> float:
+def rounded_up(value: float) -> float:
     """To three digits, so that what a message asks for is enough."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / digit) * digit

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from pathlib import Path
 
-from nas.config import StudyConfig
+from nas.config import StudyConfig, rounded_up
 from nas.models.checkpoints import folder_name, run_folder, runs_dir
 from nas.process import interrupts
 from nas.process.holder import is_gone, new_owner, words
 from nas.running.ending import stop_left
 from nas.running.preflight import check_study
+from nas.search.decisions import Done
+from nas.search.scheduler import Board
 from nas.store import CorpusFacts, EvaluationRecord, Hold, Store, StudyHeld, StudyRecord, StudyState
 from nas.store.holds import STOP, held_by
 from search_space.checks import real, whole
@@ -174,7 +177,7 @@ def extend_study(
     """Give a study `flops` more training FLOPs; it can be resumed then. Returns its record.
 
     trials: designs that it may try in all; without one they grow as the FLOPs do. Raises InputError
-    when it is held, of another version, or the numbers make no sense.
+    when it is held, of another version, or the numbers make no sense or pay for nothing.
     """
     config = stored_config(study)
     check_free(study, store)
@@ -182,7 +185,8 @@ def extend_study(
     total = study.budget_flops + flops
     if trials is not None:
         whole("--trials", trials, 1)
-    grown = round(config.budget.trials * total / study.budget_flops)
+    share = total / study.budget_flops * (1 + 1e-12)  # of which a double's rounding takes no design
+    grown = math.floor(config.budget.trials * share)
     most = max(config.budget.trials, grown) if trials is None else trials
     require(
         most >= config.budget.trials,
@@ -191,8 +195,28 @@ def extend_study(
     budget = dataclasses.replace(config.budget, flops=total, trials=most)
     longer = dataclasses.replace(config, budget=budget)
     check_study(longer)
+    _check_pays(longer, flops, study, store)
     hold = take(study, store)
     ended = study.state if study.state is not StudyState.FINISHED else StudyState.STOPPED
     store.extend(hold, longer.to_dict(), total)
     store.release(hold, ended if ended is not StudyState.RUNNING else StudyState.STOPPED)
     return store.study(study.name)
+
+
+def _check_pays(longer: StudyConfig, flops: float, study: StudyRecord, store: Store) -> None:
+    """Raise InputError when the study as extended could do nothing more."""
+    board, warm = Board(longer.plan()), {spec.key for _, spec in longer.warm_start_specs()}
+    trials = store.trials(study.id, stats=False)
+    for trial in trials:
+        board.put_trial(trial.number, trial.key in warm, trial.cost)
+    for evaluation in store.evaluations(study.id):
+        board.put(evaluation)
+    left = len(warm - {trial.key for trial in trials})
+    # A whole design's, and so many that the designs grow by one.
+    enough = max(longer.least_flops, study.budget_flops / study.config["budget"]["trials"])
+    require(
+        not isinstance(board.decide(warm_left=left), Done),
+        f"an extension must pay for more: {flops:g} FLOPs, with {longer.budget.trials:,} designs "
+        f"in all, begin no design of study {study.name!r}, promote no run and repeat none; give "
+        f"--flops of at least {rounded_up(enough):g}, and leave --trials out",
+    )

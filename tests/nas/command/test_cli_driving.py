@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -211,6 +212,40 @@ def test_trials_grow_as_the_flops_do(nas, in_process):
     in_process(trains)
     nas("launch", write_study())
     assert "on 6 trials now" in nas("extend", "tiny", "--flops", "4e8").out
+
+
+@pytest.mark.parametrize("budget", [STUDY["budget"], RUNGS, {**RUNGS, "repeats": {"share": 0.25}}])
+def test_an_extension_that_pays_for_nothing_is_refused_with_what_would(nas, in_process, budget):
+    in_process(trains)
+    nas("launch", write_study(budget=budget))
+    before = rows(nas, "runs")
+    done = nas("extend", "tiny", "--flops", 1e6)
+    assert (done.code, done.out) == (2, "")
+    found = re.fullmatch(
+        r"Error: an extension must pay for more: 1e\+06 FLOPs, with \d+ designs in all, begin no "
+        r"design of study 'tiny', promote no run and repeat none; give --flops of at least (.*), "
+        r"and leave --trials out\n",
+        done.err,
+    )
+    assert found, done.err
+    assert rows(nas, "status")["state"] == "finished"
+    assert nas("extend", "tiny", "--flops", found[1]).code == 0
+    assert nas("resume").code == 0
+    assert len(rows(nas, "runs")) > len(before)
+
+
+def test_so_is_one_whose_flops_pay_and_whose_designs_are_used_up(nas, in_process):
+    in_process(trains)
+    nas("launch", write_study())
+    done = nas("extend", "tiny", "--flops", 2e8, "--trials", 2)
+    assert done.code == 2 and "with 2 designs in all, begin no design" in done.err
+
+
+def test_trials_are_those_that_the_flops_pay_for(nas, in_process):
+    """Half of another is none."""
+    in_process(trains)
+    nas("launch", write_study())
+    assert "on 3 trials now" in nas("extend", "tiny", "--flops", "1.9e8").out
 
 
 # Stop
