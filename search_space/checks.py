@@ -7,6 +7,7 @@ quick; beyond them Python's whole numbers go on, and what loops over one would n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
@@ -116,4 +117,11 @@ def section(cls: type[T], where: str, data: Any) -> T:
     for f in known:
         given = f.name in data or f.default is not MISSING or f.default_factory is not MISSING
         require(given, f"{where} needs {f.name}: none given")
-    return cls(**data)
+    try:
+        return cls(**data)
+    except InputError as error:
+        # The class is made in Python, too, where a field has no section.
+        word = re.match(r"\w*", str(error))[0]  # type: ignore[index]
+        if word not in {f.name for f in known}:
+            raise
+        raise type(error)(f"{where}.{error}") from None

@@ -56,7 +56,10 @@ def read_domain(where: str, value: Any, kind: str) -> Domain | Choices:
             raise InputError(f"{where} is a list of choices, not a range: got {shown(value)}")
         check_keys(where, value, ["low", "high", "log"])
         require("low" in value and "high" in value, f"{where}: a range needs low and high")
-        value = Range(**value)
+        try:
+            value = Range(**value)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
     if isinstance(value, Range):
         return value
     items = list(value) if isinstance(value, (list, tuple)) else [value]

@@ -47,8 +47,8 @@ class MatchedPreset:
     match: Equal
 
     def __post_init__(self) -> None:
-        known_word("preset", self.preset, PRESETS, "name")
-        known_word("match", self.match, get_args(Equal), "cost")
+        known_word("a matched preset", self.preset, PRESETS, "name")
+        known_word("a matched preset's match", self.match, get_args(Equal), "cost")
 
     @property
     def name(self) -> str:

@@ -118,8 +118,11 @@ def test_every_field_wrong_is_said_of_every_field():
 def test_a_rule_is_not_said_of_what_is_right():
     values = START | {("backbone", "n_heads"): "3", ("recipe", "lr"): "auto"}
     assert rules(values) == {
-        ("backbone", "n_heads"): "d_model must be a multiple of 2 * n_heads (rotary pairs): 128 is "
-        "not a multiple of 6"
+        (
+            "backbone",
+            "n_heads",
+        ): "backbone.d_model must be a multiple of 2 * n_heads (rotary pairs): "
+        "128 is not a multiple of 6"
     }
     assert rules(values | {("backbone", "n_heads"): "2"}) == {}
 

@@ -262,12 +262,18 @@ REFUSED = {
     r"sampler: unknown value \['tpe'\]": {"sampler": ["tpe"]},
     r"unknown objective \['active_flops'\]": {"objectives": ["bits_per_byte", ["active_flops"]]},
     "study: a.b: values are text": {"a": {"b": {1, 2}}},
-    "rope_theta must be a finite number of at most 1e": {"backbone": {"rope_theta": 1e40}},
-    "batch_size must be a whole number of at least 1: got True": {"recipe": {"batch_size": True}},
-    "lr must be above 0, or auto: got '1e400x'": {"recipe": {"lr": "1e400x"}},
-    "lr must be a finite number of at most 1e": {"recipe": {"lr": "1e400"}},
-    "decay must be a finite number of at least 0: got None": {"recipe": {"decay": None}},
-    "d_model must be at most 65,536: got 65538": {"backbone": {"d_model": 65_538}},
+    "^backbone.rope_theta must be a finite number of at most 1e": {
+        "backbone": {"rope_theta": 1e40}
+    },
+    "^recipe.batch_size must be a whole number of at least 1: got True": {
+        "recipe": {"batch_size": True}
+    },
+    "^recipe.warmup is a whole number": {"recipe": {"warmup": 0.5}},
+    "^corpus: max_bytes must be": {"corpus": {"max_bytes": -1}},
+    "^recipe.lr must be above 0, or auto: got '1e400x'": {"recipe": {"lr": "1e400x"}},
+    "^recipe.lr must be a finite number of at most 1e": {"recipe": {"lr": "1e400"}},
+    "^recipe.decay must be a finite number of at least 0: got None": {"recipe": {"decay": None}},
+    "^backbone.d_model must be at most 65,536: got 65538": {"backbone": {"d_model": 65_538}},
     "budget.trials must be at most 1,000,000": {
         "budget": {"trials": 10_000_000, "trial_flops": 1e12}
     },

@@ -294,8 +294,13 @@ REFUSED = {
     "space.width_multiple must be at most 4,294,967,296": {"width_multiple": 2**33},
     "space.depth is a list of choices, not a range": {"depth": {"low": 1, "high": 2}},
     "space.topk.z_weight: a range needs low and high": {"topk": {"z_weight": {"low": 0.1}}},
-    "low must be below high: got 2.0, 1.0": {"lr_multiplier": {"low": 2, "high": 1}},
-    "a log range needs low above 0": {"lr_multiplier": {"low": 0, "high": 1, "log": True}},
+    "^space.lr_multiplier: low must be below high: got 2.0, 1.0": {
+        "lr_multiplier": {"low": 2, "high": 1}
+    },
+    "^space.lr_multiplier: a log range needs low above 0": {
+        "lr_multiplier": {"low": 0, "high": 1, "log": True}
+    },
+    "^space.topk.z_weight: low must be below high": {"topk": {"z_weight": {"low": 2, "high": 1}}},
     "space.topk.z_weight: z_weight must be a finite number of at least 0": {
         "topk": {"z_weight": [-1]}
     },
