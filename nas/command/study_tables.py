@@ -145,19 +145,18 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
 
 def print_pareto(rows: list[Row], as_json: bool) -> None:
     """Print the rows of `pareto`. A table has one neighbour, in words: the row above has the other,
-    of a frontier."""
-    if not as_json:
-        rows = [
-            {
-                "vs_cheaper" if name == "cheaper" else name: (
-                    neighbour_words(value) if name == "cheaper" else value
-                )
-                for name, value in row.items()
-                if name != "dearer"
-            }
-            for row in rows
-        ]
-    print_rows(rows, as_json)
+    of a frontier. Errors are as short there as the neighbour's."""
+    print_rows(rows if as_json else [_pareto_words(row) for row in rows], as_json)
+
+
+def _pareto_words(row: Row) -> Row:
+    error = row["±"]
+    shown = row | {
+        "±": error and round(error, 4),
+        "cheaper": neighbour_words(row["cheaper"]),
+    }
+    names = {"cheaper": "vs_cheaper"}
+    return {names.get(name, name): shown[name] for name in row if name != "dearer"}
 
 
 def trial_details(study: Study, trial: TrialRecord) -> Row:

@@ -133,7 +133,7 @@ def _shares(found: Rivals, rows_K: Sequence[Measurement], noise: SeedNoise) -> l
         for at, pick in beaters:
             if min(pick(drawn_K)) < drawn_K[at]:
                 lost_K[at] += 1
-    return [1 - lost / draws for lost in lost_K]
+    return [(draws - lost) / draws for lost in lost_K]
 
 
 def _picked(places: list[int]) -> Callable[[list[float]], tuple[float, ...]]:

@@ -44,8 +44,8 @@ def frontier_row(
     return {
         "trial": row["number"],
         "design": row["design"],
-        "bits_per_byte": row["bits_per_byte"] and round(row["bits_per_byte"], 4),
-        "±": row["bits_per_byte_se"] and round(row["bits_per_byte_se"], 4),
+        "bits_per_byte": row["bits_per_byte"],
+        "±": row["bits_per_byte_se"],
         "rung": row["rung"],
         "seeds": row["seeds"],
         "deviation": study.deviation,

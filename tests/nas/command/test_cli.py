@@ -126,6 +126,17 @@ def test_means_are_shown_and_the_lower_rung_is_on_no_frontier(nas, repeated):
     assert marked == [(0, "finished", 1, "*"), (1, "paused", 0, ""), (2, "running", 0, "")]
 
 
+def test_json_has_every_digit_and_a_table_four(nas, filled):
+    with Store.open("sqlite:///nas.db") as store, store._sessions.begin() as session:
+        change = "UPDATE evaluation SET bits_per_byte_se = 0.0123456789 WHERE id = 1"
+        session.connection().exec_driver_sql(change)
+        change = "UPDATE trial SET bits_per_byte = 2.2512345678 WHERE number = 0"
+        session.connection().exec_driver_sql(change)
+    (row,) = json.loads(nas("pareto", "--json").out)
+    assert (row["bits_per_byte"], row["±"]) == (2.2512345678, 0.0123456789)
+    assert " 2.251  0.0123 " in nas("pareto").out
+
+
 def test_a_trial_is_shown_with_its_runs(nas, repeated):
     record = json.loads(nas("show", "--trial", 0, "--json").out)
     assert (record["bits_per_byte"], record["rung"], record["seeds"]) == (2.26, 1, 2)
