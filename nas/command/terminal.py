@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import sys
 import unicodedata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,8 +49,33 @@ _NAME = "nas-plain"
 codecs.register_error(_NAME, _handle)
 
 
+class _Output(io.FileIO):
+    """A descriptor whose reader may leave: what nobody reads is dropped.
+
+    Here, for click, rich and the interpreter each end a command in another way. So the command does
+    what it would, and its exit code is its own.
+    """
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return super().write(data)
+
+
 def prepare() -> None:
-    """Let standard output and error substitute what they cannot say."""
+    """Let standard output and error substitute what they cannot say, and output's reader leave."""
+    out = sys.stdout
+    buffer = getattr(out, "buffer", None)  # a FileIO itself under PYTHONUNBUFFERED
+    if isinstance(out, io.TextIOWrapper) and isinstance(getattr(buffer, "raw", buffer), io.FileIO):
+        out.flush()
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Output(out.fileno(), "w", closefd=False)),
+            encoding=out.encoding,
+            line_buffering=bool(out.line_buffering),
+            write_through=bool(out.write_through),
+        )
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)  # None where a stream is closed
         if reconfigure is not None:

@@ -105,7 +105,28 @@ def test_a_reader_that_leaves_is_no_error():
     os.close(reading)
     with os.fdopen(writing, "wb") as pipe:
         done = nas("speak", code=QUIET, stdout=pipe)
-    assert (done.returncode, done.stderr) == (1, b"")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["show"], ["space"], ["list"], ["pareto"], ["presets", "--json"], ["--help"], ["--version"]],
+)
+def test_no_command_fails_as_its_reader_leaves(filled, arguments):
+    """Some print once and some twice, by click or by rich."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = nas(*arguments, stdout=pipe)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_refusal_keeps_its_code_as_the_reader_leaves(filled):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = nas("show", "--trial", "9", stdout=pipe)
+    assert done.returncode == 2 and done.stderr.startswith(b"Error: ")
 
 
 def test_a_closed_output_is_no_error():
