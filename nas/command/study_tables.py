@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from nas.command.tables import Row, print_record, print_rows
@@ -25,6 +26,7 @@ from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import FAILURES, Status
 from search_space.native import native_form
 
+MOST_LOADS = 64  # of a layer's experts that `show` prints one by one
 LOG_LINES = 100  # of an evaluation that `show` prints: the newest
 # Of a study's row, the columns of the table of studies.
 LISTED = (
@@ -206,11 +208,27 @@ def print_trial(record: Row, as_json: bool) -> None:
         print_record(record, as_json)
         return
     tables = ("runs", "log")
-    print_record({name: value for name, value in record.items() if name not in tables}, as_json)
+    shown = {name: value for name, value in record.items() if name not in tables}
+    if "routing" in shown:
+        layers = record["routing"].items()
+        shown["routing"] = {layer: _routing_words(stats) for layer, stats in layers}
+    print_record(shown, as_json)
     for name in tables:
         if record[name]:
             echo()
             print_rows(record[name], as_json)
+
+
+def _routing_words(stats: Row) -> Row:
+    """A layer's statistics for people: many experts' loads as their range."""
+    load = stats.get("load", [])
+    if len(load) <= MOST_LOADS:
+        return stats
+    words = (
+        f"{len(load):,} experts: smallest {min(load):g}, median {median(load):g}, largest "
+        f"{max(load):g}; {load.count(0):,} unused"
+    )
+    return stats | {"load": words}
 
 
 def print_comparison(found: Comparison, as_json: bool) -> None:

@@ -126,6 +126,21 @@ def test_means_are_shown_and_the_lower_rung_is_on_no_frontier(nas, repeated):
     assert marked == [(0, "finished", 1, "*"), (1, "paused", 0, ""), (2, "running", 0, "")]
 
 
+@pytest.mark.parametrize("experts", [64, 1296])
+def test_many_experts_loads_are_shown_as_their_range(nas, filled, experts):
+    load = [0.0, 0.0, *((n + 1) / 1e6 for n in range(experts - 2))]
+    stats = json.dumps({"routing": {"layers.0.ffn": {"active": 0.5, "load": load}}})
+    with Store.open("sqlite:///nas.db") as store, store._sessions.begin() as session:
+        change = "UPDATE evaluation SET stats = ? WHERE id = 1"
+        session.connection().exec_driver_sql(change, (stats,))
+    record = json.loads(nas("show", "--trial", 0, "--json").out)
+    assert record["routing"]["layers.0.ffn"]["load"] == load
+    shown = " ".join(nas("show", "--trial", 0).out.split())
+    words = "1,296 experts: smallest 0, median 0.0006465, largest 0.001294; 2 unused"
+    assert (words in shown) == (experts > 64)
+    assert (str(load[3]) in shown) == (experts <= 64)
+
+
 def test_json_has_every_digit_and_a_table_four(nas, filled):
     with Store.open("sqlite:///nas.db") as store, store._sessions.begin() as session:
         change = "UPDATE evaluation SET bits_per_byte_se = 0.0123456789 WHERE id = 1"
