@@ -95,7 +95,7 @@ def _write_head(x: Integer, line: int, to_NLHC: Any, n: int, h: int) -> None:
     copy_matrix(to_NLHC, x, line, length, width, _head(to_NLHC, n, h), to_NLHC.strides[1])
 
 
-@jit_inline
+@jit_any_order
 def _multiply(
     a: Integer,
     a_row: int,
@@ -213,7 +213,7 @@ def _score_gradients(
         d_L[n:whole] = 0
 
 
-@jit_inline
+@jit_any_order
 def _sum_over_queries(d: Any, x: Any, length: int, out: Any) -> None:
     """out = d^T x: each key's sum over the queries from it on."""
     size, row, score = x.itemsize, x.strides[0], d.strides[0]

@@ -29,8 +29,7 @@ def _has_avx512() -> bool:
     return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 
 
-SIZES = (4, 2, 1) if _has_avx512() else (1,)  # times COLUMNS that go side by side
-MOST = SIZES[0]
+MOST = 4 if _has_avx512() else 1  # times COLUMNS that go side by side
 TOGETHER = MOST * COLUMNS  # the most columns of a block
 
 Integer = int | np.int64  # what an address is: numpy's where an array gave it
@@ -70,18 +69,18 @@ def _block_product(add: bool) -> Any:
 
 
 def _emit_cases(builder: Any, number: Any, columns: Any, args: Any, add: bool) -> None:
-    """A block for each of SIZES whole, and one for each number of vectors whose last is a part."""
+    """The widest block, whole, and one for each number of vectors whose last may be a part."""
 
     def constant(value: int) -> Any:
         return ir.Constant(columns.type, value)
 
     parts, end = (builder.append_basic_block(name) for name in ("parts", "end"))
+    # A block without a mask for the usual case alone: each costs time to compile.
     choice = builder.switch(columns, parts)
-    for size in SIZES:
-        choice.add_case(constant(size * COLUMNS), case := builder.append_basic_block("whole"))
-        builder.position_at_end(case)
-        _emit_block(builder, number, args, add, size, None)
-        builder.branch(end)
+    choice.add_case(constant(TOGETHER), whole := builder.append_basic_block("whole"))
+    builder.position_at_end(whole)
+    _emit_block(builder, number, args, add, MOST, None)
+    builder.branch(end)
     builder.position_at_end(parts)
     vectors = builder.udiv(builder.add(columns, constant(COLUMNS - 1)), constant(COLUMNS))
     choice = builder.switch(vectors, end)

@@ -46,7 +46,7 @@ jit = _compiled()
 ANY_ORDER = {"reassoc", "contract"}
 jit_any_order = _compiled(fastmath=ANY_ORDER)
 # Of a few numbers: passing arrays to it takes longer than what it does.
-jit_inline = _compiled(fastmath=ANY_ORDER, forceinline=True)
+jit_inline = _compiled(fastmath=ANY_ORDER, inline="always")
 
 
 def operator(schema: str) -> Callable[[Loop], Loop]:

@@ -106,8 +106,9 @@ def _commuting(a: Any, b: Any, k: int, c: Any) -> None:
 
 
 @jit_inline
-def _polynomial(gram: Any, k: int, a: Any, b: Any, c: Any, out: Any) -> None:
+def _polynomial(gram: Any, k: int, abc: Any, out: Any) -> None:
     """out = a I + b G + c G G."""
+    a, b, c = abc
     _commuting(gram, gram, k, out)
     for i in range(k):
         gram_K, out_K = gram[i], out[i]
@@ -124,19 +125,19 @@ def _scale(x: Any, rows: int, k: int, by: Any) -> None:
             x_K[j] *= by
 
 
-@jit_any_order
+@jit_inline
 def _by_gram(
-    x: Any, length: int, k: int, steps: int, a: Any, b: Any, c: Any, inverse: Any, four: Any, y: Any
+    x: Any, length: int, k: int, steps: int, abc: Any, inverse: Any, four: Any, y: Any
 ) -> Any:
     """y, which is returned: x times all steps' polynomials. four[0] is x^T x; all are written."""
     gram, step, total, other = four
     _scale(gram, k, k, inverse * inverse)
-    _polynomial(gram, k, a, b, c, step)
+    _polynomial(gram, k, abc, step)
     total[:] = step
     for _ in range(steps - 1):
         _commuting(step, gram, k, other)
         _commuting(other, step, k, gram)
-        _polynomial(gram, k, a, b, c, step)
+        _polynomial(gram, k, abc, step)
         _commuting(step, total, k, other)
         total, other = other, total
     _scale(total, k, k, inverse)
@@ -144,9 +145,9 @@ def _by_gram(
     return y
 
 
-@jit_any_order
+@jit_inline
 def _by_product(
-    x: Any, length: int, k: int, steps: int, a: Any, b: Any, c: Any, inverse: Any, four: Any, y: Any
+    x: Any, length: int, k: int, steps: int, abc: Any, inverse: Any, four: Any, y: Any
 ) -> Any:
     """The same, where x is little longer than wide. Both are written, and the last is returned."""
     gram, step, _, _ = four
@@ -155,7 +156,7 @@ def _by_product(
     for turn in range(steps):
         if turn:
             _gram(x, length, k, gram)
-        _polynomial(gram, k, a, b, c, step)
+        _polynomial(gram, k, abc, step)
         _times(x, step, length, k, y)
         x, y = y, x
     return x
@@ -177,7 +178,7 @@ def newton_schulz(
     tall = np.zeros((2, length + ROWS, whole + COLUMNS), g_BMN.dtype)
     small = np.zeros((4, whole + ROWS, whole + COLUMNS), g_BMN.dtype)
     x, y, four = tall[0], tall[1], (small[0], small[1], small[2], small[3])
-    line, polynomial = x.strides[0], (number(a), number(b), number(c))
+    line, abc = x.strides[0], (number(a), number(b), number(c))
     for i in range(len(g_BMN)):
         g, out = _address(g_BMN[i]), _address(out_BMN[i])
         if rows >= columns:
@@ -190,9 +191,9 @@ def newton_schulz(
             squares += four[0][j, j]
         inverse = number(1 / (math.sqrt(squares) + EPS))
         if by_gram:
-            made = _by_gram(x, length, k, steps, *polynomial, inverse, four, y)
+            made = _by_gram(x, length, k, steps, abc, inverse, four, y)
         else:
-            made = _by_product(x, length, k, steps, *polynomial, inverse, four, y)
+            made = _by_product(x, length, k, steps, abc, inverse, four, y)
         if rows >= columns:
             copy_matrix(x, _address(made), line, rows, columns, out, out_BMN.strides[1])
         else:
