@@ -142,6 +142,13 @@ def test_the_recorded_held_out_trainings_are_of_todays_rates():
         assert not seeds & set(SEEDS)
 
 
+def test_the_trainings_that_are_not_whole_yet_are_of_todays_rates():
+    points = rates.read(rates.HELD_RECORDS.with_name("held_d128.jsonl")).values()
+    cells = {cell.name: cell for cell in HELD}
+    assert points and not {point.seed for point in points} & set(SEEDS)
+    assert all(rates.of_today(point, cells[point.cell], point.corpus) for point in points)
+
+
 def test_every_preset_is_held_at_both_sizes():
     names = {(cell.preset, cell.d_model) for cell in HELD}
     assert {(name, width) for name in PRESETS for width in (64, 128)} <= names
