@@ -63,6 +63,7 @@ REACHES_WORKERS = {
     "nas/models/reopen.py",
     "nas/models/forms.py",
     "nas/models/probe.py",
+    "nas/models/verify.py",
     "nas/models/export.py",
 }
 OUTSIDE = {
