@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from workers.kernels.numba.activations import _exp
-from workers.kernels.numba.blocks import COLUMNS, ROWS, TOGETHER, Integer, write_block
+from workers.kernels.numba.blocks import COLUMNS, ROWS, TOGETHER, Integer, rows_from, write_block
 from workers.kernels.numba.copies import copy_matrix, turn_matrix
 from workers.kernels.numba.library import jit_any_order, jit_inline, operator
 from workers.kernels.numba.vectors import lanes_of, larger, largest, load
@@ -53,19 +53,6 @@ class _CausalAttention(torch.autograd.Function):
         dy_NLHC = dy_NHLC.transpose(1, 2).contiguous()
         attention_rows_backward(dy_NLHC, *kept, log_sum_NHL, ctx.scale, *grads)
         return *(grad.transpose(1, 2) for grad in grads), None
-
-
-@jit_inline
-def _rows(first: Integer, step: int) -> Any:
-    """Addresses of `ROWS` places that are `step` apart."""
-    return (
-        first,
-        first + step,
-        first + 2 * step,
-        first + 3 * step,
-        first + 4 * step,
-        first + 5 * step,
-    )
 
 
 @jit_inline
@@ -113,7 +100,7 @@ def _multiply(
     for column in range(0, wide, TOGETHER):
         columns = (min(TOGETHER, wide - column) + COLUMNS - 1) // COLUMNS * COLUMNS
         offset = column * like.itemsize
-        a_6, c_6 = _rows(a, a_row), _rows(c + offset, c_row)
+        a_6, c_6 = rows_from(a, a_row), rows_from(c + offset, c_row)
         write_block(like, columns, a_6, a_step, b + offset, line, inner, c_6)
 
 

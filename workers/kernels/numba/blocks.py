@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba import types
 
 from workers.kernels.numba import llvm
+from workers.kernels.numba.library import jit_inline
 
 ROWS, COLUMNS = 6, 16
 
@@ -176,3 +177,22 @@ def _prefetch(builder: Any, addresses: Any) -> None:
 
 
 write_block, add_block = _block_product(add=False), _block_product(add=True)
+
+
+@jit_inline
+def address(x: Any) -> Any:
+    """Of an array's first number."""
+    return np.int64(x.ctypes.data)
+
+
+@jit_inline
+def rows_from(first: Integer, step: int) -> Any:
+    """Addresses of `ROWS` places that are `step` apart."""
+    return (
+        first,
+        first + step,
+        first + 2 * step,
+        first + 3 * step,
+        first + 4 * step,
+        first + 5 * step,
+    )

@@ -11,17 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from workers.kernels.numba.blocks import Integer
+from workers.kernels.numba.blocks import Integer, address
 from workers.kernels.numba.copies import copy_matrix
 from workers.kernels.numba.library import jit_any_order, jit_inline, operator
 from workers.kernels.numba.vectors import lanes_of, load, spread, store, total
-
-
-@jit_inline
-def _address(x: Any) -> Any:
-    return np.int64(x.ctypes.data)
 
 
 @jit_inline
@@ -98,8 +91,8 @@ def _heads(
 ) -> None:
     tokens, _, n_heads, width = qkv_T3HC.shape
     row, line = qkv_T3HC.strides[2], qkv_T3HC.strides[1]
-    x, y, w = _address(qkv_T3HC), _address(out_3THC), _address(w_2C)
-    cos, sin = _address(cos_TA), _address(sin_TA)
+    x, y, w = address(qkv_T3HC), address(out_3THC), address(w_2C)
+    cos, sin = address(cos_TA), address(sin_TA)
     for t in range(tokens):
         angles = t % len(cos_TA) * cos_TA.strides[0]
         cos_t, sin_t = cos + angles, sin + angles
@@ -128,9 +121,9 @@ def _heads_backward(
 ) -> None:
     tokens, _, n_heads, width = qkv_T3HC.shape
     row, line = qkv_T3HC.strides[2], qkv_T3HC.strides[1]
-    dq, dk, dv = _address(dq_THC), _address(dk_THC), _address(dv_THC)
-    x, d, w, dw = _address(qkv_T3HC), _address(d_qkv_T3HC), _address(w_2C), _address(dw_2C)
-    cos, sin = _address(cos_TA), _address(sin_TA)
+    dq, dk, dv = address(dq_THC), address(dk_THC), address(dv_THC)
+    x, d, w, dw = address(qkv_T3HC), address(d_qkv_T3HC), address(w_2C), address(dw_2C)
+    cos, sin = address(cos_TA), address(sin_TA)
     for t in range(tokens):
         angles = t % len(cos_TA) * cos_TA.strides[0]
         for side in range(2):

@@ -21,8 +21,9 @@ from workers.kernels.numba.blocks import (
     COLUMNS,
     ROWS,
     TOGETHER,
-    Integer,
     add_block,
+    address,
+    rows_from,
     write_block,
 )
 from workers.kernels.numba.copies import copy_matrix, turn_block, turn_matrix
@@ -39,24 +40,6 @@ def orthogonalize(g_BMN: Tensor, polynomial: Polynomial, steps: int, by_gram: bo
     return out_BMN
 
 
-@jit_inline
-def _address(x: Any) -> Any:
-    return np.int64(x.ctypes.data)
-
-
-@jit_inline
-def _six(first: Integer, step: int) -> Any:
-    """Addresses of `ROWS` places that are `step` apart."""
-    return (
-        first,
-        first + step,
-        first + 2 * step,
-        first + 3 * step,
-        first + 4 * step,
-        first + 5 * step,
-    )
-
-
 @jit_any_order
 def _multiply(
     a: Any, a_row: int, a_step: int, b: Any, terms: int, rows: int, symmetric: bool, c: Any
@@ -65,7 +48,7 @@ def _multiply(
 
     symmetric: of c what lies right of the diagonal is computed, and the rest copied.
     """
-    a0, b0, c0 = _address(a), _address(b), _address(c)
+    a0, b0, c0 = address(a), address(b), address(c)
     size, line, c_line = a.itemsize, b.strides[0], c.strides[0]
     columns = b.shape[1] - COLUMNS
     for first in range(0, terms, TERMS):
@@ -75,7 +58,10 @@ def _multiply(
             for r in range(0, min(rows, end) if symmetric else rows, ROWS):
                 start = max(column, r // COLUMNS * COLUMNS) if symmetric else column
                 here, there = b0 + first * line + start * size, c0 + r * c_line + start * size
-                a_6, c_6 = _six(a0 + r * a_row + first * a_step, a_row), _six(there, c_line)
+                a_6, c_6 = (
+                    rows_from(a0 + r * a_row + first * a_step, a_row),
+                    rows_from(there, c_line),
+                )
                 if first:
                     add_block(a, end - start, a_6, a_step, here, line, n, c_6)
                 else:
@@ -180,11 +166,11 @@ def newton_schulz(
     x, y, four = tall[0], tall[1], (small[0], small[1], small[2], small[3])
     line, abc = x.strides[0], (number(a), number(b), number(c))
     for i in range(len(g_BMN)):
-        g, out = _address(g_BMN[i]), _address(out_BMN[i])
+        g, out = address(g_BMN[i]), address(out_BMN[i])
         if rows >= columns:
-            copy_matrix(x, g, g_BMN.strides[1], rows, columns, _address(x), line)
+            copy_matrix(x, g, g_BMN.strides[1], rows, columns, address(x), line)
         else:
-            turn_matrix(x, g, g_BMN.strides[1], rows, columns, _address(x), line)
+            turn_matrix(x, g, g_BMN.strides[1], rows, columns, address(x), line)
         _gram(x, length, k, four[0])
         squares = number(0)
         for j in range(k):
@@ -195,6 +181,6 @@ def newton_schulz(
         else:
             made = _by_product(x, length, k, steps, abc, inverse, four, y)
         if rows >= columns:
-            copy_matrix(x, _address(made), line, rows, columns, out, out_BMN.strides[1])
+            copy_matrix(x, address(made), line, rows, columns, out, out_BMN.strides[1])
         else:
-            turn_matrix(x, _address(made), line, columns, rows, out, out_BMN.strides[1])
+            turn_matrix(x, address(made), line, columns, rows, out, out_BMN.strides[1])
