@@ -23,6 +23,7 @@ from torch import Tensor
 
 from search_space.errors import InputError
 from workers.kernels import products
+from workers.kernels.bfloat16 import instructions
 from workers.kernels.place import acted, kind
 from workers.kernels.settings import Backend, Products, settings
 from workers.kernels.switch import onednn
@@ -91,6 +92,9 @@ class Takes:
 # Of an expert, up to which compiled loops are faster than a library's products between a gather and
 # a sum, by the processor's vectors (docs/speed.md).
 MOST_UNITS = 512 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 128
+# The same in mixed precision. Loops that do not multiply bfloat16 run in float32, and AMX, which a
+# library has and they have not, was measured nowhere.
+MOST_MIXED_UNITS = MOST_UNITS if instructions() == "avx512_bf16" else 128
 
 NUMBA = Takes(
     Backend.NUMBA,

@@ -12,7 +12,13 @@ from workers.kernels.dispatch import choose
 from workers.kernels.numba.blocks import COLUMNS, ROWS
 from workers.kernels.settings import Backend, override
 
-TOLERANCE = {torch.float32: 3e-6, torch.float64: 1e-12}  # as a share of the largest value
+# As a share of the largest value. torch's fused form has exponentials of 20 bits where a CPU has
+# AVX-512 (pytorch/pytorch#115151), and errs five times as much as its own definition.
+TOLERANCE = {
+    Backend.NUMBA: {torch.float32: 3e-6, torch.float64: 1e-12},
+    Backend.TORCH: {torch.float32: 1e-5, torch.float64: 1e-12},
+}
+DTYPES = (torch.float32, torch.float64)
 # Whole blocks of queries, of keys and of a head's columns, one more, one less, and one alone, and
 # several of columns side by side.
 SIZES = [
@@ -46,7 +52,7 @@ def value_and_gradients(run, q, k, v, dy):
     return y, *torch.autograd.grad(y, (q, k, v), dy)
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("length", "width"), SIZES)
 def test_values_and_gradients_are_those_of_the_definition(form, length, width, dtype):
     heads = heads_of(length, width, dtype)
@@ -56,7 +62,7 @@ def test_values_and_gradients_are_those_of_the_definition(form, length, width, d
     for one, other in zip(got, wanted, strict=True):
         assert one.shape == other.shape
         largest = max(1.0, other.abs().max().item())
-        assert (one - other).abs().max() <= TOLERANCE[dtype] * largest
+        assert (one - other).abs().max() <= TOLERANCE[form][dtype] * largest
 
 
 def test_scores_far_apart_leave_no_nan(form):

@@ -34,7 +34,7 @@ def digest() -> str:
     token, place = torch.randint(9, (19,), generator=g), torch.arange(19)
     runs = torch.arange(3), torch.tensor([0, *COUNTS]).cumsum(0)
     y, grad = torch.zeros(19, OUTER), torch.zeros_like(w)
-    grouped_product(x, token, w, True, *runs, y, place, False)
+    grouped_product(x, token, w, True, *runs, y, place, False, INNER)
     grouped_weight_gradient(y, x, token, *runs, runs[0] >= 0, grad)
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in (y, grad))).hexdigest()
 

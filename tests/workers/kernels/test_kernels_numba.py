@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workers.kernels import dispatch
 from workers.kernels.api import form as form_module
-from workers.kernels.api.expert_ffn import MOST_MIXED_UNITS, expert_ffn
+from workers.kernels.api.expert_ffn import expert_ffn
 from workers.kernels.api.flops import custom_flops
 from workers.kernels.dispatch import NUMBA, choose, describe
 from workers.kernels.numba import (
@@ -24,6 +24,7 @@ from workers.kernels.numba import (
     library,
     norms,
     orthogonalize,
+    paired,
     product_key,
     rows,
     topk,
@@ -85,10 +86,10 @@ def test_a_grouped_product_from_tokens_and_to_tokens(inner, outer, counts, trans
     place = torch.randperm(len(token))
     want = reference.grouped_product(x, w, counts, token, place).view(-1, outer)
     y = torch.full((len(token), outer), torch.nan, dtype=dtype)
-    grouped.grouped_product(x, token, held, transposed, expert, start, y, place, False)
+    grouped.grouped_product(x, token, held, transposed, expert, start, y, place, False, inner)
     torch.testing.assert_close(y.double(), want, **close(dtype))
     total = torch.ones(9, outer, dtype=dtype)
-    grouped.grouped_product(x, token, held, transposed, expert, start, total, token, True)
+    grouped.grouped_product(x, token, held, transposed, expert, start, total, token, True, inner)
     ones = torch.ones(9, outer, dtype=torch.float64)
     by_pair = reference.grouped_product(x, w, counts, token).view(-1, outer)
     torch.testing.assert_close(total.double(), ones.index_add(0, token, by_pair), **close(dtype))
@@ -122,11 +123,12 @@ def test_the_operators_pass_torchs_own_checks():
     calls = [
         (attention.attention_rows, (q, q, q, 0.5, q.clone(), sums)),
         (attention.attention_rows_backward, (q, q, q, q, q, sums, 0.5, *(3 * [q.clone()]))),
-        (grouped.grouped_product, (x, token, w, False, expert, start, y, place, False)),
+        (grouped.grouped_product, (x, token, w, False, expert, start, y, place, False, 3)),
         (
             grouped.grouped_weight_gradient,
             (y, x, token, expert, start, expert == 0, w.mT.contiguous()),
         ),
+        (paired.pair_rows_of, (w.to(torch.int16), torch.zeros(2, 2, 5, dtype=torch.int32))),
         (rows.row_dots, (x, x, *pairs, torch.zeros(4))),
         (rows.add_rows, (torch.ones(4), x, *pairs, x.clone())),
         (rows.row_gradient, (torch.ones(4), x, *pairs, False, x.clone())),
@@ -298,18 +300,6 @@ def test_wide_experts_other_dtypes_and_the_switch_take_the_torch_form(monkeypatc
     x, (keys, gates, values), pairs = routed(torch.float32)
     with pytest.raises(AssertionError, match="the numba form ran"):
         expert_ffn(x, keys, gates, values, pairs, None, "silu")
-
-
-def test_in_mixed_precision_a_library_multiplies_narrower_experts(monkeypatch):
-    """Its products gain by 16 bits, and compiled ones have none."""
-    ran = []
-    monkeypatch.setattr(numba_ffn, "grouped_product", lambda *args: ran.append(args))
-    for width in (MOST_MIXED_UNITS, MOST_MIXED_UNITS + 1):
-        x, (keys, gates, values), pairs = routed(torch.float32, width)
-        with torch.autocast("cpu", torch.bfloat16):
-            expert_ffn(x, keys, gates, values, pairs, None, "silu")
-        assert bool(ran) == (width == MOST_MIXED_UNITS)
-        ran.clear()
 
 
 @pytest.fixture

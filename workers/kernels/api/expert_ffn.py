@@ -11,15 +11,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from workers.kernels.api.form import form
+from workers.kernels.api.form import form, most_mixed_units
 from workers.kernels.api.mixed import lowered, product_dtype
 from workers.kernels.pairs import Operands, Pairs, Watch
 from workers.kernels.place import kind
 from workers.kernels.torch.expert_ffn import expert_ffn as torch_form
 from workers.kernels.torch.expert_ffn import joint_ffn as torch_joint
-
-# Of an expert, up to which a CPU multiplies it in float32 although its products may be narrow.
-MOST_MIXED_UNITS = 128
 
 Matrices = tuple[Tensor, Tensor | None, Tensor]
 
@@ -54,10 +51,11 @@ def expert_ffn(
     dense = pairs.token_P is None and weight_PC is None
     name = "expert_ffn" if routed else "dense_ffn" if dense else "plain_ffn"
     width = keys_BGD.shape[1]
-    # A CPU's own form rounds the factors of its large products alone, itself. Narrow experts it
-    # multiplies in float32, faster than a library would in 16 bits (docs/speed.md).
+    # A CPU's own form rounds the factors of its large products alone, itself; where the processor
+    # multiplies none narrow, it is still faster than a library for few units (docs/speed.md).
     on_cpu = kind(x_TD) == "cpu"
-    whole = width <= MOST_MIXED_UNITS or not routed or product_dtype(x_TD) == x_TD.dtype
+    mixed = routed and product_dtype(x_TD) != x_TD.dtype
+    whole = not mixed or width <= most_mixed_units()
     own = on_cpu and whole and form(name, torch_form, x_TD, keys_BGD, size=width) is not torch_form
     if not own:
         # A GPU's kernels weigh in float32, whatever they multiply.

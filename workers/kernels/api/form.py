@@ -26,6 +26,11 @@ def form(operation: str, torch_form: Form, *tensors: Tensor, size: int = 0) -> F
     return chosen
 
 
+def most_mixed_units() -> int:
+    """Of an expert, up to which a CPU's own form takes it in mixed precision: see dispatch."""
+    return 0 if _EXPORTED else int(_dispatch().MOST_MIXED_UNITS)
+
+
 @functools.cache
 def _dispatch() -> ModuleType:
     # By name, not by an import statement, which an export would follow.

@@ -22,15 +22,16 @@ from workers.kernels.numba.library import jit_inline
 ROWS, COLUMNS = 6, 16
 
 
-def _has_avx512() -> bool:
-    """Of the processor that numba compiles for: this one, if no other was asked for."""
+def _has(feature: str) -> bool:
+    """The processor that numba compiles for: this one, if no other was asked for."""
     asked: str | None = vars(numba.config)["CPU_FEATURES"]
     if asked is not None:
-        return "+avx512f" in asked.split(",")
-    return bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+        return f"+{feature}" in asked.split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get(feature))
 
 
-MOST = 4 if _has_avx512() else 1  # times COLUMNS that go side by side
+MOST = 4 if _has("avx512f") else 1  # times COLUMNS that go side by side
+MULTIPLIES_PAIRS = _has("avx512f") and _has("avx512bf16")  # else in float32, for tests
 TOGETHER = MOST * COLUMNS  # the most columns of a block
 
 Integer = int | np.int64  # what an address is: numpy's where an array gave it
@@ -39,7 +40,7 @@ Integer = int | np.int64  # what an address is: numpy's where an array gave it
 def _block_product(add: bool) -> Any:
     """block(like, columns, a, step, b, line, n, c): c[r][:] (+)= sum over i < n of a[r][i] b[i][:].
 
-    like: an array of their dtype.
+    like: an array of their dtype, int32 for pairs of bfloat16.
     columns: of c, up to `TOGETHER`; nothing beyond them is written.
     a: ROWS addresses of n numbers each, `step` bytes apart.
     b: the address of n lines, `line` bytes apart, that may be read up to whole COLUMNS.
@@ -98,6 +99,7 @@ def _emit_block(builder: Any, number: Any, args: Any, add: bool, vectors: int, p
     """A block of `vectors` times COLUMNS; of the last, only `part` numbers are written if given."""
     a_all, step, b, line, n, c_all = args
     a = [builder.extract_value(a_all, r) for r in range(ROWS)]
+    summed = ir.FloatType() if isinstance(number, ir.IntType) else number
     vector_bytes = COLUMNS * llvm.size_of(number)
     c = [
         llvm.moved(builder, builder.extract_value(c_all, r), v * vector_bytes)
@@ -105,7 +107,7 @@ def _emit_block(builder: Any, number: Any, args: Any, add: bool, vectors: int, p
         for v in range(vectors)
     ]
     _prefetch(builder, c)
-    zero = llvm.same(number, 0.0, COLUMNS)
+    zero = llvm.same(summed, 0.0, COLUMNS)
     entry, loop = builder.block, builder.append_basic_block("loop")
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -113,7 +115,7 @@ def _emit_block(builder: Any, number: Any, args: Any, add: bool, vectors: int, p
     before = [n, ir.Constant(llvm.I64, 0), b] + [zero] * len(c)
     state = [builder.phi(value.type) for value in before]
     after = [builder.sub(state[0], ir.Constant(llvm.I64, 1))]
-    after += _emit_term(builder, state[1:], a, step, line)
+    after += _emit_term(builder, number, state[1:], a, step, line)
     for phi, first, next_ in zip(state, before, after, strict=True):
         phi.add_incoming(first, entry)
         phi.add_incoming(next_, loop)
@@ -128,23 +130,52 @@ def _emit_block(builder: Any, number: Any, args: Any, add: bool, vectors: int, p
             llvm.store(builder, builder.fadd(value, *old) if old else value, address)
 
 
-def _emit_term(builder: Any, state: Any, a: Any, step: Any, line: Any) -> Any:
+def _emit_term(builder: Any, number: Any, state: Any, a: Any, step: Any, line: Any) -> Any:
     """sums += a's numbers times b's line; both move on."""
     offset, b, *sums = state
-    vector, vectors = sums[0].type, len(sums) // ROWS
-    fma = llvm.function(builder, f"llvm.fmuladd.{llvm.suffix(vector)}", vector, [vector] * 3)
-    size = llvm.size_of(vector.element)
+    vectors = len(sums) // ROWS
     lines = [
-        llvm.load(builder, vector, llvm.moved(builder, b, v * COLUMNS * size))
+        llvm.load(
+            builder,
+            ir.VectorType(number, COLUMNS),
+            llvm.moved(builder, b, v * COLUMNS * llvm.size_of(number)),
+        )
         for v in range(vectors)
     ]
+    add = _add_products if isinstance(number, ir.FloatType | ir.DoubleType) else _add_pairs
     more = []
     for r, row in enumerate(a):
-        pointer = builder.inttoptr(builder.add(row, offset), vector.element.as_pointer())
+        pointer = builder.inttoptr(builder.add(row, offset), number.as_pointer())
         many = llvm.spread(builder, builder.load(pointer), COLUMNS)
         mine = sums[r * vectors : (r + 1) * vectors]
-        more += [builder.call(fma, [many, *pair]) for pair in zip(lines, mine, strict=True)]
+        more += [add(builder, many, *pair) for pair in zip(lines, mine, strict=True)]
     return [builder.add(offset, step), builder.add(b, line), *more]
+
+
+def _add_products(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    """a b + total, of numbers."""
+    vector = total.type
+    fma = llvm.function(builder, f"llvm.fmuladd.{llvm.suffix(vector)}", vector, [vector] * 3)
+    return builder.call(fma, [a, b, total])
+
+
+def _add_pairs(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    """a[0] b[0] + a[1] b[1] + total, of pairs of bfloat16."""
+    if MULTIPLIES_PAIRS:
+        given = ir.VectorType(llvm.BFloatType(), 2 * COLUMNS)
+        name = "llvm.x86.avx512bf16.dpbf16ps.512"
+        dot = llvm.function(builder, name, total.type, [total.type, given, given])
+        return builder.call(dot, [total, builder.bitcast(a, given), builder.bitcast(b, given)])
+    # A bfloat16 is the first half of a float32.
+    half, rest = (llvm.same(a.type.element, bits, COLUMNS) for bits in (16, -(1 << 16)))
+    parts = [
+        (builder.bitcast(builder.shl(x, half), total.type),
+         builder.bitcast(builder.and_(x, rest), total.type))
+        for x in (a, b)
+    ]  # fmt: skip
+    for x, y in zip(*parts, strict=True):
+        total = _add_products(builder, x, y, total)
+    return total
 
 
 def _write_part(builder: Any, value: Any, address: Any, add: bool, part: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.extending import overload
 
 from workers.kernels.numba import llvm
 from workers.kernels.numba.blocks import COLUMNS, ROWS, Integer
@@ -36,6 +37,34 @@ def _copy(*parts: int) -> Any:
 
 
 copy_columns, copy_rows, copy_one = _copy(COLUMNS), _copy(4, ROWS - 4), _copy(1)
+
+
+def _interleave(*parts: int) -> Any:
+    """interleave(a, b, c): the sum of `parts` bfloat16 from each of two addresses, as pairs to a
+    third: a[0], b[0], a[1], b[1], ..."""
+
+    @llvm.intrinsic
+    def interleave(typing: Any, a: Any, b: Any, c: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            short, done = ir.IntType(16), 0
+            for part in parts:
+                kind = ir.VectorType(short, part)
+                a, b = (
+                    llvm.load(builder, kind, llvm.moved(builder, x, done * HALF)) for x in args[:2]
+                )
+                order = [place + side * part for place in range(part) for side in (0, 1)]
+                pairs = llvm.shuffle(builder, a, b, order)
+                llvm.store(builder, pairs, llvm.moved(builder, args[2], 2 * done * HALF))
+                done += part
+            return context.get_dummy_value()
+
+        return types.void(a, b, c), generate
+
+    return interleave
+
+
+HALF = 2  # bytes of a bfloat16
+pair_columns, pair_rows, pair_one = _interleave(COLUMNS), _interleave(4, ROWS - 4), _interleave(1)
 
 
 @llvm.intrinsic
@@ -131,3 +160,69 @@ def turn_matrix(
     for i in range(rows):
         for j in range(whole if i < whole_rows else 0, columns):
             copy_one(like, a + i * a_line + j * size, b + j * b_line + i * size)
+
+
+@jit
+def pair_row(a: Integer, b: Integer, columns: int, c: Integer) -> None:
+    """Pairs of two rows of bfloat16, number by number; addresses."""
+    whole = columns // COLUMNS * COLUMNS
+    for j in range(0, whole, COLUMNS):
+        pair_columns(a + j * HALF, b + j * HALF, c + 2 * j * HALF)
+    for j in range(whole, columns):
+        pair_one(a + j * HALF, b + j * HALF, c + 2 * j * HALF)
+
+
+def terms(like: Any) -> int:
+    """Of a sum, that lie beside each other in an entry of such an array."""
+    raise NotImplementedError
+
+
+def copy_terms(like: Any, a: Any, b: Any, columns: Any, c: Any) -> None:
+    """One row to c, or pairs of two rows; addresses.
+
+    like: an array of the rows' dtype: int32 for pairs.
+    b: the second row, which is read where `terms(like)` is 2.
+    """
+    raise NotImplementedError
+
+
+def copy_few_terms(like: Any, a: Any, b: Any, c: Any) -> None:
+    """`copy_terms` of ROWS columns."""
+    raise NotImplementedError
+
+
+def _is_paired(like: Any) -> bool:
+    return isinstance(like.dtype, types.Integer)
+
+
+@overload(terms)
+def _terms_of(like: Any) -> Any:
+    def one(like: Any) -> int:
+        return 1
+
+    def two(like: Any) -> int:
+        return 2
+
+    return two if _is_paired(like) else one
+
+
+@overload(copy_terms)
+def _copy_terms_of(like: Any, a: Any, b: Any, columns: Any, c: Any) -> Any:
+    def one(like: Any, a: Any, b: Any, columns: Any, c: Any) -> None:
+        copy_matrix(like, a, 0, 1, columns, c, 0)
+
+    def two(like: Any, a: Any, b: Any, columns: Any, c: Any) -> None:
+        pair_row(a, b, columns, c)
+
+    return two if _is_paired(like) else one
+
+
+@overload(copy_few_terms)
+def _copy_few_terms_of(like: Any, a: Any, b: Any, c: Any) -> Any:
+    def one(like: Any, a: Any, b: Any, c: Any) -> None:
+        copy_rows(like, a, c)
+
+    def two(like: Any, a: Any, b: Any, c: Any) -> None:
+        pair_rows(a, b, c)
+
+    return two if _is_paired(like) else one

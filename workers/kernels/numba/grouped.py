@@ -5,6 +5,9 @@ of a matrix are packed first and stay in the nearest cache. On narrow experts th
 library's product between a gather and a scatter, which packs both sides each time
 (benchmarks/layers.py).
 
+In mixed precision an entry of what is read is an int32, two terms of a sum beside each other
+(workers.kernels.numba.paired); what is written is float32.
+
 P pairs sorted by expert, N runs of pairs of one expert, I and O inner and outer widths, B experts,
 G and D the widths of a gradient.
 """
@@ -23,10 +26,16 @@ from workers.kernels.numba.blocks import (
     add_block,
     write_block,
 )
-from workers.kernels.numba.copies import copy_matrix, copy_rows, turn_matrix
+from workers.kernels.numba.copies import (
+    copy_few_terms,
+    copy_matrix,
+    copy_terms,
+    terms,
+    turn_matrix,
+)
 from workers.kernels.numba.library import jit, operator
 
-INNER = 256  # terms of a sum at a time: the columns packed for them stay in the nearest cache
+INNER = 256  # entries of a sum at a time: the columns packed for them stay in the nearest cache
 PAIRS = 128  # of a gradient at a time: their rows are copied whole, and few pages hold them
 LINE = 16  # numbers: a cache line, of 4 bytes each
 
@@ -108,7 +117,7 @@ def _panel(
 
 @operator(
     "grouped_product(Tensor x, Tensor x_row, Tensor w, bool transposed, Tensor expert, "
-    "Tensor start, Tensor(a!) y, Tensor y_row, bool add) -> ()"
+    "Tensor start, Tensor(a!) y, Tensor y_row, bool add, int n_terms) -> ()"
 )
 @jit
 def grouped_product(
@@ -121,9 +130,10 @@ def grouped_product(
     y_YO: Any,
     y_row_P: Any,
     add: bool,
+    n_terms: int,
 ) -> None:
     """y[y_row p] (+)= x[x_row p] @ w[expert of p], or w's transpose. start_N has one entry more,
-    the end. A row of y that several pairs write needs `add`."""
+    the end. A row of y that several pairs write needs `add`. n_terms: of a sum, for who counts."""
     inner, outer, size = x_XI.shape[1], y_YO.shape[1], x_XI.itemsize
     packed = _aligned(INNER, TOGETHER, x_XI)
     spare = np.zeros(outer + COLUMNS, x_XI.dtype)  # for rows that fill up the last block
@@ -158,6 +168,41 @@ def grouped_product(
                 o0 += columns
 
 
+@jit
+def _pack_units(d_PG: Any, p0: int, n: int, width: int, zeros: Integer, turned: Any) -> None:
+    """turned[g // ROWS, i, g % ROWS] = d[p0 + i, g] of n pairs, or of two beside each other.
+
+    zeros: the address of as many as a row has; the second of an odd number's last two is zero.
+    """
+    together, lines, size = terms(d_PG), turned.shape[1], d_PG.itemsize
+    d0, line = np.int64(d_PG.ctypes.data) + p0 * d_PG.strides[0], d_PG.strides[0]
+    for g in range(0, width, ROWS):
+        for i in range((n + together - 1) // together):
+            last = together * i + together - 1
+            here = d0 + together * i * line + g * (size // together)
+            beside = d0 + last * line + g * (size // together) if last < n else zeros
+            there = np.int64(turned.ctypes.data) + (g * lines + i * ROWS) * size
+            if g + ROWS <= width:
+                copy_few_terms(d_PG, here, beside, there)
+            else:
+                copy_terms(d_PG, here, beside, width - g, there)
+
+
+@jit
+def _pack_pairs(
+    x_XD: Any, x_row_P: Any, p0: int, n: int, width: int, zeros: Integer, packed: Any
+) -> None:
+    """packed[i] = x[x_row of p0 + i] of n pairs, or of two beside each other."""
+    together, x0 = terms(x_XD), np.int64(x_XD.ctypes.data)
+    for i in range((n + together - 1) // together):
+        last = together * i + together - 1
+        here, beside = x0 + x_row_P[p0 + together * i] * x_XD.strides[0], zeros
+        if last < n:
+            beside = x0 + x_row_P[p0 + last] * x_XD.strides[0]
+        there = np.int64(packed.ctypes.data) + i * packed.strides[0]
+        copy_terms(x_XD, here, beside, width, there)
+
+
 @operator(
     "grouped_weight_gradient(Tensor d, Tensor x, Tensor x_row, Tensor expert, Tensor start, "
     "Tensor new, Tensor(a!) grad) -> ()"
@@ -167,21 +212,23 @@ def grouped_weight_gradient(
     d_PG: Any, x_XD: Any, x_row_P: Any, expert_N: Any, start_N: Any, new_N: Any, grad_BGD: Any
 ) -> None:
     """grad[expert] (+)= d^T x[x_row] over each run's pairs; where `new_N`, the old is not read."""
-    width, outer, size = d_PG.shape[1], x_XD.shape[1], x_XD.itemsize
+    (width, outer), size, together = grad_BGD.shape[1:], d_PG.itemsize, terms(d_PG)
+    lines = PAIRS // together
     # Rows one line longer than whole lines: their columns then fall on different cache sets.
-    packed = _aligned(PAIRS, (outer + 2 * COLUMNS - 1) // COLUMNS * COLUMNS, x_XD)
+    packed = _aligned(lines, (outer + 2 * COLUMNS - 1) // COLUMNS * COLUMNS, x_XD)
     # d goes in blocks of ROWS units too: side by side, its numbers take the fewest cache lines.
-    turned = np.zeros(((width + ROWS - 1) // ROWS, PAIRS, ROWS), x_XD.dtype)
+    turned = np.zeros(((width + ROWS - 1) // ROWS, lines, ROWS), x_XD.dtype)
     unit_G = np.arange(width)
-    place_G = unit_G // ROWS * (PAIRS * ROWS) + unit_G % ROWS
+    place_G = unit_G // ROWS * (lines * ROWS) + unit_G % ROWS
     d_G, grad_G = np.empty(width + ROWS, np.int64), np.empty(width + ROWS, np.int64)
     whole = _addresses(
         np.int64(turned.ctypes.data), size, place_G, 0, width, np.int64(turned.ctypes.data), d_G
     )
     step, line = ROWS * size, packed.strides[0]
-    d0, d_line, x0 = np.int64(d_PG.ctypes.data), d_PG.strides[0], np.int64(x_XD.ctypes.data)
-    t0, packed0 = np.int64(turned.ctypes.data), np.int64(packed.ctypes.data)
+    packed0 = np.int64(packed.ctypes.data)
     spare = np.zeros(outer + COLUMNS, x_XD.dtype)
+    nothing = np.zeros(max(ROWS, outer), x_XD.dtype)
+    zeros = np.int64(nothing.ctypes.data)
     for run in range(len(expert_N)):
         grad_GD = grad_BGD[expert_N[run]]
         _addresses(
@@ -196,21 +243,12 @@ def grouped_weight_gradient(
         first, end = start_N[run], start_N[run + 1]
         for p0 in range(first, end, PAIRS):
             n, adds = min(PAIRS, end - p0), not new_N[run] or p0 > first
-            for g in range(0, width, ROWS):
-                if g + ROWS <= width:
-                    here, there = d0 + p0 * d_line + g * size, t0 + g * PAIRS * size
-                    for i in range(n):
-                        copy_rows(d_PG, here + i * d_line, there + i * ROWS * size)
-                else:
-                    for i in range(n):
-                        for r in range(width - g):
-                            turned[g // ROWS, i, r] = d_PG[p0 + i, g + r]
-            for i in range(n):
-                here = x0 + x_row_P[p0 + i] * x_XD.strides[0]
-                copy_matrix(x_XD, here, 0, 1, outer, packed0 + i * line, 0)
+            _pack_units(d_PG, p0, n, width, zeros, turned)
+            _pack_pairs(x_XD, x_row_P, p0, n, outer, zeros, packed)
+            n_lines = (n + together - 1) // together
             o0 = 0
             while o0 < outer:
                 columns = min(TOGETHER, outer - o0)
                 b, there = packed0 + o0 * size, o0 * size
-                _panel(x_XD, columns, d_G, 0, step, b, line, n, grad_G, there, whole, adds)
+                _panel(x_XD, columns, d_G, 0, step, b, line, n_lines, grad_G, there, whole, adds)
                 o0 += columns

@@ -1,4 +1,7 @@
-"""What the loops' own instructions are built of. A number is float32 or float64."""
+"""What the loops' own instructions are built of.
+
+A number is float32, float64, or an int32 that is a pair of bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,19 @@ from llvmlite import ir
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
+class BFloatType(ir.Type):  # type: ignore[misc]
+    """16 bits, the first of a float32's."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(BFloatType)
+
+
 def intrinsic(emit: Callable[..., Any]) -> Any:
     """numba's decorator, whose types say that its result takes a typing context."""
     return numba.extending.intrinsic(emit)
@@ -18,7 +34,7 @@ def intrinsic(emit: Callable[..., Any]) -> Any:
 
 def size_of(number: Any) -> int:
     """Bytes of a number."""
-    return 4 if isinstance(number, ir.FloatType) else 8
+    return 8 if isinstance(number, ir.DoubleType) else 4
 
 
 def moved(builder: Any, address: Any, offset: int) -> Any:
