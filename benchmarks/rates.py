@@ -250,6 +250,8 @@ def held_rows(points: list[Point]) -> list[Row]:
     out, fitted = [], regrets(points)
     for name, of_cell in means(points).items():
         out += [Row(f"{name}, x{multiple:g}", bits, UNIT) for multiple, bits in of_cell.items()]
+        if 1.0 not in of_cell:
+            continue  # a part of the multiples says nothing of the rule
         out.append(at_most(f"{name}: regret", regret(of_cell), MOST_REGRET, UNIT))
         if name in fitted:
             out.append(at_most(f"{name}: regret by its parabola", fitted[name], MOST_REGRET, UNIT))

@@ -28,7 +28,7 @@ from search_space.spec import FFNSpec
 WEIGHTS, MANIFEST, TOKENIZER = "model.safetensors", "trial.json", "tokenizer.json"
 BASE_CONFIG = "base_config.json"  # of a cut model, beside its weights: of the model that was cut
 MANIFEST_FORMAT = 2
-TRAINING = 6  # grows when the same request is trained in another way: results are not comparable
+TRAINING = 7  # grows when the same request is trained in another way: results are not comparable
 
 
 class Status(StrEnum):

@@ -75,6 +75,11 @@ class TopK(ExpertMethod):
             weight(name, getattr(self, name))
 
     @property
+    def rate_factor(self) -> float:
+        """Lower rates than the rule's are better, by measurement."""
+        return 0.8
+
+    @property
     def notes(self) -> list[str]:
         """The gate, when it is not the common one."""
         return ["sigmoid"] if self.gate == "sigmoid" else []

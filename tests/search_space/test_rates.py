@@ -85,10 +85,12 @@ def test_a_methods_constant_counts_as_far_as_the_model_has_the_design():
         own = [spec.selection.rate_factor**share * rate for rate in ruled]
         assert Recipe().rates(spec, two, 1e12) == pytest.approx(own), name
     factors = {name: PRESETS[name](two).selection.rate_factor for name in PRESETS}
-    assert {name for name, factor in factors.items() if factor != 1} == {
-        "peer",
-        "peer_middle",
-        "dsmoe",
+    routed = ("switch", "switch_alternate", "mixtral", "olmoe", "deepseek_moe", "sigma_moe")
+    assert {name: factor for name, factor in factors.items() if factor != 1} == {
+        "peer": 0.7,
+        "peer_middle": 0.7,
+        "dsmoe": 0.75,
+        **dict.fromkeys(routed, 0.8),
     }
 
 
