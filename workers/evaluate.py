@@ -21,6 +21,7 @@ from workers.kernels.dispatch import chosen_products, describe
 from workers.model import LanguageModel
 from workers.precision import float32_products, settled
 from workers.stepcheck import trusted
+from workers.training.copying import copying
 from workers.training.keeping import States, discard_branch, discard_states
 from workers.training.loop import Trained, Training, build_proxy
 from workers.training.losses import Diverged
@@ -100,6 +101,7 @@ def _evaluate(
         len(quality.windows), quality.bits_per_byte, quality.standard_error,
     )  # fmt: skip
     routing = measure_routing(model, corpus, seq_len, request.device)
+    copies = copying(model, corpus, seq_len, request.device)
     activity = activity_by_layer(routing)
     mean_activity = sum(activity.values()) / len(activity)
     checkpoint, digest, lost = _keep(model, request, corpus)
@@ -118,7 +120,7 @@ def _evaluate(
         trunk_flops=trained.trunk_flops,
         active_flops=model_cost(request.spec, request.backbone, mean_activity).active_flops,
         activity=[activity.get(layer, 1.0) for layer in range(request.backbone.n_layers)],
-        stats={"routing": routing, "rates": request.rates._asdict()} | lost,
+        stats={"routing": routing, "rates": request.rates._asdict(), "copying": copies} | lost,
         seconds=time.monotonic() - min(began, training.visit.began),
         checkpoint=checkpoint,
         checkpoint_digest=digest,

@@ -36,7 +36,11 @@ class Shift:
 
 # What `python -m benchmarks.precision --flops 6e12 --seeds 3` found, by a CPU's instructions.
 # None: not measured, and `auto` stays float32 there.
-SHIFTS: dict[str, Shift | None] = {"amx": None, "avx512_bf16": None, "arm_bf16": None}
+SHIFTS: dict[str, Shift | None] = {
+    "amx": None,
+    "avx512_bf16": Shift(-0.0007, "AMD EPYC, family 25, model 17 (docs/recipe.md)"),
+    "arm_bf16": None,
+}
 
 
 def mixed(precision: Precision, device: str) -> AbstractContextManager[object]:

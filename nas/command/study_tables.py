@@ -21,6 +21,7 @@ from nas.store.tallies import Tally
 from nas.study import Study
 from nas.views.certainty import frontier_chances, neighbour_words
 from nas.views.comparison import Comparison
+from nas.views.copied import Copied, copying_note
 from nas.views.frontier_rows import frontier_row, frontier_rows
 from nas.views.trial_rows import run_row, trial_row
 from search_space.contract import FAILURES, Status
@@ -147,8 +148,13 @@ def pareto_rows(study: Study, everything: bool) -> list[Row]:
 
 def print_pareto(rows: list[Row], as_json: bool) -> None:
     """Print the rows of `pareto`. A table has one neighbour, in words: the row above has the other,
-    of a frontier. Errors are as short there as the neighbour's."""
+    of a frontier. Errors are as short there as the neighbour's. A note says where the frontier's
+    trials do not all copy alike."""
     print_rows(rows if as_json else [_pareto_words(row) for row in rows], as_json)
+    front = [row for row in rows if row.get("frontier", "*")]
+    note = copying_note([Copied(row["trial"], row["copied"], row["seeds"]) for row in front])
+    if note and not as_json:
+        echo(f"\nNote: {note}.")
 
 
 def _pareto_words(row: Row) -> Row:
@@ -158,7 +164,8 @@ def _pareto_words(row: Row) -> Row:
         "cheaper": neighbour_words(row["cheaper"]),
     }
     names = {"cheaper": "vs_cheaper"}
-    return {names.get(name, name): shown[name] for name in row if name != "dearer"}
+    hidden = ("dearer", "copied")
+    return {names.get(name, name): shown[name] for name in row if name not in hidden}
 
 
 def trial_details(study: Study, trial: TrialRecord) -> Row:
@@ -177,6 +184,7 @@ def trial_details(study: Study, trial: TrialRecord) -> Row:
             "checkpoint": result.checkpoint,
             "checkpoint_error": result.stats.get("checkpoint_error", ""),
             "rates": result.stats.get("rates", {}),
+            "copying": result.stats.get("copying"),
             "backend": result.backend,
             "routing": result.stats.get("routing", {}),
         }

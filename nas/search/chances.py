@@ -29,11 +29,13 @@ class Chance:
     probability: that no other trial beats it in every objective.
     cheaper, dearer: the frontier's next trial before it and after it, in the frontier's order, and
         this trial less that one; None at an end, and for a trial that is not on the frontier.
+    copied: as `Measurement` has it.
     """
 
     probability: float
     cheaper: tuple[int, Difference] | None = None
     dearer: tuple[int, Difference] | None = None
+    copied: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,12 @@ def chances(
             if place < len(front) and 0 <= at < len(front):
                 gap = difference(measured[number], measured[front[at]], noise)
                 beside[side] = front[at], gap
-        out[number] = Chance(probability=share, cheaper=beside[0], dearer=beside[1])
+        out[number] = Chance(
+            probability=share,
+            cheaper=beside[0],
+            dearer=beside[1],
+            copied=measured[number].copied,
+        )
     return out
 
 

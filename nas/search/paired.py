@@ -22,6 +22,8 @@ from nas.store.standing import mean
 from search_space.errors import InputError, require
 
 CONFIDENCE = 0.95
+# Nats a token (workers.training.copying): runs without lie within a few hundredths of 0.
+COPIES = 0.1
 SAME_TEXT = 1e-5  # relative: windows of one text have the same bytes but for a float32's rounding
 
 
@@ -48,6 +50,13 @@ class Measurement:
     def seeds(self) -> int:
         """Runs."""
         return len(self.runs)
+
+    @property
+    def copied(self) -> int | None:
+        """In how many seeds attention has learnt to copy; None where that was not measured."""
+        found = [run.copying for run in self.runs]
+        known = [nats for nats in found if nats is not None]
+        return sum(nats >= COPIES for nats in known) if len(known) == len(found) else None
 
     @cached_property
     def own_error(self) -> float:

@@ -54,6 +54,7 @@ _PAIRED = (
     EVALUATION.c.bits_per_byte,
     EVALUATION.c.bits_per_byte_se,
 )
+_COPYING = EVALUATION.c.stats["copying"].as_float().label("copying")
 
 
 def _trials_query(stats: bool) -> Select[Any]:
@@ -119,9 +120,9 @@ def _result(row: Row[Any]) -> EvalResult:
 def read_runs(session: Reader, *where: ColumnElement[bool], windows: bool) -> list[MeasuredRun]:
     """The measured runs that fulfil `where`, by trial, seed and rung.
 
-    windows: whether theirs are read; else they are ().
+    windows: whether theirs are read, and whether they copy; else they are () and None.
     """
-    columns = [*_PAIRED, EVALUATION.c.windows] if windows else _PAIRED
+    columns = [*_PAIRED, EVALUATION.c.windows, _COPYING] if windows else _PAIRED
     done = EVALUATION.c.status == Status.FINISHED.value
     query = select(*columns).select_from(_RUNS).where(done, *where)
     return _decoded(
@@ -131,9 +132,10 @@ def read_runs(session: Reader, *where: ColumnElement[bool], windows: bool) -> li
 
 def _measured_run(row: Row[Any]) -> MeasuredRun:
     expect_numbers("bits_per_byte", (row.bits_per_byte,))
-    kept = unpacked(row.windows) if "windows" in row._fields else ()
+    known = "windows" in row._fields
+    kept, copying = (unpacked(row.windows), row.copying) if known else ((), None)
     figures = row.until_flops, row.bits_per_byte, row.bits_per_byte_se
-    return MeasuredRun(row.number, row.seed, *figures, kept)
+    return MeasuredRun(row.number, row.seed, *figures, kept, copying)
 
 
 class _Result:

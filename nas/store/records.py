@@ -169,6 +169,7 @@ class MeasuredRun:
     until_flops: the rung's level, in training FLOPs.
     bits_per_byte, bits_per_byte_se: as in `EvalResult`.
     windows: nats of each validation window; () where they were not kept, or not asked for.
+    copying: as workers.training.copying has it; None where it was not measured, or not asked for.
     """
 
     trial: int
@@ -177,6 +178,7 @@ class MeasuredRun:
     bits_per_byte: float
     bits_per_byte_se: float | None
     windows: Sequence[float] = ()
+    copying: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

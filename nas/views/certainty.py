@@ -35,13 +35,15 @@ def chance_row(chance: Chance | None) -> dict[str, Any]:
     p_frontier: the probability of being on the frontier.
     cheaper, dearer: {"trial", "difference", "error"} of the frontier's neighbours: this trial's
         bits per byte less theirs, and its standard error.
+    copied: in how many seeds attention has learnt to copy; None where that was not measured.
     """
     if chance is None:
-        return {"p_frontier": None, "cheaper": None, "dearer": None}
+        return {"p_frontier": None, "cheaper": None, "dearer": None, "copied": None}
     return {
         "p_frontier": chance.probability,
         "cheaper": _neighbour(chance.cheaper),
         "dearer": _neighbour(chance.dearer),
+        "copied": chance.copied,
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from nas.search.paired import CONFIDENCE, Measurement, difference
 from nas.search.seeds import seed_noise
 from nas.store import MeasuredRun, Store, StudyRecord, TrialRecord
+from nas.views.copied import Copied, copying_note
 from search_space.errors import InputError, require
 
 
@@ -18,6 +19,7 @@ class Side:
 
     bits_per_byte: the mean over its seeds there.
     seeds: how many.
+    copied: in how many of them attention has learnt to copy; None where that was not measured.
     """
 
     study: str
@@ -25,6 +27,7 @@ class Side:
     design: str
     bits_per_byte: float
     seeds: int
+    copied: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class Comparison:
             text = f"{first} and {second} are not told apart: they differ by {gap} ({span})"
         if not self.paired:
             text += "; windows were not kept, so this is the error of two independent texts"
+        sides = [Copied(each.trial, each.copied, each.seeds) for each in (self.a, self.b)]
+        if note := copying_note(sides):
+            text += f"; {note}"
         if self.trained_apart:
             text += f"; they were not trained alike: {', '.join(self.trained_apart)}"
         return text
@@ -195,4 +201,5 @@ def _side(study: StudyRecord, trial: TrialRecord, measured: Measurement) -> Side
         design=trial.spec.label,
         bits_per_byte=measured.bits_per_byte,
         seeds=measured.seeds,
+        copied=measured.copied,
     )

@@ -35,8 +35,11 @@ class Made:
         study = self.store.create_study(name, CONFIG | changes, 0, 1e15, OBJECTIVES, rungs=rungs)
         return self.store.update_study(study.id, facts=Facts(corpus=CorpusFacts(hash=corpus)))
 
-    def trial(self, study, width: int, more: float, *, seeds: int = 1, rung: int = 0) -> None:
-        """A trial whose windows are harder by `more` of each, and all its seeds at one rung."""
+    def trial(self, study, width: int, more: float, *, seeds=1, rung=0, copying=()) -> None:
+        """A trial whose windows are harder by `more` of each, and all its seeds at one rung.
+
+        copying: of each seed.
+        """
         spec, until = FFNSpec(d_ff=width), 1e12 * 3**rung
         cost = {"active_flops": 1e3 * width, "total_params": 1.0}
         trial, evaluation = self.store.add_trial(
@@ -47,9 +50,9 @@ class Made:
                 evaluation = self.store.add_evaluation(
                     study.id, trial.id, seed=seed, rung=rung, until_flops=until
                 )
-            self.end(evaluation, more + 0.0002 * seed)
+            self.end(evaluation, more + 0.0002 * seed, copying[seed] if copying else None)
 
-    def end(self, evaluation, more: float) -> None:
+    def end(self, evaluation, more: float, copying: float | None = None) -> None:
         nats = [hard * (1 + more) + self.source.gauss(0, 2) for hard in self.hard]
         self.store.end_evaluation(
             EvalResult(
@@ -59,6 +62,7 @@ class Made:
                 bits_per_byte_se=0.03,
                 windows=nats,
                 flops=1e9,
+                stats={} if copying is None else {"copying": copying},
             )
         )
 
@@ -207,3 +211,25 @@ def test_pareto_says_how_sure_its_frontier_is(nas, one, made):
     table = nas("pareto")
     assert f"{gap['difference']:+.4f} ± {gap['error']:.4f} (#0)" in table.out
     assert "p frontier" in table.out and "vs cheaper" in table.out
+
+
+def test_where_attention_copies_in_some_runs_alone_the_answer_says_so(nas, made):
+    """That is luck of the seed, which a design's name would be read into."""
+    study = made.study("copies")
+    made.trial(study, 64, 0.0, seeds=2, copying=(0.61, -0.01))
+    made.trial(study, 128, -0.05, copying=(0.02,))
+    made.trial(study, 256, -0.1, copying=(0.0,))
+    made.trial(study, 512, -0.15)  # of an earlier version
+    found = json.loads(nas("compare", 0, 1, "--json").out)
+    assert (found["a"]["copied"], found["b"]["copied"]) == (1, 0)
+    assert "in some runs and not yet in others" in found["sentence"]
+    assert "(seeds: 1 of 2 of trial 0, 0 of 1 of trial 1)" in found["sentence"]
+    for a, b in ((1, 2), (2, 3)):
+        assert "copy" not in json.loads(nas("compare", a, b, "--json").out)["sentence"]
+    front = nas("pareto", "copies")
+    assert "Note: attention has learnt to copy" in front.out
+    assert "1 of 2 of trial 0, 0 of 1 of trial 1, 0 of 1 of trial 2)" in " ".join(front.out.split())
+    rows = json.loads(nas("pareto", "copies", "--json").out)
+    assert {row["trial"]: row["copied"] for row in rows} == {0: 1, 1: 0, 2: 0, 3: None}
+    made.trial(made.study("alike"), 64, 0.0, seeds=2, copying=(0.61, 0.5))
+    assert "copy" not in nas("pareto", "alike").out

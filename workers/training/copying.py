@@ -1,0 +1,38 @@
+"""Whether a model has learnt to copy from its context.
+
+Attention learns it of a sudden, by heads that find what followed an earlier token of the same kind
+(induction heads, Olsson et al. 2022, arXiv 2209.11895), at a step that depends on the seed. On text
+that repeats itself a run that has them is far ahead of one that has not yet, whatever their FFNs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from workers.corpus import Corpus
+from workers.model import LanguageModel
+
+SEQUENCES = 32
+SHORTEST = 16  # tokens of a sequence; in fewer there is little to repeat
+
+
+@torch.no_grad()
+def copying(model: LanguageModel, corpus: Corpus, seq_len: int, device: str) -> float | None:
+    """Nats that a token costs less when random tokens are read for the second time.
+
+    Near 0 without copying; a few tenths and more with it. None where sequences are too short.
+    The tokens are drawn, as often as they come, from the validation split, always the same ones.
+    """
+    half = seq_len // 2
+    if seq_len < SHORTEST:
+        return None
+    tokens, _ = corpus.validation_windows(SEQUENCES * seq_len, seq_len)
+    drawn = np.random.default_rng(0).choice(tokens.ravel(), (SEQUENCES, half))
+    ids_NL = torch.from_numpy(np.concatenate((drawn, drawn), 1)).to(device)
+    model.eval()
+    logits_NLV = model.logits(model(ids_NL).hidden_NLD)[:, :-1].float()
+    nats_NL = F.cross_entropy(logits_NLV.transpose(1, 2), ids_NL[:, 1:], reduction="none")
+    # The first token of the second time follows the last of the first: neither foresees it.
+    return float(nats_NL[:, : half - 1].mean() - nats_NL[:, half:].mean())
