@@ -60,6 +60,8 @@ def draw_headline(context: Context, reading: Reading) -> None:
         "Share of the box between zero and the worst value of each objective that the "
         "frontier dominates. A new worst value moves the box: compare at one time.",
     )
+    if head.copying:
+        st.caption(f"Note: {head.copying}.")
 
 
 def noise_words(study: StudyRecord) -> str:

@@ -217,6 +217,9 @@ def _result_rows(trial: TrialRecord) -> list[tuple[str, str]]:
     if isinstance(rates, Mapping):
         shown = [f"{name} {value:.3g}" for name, value in rates.items() if _number(value)]
         rows.append(("Learning rates", ", ".join(shown)))
+    copying = _number(result.stats.get("copying"))
+    if copying is not None:
+        rows.append(("Nats a token saved by copying from the context", f"{copying:.2f}"))
     if result.activity:
         rows.append(("Activity by layer", " ".join(f"{share:.2f}" for share in result.activity)))
     if result.checkpoint:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dashboard.data.reading import Reading
 from nas.search.pareto import hypervolume
+from nas.views.copied import Copied, copying_note
 from search_space.contract import FAILURES
 
 
@@ -22,6 +23,7 @@ class Headline:
     best_noise: see `nas.views.noise`.
     ngram: (order, bits per byte) of the best n-gram baseline.
     hypervolume: share of the box up to the worst values, in [0, 1).
+    copying: see `nas.views.copied.copying_note`, of the frontier.
     """
 
     finished: int
@@ -38,6 +40,7 @@ class Headline:
     ngram: tuple[str, float] | None
     frontier: int
     hypervolume: float
+    copying: str
 
 
 def headline(reading: Reading) -> Headline:
@@ -63,6 +66,16 @@ def headline(reading: Reading) -> Headline:
         ngram=reading.study.facts.best_ngram,
         frontier=int(trials["frontier"].sum()),
         hypervolume=_share(reading),
+        copying=_copying(reading),
+    )
+
+
+def _copying(reading: Reading) -> str:
+    front = reading.trials["frontier"].astype(bool)
+    seeds = reading.trials.loc[front, "seeds"]
+    known = [number for number in reading.chances if number in seeds.index]
+    return copying_note(
+        [Copied(n, reading.chances[n].copied, int(seeds.loc[n])) for n in sorted(known)]
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isnan
 
 import pytest
@@ -39,6 +40,26 @@ def test_the_headline_counts_and_compares(url: str, fill) -> None:
     quality, cost = (2.0 / 2.4, 2.2 / 2.4), (8 / 9, 2 / 9)
     both = (1 - quality[0]) * (1 - cost[0]) + (1 - quality[1]) * (1 - cost[1])
     assert head.hypervolume == pytest.approx(both - (1 - quality[1]) * (1 - cost[0]))
+
+
+def test_the_headline_says_where_some_of_the_frontier_copies(url: str, fill) -> None:
+    with Store.open(url) as store:
+        fill(store, "demo", StudyState.RUNNING)
+        reading = read(store, "demo")
+    assert headline(reading).copying == "", "of an earlier version, nobody knows"
+    for copied, words in (
+        ((1, 0), "1 of 1 of trial 1, 0 of 1 of trial 2"),
+        ((1, 1), ""),
+        ((0, 0), ""),
+    ):
+        chances = {
+            number: replace(reading.chances[number], copied=count)
+            for number, count in zip((1, 2), copied, strict=True)
+        }
+        # Of what is not on the frontier nothing is said.
+        chances[0] = replace(chances[1], copied=1 - copied[0])
+        note = headline(replace(reading, chances=chances)).copying
+        assert words in note and bool(note) == bool(words)
 
 
 def test_the_headline_of_an_empty_study(url: str) -> None:
