@@ -64,10 +64,11 @@ def _kernels() -> list[dict[str, Any]]:
     done = run_child(command)
     if done.returncode:
         return [_row("kernels", "broken", f"the kernels' check ended with {done.returncode}")]
-    kernels, products = done.stdout.splitlines()
+    kernels, products, precision = done.stdout.splitlines()
     return [
         _row("kernels", "note" if kernels.startswith("torch") else "ok", kernels),
         _row("products", "ok", products),
+        _row("precision", "ok", f"auto is {precision}"),
     ]
 
 

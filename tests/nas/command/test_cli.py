@@ -232,6 +232,7 @@ def test_doctor(nas, in_process, folder):
     assert rows["database"]["state"] == "ok"
     assert rows["products"]["state"] == "ok"
     assert rows["products"]["found"].startswith("torch: torch ")  # as the tests' environment asks
+    assert rows["precision"]["found"].startswith(("auto is float32 (", "auto is bfloat16 ("))
     broken = nas("doctor", "--db", f"sqlite:///{folder}/none/nas.db", "--json")
     rows = {row["check"]: row for row in json.loads(broken.out)}
     assert broken.code == 1 and rows["database"]["state"] == "broken"

@@ -27,6 +27,7 @@ from workers.precision import (
     LEAST_GAIN,
     MOST_SHIFT,
     Shift,
+    automatic,
     chosen,
     float32_products,
     mixed,
@@ -214,7 +215,8 @@ def test_a_result_names_its_precision(small_corpus):
     for word in ("float32", "auto"):
         recipe = replace(asked.recipe, precision=word)
         result = evaluate(replace(asked, recipe=recipe), lambda point: None)
-        assert " cpu x1, kernels: " in result.backend
+        named = " bfloat16" if chosen(word, "cpu", 1) == "bfloat16" else ""
+        assert f" cpu x1{named}, kernels: " in result.backend
 
 
 def cpu_with(monkeypatch, found="avx512_bf16", shift=None, gain=2.0):
@@ -237,6 +239,8 @@ def cpu_with(monkeypatch, found="avx512_bf16", shift=None, gain=2.0):
 def test_auto_on_a_cpu_needs_both_measurements(monkeypatch, shift, gain, found):
     cpu_with(monkeypatch, shift=None if shift is None else Shift(shift, "a test"), gain=gain)
     assert chosen("auto", "cpu", 1) == found
+    told, why = automatic("cpu", 1)
+    assert told == found and "avx512_bf16" in why and "\n" not in why
     assert chosen("float32", "cpu", 1) == "float32"
     assert chosen("bfloat16", "cpu", 1) == "bfloat16"
 
