@@ -17,6 +17,7 @@ from search_space.spec import FFNSpec
 from workers import evaluate as evaluation
 from workers.actor import TrialActor
 from workers.log_lines import MOST_ALIKE, MOST_LINES, OURS, Catcher, sent_lines
+from workers.precision import chosen
 from workers.training import keeping
 from workers.training.graph import WARM_UP, GraphedStep
 from workers.training.loop import Training
@@ -170,7 +171,8 @@ def test_an_evaluation_says_how_it_is_done_and_what_it_came_to(small_corpus):
     assert (
         said[0] == f"trial 5 with seed 3: to rung 1 at {10 * PRICE:.4g} training FLOPs; attempt 2"
     )
-    assert said[1] == f"trains in float32: {result.backend}"
+    precision = chosen(REQUEST.recipe.precision, "cpu", 1)
+    assert said[1] == f"trains in {precision}: {result.backend}"
     assert said[2] == "begun at step 0"
     left = f"{result.trunk_flops:.4g} FLOPs: its rates decay up to {10 * PRICE:.4g}"
     assert said[3] == f"the branch leaves the trunk at step 7, {left}"
