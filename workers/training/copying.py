@@ -22,8 +22,9 @@ SHORTEST = 16  # tokens of a sequence; in fewer there is little to repeat
 def copying(model: LanguageModel, corpus: Corpus, seq_len: int, device: str) -> float | None:
     """Nats that a token costs less when random tokens are read for the second time.
 
-    Near 0 without copying; a few tenths and more with it. None where sequences are too short.
-    The tokens are drawn, as often as they come, from the validation split, always the same ones.
+    Near 0 without copying, or up to 0.1 where what came lately is expected again; more with it.
+    None where sequences are too short. The tokens are drawn, as often as they come, from the
+    validation split, always the same ones.
     """
     half = seq_len // 2
     if seq_len < SHORTEST:
