@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from workers.corpus import Corpus
 from workers.model import LanguageModel
+from workers.training.measure import EVAL_BATCH
 
 SEQUENCES = 32
 SHORTEST = 16  # tokens of a sequence; in fewer there is little to repeat
@@ -31,9 +32,13 @@ def copying(model: LanguageModel, corpus: Corpus, seq_len: int, device: str) -> 
         return None
     tokens, _ = corpus.validation_windows(SEQUENCES * seq_len, seq_len)
     drawn = np.random.default_rng(0).choice(tokens.ravel(), (SEQUENCES, half))
-    ids_NL = torch.from_numpy(np.concatenate((drawn, drawn), 1)).to(device)
+    twice_NL = torch.from_numpy(np.concatenate((drawn, drawn), 1)).to(device)
     model.eval()
-    logits_NLV = model.logits(model(ids_NL).hidden_NLD)[:, :-1].float()
-    nats_NL = F.cross_entropy(logits_NLV.transpose(1, 2), ids_NL[:, 1:], reduction="none")
+    nats = []
+    for ids_NL in twice_NL.split(EVAL_BATCH):  # logits are the largest tensor here, too
+        logits_NLV = model.logits(model(ids_NL).hidden_NLD)[:, :-1]
+        targets_NL = ids_NL[:, 1:]
+        nats.append(F.cross_entropy(logits_NLV.transpose(1, 2), targets_NL, reduction="none"))
+    nats_NL = torch.cat(nats)
     # The first token of the second time follows the last of the first: neither foresees it.
     return float(nats_NL[:, : half - 1].mean() - nats_NL[:, half:].mean())
