@@ -172,6 +172,9 @@ def pair_row(a: Integer, b: Integer, columns: int, c: Integer) -> None:
         pair_one(a + j * HALF, b + j * HALF, c + 2 * j * HALF)
 
 
+# By a loop's types, which numba asks below: Python calls none of these three.
+
+
 def terms(like: Any) -> int:
     """Of a sum, that lie beside each other in an entry of such an array."""
     raise NotImplementedError

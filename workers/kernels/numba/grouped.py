@@ -24,6 +24,7 @@ from workers.kernels.numba.blocks import (
     TOGETHER,
     Integer,
     add_block,
+    address,
     write_block,
 )
 from workers.kernels.numba.copies import (
@@ -57,7 +58,7 @@ def _addresses(
 def _aligned(rows: int, columns: int, like: Any) -> Any:
     """Zeros (rows, columns) that begin where a cache line does."""
     numbers = np.zeros(rows * columns + LINE, like.dtype)
-    skipped = (-np.int64(numbers.ctypes.data) // like.itemsize) % LINE
+    skipped = (-address(numbers) // like.itemsize) % LINE
     return numbers[skipped : skipped + rows * columns].reshape((rows, columns))
 
 
@@ -68,8 +69,8 @@ def _pack_columns(
     """Pack w[i0 : i0 + n, o0 : o0 + columns] of a matrix, or of its transpose; zeros past it."""
     if columns < packed.shape[1]:
         packed[:n, columns:] = 0
-    w0, line, size = np.int64(w.ctypes.data), w.strides[0], w.itemsize
-    there, packed_line = np.int64(packed.ctypes.data), packed.strides[0]
+    w0, line, size = address(w), w.strides[0], w.itemsize
+    there, packed_line = address(packed), packed.strides[0]
     if transposed:
         turn_matrix(w, w0 + o0 * line + i0 * size, line, columns, n, there, packed_line)
     else:
@@ -137,7 +138,7 @@ def grouped_product(
     inner, outer, size = x_XI.shape[1], y_YO.shape[1], x_XI.itemsize
     packed = _aligned(INNER, TOGETHER, x_XI)
     spare = np.zeros(outer + COLUMNS, x_XI.dtype)  # for rows that fill up the last block
-    b, line = np.int64(packed.ctypes.data), packed.strides[0]
+    b, line = address(packed), packed.strides[0]
     longest = 0
     for run in range(len(expert_N)):
         longest = max(longest, start_N[run + 1] - start_N[run])
@@ -146,15 +147,15 @@ def grouped_product(
         w, first, end = w_B[expert_N[run]], start_N[run], start_N[run + 1]
         if first == end:
             continue
-        x0 = np.int64(x_XI.ctypes.data)
+        x0 = address(x_XI)
         _addresses(x0, x_XI.strides[0], x_row_P, first, end, x0, x_P)
         whole = _addresses(
-            np.int64(y_YO.ctypes.data),
+            address(y_YO),
             y_YO.strides[0],
             y_row_P,
             first,
             end,
-            np.int64(spare.ctypes.data),
+            address(spare),
             y_P,
         )
         for i0 in range(0, inner, INNER):
@@ -175,13 +176,13 @@ def _pack_units(d_PG: Any, p0: int, n: int, width: int, zeros: Integer, turned: 
     zeros: the address of as many as a row has; the second of an odd number's last two is zero.
     """
     together, lines, size = terms(d_PG), turned.shape[1], d_PG.itemsize
-    d0, line = np.int64(d_PG.ctypes.data) + p0 * d_PG.strides[0], d_PG.strides[0]
+    d0, line = address(d_PG) + p0 * d_PG.strides[0], d_PG.strides[0]
     for g in range(0, width, ROWS):
         for i in range((n + together - 1) // together):
             last = together * i + together - 1
             here = d0 + together * i * line + g * (size // together)
             beside = d0 + last * line + g * (size // together) if last < n else zeros
-            there = np.int64(turned.ctypes.data) + (g * lines + i * ROWS) * size
+            there = address(turned) + (g * lines + i * ROWS) * size
             if g + ROWS <= width:
                 copy_few_terms(d_PG, here, beside, there)
             else:
@@ -193,13 +194,13 @@ def _pack_pairs(
     x_XD: Any, x_row_P: Any, p0: int, n: int, width: int, zeros: Integer, packed: Any
 ) -> None:
     """packed[i] = x[x_row of p0 + i] of n pairs, or of two beside each other."""
-    together, x0 = terms(x_XD), np.int64(x_XD.ctypes.data)
+    together, x0 = terms(x_XD), address(x_XD)
     for i in range((n + together - 1) // together):
         last = together * i + together - 1
         here, beside = x0 + x_row_P[p0 + together * i] * x_XD.strides[0], zeros
         if last < n:
             beside = x0 + x_row_P[p0 + last] * x_XD.strides[0]
-        there = np.int64(packed.ctypes.data) + i * packed.strides[0]
+        there = address(packed) + i * packed.strides[0]
         copy_terms(x_XD, here, beside, width, there)
 
 
@@ -221,23 +222,21 @@ def grouped_weight_gradient(
     unit_G = np.arange(width)
     place_G = unit_G // ROWS * (lines * ROWS) + unit_G % ROWS
     d_G, grad_G = np.empty(width + ROWS, np.int64), np.empty(width + ROWS, np.int64)
-    whole = _addresses(
-        np.int64(turned.ctypes.data), size, place_G, 0, width, np.int64(turned.ctypes.data), d_G
-    )
+    whole = _addresses(address(turned), size, place_G, 0, width, address(turned), d_G)
     step, line = ROWS * size, packed.strides[0]
-    packed0 = np.int64(packed.ctypes.data)
+    packed0 = address(packed)
     spare = np.zeros(outer + COLUMNS, x_XD.dtype)
     nothing = np.zeros(max(ROWS, outer), x_XD.dtype)
-    zeros = np.int64(nothing.ctypes.data)
+    zeros = address(nothing)
     for run in range(len(expert_N)):
         grad_GD = grad_BGD[expert_N[run]]
         _addresses(
-            np.int64(grad_GD.ctypes.data),
+            address(grad_GD),
             grad_GD.strides[0],
             unit_G,
             0,
             width,
-            np.int64(spare.ctypes.data),
+            address(spare),
             grad_G,
         )
         first, end = start_N[run], start_N[run + 1]

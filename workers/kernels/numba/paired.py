@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workers.kernels.numba.blocks import address
 from workers.kernels.numba.copies import HALF, pair_row
 from workers.kernels.numba.library import jit, operator
 
@@ -43,8 +44,8 @@ def pair_rows_of(w_BIO: Any, out_BLO: Any) -> None:
     inner, outer = w_BIO.shape[1:]
     nothing = np.zeros(outer, w_BIO.dtype)
     for expert in range(len(w_BIO)):
-        w, out = np.int64(w_BIO[expert].ctypes.data), np.int64(out_BLO[expert].ctypes.data)
+        w, out = address(w_BIO[expert]), address(out_BLO[expert])
         for i in range(0, inner, 2):
             a = w + i * outer * HALF
-            b = a + outer * HALF if i + 1 < inner else np.int64(nothing.ctypes.data)
+            b = a + outer * HALF if i + 1 < inner else address(nothing)
             pair_row(a, b, outer, out + i * outer * HALF)
